@@ -1,0 +1,36 @@
+# `make` wraps `rollout` commands and scripts; each of them works without it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+HOST ?= 127.0.0.1
+PORT ?= 3000
+WORKERS ?= 2
+VENV := .venv/bin
+
+help: ## Show these targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+serve: .venv/.installed-demo ## Install, build the demo and serve it on HOST:PORT
+	@$(VENV)/rollout demo --host $(HOST) --port $(PORT) --workers $(WORKERS)
+
+test: .venv/.installed-dev ## Install, lint and run every test
+	@scripts/lint
+	@$(VENV)/pytest
+
+lint: .venv/.installed-dev ## Format check, ruff, mypy strict, import contract
+	@scripts/lint
+
+bench: .venv/.installed-dev ## Measure this service against bare BentoML, side by side
+	@scripts/need wrk
+	@$(VENV)/python -m loadtests.bench
+
+lock: ## Write constraints.txt anew
+	@scripts/lock
+
+clean: ## Remove .venv, caches and the demo's data in .rollout
+	rm -rf .venv .rollout .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache loadtests/results
+
+.venv/.installed-%: pyproject.toml constraints.txt scripts/install
+	@scripts/install $*
+
+.PHONY: help serve test lint bench lock clean
+.PRECIOUS: .venv/.installed-%

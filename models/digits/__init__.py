@@ -1,0 +1,1 @@
+"""Handwritten digits: the 1,797 scans that scikit-learn ships, as 32×32 grayscale images."""

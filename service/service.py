@@ -1,0 +1,103 @@
+"""The BentoML service: lifecycle, native API, and the HTTP routes mounted.
+
+``bentoml serve service.service:Predictor`` runs it as it is; ``rollout serve`` runs it through ``service.front``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextlib import ExitStack
+from http import HTTPStatus
+from typing import Any
+
+# BentoML reports usage to its makers unless told otherwise.
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+
+import bentoml  # noqa: E402
+import msgspec  # noqa: E402
+from bentoml.exceptions import BentoMLException  # noqa: E402
+
+from rollout.config import load_settings  # noqa: E402
+from rollout.embedded import running_redis  # noqa: E402
+from rollout.errors import OverloadedError, RolloutError  # noqa: E402
+from rollout.http.app import Api  # noqa: E402
+from rollout.http.auth import Auth  # noqa: E402
+from rollout.http.predict import decode_request  # noqa: E402
+from rollout.inference.engine import Engine  # noqa: E402
+from rollout.store import connect  # noqa: E402
+
+api = Api()
+logger = logging.getLogger("rollout.service")
+
+
+class NativeError(BentoMLException):
+    """An error of ours, in the form in which BentoML's native API reports errors."""
+
+    def __init__(self, error: RolloutError) -> None:
+        super().__init__(error.detail)
+        self.error_code = HTTPStatus(error.status)
+
+
+@bentoml.service(
+    name="rollout",
+    workers=load_settings().workers,
+    metrics={"enabled": True, "namespace": "bentoml_service"},
+    logging={"access": {"enabled": False}},
+)
+@bentoml.asgi_app(api.app, path="/")
+class Predictor:
+    """Batched inference of PyTorch models, A/B between champion and challenger, and review of the uncertain."""
+
+    @bentoml.on_startup
+    async def start(self) -> None:
+        """Loads, verifies and warms up what the splits name; only then is the service ready."""
+        settings = load_settings()
+        self._settings = settings
+        self._resources = ExitStack()
+        try:
+            url = await asyncio.to_thread(self._resources.enter_context, running_redis(settings))
+            self._engine = await Engine.load(settings, await connect(url))
+            self._auth = Auth(settings)
+        except RolloutError as error:
+            logger.error("cannot start: %s", error.detail)  # noqa: TRY400  the sentence says it all
+            self._resources.close()
+            raise
+        api.open(self._engine, settings)
+        logger.info("serving %s", ", ".join(sorted(self._engine.models)))
+
+    @bentoml.on_shutdown
+    async def stop(self) -> None:
+        """Makes the last review items durable; requests in flight have been answered."""
+        if not api.is_open:
+            return
+        api.close()
+        await self._engine.close()
+        await asyncio.to_thread(self._resources.close)
+
+    async def __is_ready__(self) -> bool:
+        """Says yes on ``/readyz`` once everything is warm."""
+        return api.is_open
+
+    @bentoml.api
+    async def predict(
+        self, ctx: bentoml.Context, model: str, instances: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Predicts for a list of instances, as ``POST /v1/models/{model}/predict`` does.
+
+        Args:
+            ctx: The request.
+            model: The model.
+            instances: Each with ``client_id``, ``inputs`` and, if wanted, ``key``.
+        """
+        try:
+            if not api.is_open:
+                raise OverloadedError("the service is starting or stopping")
+            self._auth.require(ctx.request.scope, "app")
+            served = self._engine.model(model)
+            body = msgspec.json.encode({"instances": instances})
+            request = await decode_request(body, served.schema, self._settings)
+            return [msgspec.to_builtins(one) for one in await self._engine.predict(served, request.rows)]
+        except RolloutError as error:
+            raise NativeError(error) from error

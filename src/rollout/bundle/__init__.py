@@ -1,0 +1,1 @@
+"""A model version on disk: input schema, variants, parity, calibration, manifest, store."""

@@ -1,0 +1,108 @@
+"""The manifest: what a bundle promises, as one JSON file inside it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rollout.bundle.fields import Field
+from rollout.errors import BundleError
+
+FILE_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is known about a bundle.
+
+    Attributes:
+        schema_version: Version of this file's layout.
+        name: The model.
+        version: This version of it.
+        inputs: The input schema, in the order of the module's arguments.
+        labels: The classes, in the order of the scores.
+        review_threshold: A prediction whose confidence lies below goes to review.
+        variants: For each variant the path of its file.
+        hashes: SHA-256 of every other file of the bundle, by path.
+        metrics: Figures measured when packing, such as the accuracy on the evaluation part.
+        lineage: What made it: seeds, data, code and environment.
+        created_at: When it was packed, ISO 8601 in UTC.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    version: str
+    inputs: dict[str, Field]
+    labels: list[str]
+    review_threshold: float
+    variants: dict[str, str]
+    hashes: dict[str, str]
+    metrics: dict[str, float]
+    lineage: dict[str, Any]
+    created_at: str
+
+    @property
+    def tag(self) -> str:
+        """Name and version, as BentoML's model store spells them."""
+        return f"{self.name}:{self.version}"
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes ``manifest`` into the bundle at ``folder``."""
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    (folder / FILE_NAME).write_bytes(text + b"\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads the manifest of the bundle at ``folder``.
+
+    Raises:
+        BundleError: If it is missing, of another layout, or not a manifest.
+    """
+    path = folder / FILE_NAME
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise BundleError(f"{folder} is not a bundle: it has no {FILE_NAME}") from None
+    try:
+        found = msgspec.json.decode(data, type=_Header).schema_version
+        if found != SCHEMA_VERSION:
+            raise BundleError(f"{path} has schema version {found}; this Rollout reads {SCHEMA_VERSION}")
+        return msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise BundleError(f"{path} is not a manifest: {error}") from None
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """Returns the SHA-256 of every file below ``folder`` but the manifest, by path relative to it."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    hashes = {path.relative_to(folder).as_posix(): _sha256(path) for path in paths}
+    return {name: digest for name, digest in hashes.items() if name not in (FILE_NAME, "model.yaml")}
+
+
+def check_hashes(folder: Path, manifest: Manifest) -> None:
+    """Compares the files at ``folder`` with the manifest's hashes.
+
+    Raises:
+        BundleError: If a file is missing, changed or not listed; the sentence names it.
+    """
+    found = hash_files(folder)
+    for name, digest in manifest.hashes.items():
+        if name not in found:
+            raise BundleError(f"{manifest.tag} is refused: {name} is missing")
+        if found[name] != digest:
+            raise BundleError(f"{manifest.tag} is refused: {name} was changed after packing")
+    if unlisted := sorted(found.keys() - manifest.hashes.keys()):
+        raise BundleError(f"{manifest.tag} is refused: {unlisted[0]} is not in the manifest")
+
+
+class _Header(msgspec.Struct):
+    schema_version: int
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,37 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from rollout.cli.build import build
+from rollout.cli.demo import demo
+from rollout.cli.serve import serve
+from rollout.cli.split import split
+from rollout.cli.verify import verify
+from rollout.config import load_settings
+from rollout.errors import RolloutError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="rollout")
+def cli() -> None:
+    """Serve PyTorch models in batches, try a challenger on real traffic, review the uncertain."""
+    # Bundles lie in BentoML's model store; without a store of the user's own, in one under the home.
+    os.environ.setdefault("BENTOML_HOME", str(load_settings().home.resolve() / "bentoml"))
+
+
+for command in (build, demo, serve, split, verify):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Runs the command line; an error of ours is one line and exit code 1."""
+    try:
+        cli()
+    except RolloutError as error:
+        click.echo(f"rollout: {error.detail}", err=True)
+        sys.exit(1)

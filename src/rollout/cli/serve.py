@@ -1,0 +1,147 @@
+"""``rollout serve``: the service behind granian."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rollout.config import Settings, load_settings
+from rollout.embedded import running_redis
+from rollout.errors import ConfigError
+from rollout.http.auth import TOKEN_FILE, admin_token
+
+DRAIN_S = 30
+BACKLOG = 4096
+
+
+def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --host, --port and --workers to a command."""
+    for option in (
+        click.option("--workers", type=int, help="Worker processes; ROLLOUT_WORKERS by default."),
+        click.option("--port", type=int, help="TCP port; ROLLOUT_PORT by default."),
+        click.option("--host", help="Address to listen on; ROLLOUT_HOST by default."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@address_options
+def serve(host: str | None, port: int | None, workers: int | None) -> None:
+    """Serve every model that has a split. SIGTERM and Ctrl-C answer what is in flight, then stop."""
+    run_server(load_settings(host=host, port=port, workers=workers), when_ready=lambda: None)
+
+
+def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Args:
+        settings: What to serve, and where.
+        when_ready: Called once the first worker answers.
+
+    Raises:
+        ConfigError: If the address cannot be listened on, or is open to others without tokens.
+        StoreUnavailableError: If Redis does not answer.
+    """
+    if not settings.tokens and not settings.listens_on_loopback:
+        raise ConfigError(
+            f"{settings.host} can be reached from other machines: set ROLLOUT_TOKENS, such as "
+            "app:TOKEN,reviewer:TOKEN,admin:TOKEN, or listen on 127.0.0.1"
+        )
+    _require_free_port(settings)
+    if not settings.tokens:
+        token, made = admin_token(settings.home)
+        if made:
+            click.echo(f"The admin token, shown this once and kept in {settings.home / TOKEN_FILE}: {token}")
+    with running_redis(settings) as url:
+        _prepare_workers(settings, url)
+        threading.Thread(target=_watch_ready, args=(settings, when_ready), daemon=True).start()
+        _granian(settings).serve()
+
+
+def _granian(settings: Settings) -> Any:
+    from granian import Granian  # noqa: PLC0415
+    from granian.constants import Interfaces, Loops, RuntimeModes  # noqa: PLC0415
+
+    return Granian(
+        "service.front:app",
+        address=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        interface=Interfaces.ASGI,
+        runtime_mode=RuntimeModes.st,
+        loop=Loops.uvloop,
+        backlog=BACKLOG,
+        websockets=False,
+        log_dictconfig=_log_config(),
+        workers_kill_timeout=DRAIN_S,
+        respawn_failed_workers=True,
+        working_dir=Path.cwd(),
+    )
+
+
+def _log_config() -> dict[str, Any]:
+    line = {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s", "datefmt": "%H:%M:%S"}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": line},
+        "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "loggers": {
+            "rollout": {"handlers": ["console"], "level": "INFO", "propagate": False},
+            "_granian": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+            "granian.access": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+        },
+    }
+
+
+def _prepare_workers(settings: Settings, url: str) -> None:
+    """Hands the settings down: workers are new processes and read the environment."""
+    os.environ.update(
+        ROLLOUT_HOME=str(settings.home.resolve()),
+        ROLLOUT_REDIS_URL=url,
+        ROLLOUT_HOST=settings.host,
+        ROLLOUT_PORT=str(settings.port),
+        ROLLOUT_WORKERS=str(settings.workers),
+    )
+    # Workers add their metrics up through files; those of the last run would be counted again.
+    metrics = settings.home.resolve() / "metrics"
+    shutil.rmtree(metrics, ignore_errors=True)
+    metrics.mkdir(parents=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+
+
+def _require_free_port(settings: Settings) -> None:
+    try:
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((settings.host, settings.port))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"port {settings.port} on {settings.host} is in use: stop what uses it, or choose another with "
+                "--port or PORT"
+            ) from None
+        raise ConfigError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+
+
+def _watch_ready(settings: Settings, when_ready: Callable[[], None]) -> None:
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://{settings.host}:{settings.port}/readyz", timeout=60):  # noqa: S310
+                when_ready()
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)

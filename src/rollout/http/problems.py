@@ -1,0 +1,69 @@
+"""Errors on the wire: RFC 9457 problem documents."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rollout import metrics
+from rollout.errors import MethodNotAllowedError, NotFoundError, RolloutError
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:rollout:problem:"
+NO_MODEL = "-"
+
+logger = logging.getLogger(__name__)
+
+
+def problem_document(error: RolloutError) -> dict[str, Any]:
+    """Returns the problem document of an error, ready to be encoded."""
+    document: dict[str, Any] = {
+        "type": TYPE_PREFIX + error.type,
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+    }
+    if error.errors:
+        document["errors"] = [{"pointer": f"#{pointer}", "detail": detail} for pointer, detail in error.errors]
+    return document
+
+
+def problem_response(error: RolloutError, model: str = NO_MODEL) -> Response:
+    """Returns the HTTP answer to an error, and counts it.
+
+    Args:
+        error: What went wrong.
+        model: The model that was asked, if it is one of ours: it becomes a metric's label.
+    """
+    metrics.ERRORS.labels(model, error.type).inc()
+    body = msgspec.json.encode(problem_document(error))
+    return Response(body, error.status, error.headers, MEDIA_TYPE)
+
+
+def as_rollout_error(error: Exception) -> RolloutError:
+    """Returns the error itself where it is one of ours, and otherwise logs it and says no more than that."""
+    if isinstance(error, RolloutError):
+        return error
+    logger.error("an unforeseen error", exc_info=error)
+    return RolloutError("the service's log has the details")
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """Answers any error raised below the HTTP application."""
+    if isinstance(error, HTTPException):
+        error = _from_http(request, error.status_code, error.headers or {})
+    return problem_response(as_rollout_error(error))
+
+
+def _from_http(request: Request, status: int, headers: Mapping[str, str]) -> RolloutError:
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = headers.get("Allow", "")
+        return MethodNotAllowedError(f"{request.url.path} takes {allowed}, not {request.method}", headers=headers)
+    return NotFoundError(f"there is nothing at {request.url.path}; /openapi.json lists what there is")

@@ -1,0 +1,217 @@
+"""The engine, where all doors meet: assign, batch, run, decide, record."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from rollout import metrics
+from rollout.bundle.store import bundle_names
+from rollout.config import Settings
+from rollout.errors import BundleError, RolloutError, UnknownModelError
+from rollout.inference.row import Decision, Prediction, Row
+from rollout.inference.version import LoadedVersion
+from rollout.review.item import ReviewItem, item_id
+from rollout.review.log import Fate, ReviewLog
+from rollout.review.spool import Spool
+from rollout.routing.assignment import Assignment, assign
+from rollout.routing.split import Split
+from rollout.routing.splits import read_split
+from rollout.store import Redis
+
+logger = logging.getLogger(__name__)
+
+
+class ServedModel:
+    """A model with its split and the versions that the split names.
+
+    Args:
+        name: The model.
+        split: Its split.
+        versions: The loaded versions, by name.
+
+    Raises:
+        BundleError: If champion and challenger do not take the same inputs and give the same labels.
+    """
+
+    def __init__(self, name: str, split: Split, versions: Iterable[LoadedVersion]) -> None:
+        self.name = name
+        self.split = split
+        self.versions = {loaded.version: loaded for loaded in versions}
+        self.champion = self.versions[split.champion]
+        self.schema = self.champion.schema
+        for other in self.versions.values():
+            if other.manifest.inputs != self.champion.manifest.inputs:
+                raise BundleError(f"{other.manifest.tag} takes other inputs than {self.champion.manifest.tag}")
+            if other.manifest.labels != self.champion.manifest.labels:
+                raise BundleError(f"{other.manifest.tag} has other labels than {self.champion.manifest.tag}")
+        self._counters = {
+            (version, arm): (
+                metrics.PREDICTIONS.labels(name, version, loaded.variant, arm),
+                metrics.CONFIDENCE.labels(name, version, arm),
+            )
+            for version, loaded in self.versions.items()
+            for arm in ("champion", "control", "challenger")
+        }
+
+    def count(self, assignment: Assignment, decision: Decision) -> None:
+        """Counts one answered prediction."""
+        predictions, confidence = self._counters[assignment.version, assignment.arm]
+        predictions.inc()
+        confidence.observe(decision.confidence)
+
+
+class Engine:
+    """Everything that a worker has in memory.
+
+    Args:
+        models: The models that it serves.
+        redis: Connection.
+        reviews: Takes the predictions that a person should look at.
+    """
+
+    def __init__(self, models: Iterable[ServedModel], redis: Redis, reviews: ReviewLog) -> None:
+        self.models = {model.name: model for model in models}
+        self.redis = redis
+        self.reviews = reviews
+
+    @classmethod
+    async def load(cls, settings: Settings, redis: Redis) -> Engine:
+        """Loads and warms up the versions that the splits in Redis name.
+
+        Raises:
+            BundleError: If there is nothing to serve, or a bundle is refused.
+            StoreUnavailableError: If Redis does not answer.
+        """
+        models = []
+        for name in sorted(bundle_names()):
+            split = await read_split(redis, name)
+            if split is None:
+                logger.warning("%s has bundles but no split: `rollout split set %s` makes one", name, name)
+                continue
+            versions = [
+                await asyncio.to_thread(LoadedVersion, name, version, settings) for version in split.versions
+            ]
+            models.append(ServedModel(name, split, versions))
+        if not models:
+            raise BundleError(
+                "there is nothing to serve: `rollout build` makes bundles, `rollout split set` names a champion"
+            )
+        reviews = ReviewLog(redis, Spool(settings.home / "spool", settings.spool_bytes), settings.max_reviews)
+        reviews.start()
+        return cls(models, redis, reviews)
+
+    async def close(self) -> None:
+        """Makes the last review items durable and lets go of everything."""
+        await self.reviews.close()
+        for model in self.models.values():
+            for loaded in model.versions.values():
+                loaded.close()
+        await self.redis.aclose()
+
+    def model(self, name: str) -> ServedModel:
+        """Returns a model that is being served.
+
+        Raises:
+            UnknownModelError: If there is none of this name.
+        """
+        try:
+            return self.models[name]
+        except KeyError:
+            raise UnknownModelError(
+                f"there is no model {name!r}; this service has {', '.join(sorted(self.models))}"
+            ) from None
+
+    async def predict(self, model: ServedModel, rows: Sequence[Row]) -> list[Prediction]:
+        """Scores the rows of one request, each by the version that its client is assigned.
+
+        Returns:
+            The predictions, in the order of the rows.
+
+        Raises:
+            RolloutError: If any row is refused or fails: a request is answered whole or not at all.
+        """
+        assignments = [assign(model.split, row.client_id) for row in rows]
+        by_version: dict[str, list[int]] = {}
+        for index, assignment in enumerate(assignments):
+            by_version.setdefault(assignment.version, []).append(index)
+        futures = [
+            model.versions[version].batcher.submit([rows[index] for index in indexes])
+            for version, indexes in by_version.items()
+        ]
+        decisions: dict[int, Decision] = {}
+        for future, indexes in zip(futures, by_version.values(), strict=True):
+            for index, outcome in zip(indexes, await future, strict=True):
+                if isinstance(outcome, RolloutError):
+                    raise outcome if len(rows) == 1 else _of_instance(outcome, index)
+                decisions[index] = outcome
+        fates = await self._record(model, rows, assignments, decisions)
+        predictions = []
+        for index, (row, assignment) in enumerate(zip(rows, assignments, strict=True)):
+            decision = decisions[index]
+            model.count(assignment, decision)
+            predictions.append(
+                Prediction(
+                    model.name,
+                    assignment.version,
+                    model.versions[assignment.version].variant,
+                    assignment.arm,
+                    row.client_id,
+                    row.key,
+                    decision.label,
+                    decision.confidence,
+                    decision.scores,
+                    fates.get(index),
+                )
+            )
+        return predictions
+
+    async def _record(
+        self,
+        model: ServedModel,
+        rows: Sequence[Row],
+        assignments: Sequence[Assignment],
+        decisions: dict[int, Decision],
+    ) -> dict[int, Fate | None]:
+        """Sends the uncertain predictions to review; returns what became of each, by row."""
+        uncertain = [index for index, decision in decisions.items() if decision.needs_review]
+        if not uncertain:
+            return {}
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        items = [
+            _review_item(model, rows[index], assignments[index], decisions[index], now) for index in uncertain
+        ]
+        fates = await asyncio.gather(*(self.reviews.add(item) for item in items))
+        return dict(zip(uncertain, fates, strict=True))
+
+
+def _review_item(
+    model: ServedModel, row: Row, assignment: Assignment, decision: Decision, now: str
+) -> ReviewItem:
+    loaded = model.versions[assignment.version]
+    return ReviewItem(
+        id=item_id(row.client_id, row.key, bytes(row.raw)),
+        model=model.name,
+        client_id=row.client_id,
+        key=row.key,
+        reason="low_confidence",
+        pi=1.0,
+        at=now,
+        arm=assignment.arm,
+        version=assignment.version,
+        variant=loaded.variant,
+        revision=model.split.revision,
+        label=decision.label,
+        confidence=decision.confidence,
+        threshold=loaded.manifest.review_threshold,
+        scores=decision.scores,
+        inputs=msgspec.Raw(bytes(row.raw)),
+    )
+
+
+def _of_instance(error: RolloutError, index: int) -> RolloutError:
+    return type(error)(f"instance {index}: {error.detail}", headers=error.headers)

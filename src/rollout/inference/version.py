@@ -1,0 +1,116 @@
+"""A version in memory: its bundle checked, its variant loaded and warmed up, its rows batched."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from rollout import metrics
+from rollout.bundle.golden import read_golden
+from rollout.bundle.parity import take
+from rollout.bundle.runtimes import Scores
+from rollout.bundle.schema import Arrays, InputSchema
+from rollout.bundle.store import open_bundle
+from rollout.bundle.verify import check_golden, load_variant
+from rollout.config import Settings
+from rollout.errors import PredictionFailedError
+from rollout.inference.batcher import Batcher
+from rollout.inference.row import Decision, Row
+
+# Below this, a full batch is over before a thread would have handed its result back.
+INLINE_BELOW_S = 0.001
+
+logger = logging.getLogger(__name__)
+
+
+class LoadedVersion:
+    """One version, ready to score rows.
+
+    Args:
+        model: The model.
+        version: The version of it.
+        settings: Variant, threads, and the limits of batch and queue.
+
+    Raises:
+        BundleError: If the bundle does not hold what it promises on this machine.
+    """
+
+    def __init__(self, model: str, version: str, settings: Settings) -> None:
+        folder, self.manifest = open_bundle(f"{model}:{version}")
+        self.model = model
+        self.version = version
+        self.variant = settings.variant
+        self.schema = InputSchema(self.manifest.inputs)
+        self._runtime = load_variant(folder, self.manifest, self.variant, settings.intra_op_threads)
+        check_golden(folder, self.manifest, self.variant, self._runtime)
+        seconds = self._warm_up(read_golden(folder).inputs, settings.max_batch)
+        inline = seconds < INLINE_BELOW_S
+        logger.info(
+            "%s is loaded: variant %s agrees with its golden examples, %d rows in %.2f ms, run %s",
+            self.manifest.tag,
+            self.variant,
+            settings.max_batch,
+            seconds * 1000,
+            "on the event loop" if inline else "in a thread",
+        )
+        self._executor = None if inline else ThreadPoolExecutor(1, thread_name_prefix=self.manifest.tag)
+        self.batcher: Batcher[Row, Decision] = Batcher(
+            self.score,
+            max_batch=settings.max_batch,
+            max_queue=settings.max_queue,
+            executor=self._executor,
+            on_batch=self._count_batch,
+        )
+        self._batch_rows = metrics.BATCH_ROWS.labels(model, version)
+        self._queue_seconds = metrics.QUEUE_SECONDS.labels(model, version)
+
+    def close(self) -> None:
+        """Ends the thread that runs the batches, if there is one."""
+        if self._executor is not None:
+            self._executor.shutdown()
+
+    def score(self, rows: Sequence[Row]) -> list[Decision | PredictionFailedError]:
+        """Scores a batch of rows and decides on each."""
+        arrays = {name: np.stack([row.arrays[name] for row in rows]) for name in self.schema.fields}
+        return self.decide(self._runtime.run(arrays))
+
+    def decide(self, scores: Scores) -> list[Decision | PredictionFailedError]:
+        """Turns scores of shape ``(rows, classes)`` into a decision for each row.
+
+        The comparison with the threshold is made on the exact scores; the scores that go out are rounded to six
+        decimals, which is what single precision can vouch for.
+        """
+        labels = self.manifest.labels
+        if scores.shape[1:] != (len(labels),):
+            raise ValueError(f"scores of shape {scores.shape} for {len(labels)} labels")
+        needs_review = (scores.max(-1) < self.manifest.review_threshold).tolist()
+        finite = np.isfinite(scores).all(-1).tolist()
+        best = scores.argmax(-1).tolist()
+        rounded = scores.astype(np.float64).round(6).tolist()
+        return [
+            Decision(labels[index], row[index], dict(zip(labels, row, strict=True)), review)
+            if sound
+            else PredictionFailedError("the model's scores for this input are not finite numbers")
+            for row, index, review, sound in zip(rounded, best, needs_review, finite, strict=True)
+        ]
+
+    def _warm_up(self, examples: Arrays, max_batch: int) -> float:
+        """Runs every batch size once and returns the best time of a full batch, in seconds."""
+        rows = len(next(iter(examples.values())))
+        for size in range(1, max_batch + 1):
+            full = take(examples, np.arange(size) % rows)
+            self._runtime.run(full)
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            self._runtime.run(full)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    def _count_batch(self, size: int, waited: float) -> None:
+        self._batch_rows.observe(size)
+        self._queue_seconds.observe(waited)

@@ -1,0 +1,1 @@
+"""The review queue: predictions that a person should look at."""

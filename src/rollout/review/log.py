@@ -1,0 +1,122 @@
+"""The review log: an item is durable, in Redis or on the spool, before its caller is told so."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Literal
+
+from rollout import metrics
+from rollout.errors import StoreUnavailableError
+from rollout.review.item import ReviewItem
+from rollout.review.queue import add_items
+from rollout.review.spool import Spool
+from rollout.store import Redis, guard
+
+Fate = Literal["queued", "deferred"]
+COMMIT_AT_MOST = 256
+DRAIN_EVERY_S = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+class ReviewLog:
+    """Writes review items in groups: while one group is on its way, the next one collects.
+
+    Args:
+        redis: Connection.
+        spool: Takes the items while Redis is away.
+        limit: Most open items of a model.
+    """
+
+    def __init__(self, redis: Redis, spool: Spool, limit: int) -> None:
+        self._redis = redis
+        self._spool = spool
+        self._limit = limit
+        self._waiting: list[tuple[ReviewItem, asyncio.Future[Fate | None]]] = []
+        self._committing: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
+        self._redis_is_away = False
+
+    def start(self) -> None:
+        """Starts draining what an earlier run left on the spool, and what will come."""
+        self._draining = asyncio.get_running_loop().create_task(self._drain_forever())
+
+    async def close(self) -> None:
+        """Ends after everything that waits is durable."""
+        if self._committing is not None:
+            await self._committing
+        if self._draining is not None:
+            self._draining.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._draining
+
+    async def add(self, item: ReviewItem) -> Fate | None:
+        """Makes one item durable.
+
+        Returns:
+            ``queued`` when it is in Redis, ``deferred`` when it is on the spool, ``None`` when the queue or the
+            spool is full: then it is counted, not kept.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Fate | None] = loop.create_future()
+        self._waiting.append((item, future))
+        if self._committing is None:
+            self._committing = loop.create_task(self._commit())
+        return await future
+
+    async def _commit(self) -> None:
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting[:COMMIT_AT_MOST], self._waiting[COMMIT_AT_MOST:]
+                try:
+                    fates = await self._keep([item for item, _ in group])
+                except Exception:  # the disk is full or gone: predictions go on
+                    logger.exception("review items could be kept neither in Redis nor on the spool")
+                    fates = [None] * len(group)
+                for (item, future), fate in zip(group, fates, strict=True):
+                    metrics.REVIEW_ITEMS.labels(item.model, item.reason, fate or "dropped").inc()
+                    if not future.done():
+                        future.set_result(fate)
+        finally:
+            self._committing = None
+
+    async def _keep(self, items: Sequence[ReviewItem]) -> list[Fate | None]:
+        if not self._redis_is_away:
+            try:
+                kept = await add_items(self._redis, items, self._limit)
+            except StoreUnavailableError as error:
+                self._redis_is_away = True
+                logger.warning("Redis does not answer; review items go to the spool: %s", error.__cause__)
+            else:
+                return ["queued" if one else None for one in kept]
+        spooled = await asyncio.to_thread(self._spool.append, items)
+        return ["deferred" if one else None for one in spooled]
+
+    async def _drain_forever(self) -> None:
+        while True:
+            try:
+                if self._redis_is_away or self._spool.size:
+                    await self._drain()
+            except StoreUnavailableError:
+                self._redis_is_away = True
+            except Exception:
+                logger.exception("the spool could not be drained; trying again")
+            await asyncio.sleep(DRAIN_EVERY_S)
+
+    async def _drain(self) -> None:
+        drained = 0
+        async with guard():
+            await self._redis.ping()
+        with self._spool.drain() as items:
+            while group := list(islice(items, COMMIT_AT_MOST)):
+                # "deferred" was a promise: these are kept even where the queue has filled up meanwhile.
+                await add_items(self._redis, group, limit=sys.maxsize)
+                drained += len(group)
+        if self._redis_is_away or drained:
+            logger.info("Redis answers again; %d review items came from the spool", drained)
+        self._redis_is_away = False

@@ -1,0 +1,104 @@
+"""The spool: review items on disk while Redis is away, shared by all workers of a home.
+
+One line an item: the CRC-32 of the JSON in eight hexadecimal digits, a space, the JSON. A crash can only cut the
+last line, and its checksum tells.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from rollout.review.item import ReviewItem
+
+
+class Spool:
+    """A bounded file of review items.
+
+    Args:
+        folder: Where it lies; made if it is missing.
+        limit: Most bytes that it may take.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._file = folder / "items.jsonl"
+        self._draining = folder / "draining.jsonl"
+        self._limit = limit
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait on disk."""
+        return sum(path.stat().st_size for path in (self._file, self._draining) if path.exists())
+
+    def append(self, items: Sequence[ReviewItem]) -> list[bool]:
+        """Writes items to the disk, and returns when they are there.
+
+        Returns:
+            For each item whether it was kept; ``False`` means that the spool is full.
+        """
+        with self._locked("append"):
+            size, kept, lines = self.size, [], []
+            for item in items:
+                data = msgspec.json.encode(item)
+                line = b"%08x %b\n" % (zlib.crc32(data), data)
+                kept.append(size + len(line) <= self._limit)
+                if kept[-1]:
+                    size += len(line)
+                    lines.append(line)
+            with self._file.open("ab") as file:
+                if file.tell() and not self._ends_whole():
+                    file.write(b"\n")  # a crash cut the last line: do not glue the next one to it
+                file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())
+        return kept
+
+    @contextmanager
+    def drain(self) -> Iterator[Iterator[ReviewItem]]:
+        """Yields everything that waits, in order; leaving the block without an error removes it.
+
+        Items that are appended meanwhile wait for the next drain. Only one process drains at a time: a second one
+        gets nothing.
+        """
+        with self._locked("drain", block=False) as mine:
+            if not mine:
+                yield iter(())
+                return
+            if not self._draining.exists():
+                with self._locked("append"):
+                    if self._file.exists():
+                        self._file.rename(self._draining)
+            yield self._read()
+            self._draining.unlink(missing_ok=True)
+
+    def _read(self) -> Iterator[ReviewItem]:
+        if not self._draining.exists():
+            return
+        with self._draining.open("rb") as file:
+            for line in file:
+                checksum, _, data = line.rstrip(b"\n").partition(b" ")
+                if checksum == b"%08x" % zlib.crc32(data) and data:
+                    yield msgspec.json.decode(data, type=ReviewItem)
+
+    def _ends_whole(self) -> bool:
+        with self._file.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() == b"\n"
+
+    @contextmanager
+    def _locked(self, name: str, *, block: bool = True) -> Iterator[bool]:
+        with (self._folder / f"{name}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX if block else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True

@@ -1,0 +1,1 @@
+"""Who gets which arm: assignment (pure) and the split policy."""
