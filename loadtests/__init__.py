@@ -1,0 +1,1 @@
+"""Load: the comparison with other servers."""
