@@ -82,13 +82,26 @@ def main() -> None:
     with (
         _server([rollout, "serve", "--port", str(ours)], environment, ours) as our_process,
         _server(
-            [str(BIN / "bentoml"), "serve", "loadtests.bare_bentoml:Bare", "--host", "127.0.0.1", "--port", str(bare)],
+            [
+                str(BIN / "bentoml"),
+                "serve",
+                "loadtests.bare_bentoml:Bare",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(bare),
+            ],
             environment | {"BENCH_ONNX": str(onnx)},
             bare,
         ) as bare_process,
     ):
         contenders = [
-            Contender("Rollout", f"http://127.0.0.1:{ours}/v1/models/digits/predict", _bodies("rollout"), our_process),
+            Contender(
+                "Rollout",
+                f"http://127.0.0.1:{ours}/v1/models/digits/predict",
+                _bodies("rollout"),
+                our_process,
+            ),
             Contender("bare BentoML", f"http://127.0.0.1:{bare}/predict", _bodies("bare"), bare_process),
         ]
         samples = _measure(contenders)
@@ -177,7 +190,7 @@ def _free_port() -> int:
 
 def _report(names: list[str], samples: dict[tuple[str, int], list[Sample]]) -> str:
     def median(name: str, connections: int, figure: str) -> float:
-        return statistics.median(getattr(sample, figure) for sample in samples[name, connections])
+        return float(statistics.median(getattr(sample, figure) for sample in samples[name, connections]))
 
     lines = [
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {os.cpu_count()} cores ({_cpu_name()}), Python "

@@ -6,7 +6,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.service import Predictor, api
 
-_bentoml_app = Predictor.to_asgi()
+_bentoml_app = Predictor.to_asgi()  # type: ignore[attr-defined]  # the decorator made it a Service
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:

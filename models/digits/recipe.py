@@ -27,7 +27,7 @@ def build(version: str, on_step: Callable[[str], None]) -> None:
     """
     recipe = VERSIONS[version]
     random.seed(SEED)
-    np.random.seed(SEED)  # noqa: NPY002  libraries still read the global generator
+    np.random.seed(SEED)
     torch.manual_seed(SEED)
     torch.use_deterministic_algorithms(mode=True)
     digits = data.load()

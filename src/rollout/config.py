@@ -6,7 +6,7 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -73,14 +73,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             ConfigError: If a pair is not ``role:token`` or a token is shorter than 16 characters.
         """
         roles: dict[str, Role] = {}
+        names: dict[str, Role] = {role: role for role in get_args(Role)}
         for number, pair in enumerate(filter(None, self.tokens.split(",")), start=1):
             role, _, token = pair.strip().partition(":")
-            if role not in ("app", "reviewer", "admin") or len(token) < 16:
+            if role not in names or len(token) < 16:
                 raise ConfigError(
                     f"ROLLOUT_TOKENS: pair {number} must read role:token, where the role is app, reviewer or "
                     "admin and the token has at least 16 characters"
                 )
-            roles[token] = role
+            roles[token] = names[role]
         return roles
 
     @property

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+import os
 
-PREDICTIONS = Counter(
-    "rollout_predictions", "Predictions answered", ["model", "version", "variant", "arm"]
-)
+from prometheus_client import Counter, Histogram, values
+
+if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    # The default asks the kernel for the process ID at every increment, which costs more than the increment.
+    _pid = os.getpid()
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _pid)  # type: ignore[no-untyped-call]
+
+PREDICTIONS = Counter("rollout_predictions", "Predictions answered", ["model", "version", "variant", "arm"])
 ERRORS = Counter("rollout_errors", "Requests refused or failed, by problem type", ["model", "type"])
 LATENCY = Histogram(
     "rollout_request_seconds",

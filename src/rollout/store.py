@@ -68,9 +68,7 @@ async def connect(url: str) -> Redis:
     version = str(info[f"{kind}_version"])
     if int(version.split(".", maxsplit=1)[0]) < OLDEST[kind]:
         await client.aclose()
-        raise StoreUnavailableError(
-            f"{printable(url)} is {kind} {version}; Redis 7, Valkey 8 or later is needed"
-        )
+        raise StoreUnavailableError(f"{printable(url)} is {kind} {version}; Redis 7, Valkey 8 or later is needed")
     return client
 
 

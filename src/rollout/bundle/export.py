@@ -72,8 +72,8 @@ def export_onnx(scorer: Scorer, example: Arrays, path: Path) -> None:
 def export_torchscript(scorer: Scorer, example: Arrays, path: Path) -> None:
     """Writes the graph as frozen TorchScript, for callers in C++."""
     with torch.no_grad():
-        traced = torch.jit.trace(scorer, to_tensors(example))  # type: ignore[no-untyped-call]
-        torch.jit.freeze(traced).save(str(path))  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(scorer, to_tensors(example))
+        torch.jit.freeze(traced).save(str(path))
 
 
 EXPORTERS: dict[str, tuple[str, Callable[[Scorer, Arrays, Path], None]]] = {

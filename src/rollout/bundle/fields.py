@@ -54,16 +54,25 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True, tag="tensor", tag_field=
         high = int(limits.max if high is None else min(high, limits.max))
         return _nested(Annotated[int, Meta(ge=low, le=high)], self.shape)
 
+    @property
+    def expected(self) -> str:
+        """What would be right, in words."""
+        shape = "×".join(map(str, self.shape)) + " nested lists of " if self.shape else "one of "
+        kind = "numbers" if self.dtype == "float32" else f"whole numbers that fit {self.dtype}"
+        least = "" if self.minimum is None else f", at least {self.minimum:g}"
+        most = "" if self.maximum is None else f", at most {self.maximum:g}"
+        return f"{shape}{kind}{least}{most}"
+
     def decode(self, value: Any) -> NDArray[Any]:
         """Turns a value that passed ``wire_type`` into an array of ``shape`` and ``dtype``.
 
         Raises:
             ValueError: If a number does not fit a finite ``float32``.
         """
-        numbers = _flatten(value, len(self.shape))
         if self.dtype == "uint8":
-            return np.frombuffer(bytes(numbers), np.uint8).reshape(self.shape)
+            return _decode_bytes(value, self.shape)
         with np.errstate(over="ignore"):
+            numbers = _flatten(value, len(self.shape))
             array = np.fromiter(numbers, self.dtype, prod(self.shape)).reshape(self.shape)
         if self.dtype == "float32" and not np.isfinite(array).all():
             raise ValueError("every number must fit a finite float32")
@@ -101,13 +110,19 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image", tag_field="k
 
     @property
     def dtype(self) -> Literal["uint8"]:
-        """dtype of the array that the model takes."""
+        """The dtype of the array that the model takes."""
         return "uint8"
 
     @property
     def wire_type(self) -> Any:
         """The type that ``msgspec`` checks the JSON value against."""
         return _nested(Annotated[int, Meta(ge=0, le=255)], self.shape) | str
+
+    @property
+    def expected(self) -> str:
+        """What would be right, in words."""
+        shape = "×".join(map(str, self.shape))
+        return f"{shape} nested lists of whole numbers from 0 to 255, or a PNG or JPEG file in base64"
 
     def decode(self, value: Any) -> NDArray[np.uint8]:
         """Turns nested lists or a base64 file into an array of ``shape`` and ``uint8``.
@@ -117,7 +132,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image", tag_field="k
         """
         if isinstance(value, str):
             return self._decode_file(value)
-        return np.frombuffer(bytes(_flatten(value, len(self.shape))), np.uint8).reshape(self.shape)
+        return _decode_bytes(value, self.shape)
 
     def is_slow(self, value: Any) -> bool:
         """Whether decoding this value takes long enough to be moved off the event loop."""
@@ -150,8 +165,14 @@ Field = Tensor | Image
 def _nested(element: Any, shape: Iterable[int]) -> Any:
     wire = element
     for size in reversed(tuple(shape)):
-        wire = Annotated[list[wire], Meta(min_length=size, max_length=size)]
+        wire = Annotated[list[wire], Meta(min_length=size, max_length=size)]  # type: ignore[valid-type]
     return wire
+
+
+def _decode_bytes(value: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    # The innermost lists become bytes one by one: several times as fast as number by number.
+    data = b"".join(map(bytes, _flatten(value, len(shape) - 1))) if shape else bytes((value,))
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _flatten(value: Any, depth: int) -> Iterable[Any]:

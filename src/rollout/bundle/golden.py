@@ -43,7 +43,5 @@ def write_golden(folder: Path, golden: Golden) -> None:
 def read_golden(folder: Path) -> Golden:
     """Reads the examples of the bundle at ``folder``; never unpickles."""
     with np.load(folder / FILE_NAME, allow_pickle=False) as file:
-        inputs = {
-            name.removeprefix("inputs/"): file[name] for name in file.files if name.startswith("inputs/")
-        }
+        inputs = {name.removeprefix("inputs/"): file[name] for name in file.files if name.startswith("inputs/")}
         return Golden(inputs, file["scores"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import importlib.metadata
 import platform
 import subprocess
@@ -26,6 +25,7 @@ from rollout.bundle.runtimes import RUNTIMES, Scores
 from rollout.bundle.schema import Arrays, InputSchema
 from rollout.bundle.store import save_bundle
 from rollout.bundle.verify import require_parity
+from rollout.clock import utc_now
 from rollout.errors import BundleError
 
 SYNTHETIC_ROWS = 256
@@ -92,7 +92,9 @@ def pack(
     on_step("scoring the calibration and the evaluation part")
     calibration_scores = run_in_batches(scorer.run, calibration.inputs)
     if calibration_scores.shape[1:] != (len(labels),):
-        raise BundleError(f"the module gives {calibration_scores.shape[1:]} scores a row for {len(labels)} labels")
+        raise BundleError(
+            f"the module gives {calibration_scores.shape[1:]} scores a row for {len(labels)} labels"
+        )
     threshold = review_threshold(
         calibration_scores.max(-1), calibration_scores.argmax(-1) == calibration.targets, risk=risk
     )
@@ -125,7 +127,7 @@ def pack(
             hashes=hash_files(folder),
             metrics=metrics,
             lineage={**_environment(), **(lineage or {})},
-            created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            created_at=utc_now(),
         )
         write_manifest(folder, manifest)
         save_bundle(folder, manifest)

@@ -45,9 +45,7 @@ def compare(expected: Scores, got: Scores, review_threshold: float) -> Parity:
         rows=len(expected),
         largest_difference=float(differences.max(initial=0.0)),
         labels_flipped=int((expected.argmax(-1) != got.argmax(-1)).sum()),
-        reviews_flipped=int(
-            ((expected.max(-1) < review_threshold) != (got.max(-1) < review_threshold)).sum()
-        ),
+        reviews_flipped=int(((expected.max(-1) < review_threshold) != (got.max(-1) < review_threshold)).sum()),
     )
 
 
@@ -74,6 +72,7 @@ def _synthetic(field: Field, rows: int, generator: np.random.Generator) -> NDArr
         low, high = 0 if low is None else low, 255 if high is None else high
     low, high = -1000 if low is None else low, 1000 if high is None else high
     shape = (rows, *field.shape)
+    array: NDArray[Any]
     if field.dtype == "float32":
         array = generator.uniform(low, high, shape)
     else:

@@ -25,7 +25,7 @@ class InvalidInputsError(ValueError):
 
 
 class InputSchema:
-    """Decodes and checks the ``inputs`` object of one row.
+    """Checks and decodes the ``inputs`` object of one row; ``wire_type`` is its parsed form.
 
     Args:
         fields: The fields by name, in the order of the module's arguments.
@@ -47,25 +47,13 @@ class InputSchema:
         self.wire_type = msgspec.defstruct(
             "Inputs", [(name, field.wire_type) for name, field in fields.items()], forbid_unknown_fields=True
         )
-        self._decoder = msgspec.json.Decoder(self.wire_type)
-
-    def parse(self, raw: bytes | msgspec.Raw) -> msgspec.Struct:
-        """Checks types, shapes and ranges of the JSON object ``raw``, without decoding files.
-
-        Raises:
-            InvalidInputsError: If a field is missing, unknown or does not fit.
-        """
-        try:
-            return self._decoder.decode(raw)
-        except msgspec.DecodeError:
-            raise InvalidInputsError(self._explain(raw)) from None
 
     def is_slow(self, parsed: msgspec.Struct) -> bool:
         """Whether ``to_arrays`` takes long enough to be moved off the event loop."""
         return any(field.is_slow(getattr(parsed, name)) for name, field in self.fields.items())
 
     def to_arrays(self, parsed: msgspec.Struct) -> Arrays:
-        """Decodes every field to an array of its shape and dtype.
+        """Decodes every field of a parsed ``wire_type`` to an array of its shape and dtype.
 
         Raises:
             InvalidInputsError: If a value cannot be decoded.
@@ -82,8 +70,14 @@ class InputSchema:
         return arrays
 
     def decode(self, raw: bytes | msgspec.Raw) -> Arrays:
-        """Checks and decodes the JSON object ``raw``; see ``parse`` and ``to_arrays``."""
-        return self.to_arrays(self.parse(raw))
+        """Checks and decodes the JSON object ``raw``.
+
+        Raises:
+            InvalidInputsError: If a field is missing, unknown, does not fit or cannot be decoded.
+        """
+        if errors := self.find_errors(raw):
+            raise InvalidInputsError(errors)
+        return self.to_arrays(msgspec.json.decode(raw, type=self.wire_type))
 
     def check_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> int:
         """Checks batched arrays against the schema.
@@ -111,7 +105,8 @@ class InputSchema:
             raise BundleError("the arrays have different numbers of rows")
         return rows.pop()
 
-    def _explain(self, raw: bytes | msgspec.Raw) -> list[FieldError]:
+    def find_errors(self, raw: bytes | msgspec.Raw) -> list[FieldError]:
+        """Returns every fault of the JSON object ``raw``, but for those that only ``to_arrays`` can tell."""
         try:
             values = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
         except msgspec.DecodeError:
@@ -128,7 +123,7 @@ class InputSchema:
                 msgspec.json.decode(values[name], type=field.wire_type)
             except msgspec.DecodeError as error:
                 detail, pointer = split_location(error)
-                errors.append(FieldError(f"/{name}{pointer}", detail))
+                errors.append(FieldError(f"/{name}{pointer}", f"{detail}; {name} must be {field.expected}"))
         return errors
 
 

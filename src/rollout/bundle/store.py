@@ -8,11 +8,11 @@ from pathlib import Path
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
-import bentoml  # noqa: E402
-import bentoml.exceptions  # noqa: E402
+import bentoml
+import bentoml.exceptions
 
-from rollout.bundle.manifest import FILE_NAME, Manifest, check_hashes, read_manifest  # noqa: E402
-from rollout.errors import BundleError  # noqa: E402
+from rollout.bundle.manifest import FILE_NAME, Manifest, check_hashes, read_manifest
+from rollout.errors import BundleError
 
 
 def save_bundle(folder: Path, manifest: Manifest) -> Path:

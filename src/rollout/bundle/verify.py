@@ -58,9 +58,7 @@ def require_parity(tag: str, variant: str, parity: Parity) -> None:
         )
 
 
-def verify_bundle(
-    folder: Path, manifest: Manifest, variants: Iterable[str] | None = None
-) -> dict[str, Parity]:
+def verify_bundle(folder: Path, manifest: Manifest, variants: Iterable[str] | None = None) -> dict[str, Parity]:
     """Runs the golden examples on each variant, or on those named; the files are taken as checked.
 
     Raises:

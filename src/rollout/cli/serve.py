@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import shutil
 import socket
@@ -67,12 +68,14 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
     with running_redis(settings) as url:
         _prepare_workers(settings, url)
         threading.Thread(target=_watch_ready, args=(settings, when_ready), daemon=True).start()
+        # Workers start from a clean slate: a fork would copy what threads of this process hold at that moment.
+        multiprocessing.set_start_method("spawn")
         _granian(settings).serve()
 
 
 def _granian(settings: Settings) -> Any:
     from granian import Granian  # noqa: PLC0415
-    from granian.constants import Interfaces, Loops, RuntimeModes  # noqa: PLC0415
+    from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes  # noqa: PLC0415
 
     return Granian(
         "service.front:app",
@@ -82,6 +85,7 @@ def _granian(settings: Settings) -> Any:
         interface=Interfaces.ASGI,
         runtime_mode=RuntimeModes.st,
         loop=Loops.uvloop,
+        http=HTTPModes.http1,
         backlog=BACKLOG,
         websockets=False,
         log_dictconfig=_log_config(),
@@ -140,7 +144,7 @@ def _require_free_port(settings: Settings) -> None:
 def _watch_ready(settings: Settings, when_ready: Callable[[], None]) -> None:
     while True:
         try:
-            with urllib.request.urlopen(f"http://{settings.host}:{settings.port}/readyz", timeout=60):  # noqa: S310
+            with urllib.request.urlopen(f"http://{settings.host}:{settings.port}/readyz", timeout=60):
                 when_ready()
                 return
         except (urllib.error.URLError, OSError):

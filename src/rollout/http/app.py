@@ -8,14 +8,14 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-from rollout import metrics
 from rollout.config import Role, Settings
 from rollout.errors import (
     BodyTooLargeError,
     InvalidRequestError,
+    MethodNotAllowedError,
     NotFoundError,
     OverloadedError,
     RolloutError,
@@ -23,7 +23,7 @@ from rollout.errors import (
 )
 from rollout.http.auth import Auth
 from rollout.http.openapi import build_openapi
-from rollout.http.predict import decode_request, encode_response, parse_timeout
+from rollout.http.predict import RequestDecoder, encode_response, parse_timeout
 from rollout.http.problems import NO_MODEL, as_rollout_error, on_error, problem_response
 from rollout.http.views import REVIEW_FILTERS, assignment_view, model_view
 from rollout.inference.engine import Engine, ServedModel
@@ -31,6 +31,7 @@ from rollout.review.queue import list_items
 from rollout.routing.splits import read_history
 
 JSON_HEADERS = [(b"content-type", b"application/json")]
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 PREDICT_PREFIX, PREDICT_SUFFIX = "/v1/models/", "/predict"
 
 
@@ -41,6 +42,7 @@ class Api:
         self._engine: Engine | None = None
         self._auth: Auth | None = None
         self._settings = Settings()
+        self._decoders: dict[str, RequestDecoder] = {}
         # Starlette runs a route's ASGI application as it is when it is not a function.
         predict = _Asgi(self)
         self.app = Starlette(
@@ -53,14 +55,15 @@ class Api:
                 Route("/v1/models/{model}/split", self._split),
                 Route("/v1/models/{model}/split/history", self._history),
                 Route("/v1/models/{model}/reviews", self._reviews),
-                Route("/v1/{path:path}", _nothing_here, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
+                Route("/v1/{path:path}", self._nothing_here, methods=METHODS),
             ],
-            exception_handlers={404: on_error, 405: on_error, RolloutError: on_error, Exception: on_error},
+            exception_handlers={RolloutError: on_error, Exception: on_error},
         )
 
     def open(self, engine: Engine, settings: Settings) -> None:
         """Starts answering."""
         self._engine, self._settings, self._auth = engine, settings, Auth(settings)
+        self._decoders = {name: RequestDecoder(model.schema, settings) for name, model in engine.models.items()}
 
     def close(self) -> None:
         """Stops answering."""
@@ -78,18 +81,18 @@ class Api:
     async def predict(self, scope: Scope, receive: Receive, send: Send) -> None:
         """``POST /v1/models/{model}/predict``, as an ASGI application."""
         started = time.perf_counter()
-        label = NO_MODEL
+        model = None
         try:
             engine = self._admit(scope, "app")
             model = engine.model(scope["path"][len(PREDICT_PREFIX) : -len(PREDICT_SUFFIX)])
-            label = model.name
             answer = await self._answer(engine, model, scope, receive)
         except Exception as error:  # every failure becomes a problem document
+            label = NO_MODEL if model is None else model.name
             await problem_response(as_rollout_error(error), label)(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": 200, "headers": JSON_HEADERS})
         await send({"type": "http.response.body", "body": answer})
-        metrics.LATENCY.labels(label).observe(time.perf_counter() - started)
+        model.latency.observe(time.perf_counter() - started)
 
     async def _answer(self, engine: Engine, model: ServedModel, scope: Scope, receive: Receive) -> bytes:
         timeout_ms = None
@@ -104,7 +107,7 @@ class Api:
         if not is_json:
             raise UnsupportedMediaTypeError("send JSON with the header 'Content-Type: application/json'")
         body = await self._read(receive)
-        request = await decode_request(body, model.schema, self._settings, timeout_ms)
+        request = await self._decoders[model.name].decode(body, timeout_ms)
         predictions = await engine.predict(model, request.rows)
         return encode_response(predictions, single=request.single)
 
@@ -185,6 +188,16 @@ class Api:
             raise InvalidRequestError("since must be a time in ISO 8601, such as 2026-11-22T10:00:00Z") from None
         return _json({"reviews": reviews})
 
+    async def _nothing_here(self, request: Request) -> Response:
+        path = request.url.path
+        for route in self.app.routes[:-1]:
+            if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL:
+                allowed = ", ".join(sorted(route.methods or ()))
+                raise MethodNotAllowedError(
+                    f"{path} takes {allowed}, not {request.method}", headers={"Allow": allowed}
+                )
+        raise NotFoundError(f"there is nothing at {path}; /openapi.json lists what there is")
+
 
 class _Asgi:
     def __init__(self, api: Api) -> None:
@@ -192,10 +205,6 @@ class _Asgi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._api.predict(scope, receive, send)
-
-
-async def _nothing_here(request: Request) -> Response:
-    raise NotFoundError(f"there is nothing at {request.url.path}; /openapi.json lists what there is")
 
 
 def _json(value: object, headers: dict[str, str] | None = None) -> Response:

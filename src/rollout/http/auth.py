@@ -6,6 +6,7 @@ import hashlib
 import ipaddress
 import os
 import secrets
+from functools import lru_cache
 from pathlib import Path
 
 from starlette.types import Scope
@@ -76,12 +77,15 @@ def admin_token(home: Path) -> tuple[str, bool]:
 
 def _arrived_on_loopback(scope: Scope) -> bool:
     server = scope.get("server")
-    if server is None:
-        return False
+    return server is not None and _is_loopback(server[0])
+
+
+@lru_cache(maxsize=64)
+def _is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(server[0]).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return bool(server[0] == "localhost")
+        return host == "localhost"
 
 
 def _digest(token: str) -> bytes:

@@ -54,7 +54,9 @@ def build_openapi(schemas: Mapping[str, InputSchema]) -> dict[str, Any]:
     paths |= {
         "/v1/models": {"get": _operation("What is loaded", "listModels", {"type": "object"})},
         "/v1/models/{model}": {
-            "get": _operation("One model: versions, inputs, labels, split", "getModel", {"type": "object"}, [model])
+            "get": _operation(
+                "One model: versions, inputs, labels, split", "getModel", {"type": "object"}, [model]
+            )
         },
         "/v1/models/{model}/assignments/{client_id}": {
             "get": _operation(
@@ -68,7 +70,9 @@ def build_openapi(schemas: Mapping[str, InputSchema]) -> dict[str, Any]:
             "get": _operation("The split (admin)", "getSplit", _reference(Split), [model])
         },
         "/v1/models/{model}/split/history": {
-            "get": _operation("Every change of the split (admin)", "getSplitHistory", _list_of(Split, "history"), [model])
+            "get": _operation(
+                "Every change of the split (admin)", "getSplitHistory", _list_of(Split, "history"), [model]
+            )
         },
         "/v1/models/{model}/reviews": {
             "get": _operation(
@@ -97,7 +101,10 @@ def _body_types(name: str, schema: InputSchema) -> tuple[type, type]:
         f"{title}Instance",
         [
             ("client_id", Identifier),
-            ("inputs", msgspec.defstruct(f"{title}Inputs", [(n, f.wire_type) for n, f in schema.fields.items()])),
+            (
+                "inputs",
+                msgspec.defstruct(f"{title}Inputs", [(n, f.wire_type) for n, f in schema.fields.items()]),
+            ),
             ("key", Identifier | None, None),
         ],
     )

@@ -21,23 +21,6 @@ ID_LIMIT = 128
 Identifier = Annotated[str, Meta(min_length=1, max_length=ID_LIMIT)]
 
 
-class Instance(msgspec.Struct, forbid_unknown_fields=True):
-    """One row on the wire."""
-
-    client_id: Identifier
-    inputs: Raw
-    key: Identifier | None = None
-
-
-class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    """Either one row, or ``instances``."""
-
-    client_id: Identifier | UnsetType = UNSET
-    inputs: Raw | UnsetType = UNSET
-    key: Identifier | UnsetType | None = UNSET
-    instances: list[Instance] | UnsetType = UNSET
-
-
 class PredictRequest(NamedTuple):
     """A decoded body.
 
@@ -50,48 +33,91 @@ class PredictRequest(NamedTuple):
     single: bool
 
 
-_decode_body = msgspec.json.Decoder(_Body).decode
 _encode = msgspec.json.Encoder().encode
 
 
-async def decode_request(
-    body: bytes, schema: InputSchema, settings: Settings, timeout_ms: int | None = None
-) -> PredictRequest:
-    """Decodes and checks a whole request.
+class RequestDecoder:
+    """Decodes the requests of one model: one strict pass from bytes to checked values.
 
     Args:
-        body: JSON.
         schema: The model's input schema.
         settings: Limits.
-        timeout_ms: The caller's own deadline in milliseconds.
-
-    Raises:
-        MalformedBodyError: If the body is not JSON.
-        InvalidRequestError: If anything in it does not fit; every faulty field is pointed at.
     """
-    instances, single = _instances(body, settings.max_instances)
-    deadline = time.monotonic() + (timeout_ms or settings.timeout_ms) / 1000
-    rows: list[Row] = []
-    errors: list[FieldError] = []
-    pause_at = time.perf_counter() + SLICE_S
-    for index, instance in enumerate(instances):
-        prefix = "" if single else f"/instances/{index}"
-        errors += _check_identifiers(instance, prefix)
+
+    def __init__(self, schema: InputSchema, settings: Settings) -> None:
+        self._schema = schema
+        self._settings = settings
+        self._decode = msgspec.json.Decoder(_body_type(schema.wire_type)).decode
+        self._decode_raw = msgspec.json.Decoder(_body_type(Raw)).decode
+
+    async def decode(self, body: bytes, timeout_ms: int | None = None) -> PredictRequest:
+        """Decodes and checks a whole request.
+
+        Args:
+            body: JSON.
+            timeout_ms: The caller's own deadline in milliseconds.
+
+        Raises:
+            MalformedBodyError: If the body is not JSON.
+            InvalidRequestError: If anything in it does not fit; every faulty field is pointed at.
+        """
+        instances, single = self._instances(body)
+        deadline = time.monotonic() + (timeout_ms or self._settings.timeout_ms) / 1000
+        rows: list[Row] = []
+        errors: list[FieldError] = []
+        pause_at = time.perf_counter() + SLICE_S
+        for index, instance in enumerate(instances):
+            prefix = "" if single else f"/instances/{index}"
+            errors += _check_identifiers(instance, prefix)
+            try:
+                if self._schema.is_slow(instance.inputs):
+                    arrays = await asyncio.to_thread(self._schema.to_arrays, instance.inputs)
+                else:
+                    arrays = self._schema.to_arrays(instance.inputs)
+                rows.append(Row(instance.client_id, instance.key or None, arrays, instance.inputs, deadline))
+            except InvalidInputsError as error:
+                errors += _under(f"{prefix}/inputs", error.errors)
+            if time.perf_counter() > pause_at:
+                await asyncio.sleep(0)
+                pause_at = time.perf_counter() + SLICE_S
+        if errors:
+            raise _invalid(errors)
+        return PredictRequest(rows, single)
+
+    def _instances(self, body: bytes) -> tuple[list[Any], bool]:
         try:
-            parsed = schema.parse(instance.inputs)
-            if schema.is_slow(parsed):
-                arrays = await asyncio.to_thread(schema.to_arrays, parsed)
-            else:
-                arrays = schema.to_arrays(parsed)
-            rows.append(Row(instance.client_id, instance.key, arrays, instance.inputs, deadline))
-        except InvalidInputsError as error:
-            errors += [FieldError(f"{prefix}/inputs{pointer}", detail) for pointer, detail in error.errors]
-        if time.perf_counter() > pause_at:
-            await asyncio.sleep(0)
-            pause_at = time.perf_counter() + SLICE_S
-    if errors:
-        raise _invalid(errors)
-    return PredictRequest(rows, single)
+            decoded = self._decode(body)
+        except msgspec.ValidationError:
+            raise _invalid(self._find_errors(body)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise MalformedBodyError(f"{error}; send one JSON object, in UTF-8") from None
+        if decoded.instances is UNSET:
+            missing = [name for name in ("client_id", "inputs") if getattr(decoded, name) is UNSET]
+            if missing:
+                raise _invalid([FieldError(f"/{name}", "is required") for name in missing])
+            return [decoded], True
+        if not decoded.client_id is decoded.inputs is decoded.key is UNSET:
+            raise _invalid(
+                [FieldError("/instances", "stands alone: client_id, key and inputs go into each instance")]
+            )
+        if not 1 <= len(decoded.instances) <= self._settings.max_instances:
+            count = f"1 to {self._settings.max_instances} instances, not {len(decoded.instances)}"
+            raise _invalid([FieldError("/instances", f"must hold {count}")])
+        return decoded.instances, False
+
+    def _find_errors(self, body: bytes) -> list[FieldError]:
+        """Reads a body that did not fit once more, this time for all its faults."""
+        try:
+            decoded = self._decode_raw(body)
+        except msgspec.ValidationError as error:
+            return [_explain(error)]
+        if decoded.instances is UNSET:
+            return _under("/inputs", self._schema.find_errors(decoded.inputs))
+        return [
+            error
+            for index, instance in enumerate(decoded.instances)
+            for error in _under(f"/instances/{index}/inputs", self._schema.find_errors(instance.inputs))
+        ]
 
 
 def encode_response(predictions: list[Prediction], *, single: bool) -> bytes:
@@ -110,30 +136,31 @@ def parse_timeout(header: bytes) -> int:
     raise InvalidRequestError("X-Request-Timeout must be a whole number of milliseconds from 1 to 600000")
 
 
-def _instances(body: bytes, most: int) -> tuple[list[Instance], bool]:
-    try:
-        decoded = _decode_body(body)
-    except msgspec.ValidationError as error:
-        raise _invalid([_explain(error)]) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MalformedBodyError(f"{error}; send one JSON object, in UTF-8") from None
-    if decoded.instances is not UNSET:
-        if (decoded.client_id, decoded.inputs, decoded.key) != (UNSET, UNSET, UNSET):
-            raise _invalid([FieldError("/instances", "stands alone: client_id, key and inputs go into each instance")])
-        if not 1 <= len(decoded.instances) <= most:
-            raise _invalid(
-                [FieldError("/instances", f"must hold 1 to {most} instances, not {len(decoded.instances)}")]
-            )
-        return decoded.instances, False
-    missing = [name for name in ("client_id", "inputs") if getattr(decoded, name) is UNSET]
-    if missing:
-        raise _invalid([FieldError(f"/{name}", "is required") for name in missing])
-    key: Any = decoded.key
-    return [Instance(decoded.client_id, decoded.inputs, None if key is UNSET else key)], True  # type: ignore[arg-type]
+def _body_type(inputs: Any) -> Any:
+    """Makes the type of a body: either one row, or ``instances``."""
+    instance = msgspec.defstruct(
+        "Instance",
+        [("client_id", Identifier), ("inputs", inputs), ("key", Identifier | None, None)],
+        forbid_unknown_fields=True,
+    )
+    return msgspec.defstruct(
+        "Body",
+        [
+            ("client_id", Identifier | UnsetType, UNSET),
+            ("inputs", inputs | UnsetType, UNSET),
+            ("key", Identifier | UnsetType | None, UNSET),
+            ("instances", list[instance] | UnsetType, UNSET),  # type: ignore[valid-type]
+        ],
+        forbid_unknown_fields=True,
+    )
 
 
-def _check_identifiers(instance: Instance, prefix: str) -> list[FieldError]:
-    if instance.client_id.isprintable() and (instance.key is None or instance.key.isprintable()):
+def _under(prefix: str, errors: list[FieldError]) -> list[FieldError]:
+    return [FieldError(prefix + pointer, detail) for pointer, detail in errors]
+
+
+def _check_identifiers(instance: Any, prefix: str) -> list[FieldError]:
+    if instance.client_id.isprintable() and (not instance.key or instance.key.isprintable()):
         return []
     return [
         FieldError(f"{prefix}/{name}", f"must be 1 to {ID_LIMIT} printable characters")

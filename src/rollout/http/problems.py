@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from rollout import metrics
-from rollout.errors import MethodNotAllowedError, NotFoundError, RolloutError
+from rollout.errors import RolloutError
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:rollout:problem:"
@@ -55,15 +52,6 @@ def as_rollout_error(error: Exception) -> RolloutError:
     return RolloutError("the service's log has the details")
 
 
-async def on_error(request: Request, error: Exception) -> Response:
+async def on_error(_: Request, error: Exception) -> Response:
     """Answers any error raised below the HTTP application."""
-    if isinstance(error, HTTPException):
-        error = _from_http(request, error.status_code, error.headers or {})
     return problem_response(as_rollout_error(error))
-
-
-def _from_http(request: Request, status: int, headers: Mapping[str, str]) -> RolloutError:
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = headers.get("Allow", "")
-        return MethodNotAllowedError(f"{request.url.path} takes {allowed}, not {request.method}", headers=headers)
-    return NotFoundError(f"there is nothing at {request.url.path}; /openapi.json lists what there is")

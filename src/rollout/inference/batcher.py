@@ -23,7 +23,6 @@ class Deadlined(Protocol):
 
 Item = TypeVar("Item", bound=Deadlined)
 Result = TypeVar("Result")
-Outcome = Result | RolloutError
 
 
 class _Group(Generic[Result]):
@@ -36,17 +35,21 @@ class _Group(Generic[Result]):
         self.outcomes: list[Any] = [None] * size
         self.pending = size
 
-    def settle(self, index: int, outcome: Any) -> None:
-        self.outcomes[index] = outcome
+    def settle(self, position: int, outcome: Any) -> None:
+        self.outcomes[position] = outcome
         self.pending -= 1
         if not self.pending and not self.future.done():
             self.future.set_result(self.outcomes)
+
+    def expire(self) -> None:
+        if not self.future.done():
+            self.future.set_result([_late() if outcome is None else outcome for outcome in self.outcomes])
 
 
 class _Waiting(NamedTuple):
     item: Any
     group: _Group[Any]
-    index: int
+    position: int
     since: float
 
 
@@ -67,12 +70,12 @@ class Batcher(Generic[Item, Result]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[Item]], Sequence[Outcome[Result]]],
+        run: Callable[[Sequence[Item]], Sequence[Result | RolloutError]],
         *,
         max_batch: int,
         max_queue: int,
         executor: Executor | None = None,
-        on_batch: Callable[[int, float], None] = lambda size, waited: None,
+        on_batch: Callable[[int, float], None] | None = None,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
@@ -82,7 +85,7 @@ class Batcher(Generic[Item, Result]):
         self._queue: deque[_Waiting] = deque()
         self._busy = False
 
-    def submit(self, items: Sequence[Item]) -> asyncio.Future[list[Outcome[Result]]]:
+    def submit(self, items: Sequence[Item]) -> asyncio.Future[list[Result | RolloutError]]:
         """Queues the items of one caller.
 
         Returns:
@@ -93,13 +96,18 @@ class Batcher(Generic[Item, Result]):
         """
         if len(self._queue) + len(items) > self._max_queue:
             raise OverloadedError(
-                f"{len(self._queue)} rows are waiting already; try again shortly", headers={"Retry-After": "1"}
+                f"{len(self._queue)} rows are waiting already; try again shortly",
+                headers={"Retry-After": "1"},
             )
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[Outcome[Result]]] = loop.create_future()
+        future: asyncio.Future[list[Result | RolloutError]] = loop.create_future()
         group: _Group[Result] = _Group(len(items), future)
         now = time.monotonic()
-        self._queue.extend(_Waiting(item, group, index, now) for index, item in enumerate(items))
+        self._queue.extend(_Waiting(item, group, position, now) for position, item in enumerate(items))
+        if self._executor is not None:
+            # A runtime that hangs in its thread keeps nobody waiting beyond the deadline.
+            timer = loop.call_later(max(item.deadline for item in items) - now, group.expire)
+            future.add_done_callback(lambda _: timer.cancel())
         if not self._busy:
             self._busy = True
             loop.call_soon(self._dispatch)
@@ -125,28 +133,25 @@ class Batcher(Generic[Item, Result]):
         batch: list[_Waiting] = []
         while self._queue and len(batch) < self._max_batch:
             waiting = self._queue.popleft()
-            if waiting.group.future.cancelled():
+            if waiting.group.future.done():
                 continue
             if waiting.item.deadline < now:
-                late = DeadlineExceededError(
-                    "the deadline passed while the row was waiting", headers={"Retry-After": "1"}
-                )
-                waiting.group.settle(waiting.index, late)
+                waiting.group.settle(waiting.position, _late())
             else:
                 batch.append(waiting)
-        if batch:
+        if batch and self._on_batch is not None:
             self._on_batch(len(batch), now - batch[0].since)
         return batch
 
-    def _finish(self, batch: list[_Waiting], done: asyncio.Future[list[Outcome[Result]]]) -> None:
+    def _finish(self, batch: list[_Waiting], done: asyncio.Future[list[Result | RolloutError]]) -> None:
         self._settle(batch, done.result())
         self._dispatch()
 
-    def _settle(self, batch: list[_Waiting], outcomes: Sequence[Outcome[Result]]) -> None:
+    def _settle(self, batch: list[_Waiting], outcomes: Sequence[Result | RolloutError]) -> None:
         for waiting, outcome in zip(batch, outcomes, strict=True):
-            waiting.group.settle(waiting.index, outcome)
+            waiting.group.settle(waiting.position, outcome)
 
-    def _run_or_bisect(self, items: Sequence[Item]) -> list[Outcome[Result]]:
+    def _run_or_bisect(self, items: Sequence[Item]) -> list[Result | RolloutError]:
         """Runs a batch; if it fails, runs its halves, so that the item at fault is found and fails alone."""
         try:
             outcomes = self._run(items)
@@ -158,3 +163,7 @@ class Batcher(Generic[Item, Result]):
                 return [PredictionFailedError(f"the model failed on this input: {error}")]
             middle = len(items) // 2
             return self._run_or_bisect(items[:middle]) + self._run_or_bisect(items[middle:])
+
+
+def _late() -> DeadlineExceededError:
+    return DeadlineExceededError("the deadline passed before the row was scored", headers={"Retry-After": "1"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import logging
 from collections.abc import Iterable, Sequence
 
@@ -11,6 +10,7 @@ import msgspec
 
 from rollout import metrics
 from rollout.bundle.store import bundle_names
+from rollout.clock import utc_now
 from rollout.config import Settings
 from rollout.errors import BundleError, RolloutError, UnknownModelError
 from rollout.inference.row import Decision, Prediction, Row
@@ -18,7 +18,7 @@ from rollout.inference.version import LoadedVersion
 from rollout.review.item import ReviewItem, item_id
 from rollout.review.log import Fate, ReviewLog
 from rollout.review.spool import Spool
-from rollout.routing.assignment import Assignment, assign
+from rollout.routing.assignment import assign
 from rollout.routing.split import Split
 from rollout.routing.splits import read_split
 from rollout.store import Redis
@@ -49,20 +49,7 @@ class ServedModel:
                 raise BundleError(f"{other.manifest.tag} takes other inputs than {self.champion.manifest.tag}")
             if other.manifest.labels != self.champion.manifest.labels:
                 raise BundleError(f"{other.manifest.tag} has other labels than {self.champion.manifest.tag}")
-        self._counters = {
-            (version, arm): (
-                metrics.PREDICTIONS.labels(name, version, loaded.variant, arm),
-                metrics.CONFIDENCE.labels(name, version, arm),
-            )
-            for version, loaded in self.versions.items()
-            for arm in ("champion", "control", "challenger")
-        }
-
-    def count(self, assignment: Assignment, decision: Decision) -> None:
-        """Counts one answered prediction."""
-        predictions, confidence = self._counters[assignment.version, assignment.arm]
-        predictions.inc()
-        confidence.observe(decision.confidence)
+        self.latency = metrics.LATENCY.labels(name)
 
 
 class Engine:
@@ -135,81 +122,74 @@ class Engine:
         Raises:
             RolloutError: If any row is refused or fails: a request is answered whole or not at all.
         """
-        assignments = [assign(model.split, row.client_id) for row in rows]
-        by_version: dict[str, list[int]] = {}
-        for index, assignment in enumerate(assignments):
-            by_version.setdefault(assignment.version, []).append(index)
+        for row in rows:
+            row.assignment = assign(model.split, row.client_id)
+        decisions = await self._decide(model, rows)
+        uncertain = [index for index, decision in enumerate(decisions) if decision.needs_review]
+        fates = await self._review(model, rows, decisions, uncertain) if uncertain else {}
+        return [
+            Prediction(
+                model.name,
+                row.assignment.version,
+                model.versions[row.assignment.version].variant,
+                row.assignment.arm,
+                row.client_id,
+                row.key,
+                decision.label,
+                decision.confidence,
+                decision.scores,
+                fates.get(index),
+            )
+            for index, (row, decision) in enumerate(zip(rows, decisions, strict=True))
+        ]
+
+    async def _decide(self, model: ServedModel, rows: Sequence[Row]) -> list[Decision]:
+        """Scores each row by its version; the versions work side by side."""
+        indexes_by_version: dict[str, list[int]] = {}
+        for index, row in enumerate(rows):
+            indexes_by_version.setdefault(row.assignment.version, []).append(index)
         futures = [
             model.versions[version].batcher.submit([rows[index] for index in indexes])
-            for version, indexes in by_version.items()
+            for version, indexes in indexes_by_version.items()
         ]
         decisions: dict[int, Decision] = {}
-        for future, indexes in zip(futures, by_version.values(), strict=True):
+        for future, indexes in zip(futures, indexes_by_version.values(), strict=True):
             for index, outcome in zip(indexes, await future, strict=True):
                 if isinstance(outcome, RolloutError):
                     raise outcome if len(rows) == 1 else _of_instance(outcome, index)
                 decisions[index] = outcome
-        fates = await self._record(model, rows, assignments, decisions)
-        predictions = []
-        for index, (row, assignment) in enumerate(zip(rows, assignments, strict=True)):
-            decision = decisions[index]
-            model.count(assignment, decision)
-            predictions.append(
-                Prediction(
-                    model.name,
-                    assignment.version,
-                    model.versions[assignment.version].variant,
-                    assignment.arm,
-                    row.client_id,
-                    row.key,
-                    decision.label,
-                    decision.confidence,
-                    decision.scores,
-                    fates.get(index),
-                )
-            )
-        return predictions
+        return [decisions[index] for index in range(len(rows))]
 
-    async def _record(
-        self,
-        model: ServedModel,
-        rows: Sequence[Row],
-        assignments: Sequence[Assignment],
-        decisions: dict[int, Decision],
+    async def _review(
+        self, model: ServedModel, rows: Sequence[Row], decisions: Sequence[Decision], uncertain: Sequence[int]
     ) -> dict[int, Fate | None]:
-        """Sends the uncertain predictions to review; returns what became of each, by row."""
-        uncertain = [index for index, decision in decisions.items() if decision.needs_review]
-        if not uncertain:
-            return {}
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        items = [
-            _review_item(model, rows[index], assignments[index], decisions[index], now) for index in uncertain
-        ]
+        """Sends the uncertain rows to review; returns what became of each, by index."""
+        now = utc_now("milliseconds")
+        items = [_review_item(model, rows[index], decisions[index], now) for index in uncertain]
         fates = await asyncio.gather(*(self.reviews.add(item) for item in items))
         return dict(zip(uncertain, fates, strict=True))
 
 
-def _review_item(
-    model: ServedModel, row: Row, assignment: Assignment, decision: Decision, now: str
-) -> ReviewItem:
-    loaded = model.versions[assignment.version]
+def _review_item(model: ServedModel, row: Row, decision: Decision, now: str) -> ReviewItem:
+    loaded = model.versions[row.assignment.version]
+    inputs = msgspec.json.encode(row.sent)
     return ReviewItem(
-        id=item_id(row.client_id, row.key, bytes(row.raw)),
+        id=item_id(row.client_id, row.key, inputs),
         model=model.name,
         client_id=row.client_id,
         key=row.key,
         reason="low_confidence",
         pi=1.0,
         at=now,
-        arm=assignment.arm,
-        version=assignment.version,
+        arm=row.assignment.arm,
+        version=loaded.version,
         variant=loaded.variant,
         revision=model.split.revision,
         label=decision.label,
         confidence=decision.confidence,
         threshold=loaded.manifest.review_threshold,
         scores=decision.scores,
-        inputs=msgspec.Raw(bytes(row.raw)),
+        inputs=msgspec.Raw(inputs),
     )
 
 

@@ -8,25 +8,29 @@ import msgspec
 
 from rollout.bundle.schema import Arrays
 from rollout.review.log import Fate
-from rollout.routing.assignment import Arm
+from rollout.routing.assignment import Arm, Assignment
+
+UNASSIGNED = Assignment("champion", "", None)
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct):
     """One instance to be scored.
 
     Attributes:
         client_id: The caller's own ID of the client.
         key: The caller's own ID of the prediction, if any.
         arrays: For each field an array of ``field.shape``.
-        raw: The inputs, byte for byte as the caller sent them.
+        sent: The inputs as the caller sent them, checked but not decoded.
         deadline: ``time.monotonic()`` after which nobody waits for the answer.
+        assignment: The client's arm, once the engine has decided on it.
     """
 
     client_id: str
     key: str | None
     arrays: Arrays
-    raw: msgspec.Raw
+    sent: msgspec.Struct
     deadline: float
+    assignment: Assignment = UNASSIGNED
 
 
 class Decision(NamedTuple):

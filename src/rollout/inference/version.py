@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from rollout.config import Settings
 from rollout.errors import PredictionFailedError
 from rollout.inference.batcher import Batcher
 from rollout.inference.row import Decision, Row
+from rollout.routing.assignment import Arm
 
 # Below this, a full batch is over before a thread would have handed its result back.
 INLINE_BELOW_S = 0.001
@@ -65,6 +68,10 @@ class LoadedVersion:
             executor=self._executor,
             on_batch=self._count_batch,
         )
+        self._predictions = {
+            arm: metrics.PREDICTIONS.labels(model, version, self.variant, arm) for arm in get_args(Arm)
+        }
+        self._confidence = {arm: metrics.CONFIDENCE.labels(model, version, arm) for arm in get_args(Arm)}
         self._batch_rows = metrics.BATCH_ROWS.labels(model, version)
         self._queue_seconds = metrics.QUEUE_SECONDS.labels(model, version)
 
@@ -74,9 +81,16 @@ class LoadedVersion:
             self._executor.shutdown()
 
     def score(self, rows: Sequence[Row]) -> list[Decision | PredictionFailedError]:
-        """Scores a batch of rows and decides on each."""
+        """Scores a batch of rows, decides on each, and counts them."""
         arrays = {name: np.stack([row.arrays[name] for row in rows]) for name in self.schema.fields}
-        return self.decide(self._runtime.run(arrays))
+        decisions = self.decide(self._runtime.run(arrays))
+        arms = Counter(row.assignment.arm for row in rows)
+        for arm, count in arms.items():
+            self._predictions[arm].inc(count)
+        for row, decision in zip(rows, decisions, strict=True):
+            if isinstance(decision, Decision):
+                self._confidence[row.assignment.arm].observe(decision.confidence)
+        return decisions
 
     def decide(self, scores: Scores) -> list[Decision | PredictionFailedError]:
         """Turns scores of shape ``(rows, classes)`` into a decision for each row.
@@ -87,8 +101,9 @@ class LoadedVersion:
         labels = self.manifest.labels
         if scores.shape[1:] != (len(labels),):
             raise ValueError(f"scores of shape {scores.shape} for {len(labels)} labels")
-        needs_review = (scores.max(-1) < self.manifest.review_threshold).tolist()
-        finite = np.isfinite(scores).all(-1).tolist()
+        confidence = scores.max(-1)  # NaN if any score is
+        needs_review = (confidence < self.manifest.review_threshold).tolist()
+        finite = np.isfinite(confidence).tolist()
         best = scores.argmax(-1).tolist()
         rounded = scores.astype(np.float64).round(6).tolist()
         return [

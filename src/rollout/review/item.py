@@ -30,7 +30,7 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
         confidence: Its score.
         threshold: The review threshold that the confidence missed.
         scores: All scores by class.
-        inputs: The inputs, byte for byte as the caller sent them.
+        inputs: The inputs as the caller sent them, JSON.
     """
 
     id: str

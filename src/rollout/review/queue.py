@@ -6,6 +6,7 @@ import datetime
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
+from typing import Any
 
 import msgspec
 
@@ -53,7 +54,7 @@ async def add_items(redis: Redis, items: Sequence[ReviewItem], limit: int) -> li
         for model, group in groupby(sorted(items, key=attrgetter("model")), key=attrgetter("model")):
             chunk = list(group)
             names = Keys(model)
-            arguments: list[str | bytes | int] = [limit]
+            arguments: list[str | bytes | float] = [limit]
             for item in chunk:
                 arguments += [item.id, _milliseconds(item.at), msgspec.json.encode(item)]
             keys = [names.open_reviews, *(names.review(item.id) for item in chunk)]
@@ -81,8 +82,8 @@ async def list_items(
     offset = 0
     while True:
         async with guard():
-            ids = await redis.zrangebyscore(names.open_reviews, start, "+inf", offset, LIST_CHUNK)
-            found = await redis.mget([names.review(id_.decode()) for id_ in ids]) if ids else []
+            ids: list[Any] = await redis.zrangebyscore(names.open_reviews, start, "+inf", offset, LIST_CHUNK)
+            found = await redis.mget([names.review(item.decode()) for item in ids]) if ids else []
         if not ids:
             return
         for data in found:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
-
 import msgspec
 
+from rollout.clock import utc_now
 from rollout.errors import SplitConflictError
 from rollout.routing.split import Split
 from rollout.store import Keys, Redis, guard
@@ -51,7 +50,7 @@ async def write_split(redis: Redis, model: str, split: Split) -> Split:
     stored = msgspec.structs.replace(
         split,
         revision=split.revision + 1,
-        at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        at=utc_now(),
     )
     keys = Keys(model)
     async with guard():

@@ -1,0 +1,57 @@
+"""The input schema: every fault is pointed at."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rollout import Image, InputSchema, RolloutError, Tensor
+from rollout.bundle.schema import InvalidInputsError
+
+SCHEMA = InputSchema({"image": Image(height=2, width=2), "age": Tensor(shape=(), minimum=0)})
+
+
+def test_decodes_every_field() -> None:
+    arrays = SCHEMA.decode(b'{"age": 3, "image": [[1, 2], [3, 4]]}')
+    assert arrays["image"].tolist() == [[1, 2], [3, 4]]
+    assert arrays["age"] == np.float32(3)
+
+
+def test_all_faults_are_found_at_once() -> None:
+    with pytest.raises(InvalidInputsError) as caught:
+        SCHEMA.decode(b'{"age": -1, "imagee": [[1, 2], [3, 4]]}')
+    assert {error.pointer for error in caught.value.errors} == {"/age", "/image", "/imagee"}
+
+
+def test_the_pointer_reaches_the_element() -> None:
+    with pytest.raises(InvalidInputsError) as caught:
+        SCHEMA.decode(b'{"age": 1, "image": [[1, 2], [3, 999]]}')
+    (error,) = caught.value.errors
+    assert error.pointer == "/image/1/1"
+    assert "255" in error.detail
+
+
+@pytest.mark.parametrize("raw", [b"[]", b'"x"', b"3", b"null"])
+def test_inputs_that_are_no_object_are_refused(raw: bytes) -> None:
+    with pytest.raises(InvalidInputsError, match="must be an object with the fields image, age"):
+        SCHEMA.decode(raw)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "_x", "1x"])
+def test_names_that_no_graph_could_carry_are_refused(name: str) -> None:
+    with pytest.raises(RolloutError, match="identifiers"):
+        InputSchema({name: Tensor(shape=())})
+
+
+def test_batches_are_checked() -> None:
+    good = {"image": np.zeros((3, 2, 2), np.uint8), "age": np.zeros(3, np.float32)}
+    assert SCHEMA.check_arrays(good) == 3
+    for name, array, words in (
+        ("image", np.zeros((3, 2, 1), np.uint8), "expected shape"),
+        ("image", np.zeros((3, 2, 2), np.float32), "expected shape"),
+        ("age", np.zeros(4, np.float32), "different numbers of rows"),
+    ):
+        with pytest.raises(RolloutError, match=words):
+            SCHEMA.check_arrays(good | {name: array})
+    with pytest.raises(RolloutError, match="expected arrays for"):
+        SCHEMA.check_arrays({"age": good["age"]})

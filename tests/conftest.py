@@ -1,0 +1,157 @@
+"""What the tests share: a store with the demo's bundles, a real Valkey, the real service on a real port."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+STORE = tempfile.mkdtemp(prefix="rollout-test-store-")
+# BentoML reads this when it is imported.
+os.environ["BENTOML_HOME"] = STORE
+os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+
+from rollout.config import Settings  # noqa: E402
+from rollout.embedded import running_redis  # noqa: E402
+from rollout.store import Redis, connect  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def bundles() -> Iterator[str]:
+    """The store with ``digits:v1`` and ``digits:v2``, built by the command that a user would run."""
+    subprocess.run([BIN / "rollout", "build", "models/digits"], cwd=ROOT, check=True)
+    yield STORE
+    subprocess.run(["rm", "-rf", STORE], check=True)
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Valkey for the whole session."""
+    with running_redis(Settings(home=tmp_path_factory.mktemp("valkey"))) as url:
+        yield url
+
+
+@pytest.fixture
+async def redis(valkey_url: str) -> AsyncIterator[Redis]:
+    """A connection to an empty Valkey."""
+    client = await connect(valkey_url)
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+class Service:
+    """A running service and the files that it leaves."""
+
+    def __init__(self, process: subprocess.Popen[bytes], base: str, home: Path, log: Path) -> None:
+        self.process = process
+        self.base = base
+        self.home = home
+        self.log = log
+
+    @property
+    def token(self) -> str:
+        """The admin token."""
+        return (self.home / "token").read_text().strip()
+
+    def client(self, **options: Any) -> httpx.Client:
+        """Returns a client of this service."""
+        return httpx.Client(base_url=self.base, timeout=30, **options)
+
+    def admin(self) -> httpx.Client:
+        """Returns a client with the admin token."""
+        return self.client(headers={"Authorization": f"Bearer {self.token}"})
+
+    def stop(self) -> int:
+        """Sends SIGTERM and returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+def free_port() -> int:
+    """Returns a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_ready(base: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
+    """Waits until ``/readyz`` says yes."""
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up and process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{base}/readyz", timeout=5).status_code == 200:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"not ready:\n{log.read_text()}")
+
+
+@contextlib.contextmanager
+def run_service(home: Path, command: list[str] | None = None, **environment: str) -> Iterator[Service]:
+    """Runs ``rollout serve``, or another command, on a free port until the block ends."""
+    port = free_port()
+    log = home / "service.log"
+    home.mkdir(parents=True, exist_ok=True)
+    command = command or [str(BIN / "rollout"), "serve", "--port", "{port}"]
+    with log.open("a") as file:
+        process = subprocess.Popen(
+            [part.format(port=port) for part in command],
+            cwd=ROOT,
+            env=os.environ | {"ROLLOUT_HOME": str(home)} | environment,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    service = Service(process, f"http://127.0.0.1:{port}", home, log)
+    try:
+        wait_ready(service.base, process, log)
+        yield service
+    finally:
+        if process.poll() is None:
+            service.stop()
+
+
+def set_split(home: Path, *options: str, **environment: str) -> None:
+    """Runs ``rollout split set digits``."""
+    subprocess.run(
+        [BIN / "rollout", "split", "set", "digits", *options],
+        cwd=ROOT,
+        env=os.environ | {"ROLLOUT_HOME": str(home)} | environment,
+        check=True,
+    )
+
+
+TRIAL = ("--champion", "v1", "--challenger", "v2", "--share", "0.1")
+
+
+@pytest.fixture(scope="session")
+def service(bundles: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service as the demo runs it: v1 champion, v2 at 10 %, two workers, its own Valkey."""
+    home = tmp_path_factory.mktemp("service")
+    set_split(home, *TRIAL)
+    with run_service(home) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def predict(service: Service) -> Iterator[Callable[..., httpx.Response]]:
+    """Calls predict on the running service."""
+    with service.client() as client:
+
+        def call(body: Any, model: str = "digits", **options: Any) -> httpx.Response:
+            return client.post(f"/v1/models/{model}/predict", json=body, **options)
+
+        yield call
