@@ -57,7 +57,8 @@ def test_jpeg_is_turned_upright() -> None:
     exif = PIL.Image.Exif()
     exif[0x0112] = 3  # orientation: upside down
     decoded = Image(height=2, width=1).decode(encode(PIL.Image.fromarray(pixels), "JPEG", exif=exif))
-    assert decoded[0, 0] < 10 < 245 < decoded[1, 0]
+    assert decoded[0, 0] < 10
+    assert decoded[1, 0] > 245
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch: pytes
 @given(st.binary(max_size=300))
 def test_no_bytes_bring_the_decoder_down(data: bytes) -> None:
     for prefix in (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"):
-        with pytest.raises(ValueError, match="image|base64"):
+        with pytest.raises(ValueError, match=r"image|base64"):
             Image(height=2, width=2).decode(base64.b64encode(prefix + data).decode())
 
 

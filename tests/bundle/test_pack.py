@@ -34,7 +34,7 @@ class Two(nn.Module):
 class StuckInTraining(nn.Dropout):
     """A layer that ignores ``eval()``."""
 
-    def train(self, mode: bool = True) -> StuckInTraining:  # noqa: FBT001, FBT002
+    def train(self, mode: bool = True) -> StuckInTraining:  # noqa: FBT002
         """Stays in training mode."""
         return super().train(True)
 

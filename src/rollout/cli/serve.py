@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from rollout.config import Settings, load_settings
 from rollout.embedded import running_redis
 from rollout.errors import ConfigError
 from rollout.http.auth import TOKEN_FILE, admin_token
+from rollout.store import connect
 
 DRAIN_S = 30
 BACKLOG = 4096
@@ -66,11 +68,26 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
         if made:
             click.echo(f"The admin token, shown this once and kept in {settings.home / TOKEN_FILE}: {token}")
     with running_redis(settings) as url:
+        asyncio.run(_check_bundles(url))
         _prepare_workers(settings, url)
         threading.Thread(target=_watch_ready, args=(settings, when_ready), daemon=True).start()
         # Workers start from a clean slate: a fork would copy what threads of this process hold at that moment.
         multiprocessing.set_start_method("spawn")
         _granian(settings).serve()
+
+
+async def _check_bundles(url: str) -> None:
+    """Refuses to start what could not be served; a worker would only say so in the middle of its start."""
+    from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
+    from rollout.inference.engine import read_served  # noqa: PLC0415
+
+    redis = await connect(url)
+    try:
+        for name, split in (await read_served(redis)).items():
+            for version in split.versions:
+                open_bundle(f"{name}:{version}")
+    finally:
+        await redis.aclose()
 
 
 def _granian(settings: Settings) -> Any:

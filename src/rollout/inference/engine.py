@@ -26,6 +26,23 @@ from rollout.store import Redis
 logger = logging.getLogger(__name__)
 
 
+async def read_served(redis: Redis) -> dict[str, Split]:
+    """Returns the split of every model that has bundles and a split.
+
+    Raises:
+        BundleError: If there is none.
+        StoreUnavailableError: If Redis does not answer.
+    """
+    found = {name: await read_split(redis, name) for name in sorted(bundle_names())}
+    splits = {name: split for name, split in found.items() if split is not None}
+    if not splits:
+        raise BundleError(
+            f"there is nothing to serve: models with bundles: {', '.join(found) or 'none'}, and none has a split; "
+            "`rollout build` makes bundles, `rollout split set MODEL --champion VERSION` makes a split"
+        )
+    return splits
+
+
 class ServedModel:
     """A model with its split and the versions that the split names.
 
@@ -75,19 +92,11 @@ class Engine:
             StoreUnavailableError: If Redis does not answer.
         """
         models = []
-        for name in sorted(bundle_names()):
-            split = await read_split(redis, name)
-            if split is None:
-                logger.warning("%s has bundles but no split: `rollout split set %s` makes one", name, name)
-                continue
+        for name, split in (await read_served(redis)).items():
             versions = [
                 await asyncio.to_thread(LoadedVersion, name, version, settings) for version in split.versions
             ]
             models.append(ServedModel(name, split, versions))
-        if not models:
-            raise BundleError(
-                "there is nothing to serve: `rollout build` makes bundles, `rollout split set` names a champion"
-            )
         reviews = ReviewLog(redis, Spool(settings.home / "spool", settings.spool_bytes), settings.max_reviews)
         reviews.start()
         return cls(models, redis, reviews)

@@ -1,0 +1,76 @@
+"""Tokens and roles."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout.config import Settings
+from rollout.errors import ConfigError, ForbiddenError, UnauthorizedError
+from rollout.http.auth import Auth, admin_token
+
+APP, REVIEWER, ADMIN = "app-token-0123456789", "reviewer-token-01234", "admin-token-01234567"
+TOKENS = f"app:{APP},reviewer:{REVIEWER},admin:{ADMIN}"
+
+
+def scope(token: str | None = None, server: str = "127.0.0.1", scheme: str = "Bearer") -> dict[str, Any]:
+    headers = [] if token is None else [(b"authorization", f"{scheme} {token}".encode())]
+    return {"type": "http", "headers": headers, "server": (server, 3000)}
+
+
+def test_each_role_gets_its_own_and_the_admin_everything(tmp_path: Path) -> None:
+    auth = Auth(Settings(home=tmp_path, tokens=TOKENS))
+    auth.require(scope(APP), "app")
+    auth.require(scope(APP, scheme="bearer"), "app")
+    auth.require(scope(REVIEWER), "reviewer")
+    for role in ("app", "reviewer", "admin"):
+        auth.require(scope(ADMIN), role)  # type: ignore[arg-type]
+    for token, role in ((APP, "reviewer"), (APP, "admin"), (REVIEWER, "app"), (REVIEWER, "admin")):
+        with pytest.raises(ForbiddenError, match=f"takes the role {role}"):
+            auth.require(scope(token), role)  # type: ignore[arg-type]
+
+
+def test_with_tokens_configured_nothing_is_open(tmp_path: Path) -> None:
+    auth = Auth(Settings(home=tmp_path, tokens=TOKENS))
+    for bad in (scope(), scope("wrong"), scope(APP, scheme="Basic"), scope("")):
+        with pytest.raises(UnauthorizedError):
+            auth.require(bad, "app")
+    assert not (tmp_path / "token").exists()
+
+
+@pytest.mark.parametrize(
+    ("server", "opened"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("10.0.0.7", False),
+        ("0.0.0.0", False),
+        ("/tmp/x.sock", False),
+    ],
+)
+def test_without_tokens_predictions_are_open_on_loopback_only(tmp_path: Path, server: str, opened: bool) -> None:
+    auth = Auth(Settings(home=tmp_path))
+    if opened:
+        auth.require(scope(server=server), "app")
+    else:
+        with pytest.raises(UnauthorizedError):
+            auth.require(scope(server=server), "app")
+    with pytest.raises(UnauthorizedError):
+        auth.require(scope(server=server), "reviewer")
+    auth.require(scope(admin_token(tmp_path)[0], server), "admin")
+
+
+def test_the_admin_token_is_made_once_and_kept_private(tmp_path: Path) -> None:
+    home = tmp_path / "new"
+    token, made = admin_token(home)
+    assert made
+    assert len(token) >= 32
+    assert admin_token(home) == (token, False)
+    assert stat.S_IMODE((home / "token").stat().st_mode) == 0o600
+    (home / "token").write_text("")
+    with pytest.raises(ConfigError, match="is empty: remove it"):
+        admin_token(home)

@@ -1,0 +1,364 @@
+"""``rollout serve`` as users and operators meet it: real processes, a real Valkey, real HTTP."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import math
+import os
+import re
+import signal
+import stat
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import torch
+from growthbook.core import gbhash
+
+from models.digits import data, v1, v2
+from rollout.bundle.export import Scorer
+from rollout.routing.assignment import assign
+from rollout.routing.split import Split
+from tests.conftest import BIN, ROOT, TRIAL, Service, free_port, run_service, set_split
+from tests.images import image, row, three_or_eight
+
+CLIENTS = [f"client-{number}" for number in range(1000)]
+
+
+def arms(service: Service) -> dict[str, tuple[str, str]]:
+    """Predicts once for each of 1,000 clients; returns arm and version of each."""
+    found = {}
+    with service.client() as client:
+        for start in range(0, 1000, 250):
+            instances = [row(client_id=client_id) for client_id in CLIENTS[start : start + 250]]
+            response = client.post("/v1/models/digits/predict", json={"instances": instances})
+            for one in response.raise_for_status().json()["predictions"]:
+                found[one["client_id"]] = (one["arm"], one["version"])
+    return found
+
+
+def expected_arms() -> dict[str, tuple[str, str]]:
+    """What the growthbook package's own hash says."""
+
+    def arm(client_id: str) -> tuple[str, str]:
+        position = gbhash("digits-v1-v2", client_id, 2)
+        assert position is not None
+        if position < 0.1:
+            return "control", "v1"
+        return ("challenger", "v2") if 0.5 <= position < 0.6 else ("champion", "v1")
+
+    return {client_id: arm(client_id) for client_id in CLIENTS}
+
+
+def test_the_same_clients_get_the_same_arms_everywhere(
+    service: Service, valkey_url: str, bundles: str, tmp_path: Path
+) -> None:
+    expected = expected_arms()
+    assert arms(service) == expected
+    set_split(tmp_path, *TRIAL, ROLLOUT_REDIS_URL=valkey_url)
+    for _ in range(2):  # another replica, and the same one after a restart
+        with run_service(tmp_path, ROLLOUT_REDIS_URL=valkey_url, ROLLOUT_WORKERS="1") as replica:
+            assert arms(replica) == expected
+    shares = [arm for arm, _ in expected.values()]
+    allowed = 4 * math.sqrt(1000 * 0.1 * 0.9)
+    assert abs(shares.count("challenger") - 100) < allowed
+    assert abs(shares.count("control") - 100) < allowed
+
+
+@pytest.mark.parametrize("variant", ["onnx", "torchscript"])
+def test_accuracy_over_http_is_accuracy_in_python(bundles: str, tmp_path: Path, variant: str) -> None:
+    """Row for row on the whole test part, for both versions."""
+    digits = data.load()
+    set_split(tmp_path, "--champion", "v1", "--challenger", "v2", "--share", "0.5")
+    half = Split(champion="v1", challenger="v2", share=0.5, experiment="digits-v1-v2")
+    clients = {assign(half, client_id).version: client_id for client_id in CLIENTS[:20]}
+    with (
+        run_service(tmp_path, ROLLOUT_VARIANT=variant, ROLLOUT_WORKERS="1") as running,
+        running.client() as client,
+    ):
+        for version, recipe in (("v1", v1), ("v2", v2)):
+            torch.manual_seed(0)
+            scores = Scorer(recipe.train(digits.train, 0)).run({"image": digits.test.images})
+            instances = [row(number, clients[version]) for number in range(len(digits.test.digits))]
+            response = client.post("/v1/models/digits/predict", json={"instances": instances})
+            predictions = response.raise_for_status().json()["predictions"]
+            assert {(one["version"], one["variant"]) for one in predictions} == {(version, variant)}
+            assert [one["label"] for one in predictions] == [str(label) for label in scores.argmax(-1)]
+            assert np.allclose([list(one["scores"].values()) for one in predictions], scores, atol=1e-4)
+
+
+def test_an_ambiguous_image_is_queued_once_however_often_it_is_sent(service: Service) -> None:
+    body = {"client_id": "reader-7", "key": "page-3", "inputs": {"image": three_or_eight()}}
+    with service.client() as client, service.admin() as admin:
+        for _ in range(5):
+            prediction = client.post("/v1/models/digits/predict", json=body).json()
+            assert prediction["review"] == "queued"
+            found = admin.get("/v1/models/digits/reviews?client_id=reader-7").json()["reviews"]
+            assert len(found) == 1
+        (item,) = found
+        assert (item["client_id"], item["key"], item["model"]) == ("reader-7", "page-3", "digits")
+        assert (item["reason"], item["pi"], item["state"], item["revision"]) == ("low_confidence", 1.0, "open", 1)
+        assert item["inputs"] == body["inputs"]
+        assert item["scores"] == prediction["scores"]
+        assert item["confidence"] < item["threshold"]
+        client.post("/v1/models/digits/predict", json=body | {"key": "page-4"})
+        client.post("/v1/models/digits/predict", json={k: v for k, v in body.items() if k != "key"})
+        client.post("/v1/models/digits/predict", json={k: v for k, v in body.items() if k != "key"})
+        found = admin.get("/v1/models/digits/reviews?client_id=reader-7").json()["reviews"]
+        assert [one["key"] for one in found] == ["page-3", "page-4", None]
+        assert client.post("/v1/models/digits/predict", json=row()).json()["review"] is None
+
+
+def test_the_answer_is_as_the_contract_says(service: Service) -> None:
+    with service.client() as client:
+        one = client.post("/v1/models/digits/predict", json=row(client_id="c-42", key="order-17")).json()
+        many = client.post(
+            "/v1/models/digits/predict", json={"instances": [row(n, f"c-{n}") for n in range(20)]}
+        ).json()
+    assert list(one) == [
+        "model", "version", "variant", "arm", "client_id", "key", "label", "confidence", "scores", "review",
+    ]  # fmt: skip
+    assert one["key"] == "order-17"
+    assert one["label"] == max(one["scores"], key=one["scores"].get)
+    assert sum(one["scores"].values()) == pytest.approx(1, abs=1e-5)
+    assert list(many) == ["predictions"]
+    assert [p["client_id"] for p in many["predictions"]] == [f"c-{n}" for n in range(20)]
+
+
+def test_many_clients_at_once_get_their_own_answers(service: Service) -> None:
+    with service.client() as client:
+        alone = client.post("/v1/models/digits/predict", json={"instances": [row(n, "c-1") for n in range(64)]})
+        expected = [one["scores"] for one in alone.json()["predictions"]]
+
+        def ask(number: int) -> None:
+            answer = client.post(
+                "/v1/models/digits/predict", json=row(number % 64, "c-1", key=f"k-{number}")
+            ).json()
+            assert answer["key"] == f"k-{number}"
+            assert answer["scores"] == pytest.approx(expected[number % 64], abs=1e-5)
+
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            list(pool.map(ask, range(640)))
+
+
+def test_metrics_add_up_over_two_workers(service: Service) -> None:
+    def total(text: str, name: str) -> float:
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+    with service.client() as client:
+        before = client.get("/metrics").text
+        for number in range(40):  # each its own connection, so that both workers get some
+            httpx.post(f"{service.base}/v1/models/digits/predict", json=row(number, f"metrics-{number}"))
+        text = client.get("/metrics").text
+    for name in ("rollout_predictions_total", "rollout_confidence_count", "rollout_request_seconds_count", "rollout_batch_rows_sum"):  # fmt: skip
+        assert total(text, name) - total(before, name) == 40
+    assert 'arm="challenger"' in text
+    assert "metrics-1" not in text, "no client ID is ever a label"
+
+
+def test_a_worker_without_torch_and_its_memory(service: Service) -> None:
+    (workers, _) = worker_processes(service)
+    for worker in workers:
+        assert not any("libtorch" in mapped.path for mapped in worker.memory_maps())
+        assert worker.memory_info().rss < 250 * 1024 * 1024
+
+
+def worker_processes(service: Service) -> tuple[list[psutil.Process], psutil.Process]:
+    alive = {}
+    for child in psutil.Process(service.process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie has no command line
+            alive[child] = " ".join(child.cmdline())
+    (valkey,) = [child for child, command in alive.items() if "valkey" in command]
+    return [child for child, command in alive.items() if "spawn_main" in command], valkey
+
+
+def keep_asking(service: Service, stop: threading.Event, statuses: list[int]) -> None:
+    with service.client() as client:
+        while not stop.is_set():
+            try:
+                statuses.append(client.post("/v1/models/digits/predict", json=row()).status_code)
+            except httpx.TransportError:
+                statuses.append(0)
+
+
+def test_redis_gone_later_predictions_go_on_and_nothing_is_lost(bundles: str, tmp_path: Path) -> None:
+    set_split(tmp_path, *TRIAL)
+    body = {"client_id": "r", "inputs": {"image": three_or_eight()}}
+    with run_service(tmp_path) as running, running.client() as client, running.admin() as admin:
+        client.post("/v1/models/digits/predict", json=body | {"key": "before"})
+        _, valkey = worker_processes(running)
+        valkey.send_signal(signal.SIGKILL)
+        time.sleep(0.3)
+        for number in range(6):
+            answer = httpx.post(f"{running.base}/v1/models/digits/predict", json=body | {"key": f"away-{number}"})
+            assert answer.status_code == 200
+            assert answer.json()["review"] == "deferred"
+        assert client.get("/readyz").status_code == 200
+        reviews = admin.get("/v1/models/digits/reviews")
+        assert reviews.status_code == 503
+        assert reviews.json()["type"] == "urn:rollout:problem:store-unavailable"
+    with run_service(tmp_path) as running, running.admin() as admin:
+        expected = {"before", *(f"away-{number}" for number in range(6))}
+        for _ in range(50):
+            keys = [item["key"] for item in admin.get("/v1/models/digits/reviews").json()["reviews"]]
+            if set(keys) == expected:
+                break
+            time.sleep(0.1)
+        assert sorted(keys) == sorted(expected)
+
+
+def test_sigterm_answers_what_is_in_flight_and_exits_cleanly(bundles: str, tmp_path: Path) -> None:
+    set_split(tmp_path, *TRIAL)
+    body = {"client_id": "r", "inputs": {"image": three_or_eight()}}
+    answered: list[str] = []
+
+    def flood(start: int) -> None:
+        with httpx.Client(timeout=30) as client:
+            for number in range(start, start + 10_000):
+                try:
+                    response = client.post(
+                        f"{running.base}/v1/models/digits/predict", json=body | {"key": f"k-{number}"}
+                    )
+                except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError):
+                    return
+                if response.status_code == 200:
+                    assert response.json()["review"] in ("queued", "deferred")
+                    answered.append(f"k-{number}")
+                else:
+                    assert response.status_code == 503
+
+    with run_service(tmp_path) as running:
+        threads = [threading.Thread(target=flood, args=(10_000 * n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(2)
+        assert running.stop() == 0
+        for thread in threads:
+            thread.join()
+    assert len(answered) > 50
+    assert "Traceback" not in running.log.read_text()
+    with run_service(tmp_path) as again, again.admin() as admin:
+        time.sleep(1)
+        found: set[str] = set()
+        since = "2000-01-01T00:00:00Z"
+        while True:
+            page = admin.get("/v1/models/digits/reviews", params={"limit": 1000, "since": since}).json()[
+                "reviews"
+            ]
+            new = {item["key"] for item in page} - found
+            if not new:
+                break
+            found |= new
+            since = page[-1]["at"]
+        assert set(answered) <= found, "what was acknowledged is there"
+
+
+def test_a_killed_worker_is_replaced(bundles: str, tmp_path: Path) -> None:
+    set_split(tmp_path, *TRIAL)
+    with run_service(tmp_path) as running:
+        workers, _ = worker_processes(running)
+        time.sleep(6)  # granian takes a second death within seconds for a crash loop
+        workers[0].kill()
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            now, _ = worker_processes(running)
+            if len(now) == 2 and workers[0].pid not in {worker.pid for worker in now}:
+                break
+            time.sleep(0.2)
+        else:
+            raise AssertionError(running.log.read_text())
+        with running.client() as client:
+            assert client.post("/v1/models/digits/predict", json=row()).status_code == 200
+
+
+def test_only_its_user_may_read_the_token(service: Service) -> None:
+    assert stat.S_IMODE((service.home / "token").stat().st_mode) == 0o600
+    assert service.log.read_text().count(service.token) == 1, "shown once"
+
+
+def refuse(home: Path, *arguments: str, **environment: str) -> str:
+    """Runs a command that must fail with exit code 1 and one line; returns the line."""
+    run = subprocess.run(
+        [BIN / "rollout", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"ROLLOUT_HOME": str(home)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 1
+    (line,) = run.stderr.strip().splitlines()
+    return line
+
+
+def test_what_cannot_start_says_so_in_one_line(service: Service, bundles: str, tmp_path: Path) -> None:
+    port = service.base.rpartition(":")[2]
+    assert refuse(tmp_path, "serve", "--port", port) == (
+        f"rollout: port {port} on 127.0.0.1 is in use: stop what uses it, or choose another with --port or PORT"
+    )
+    nowhere = f"redis://:secret@127.0.0.1:{free_port()}/0"
+    line = refuse(tmp_path, "serve", "--port", str(free_port()), ROLLOUT_REDIS_URL=nowhere)
+    assert re.match(r"rollout: redis://:\*\*\*@127.0.0.1:\d+/0 does not answer: Error 111", line)
+    assert "set ROLLOUT_TOKENS" in refuse(tmp_path, "serve", "--host", "0.0.0.0", "--port", str(free_port()))
+    assert "ROLLOUT_REDIS_URL must start with" in refuse(tmp_path, "serve", ROLLOUT_REDIS_URL="http://x")
+    assert "there is no setting ROLLOUT_WORKER" in refuse(tmp_path, "serve", ROLLOUT_WORKER="3")
+    assert "ROLLOUT_WORKERS: expected" in refuse(tmp_path, "serve", ROLLOUT_WORKERS="many")
+
+
+def test_nothing_to_serve_is_said_in_one_line(bundles: str, tmp_path: Path) -> None:
+    assert "there is nothing to serve" in refuse(tmp_path, "serve", "--port", str(free_port()))
+
+
+def test_tokens_open_the_service_to_others(bundles: str, tmp_path: Path) -> None:
+    tokens = "app:app-token-0123456789,admin:admin-token-01234567"
+    set_split(tmp_path, *TRIAL)
+    with run_service(tmp_path, ROLLOUT_TOKENS=tokens, ROLLOUT_HOST="0.0.0.0", ROLLOUT_WORKERS="1") as running:
+        url = f"{running.base}/v1/models/digits/predict"
+        assert httpx.post(url, json=row()).status_code == 401
+        bearer = {"Authorization": "Bearer app-token-0123456789"}
+        assert httpx.post(url, json=row(), headers=bearer).status_code == 200
+        assert httpx.get(f"{running.base}/v1/models/digits/split", headers=bearer).status_code == 403
+        assert not (tmp_path / "token").exists()
+
+
+def test_a_damaged_bundle_is_refused_where_it_is_served(bundles: str, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    subprocess.run(["cp", "-r", bundles, store], check=True)
+    set_split(tmp_path, *TRIAL)
+    (graph,) = store.glob("models/digits/v2/onnx/model.onnx")
+    damaged = bytearray(graph.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    graph.write_bytes(damaged)
+    line = refuse(tmp_path, "serve", "--port", str(free_port()), BENTOML_HOME=str(store))
+    assert line == "rollout: digits:v2 is refused: onnx/model.onnx was changed after packing"
+    assert line == refuse(tmp_path, "verify", "digits:v2", BENTOML_HOME=str(store))
+
+
+def test_nobody_waits_for_a_slow_neighbour(service: Service) -> None:
+    """Large images are decoded off the event loop: a small request in between does not wait for them."""
+    big: dict[str, Any] = {"client_id": "big", "inputs": {"image": image()}}
+    import base64
+    import io
+
+    import PIL.Image
+
+    file = io.BytesIO()
+    PIL.Image.new("L", (4000, 4000), 9).save(file, "PNG")
+    big["inputs"]["image"] = base64.b64encode(file.getvalue()).decode()
+    with service.client() as client, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        slow = [pool.submit(httpx.post, f"{service.base}/v1/models/digits/predict", json=big) for _ in range(4)]
+        times = []
+        while not all(one.done() for one in slow):
+            start = time.perf_counter()
+            assert client.post("/v1/models/digits/predict", json=row()).status_code == 200
+            times.append(time.perf_counter() - start)
+        assert all(one.result().status_code == 200 for one in slow)
+    assert sorted(times)[len(times) // 2] < 0.1
