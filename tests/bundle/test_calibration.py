@@ -46,5 +46,5 @@ def test_the_risk_is_exceeded_no_more_often_than_promised() -> None:
         answered = scipy.stats.beta(8, 1)
         above = np.linspace(threshold, 1, 2001)
         weights = answered.pdf(above)
-        exceeded += np.average(1 - above, weights=weights) > 0.08
+        exceeded += int(np.average(1 - above, weights=weights) > 0.08)
     assert exceeded <= scipy.stats.binom.ppf(0.999, splits, 0.05)

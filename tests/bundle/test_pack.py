@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,8 +45,8 @@ def part(rows: int, seed: int) -> Labelled:
     return Labelled({"x": x}, (x.sum(1) > 0).astype(int))
 
 
-def pack_two(version: str, module: nn.Module | None = None, **changes: object) -> Manifest:
-    arguments: dict[str, object] = {
+def pack_two(version: str, module: nn.Module | None = None, **changes: Any) -> Manifest:
+    arguments: dict[str, Any] = {
         "name": "two",
         "version": version,
         "inputs": {"x": Tensor(shape=(2,))},
@@ -53,7 +54,7 @@ def pack_two(version: str, module: nn.Module | None = None, **changes: object) -
         "calibration": part(500, 1),
         "evaluation": part(100, 2),
     }
-    return pack(module or Two(), **(arguments | changes))  # type: ignore[arg-type]
+    return pack(module or Two(), **(arguments | changes))
 
 
 def test_packs_every_variant_and_verifies_from_disk() -> None:
@@ -109,7 +110,7 @@ def test_a_variant_that_decides_differently_is_refused(monkeypatch: pytest.Monke
         ({"evaluation": Labelled(part(9, 0).inputs, np.zeros(8))}, "different numbers of rows"),
     ],
 )
-def test_data_that_do_not_fit_are_refused(changes: dict[str, object], words: str) -> None:
+def test_data_that_do_not_fit_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(RolloutError, match=words):
         pack_two("v5", **changes)
 

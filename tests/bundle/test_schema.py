@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -44,7 +46,7 @@ def test_names_that_no_graph_could_carry_are_refused(name: str) -> None:
 
 
 def test_batches_are_checked() -> None:
-    good = {"image": np.zeros((3, 2, 2), np.uint8), "age": np.zeros(3, np.float32)}
+    good: dict[str, Any] = {"image": np.zeros((3, 2, 2), np.uint8), "age": np.zeros(3, np.float32)}
     assert SCHEMA.check_arrays(good) == 3
     for name, array, words in (
         ("image", np.zeros((3, 2, 1), np.uint8), "expected shape"),

@@ -27,7 +27,7 @@ def test_each_role_gets_its_own_and_the_admin_everything(tmp_path: Path) -> None
     auth.require(scope(APP, scheme="bearer"), "app")
     auth.require(scope(REVIEWER), "reviewer")
     for role in ("app", "reviewer", "admin"):
-        auth.require(scope(ADMIN), role)  # type: ignore[arg-type]
+        auth.require(scope(ADMIN), role)
     for token, role in ((APP, "reviewer"), (APP, "admin"), (REVIEWER, "app"), (REVIEWER, "admin")):
         with pytest.raises(ForbiddenError, match=f"takes the role {role}"):
             auth.require(scope(token), role)  # type: ignore[arg-type]

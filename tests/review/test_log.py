@@ -11,7 +11,7 @@ from rollout.config import Settings
 from rollout.embedded import running_redis
 from rollout.review import log as log_module
 from rollout.review.log import ReviewLog
-from rollout.review.queue import list_items
+from rollout.review.queue import add_items, list_items
 from rollout.review.spool import Spool
 from rollout.store import Redis, connect
 from tests.review.items import make_item
@@ -38,7 +38,6 @@ async def test_items_of_many_callers_go_in_groups(
     redis: Redis, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups = []
-    add_items = log_module.add_items
 
     async def counting(redis: Redis, items: list[object], limit: int) -> list[bool]:
         groups.append(len(items))

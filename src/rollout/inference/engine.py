@@ -37,7 +37,7 @@ async def read_served(redis: Redis) -> dict[str, Split]:
     splits = {name: split for name, split in found.items() if split is not None}
     if not splits:
         raise BundleError(
-            f"there is nothing to serve: models with bundles: {', '.join(found) or 'none'}, and none has a split; "
+            f"there is nothing to serve; models with bundles: {', '.join(found) or 'none'}; with a split: none; "
             "`rollout build` makes bundles, `rollout split set MODEL --champion VERSION` makes a split"
         )
     return splits
