@@ -11,6 +11,8 @@ from rollout.errors import RolloutError
 if TYPE_CHECKING:
     from rollout.bundle.pack import Labelled, pack
 
+__version__ = "0.1.0"
+
 __all__ = ["Image", "InputSchema", "Labelled", "RolloutError", "Tensor", "pack"]
 
 

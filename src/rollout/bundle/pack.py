@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rollout import __version__
 from rollout.bundle.calibration import review_threshold
 from rollout.bundle.export import EXPORTERS, Scorer, quiet_exporters
 from rollout.bundle.fields import Field
@@ -29,7 +30,7 @@ from rollout.clock import utc_now
 from rollout.errors import BundleError
 
 SYNTHETIC_ROWS = 256
-RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "rollout")
+RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
 class Labelled(NamedTuple):
@@ -157,6 +158,7 @@ def _environment() -> dict[str, Any]:
             "python": platform.python_version(),
             "platform": platform.platform(),
             "packages": {package: importlib.metadata.version(package) for package in RECORDED_PACKAGES},
+            "rollout": __version__,
         },
         "code": {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

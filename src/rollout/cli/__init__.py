@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from rollout import __version__
 from rollout.cli.build import build
 from rollout.cli.demo import demo
 from rollout.cli.serve import serve
@@ -17,7 +18,7 @@ from rollout.errors import RolloutError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="rollout")
+@click.version_option(__version__)
 def cli() -> None:
     """Serve PyTorch models in batches, try a challenger on real traffic, review the uncertain."""
     # Bundles lie in BentoML's model store; without a store of the user's own, in one under the home.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 import msgspec
 
+from rollout import __version__
 from rollout.bundle.schema import InputSchema
 from rollout.errors import HTTP_ERRORS
 from rollout.http.predict import Identifier
@@ -85,7 +85,7 @@ def build_openapi(schemas: Mapping[str, InputSchema]) -> dict[str, Any]:
     }
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Rollout", "version": version("rollout")},
+        "info": {"title": "Rollout", "version": __version__},
         "paths": paths,
         "components": {
             "schemas": components,

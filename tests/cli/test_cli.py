@@ -1,0 +1,95 @@
+"""The commands, as they are typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from tests.conftest import BIN, ROOT, run_service
+
+
+def run(home: Path, *arguments: str, code: int = 0, cwd: Path = ROOT) -> str:
+    """Runs ``rollout``; returns what it printed."""
+    done = subprocess.run(
+        [BIN / "rollout", *arguments],
+        cwd=cwd,
+        env=os.environ | {"ROLLOUT_HOME": str(home), "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def test_verify_prints_a_table(bundles: str, tmp_path: Path) -> None:
+    output = run(tmp_path, "verify", "digits:v2")
+    assert "digits:v2: 3 files match their hashes" in output
+    for variant in ("onnx", "torchscript"):
+        (line,) = [line for line in output.splitlines() if re.match(rf"│ {variant} ", line)]
+        assert [cell.strip() for cell in line.split("│")[2:5]] == ["32", "0", "0"]
+    assert "accuracy 0.99" in output
+    assert run(tmp_path, "verify", "digits:v9", code=1) == (
+        "rollout: there is no bundle digits:v9; `bentoml models list` shows what the store has\n"
+    )
+    assert "there is no bundle nonsense:::" in run(tmp_path, "verify", "nonsense:::", code=1)
+
+
+def test_build_builds_only_what_is_missing(bundles: str, tmp_path: Path) -> None:
+    assert run(tmp_path, "build", "models/digits") == (
+        "digits:v1 is in the store already\ndigits:v2 is in the store already\n"
+    )
+    assert "has no version v7; it has v1, v2" in run(tmp_path, "build", "models/digits", "v7", code=1)
+    assert "has no recipe.py" in run(tmp_path, "build", "models/cats", code=1)
+
+
+def test_splits_are_set_and_shown(bundles: str, tmp_path: Path) -> None:
+    assert "digits has no split" in run(tmp_path, "split", "show", "digits", code=1)
+    assert (
+        run(tmp_path, "split", "set", "digits", "--champion", "v1", "--why", "start")
+        == "digits is at revision 1\n"
+    )
+    trial = ("--champion", "v1", "--challenger", "v2", "--share", "0.05", "--why", "first look")
+    assert run(tmp_path, "split", "set", "digits", *trial) == "digits is at revision 2\n"
+    split = json.loads(run(tmp_path, "split", "show", "digits"))
+    assert (split["revision"], split["share"], split["why"]) == (2, 0.05, "first look")
+    assert split["experiment"] == "digits-v1-v2"
+    assert split["by"]
+    assert "there is no bundle digits:v8" in run(tmp_path, "split", "set", "digits", "--champion", "v8", code=1)
+    high = ("--champion", "v1", "--challenger", "v2", "--share", "0.7")
+    assert "between 0 and 0.5" in run(tmp_path, "split", "set", "digits", *high, code=1)
+    assert json.loads(run(tmp_path, "split", "show", "digits"))["revision"] == 2
+
+
+def test_the_demo_greets_with_a_line_that_works_and_keeps_what_was_changed(bundles: str, tmp_path: Path) -> None:
+    command = [str(BIN / "rollout"), "demo", "--port", "{port}", "--workers", "1"]
+    with run_service(tmp_path, command) as demo:
+        greeting = demo.log.read_text()
+        (line,) = [line for line in greeting.splitlines() if line.startswith("curl ")]
+        answer = json.loads(subprocess.run(["bash", "-c", line], check=True, capture_output=True).stdout)
+        assert answer["version"] in ("v1", "v2")
+        assert answer["key"] == "order-17"
+        for url in re.findall(rf"{demo.base}/\S+", greeting):
+            with demo.client() as client:
+                assert client.get(url).status_code in (200, 405)
+        assert str(tmp_path / "token") in greeting
+        with demo.admin() as admin:
+            split = admin.get("/v1/models/digits/split").json()
+        assert (split["champion"], split["challenger"], split["share"]) == ("v1", "v2", 0.1)
+    run(tmp_path, "split", "set", "digits", "--champion", "v2")
+    with run_service(tmp_path, command) as again, again.client() as client:
+        assert client.get("/v1/models/digits").json()["split"]["champion"] == "v2"
+
+
+def test_a_home_too_deep_for_a_socket_works_as_well(bundles: str, tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    run(deep, "split", "set", "digits", "--champion", "v1")
+    assert json.loads(run(deep, "split", "show", "digits"))["champion"] == "v1"
+
+
+def test_help_needs_no_home(tmp_path: Path) -> None:
+    assert "Commands:" in run(tmp_path / "unused", "--help")
+    assert not (tmp_path / "unused").exists()

@@ -1,0 +1,81 @@
+"""The same service under BentoML's own commands: serve, the native client, build."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import bentoml
+import pytest
+from bentoml.exceptions import BentoMLException
+
+from tests.conftest import BIN, ROOT, STORE, TRIAL, run_service, set_split
+from tests.images import row, three_or_eight
+
+SERVE = [str(BIN / "bentoml"), "serve", "service.service:Predictor", "--host", "127.0.0.1", "--port", "{port}"]
+
+
+def test_bentoml_serve_and_its_native_client(bundles: str, tmp_path: Path) -> None:
+    set_split(tmp_path, *TRIAL)
+    with run_service(tmp_path, SERVE) as running, running.client() as http, running.admin() as admin:
+        with bentoml.SyncHTTPClient(running.base) as client:
+            instances = [row(number, f"c-{number}", key=f"k-{number}") for number in range(20)]
+            native = client.predict(model="digits", instances=instances)
+            mounted = http.post("/v1/models/digits/predict", json={"instances": instances}).json()["predictions"]
+            assert native == mounted
+            for instance, words in (
+                ({"client_id": "a"}, "/instances/0/inputs is required"),
+                (row(client_id=""), "printable"),
+            ):
+                with pytest.raises(BentoMLException, match=words):
+                    client.predict(model="digits", instances=[instance])
+            with pytest.raises(BentoMLException, match="no model 'cats'"):
+                client.predict(model="cats", instances=[row()])
+            uncertain = {"client_id": "native", "key": "page", "inputs": {"image": three_or_eight()}}
+            assert client.predict(model="digits", instances=[uncertain])[0]["review"] == "queued"
+        (item,) = admin.get("/v1/models/digits/reviews?client_id=native").json()["reviews"]
+        assert item["key"] == "page"
+        assert http.get("/v1/models/digits/predict").status_code == 405
+        assert http.get("/v1/models/digits/split").status_code == 401
+        assert http.get("/openapi.json").status_code == 200
+        assert http.get("/readyz").status_code == 200
+        lines = [
+            line
+            for line in http.get("/metrics").text.splitlines()
+            if line.startswith("rollout_predictions_total")
+        ]
+        assert sum(float(line.split()[-1]) for line in lines) == 41
+
+
+def test_the_native_api_asks_for_the_token_too(bundles: str, tmp_path: Path) -> None:
+    set_split(tmp_path, *TRIAL)
+    tokens = "app:app-token-0123456789,reviewer:reviewer-token-01234"
+    with run_service(tmp_path, SERVE, ROLLOUT_TOKENS=tokens, ROLLOUT_WORKERS="1") as running:
+        with (
+            bentoml.SyncHTTPClient(running.base) as client,
+            pytest.raises(BentoMLException, match="Authorization"),
+        ):
+            client.predict(model="digits", instances=[row()])
+        with bentoml.SyncHTTPClient(running.base, token="app-token-0123456789") as client:
+            assert client.predict(model="digits", instances=[row()])[0]["model"] == "digits"
+
+
+def test_bentoml_build_makes_a_bento_that_serves(bundles: str, tmp_path: Path) -> None:
+    built = subprocess.run(
+        [BIN / "bentoml", "build", "--output", "tag"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    tag = built.stdout.strip().rpartition("__tag__:")[2]
+    listed = subprocess.run(
+        [BIN / "bentoml", "get", tag, "--output", "json"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    models = {model["tag"] for model in json.loads(listed.stdout)["models"]}
+    assert models == {"digits:v1", "digits:v2"}
+    source = Path(STORE) / "bentos" / tag.replace(":", os.sep) / "src"
+    assert (source / "service" / "front.py").exists()
+    assert not (source / "models").exists()
+    set_split(tmp_path, *TRIAL)
+    command = [str(BIN / "bentoml"), "serve", tag, "--host", "127.0.0.1", "--port", "{port}"]
+    with run_service(tmp_path, command, ROLLOUT_WORKERS="1") as running, running.client() as client:
+        assert client.post("/v1/models/digits/predict", json=row()).json()["model"] == "digits"
