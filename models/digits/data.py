@@ -44,6 +44,12 @@ def to_scan(grids: NDArray[Any]) -> NDArray[np.uint8]:
     return brightness.repeat(4, axis=1).repeat(4, axis=2)
 
 
+def to_grid(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Returns the mean brightness of each 4×4 block, shape ``(rows, 8, 8)``: the inverse of ``to_scan``."""
+    grids: NDArray[np.float64] = images.reshape(-1, 8, 4, 8, 4).mean((2, 4))
+    return grids
+
+
 def load() -> Digits:
     """Loads the data set and splits it."""
     data = load_digits()

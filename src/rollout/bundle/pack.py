@@ -122,7 +122,7 @@ def pack(
             name=name,
             version=version,
             inputs=schema.fields,
-            labels=list(labels),
+            labels=[str(label) for label in labels],
             review_threshold=threshold,
             variants=variants,
             hashes=hash_files(folder),

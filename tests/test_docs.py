@@ -1,0 +1,105 @@
+"""The documents say what the code does: commands, settings, metrics, problems, figures."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import prometheus_client
+
+import rollout
+from models.digits import baselines, data
+from rollout import metrics
+from rollout.bundle.store import open_bundle
+from rollout.cli import cli
+from rollout.config import Settings
+from rollout.errors import HTTP_ERRORS, RolloutError
+from tests.conftest import ROOT
+
+REFERENCE = (ROOT / "REFERENCE.md").read_text()
+README = (ROOT / "README.md").read_text()
+
+
+def table(heading: str) -> list[list[str]]:
+    """Returns the cells of the first table below a heading, without backticks."""
+    section = REFERENCE.split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip().strip("`") for cell in row] for row in rows[2:]]
+
+
+def test_every_setting_with_its_default() -> None:
+    documented = {row[0]: row[1].replace("–", "") for row in table("Settings")}
+    defaults = {f"ROLLOUT_{name.upper()}": str(getattr(Settings(), name)) for name in Settings.__struct_fields__}
+    assert documented == defaults
+    for name in Settings.__struct_fields__:
+        assert f"{name}: " in (Settings.__doc__ or "")
+
+
+def test_every_problem_with_its_status() -> None:
+    documented = {row[0]: int(row[1]) for row in table("Problems")}
+    assert documented == {error.type: error.status for error in HTTP_ERRORS}
+
+
+def test_the_table_of_errors_is_complete() -> None:
+    of_the_terminal = {"ConfigError", "BundleError", "SplitConflictError"}
+    subclasses = {error.__name__ for error in RolloutError.__subclasses__()}
+    assert subclasses - of_the_terminal == {error.__name__ for error in HTTP_ERRORS} - {"RolloutError"}
+
+
+def test_every_metric_with_its_labels() -> None:
+    found = {}
+    for metric in vars(metrics).values():
+        if isinstance(metric, prometheus_client.Counter):
+            found[f"{metric._name}_total"] = list(metric._labelnames)
+        elif isinstance(metric, prometheus_client.Histogram):
+            found[metric._name] = list(metric._labelnames)
+    assert {row[0]: row[1].split(", ") for row in table("Metrics")} == found
+
+
+def test_every_command() -> None:
+    def commands(group: click.Group, prefix: str) -> set[str]:
+        names: set[str] = set()
+        for name, command in group.commands.items():
+            names |= (
+                commands(command, f"{prefix} {name}")
+                if isinstance(command, click.Group)
+                else {f"{prefix} {name}"}
+            )
+        return names
+
+    documented = {re.match(r"rollout( [a-z]+)+", row[0]) for row in table("Commands")}
+    assert {match.group() for match in documented if match} == commands(cli, "rollout")
+    for target in re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.M):
+        assert target == "help" or f"`make {target}`" in REFERENCE
+
+
+def test_the_figures_of_the_demo(bundles: str) -> None:
+    digits = data.load()
+    figures = {
+        "always the most frequent digit": baselines.majority_class(digits),
+        "nearest centroid": baselines.nearest_centroid(digits),
+        "`v1`, logistic regression": open_bundle("digits:v1")[1].metrics["accuracy"],
+        "`v2`, small convolutional network": open_bundle("digits:v2")[1].metrics["accuracy"],
+    }
+    for name, accuracy in figures.items():
+        assert f"| {name} | {accuracy:.3f} |" in README
+
+
+def test_the_public_surface() -> None:
+    assert sorted(rollout.__all__) == ["Image", "InputSchema", "Labelled", "RolloutError", "Tensor", "pack"]
+    for name in rollout.__all__:
+        assert getattr(rollout, name).__doc__
+
+
+def test_the_map_of_the_house_names_every_file() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    for path in [*(ROOT / "src" / "rollout").rglob("*.py"), *(ROOT / "service").glob("*.py")]:
+        if path.name != "__init__.py" and path.parent.name != "cli":
+            assert path.name in text, path
+
+
+def test_files_are_short() -> None:
+    for path in Path(ROOT).glob("*/**/*.py"):
+        if not any(part.startswith(".") for part in path.relative_to(ROOT).parts):
+            assert len(path.read_text().splitlines()) <= 500, path
