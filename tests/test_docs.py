@@ -87,7 +87,15 @@ def test_the_figures_of_the_demo(bundles: str) -> None:
 
 
 def test_the_public_surface() -> None:
-    assert sorted(rollout.__all__) == ["Image", "InputSchema", "Labelled", "RolloutError", "Tensor", "pack"]
+    assert sorted(rollout.__all__) == [
+        "Image",
+        "InputSchema",
+        "Labelled",
+        "RolloutError",
+        "Tensor",
+        "__version__",
+        "pack",
+    ]
     for name in rollout.__all__:
         assert getattr(rollout, name).__doc__
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rollout.__about__ import __version__
 from rollout.bundle.fields import Image, Tensor
 from rollout.bundle.schema import InputSchema
 from rollout.errors import RolloutError
@@ -11,9 +12,7 @@ from rollout.errors import RolloutError
 if TYPE_CHECKING:
     from rollout.bundle.pack import Labelled, pack
 
-__version__ = "0.1.0"
-
-__all__ = ["Image", "InputSchema", "Labelled", "RolloutError", "Tensor", "pack"]
+__all__ = ["Image", "InputSchema", "Labelled", "RolloutError", "Tensor", "__version__", "pack"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rollout import __version__
+from rollout.__about__ import __version__
 from rollout.bundle.calibration import review_threshold
 from rollout.bundle.export import EXPORTERS, Scorer, quiet_exporters
 from rollout.bundle.fields import Field

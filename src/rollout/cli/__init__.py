@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from rollout import __version__
+from rollout.__about__ import __version__
 from rollout.cli.build import build
 from rollout.cli.demo import demo
 from rollout.cli.serve import serve

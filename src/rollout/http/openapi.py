@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from rollout import __version__
+from rollout.__about__ import __version__
 from rollout.bundle.schema import InputSchema
 from rollout.errors import HTTP_ERRORS
 from rollout.http.predict import Identifier
