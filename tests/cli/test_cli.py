@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 from tests.conftest import BIN, ROOT, run_service
@@ -67,7 +68,11 @@ def test_splits_are_set_and_shown(bundles: str, tmp_path: Path) -> None:
 def test_the_demo_greets_with_a_line_that_works_and_keeps_what_was_changed(bundles: str, tmp_path: Path) -> None:
     command = [str(BIN / "rollout"), "demo", "--port", "{port}", "--workers", "1"]
     with run_service(tmp_path, command) as demo:
-        greeting = demo.log.read_text()
+        for _ in range(100):
+            greeting = demo.log.read_text()
+            if "Ctrl-C stops it." in greeting:
+                break
+            time.sleep(0.1)
         (line,) = [line for line in greeting.splitlines() if line.startswith("curl ")]
         answer = json.loads(subprocess.run(["bash", "-c", line], check=True, capture_output=True).stdout)
         assert answer["version"] in ("v1", "v2")

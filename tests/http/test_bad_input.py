@@ -56,7 +56,7 @@ def problem(response: httpx.Response, status: int, kind: str) -> dict[str, Any]:
         (row(key="k" * 129), ["/key"], "1 to 128 printable characters"),
         (row(key="line\nbreak"), ["/key"], "1 to 128 printable characters"),
         (row() | {"extra": 1}, [""], "unknown field extra"),
-        (row() | {"inputs": []}, ["/inputs"], "must be an object with the fields image"),
+        (row() | {"inputs": []}, ["/inputs"], "must be an object that holds the model's inputs by name"),
         (row() | {"inputs": {}}, ["/inputs/image"], "is required"),
         (row() | {"inputs": {"image": image(), "x": 1}}, ["/inputs/x"], "it takes image"),
         (row() | {"inputs": {"image": image()[:31]}}, ["/inputs/image"], "32×32"),

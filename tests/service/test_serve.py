@@ -154,6 +154,7 @@ def test_metrics_add_up_over_two_workers(service: Service) -> None:
         before = client.get("/metrics").text
         for number in range(40):  # each its own connection, so that both workers get some
             httpx.post(f"{service.base}/v1/models/digits/predict", json=row(number, f"metrics-{number}"))
+        time.sleep(0.5)  # observations are written a few times a second
         text = client.get("/metrics").text
     for name in ("rollout_predictions_total", "rollout_confidence_count", "rollout_request_seconds_count", "rollout_batch_rows_sum"):  # fmt: skip
         assert total(text, name) - total(before, name) == 40

@@ -78,10 +78,6 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True, tag="tensor", tag_field=
             raise ValueError("every number must fit a finite float32")
         return array
 
-    def is_slow(self, value: Any) -> bool:
-        """Whether decoding this value takes long enough to be moved off the event loop."""
-        return False
-
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image", tag_field="kind"):
     """An image: nested lists of ``uint8``, or a base64 PNG or JPEG of any size.
@@ -133,10 +129,6 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image", tag_field="k
         if isinstance(value, str):
             return self._decode_file(value)
         return _decode_bytes(value, self.shape)
-
-    def is_slow(self, value: Any) -> bool:
-        """Whether decoding this value takes long enough to be moved off the event loop."""
-        return isinstance(value, str)
 
     def _decode_file(self, text: str) -> NDArray[np.uint8]:
         try:

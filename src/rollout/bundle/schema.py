@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +9,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from rollout.bundle.codec import Codec, CodecError
 from rollout.bundle.fields import Field
 from rollout.errors import BundleError, FieldError
 
 Arrays = dict[str, NDArray[Any]]
+RawInputs = dict[str, msgspec.Raw]
 
 
 class InvalidInputsError(ValueError):
@@ -25,7 +26,7 @@ class InvalidInputsError(ValueError):
 
 
 class InputSchema:
-    """Checks and decodes the ``inputs`` object of one row; ``wire_type`` is its parsed form.
+    """Decodes and checks the inputs of one row.
 
     Args:
         fields: The fields by name, in the order of the module's arguments.
@@ -34,9 +35,10 @@ class InputSchema:
         BundleError: If a name is not a Python identifier, since the exported graphs carry it.
 
     Example:
+        >>> import msgspec
         >>> from rollout import InputSchema, Tensor
         >>> schema = InputSchema({"speed": Tensor(shape=(), minimum=0)})
-        >>> schema.decode(b'{"speed": 3.5}')
+        >>> schema.decode({"speed": msgspec.Raw(b"3.5")})
         {'speed': array(3.5, dtype=float32)}
     """
 
@@ -44,40 +46,44 @@ class InputSchema:
         if not fields or not all(name.isidentifier() and not name.startswith("_") for name in fields):
             raise BundleError(f"inputs must be named by Python identifiers, not {sorted(fields)}")
         self.fields = dict(fields)
-        self.wire_type = msgspec.defstruct(
-            "Inputs", [(name, field.wire_type) for name, field in fields.items()], forbid_unknown_fields=True
-        )
+        self._codecs = {name: Codec(field) for name, field in fields.items()}
 
-    def is_slow(self, parsed: msgspec.Struct) -> bool:
-        """Whether ``to_arrays`` takes long enough to be moved off the event loop."""
-        return any(field.is_slow(getattr(parsed, name)) for name, field in self.fields.items())
+    def is_slow(self, inputs: RawInputs) -> bool:
+        """Whether ``decode`` takes long enough to be moved off the event loop."""
+        for name, codec in self._codecs.items():
+            raw = inputs.get(name)
+            if raw is not None and codec.is_slow(bytes(raw)):
+                return True
+        return False
 
-    def to_arrays(self, parsed: msgspec.Struct) -> Arrays:
-        """Decodes every field of a parsed ``wire_type`` to an array of its shape and dtype.
+    def decode(self, inputs: RawInputs) -> Arrays:
+        """Checks every field and decodes it to an array of its shape and dtype.
+
+        Args:
+            inputs: The JSON value of each field.
 
         Raises:
-            InvalidInputsError: If a value cannot be decoded.
+            InvalidInputsError: If a field is missing, unknown or does not fit.
         """
         arrays: Arrays = {}
         errors = []
-        for name, field in self.fields.items():
+        for name, codec in self._codecs.items():
+            raw = inputs.get(name)
+            if raw is None:
+                errors.append(FieldError(f"/{name}", f"is required: {self.fields[name].expected}"))
+                continue
             try:
-                arrays[name] = field.decode(getattr(parsed, name))
-            except ValueError as error:
-                errors.append(FieldError(f"/{name}", str(error)))
+                arrays[name] = codec.decode(bytes(raw))
+            except CodecError as error:
+                errors.append(FieldError(f"/{name}{error.pointer}", error.detail))
+        if errors or len(inputs) != len(self.fields):
+            errors += [
+                FieldError(f"/{name}", f"is not an input of this model; it takes {', '.join(self.fields)}")
+                for name in inputs.keys() - self.fields.keys()
+            ]
         if errors:
             raise InvalidInputsError(errors)
         return arrays
-
-    def decode(self, raw: bytes | msgspec.Raw) -> Arrays:
-        """Checks and decodes the JSON object ``raw``.
-
-        Raises:
-            InvalidInputsError: If a field is missing, unknown, does not fit or cannot be decoded.
-        """
-        if errors := self.find_errors(raw):
-            raise InvalidInputsError(errors)
-        return self.to_arrays(msgspec.json.decode(raw, type=self.wire_type))
 
     def check_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> int:
         """Checks batched arrays against the schema.
@@ -104,37 +110,3 @@ class InputSchema:
         if len(rows) != 1:
             raise BundleError("the arrays have different numbers of rows")
         return rows.pop()
-
-    def find_errors(self, raw: bytes | msgspec.Raw) -> list[FieldError]:
-        """Returns every fault of the JSON object ``raw``, but for those that only ``to_arrays`` can tell."""
-        try:
-            values = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-        except msgspec.DecodeError:
-            return [FieldError("", f"must be an object with the fields {', '.join(self.fields)}")]
-        errors = [
-            FieldError(f"/{name}", f"is not an input of this model; it takes {', '.join(self.fields)}")
-            for name in values.keys() - self.fields.keys()
-        ]
-        for name, field in self.fields.items():
-            if name not in values:
-                errors.append(FieldError(f"/{name}", "is required"))
-                continue
-            try:
-                msgspec.json.decode(values[name], type=field.wire_type)
-            except msgspec.DecodeError as error:
-                detail, pointer = split_location(error)
-                errors.append(FieldError(f"/{name}{pointer}", f"{detail}; {name} must be {field.expected}"))
-        return errors
-
-
-def split_location(error: msgspec.DecodeError) -> tuple[str, str]:
-    """Splits an error of ``msgspec`` into its text and a JSON pointer.
-
-    Example:
-        >>> split_location(msgspec.ValidationError("Expected `int`, got `str` - at `$.a[3]`"))
-        ('expected int, got str', '/a/3')
-    """
-    text, _, path = str(error).partition(" - at `$")
-    text = (text[0].lower() + text[1:]).replace("`", "")
-    steps = re.findall(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]", path.rstrip("`"))
-    return text, "".join(f"/{name or index}" for name, index in steps)

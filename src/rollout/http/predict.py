@@ -7,9 +7,10 @@ import time
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
-from rollout.bundle.schema import InputSchema, InvalidInputsError, split_location
+from rollout.bundle.codec import split_location
+from rollout.bundle.schema import InputSchema, InvalidInputsError, RawInputs
 from rollout.config import Settings
 from rollout.errors import FieldError, InvalidRequestError, MalformedBodyError
 from rollout.inference.row import Prediction, Row
@@ -19,6 +20,21 @@ SLICE_S = 0.002
 ID_LIMIT = 128
 
 Identifier = Annotated[str, Meta(min_length=1, max_length=ID_LIMIT)]
+
+
+class _Instance(msgspec.Struct, forbid_unknown_fields=True):
+    client_id: Identifier
+    inputs: RawInputs
+    key: Identifier | None = None
+
+
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    """Either one row, or ``instances``."""
+
+    client_id: Identifier | UnsetType = UNSET
+    inputs: RawInputs | UnsetType = UNSET
+    key: Identifier | UnsetType | None = UNSET
+    instances: list[_Instance] | UnsetType = UNSET
 
 
 class PredictRequest(NamedTuple):
@@ -33,11 +49,12 @@ class PredictRequest(NamedTuple):
     single: bool
 
 
+_decode_body = msgspec.json.Decoder(_Body).decode
 _encode = msgspec.json.Encoder().encode
 
 
 class RequestDecoder:
-    """Decodes the requests of one model: one strict pass from bytes to checked values.
+    """Decodes the requests of one model.
 
     Args:
         schema: The model's input schema.
@@ -47,8 +64,6 @@ class RequestDecoder:
     def __init__(self, schema: InputSchema, settings: Settings) -> None:
         self._schema = schema
         self._settings = settings
-        self._decode = msgspec.json.Decoder(_body_type(schema.wire_type)).decode
-        self._decode_raw = msgspec.json.Decoder(_body_type(Raw)).decode
 
     async def decode(self, body: bytes, timeout_ms: int | None = None) -> PredictRequest:
         """Decodes and checks a whole request.
@@ -61,34 +76,34 @@ class RequestDecoder:
             MalformedBodyError: If the body is not JSON.
             InvalidRequestError: If anything in it does not fit; every faulty field is pointed at.
         """
-        instances, single = self._instances(body)
         deadline = time.monotonic() + (timeout_ms or self._settings.timeout_ms) / 1000
+        instances, single = self._instances(body)
         rows: list[Row] = []
         errors: list[FieldError] = []
-        pause_at = time.perf_counter() + SLICE_S
+        pause_at = time.monotonic() + SLICE_S
         for index, instance in enumerate(instances):
             prefix = "" if single else f"/instances/{index}"
             errors += _check_identifiers(instance, prefix)
             try:
                 if self._schema.is_slow(instance.inputs):
-                    arrays = await asyncio.to_thread(self._schema.to_arrays, instance.inputs)
+                    arrays = await asyncio.to_thread(self._schema.decode, instance.inputs)
                 else:
-                    arrays = self._schema.to_arrays(instance.inputs)
+                    arrays = self._schema.decode(instance.inputs)
                 rows.append(Row(instance.client_id, instance.key or None, arrays, instance.inputs, deadline))
             except InvalidInputsError as error:
-                errors += _under(f"{prefix}/inputs", error.errors)
-            if time.perf_counter() > pause_at:
+                errors += [FieldError(f"{prefix}/inputs{pointer}", detail) for pointer, detail in error.errors]
+            if not single and time.monotonic() > pause_at:
                 await asyncio.sleep(0)
-                pause_at = time.perf_counter() + SLICE_S
+                pause_at = time.monotonic() + SLICE_S
         if errors:
             raise _invalid(errors)
         return PredictRequest(rows, single)
 
     def _instances(self, body: bytes) -> tuple[list[Any], bool]:
         try:
-            decoded = self._decode(body)
-        except msgspec.ValidationError:
-            raise _invalid(self._find_errors(body)) from None
+            decoded = _decode_body(body)
+        except msgspec.ValidationError as error:
+            raise _invalid([_explain(error)]) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise MalformedBodyError(f"{error}; send one JSON object, in UTF-8") from None
         if decoded.instances is UNSET:
@@ -104,20 +119,6 @@ class RequestDecoder:
             count = f"1 to {self._settings.max_instances} instances, not {len(decoded.instances)}"
             raise _invalid([FieldError("/instances", f"must hold {count}")])
         return decoded.instances, False
-
-    def _find_errors(self, body: bytes) -> list[FieldError]:
-        """Reads a body that did not fit once more, this time for all its faults."""
-        try:
-            decoded = self._decode_raw(body)
-        except msgspec.ValidationError as error:
-            return [_explain(error)]
-        if decoded.instances is UNSET:
-            return _under("/inputs", self._schema.find_errors(decoded.inputs))
-        return [
-            error
-            for index, instance in enumerate(decoded.instances)
-            for error in _under(f"/instances/{index}/inputs", self._schema.find_errors(instance.inputs))
-        ]
 
 
 def encode_response(predictions: list[Prediction], *, single: bool) -> bytes:
@@ -136,29 +137,6 @@ def parse_timeout(header: bytes) -> int:
     raise InvalidRequestError("X-Request-Timeout must be a whole number of milliseconds from 1 to 600000")
 
 
-def _body_type(inputs: Any) -> Any:
-    """Makes the type of a body: either one row, or ``instances``."""
-    instance = msgspec.defstruct(
-        "Instance",
-        [("client_id", Identifier), ("inputs", inputs), ("key", Identifier | None, None)],
-        forbid_unknown_fields=True,
-    )
-    return msgspec.defstruct(
-        "Body",
-        [
-            ("client_id", Identifier | UnsetType, UNSET),
-            ("inputs", inputs | UnsetType, UNSET),
-            ("key", Identifier | UnsetType | None, UNSET),
-            ("instances", list[instance] | UnsetType, UNSET),  # type: ignore[valid-type]
-        ],
-        forbid_unknown_fields=True,
-    )
-
-
-def _under(prefix: str, errors: list[FieldError]) -> list[FieldError]:
-    return [FieldError(prefix + pointer, detail) for pointer, detail in errors]
-
-
 def _check_identifiers(instance: Any, prefix: str) -> list[FieldError]:
     if instance.client_id.isprintable() and (not instance.key or instance.key.isprintable()):
         return []
@@ -175,6 +153,8 @@ def _explain(error: msgspec.ValidationError) -> FieldError:
         detail = f"must be 1 to {ID_LIMIT} printable characters"
     elif "missing required field" in detail:
         pointer, detail = f"{pointer}/{detail.split()[-1]}", "is required"
+    elif pointer.endswith("/inputs"):
+        detail = "must be an object that holds the model's inputs by name"
     return FieldError(pointer, detail)
 
 

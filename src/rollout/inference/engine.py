@@ -66,7 +66,7 @@ class ServedModel:
                 raise BundleError(f"{other.manifest.tag} takes other inputs than {self.champion.manifest.tag}")
             if other.manifest.labels != self.champion.manifest.labels:
                 raise BundleError(f"{other.manifest.tag} has other labels than {self.champion.manifest.tag}")
-        self.latency = metrics.LATENCY.labels(name)
+        self.latency = metrics.Tally(metrics.LATENCY.labels(name))
 
 
 class Engine:
@@ -82,6 +82,7 @@ class Engine:
         self.models = {model.name: model for model in models}
         self.redis = redis
         self.reviews = reviews
+        self._flushing = asyncio.get_running_loop().create_task(_flush_forever())
 
     @classmethod
     async def load(cls, settings: Settings, redis: Redis) -> Engine:
@@ -104,6 +105,8 @@ class Engine:
     async def close(self) -> None:
         """Makes the last review items durable and lets go of everything."""
         await self.reviews.close()
+        self._flushing.cancel()
+        metrics.flush_tallies()
         for model in self.models.values():
             for loaded in model.versions.values():
                 loaded.close()
@@ -154,6 +157,11 @@ class Engine:
 
     async def _decide(self, model: ServedModel, rows: Sequence[Row]) -> list[Decision]:
         """Scores each row by its version; the versions work side by side."""
+        if len(rows) == 1:
+            (outcome,) = await model.versions[rows[0].assignment.version].batcher.submit(rows)
+            if isinstance(outcome, RolloutError):
+                raise outcome
+            return [outcome]
         indexes_by_version: dict[str, list[int]] = {}
         for index, row in enumerate(rows):
             indexes_by_version.setdefault(row.assignment.version, []).append(index)
@@ -165,7 +173,7 @@ class Engine:
         for future, indexes in zip(futures, indexes_by_version.values(), strict=True):
             for index, outcome in zip(indexes, await future, strict=True):
                 if isinstance(outcome, RolloutError):
-                    raise outcome if len(rows) == 1 else _of_instance(outcome, index)
+                    raise _of_instance(outcome, index)
                 decisions[index] = outcome
         return [decisions[index] for index in range(len(rows))]
 
@@ -177,6 +185,12 @@ class Engine:
         items = [_review_item(model, rows[index], decisions[index], now) for index in uncertain]
         fates = await asyncio.gather(*(self.reviews.add(item) for item in items))
         return dict(zip(uncertain, fates, strict=True))
+
+
+async def _flush_forever() -> None:
+    while True:
+        await asyncio.sleep(metrics.FLUSH_EVERY_S)
+        metrics.flush_tallies()
 
 
 def _review_item(model: ServedModel, row: Row, decision: Decision, now: str) -> ReviewItem:

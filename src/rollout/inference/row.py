@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from rollout.bundle.schema import Arrays
+from rollout.bundle.schema import Arrays, RawInputs
 from rollout.review.log import Fate
 from rollout.routing.assignment import Arm, Assignment
 
@@ -20,7 +20,7 @@ class Row(msgspec.Struct):
         client_id: The caller's own ID of the client.
         key: The caller's own ID of the prediction, if any.
         arrays: For each field an array of ``field.shape``.
-        sent: The inputs as the caller sent them, checked but not decoded.
+        sent: The JSON value of each input, byte for byte as the caller sent it.
         deadline: ``time.monotonic()`` after which nobody waits for the answer.
         assignment: The client's arm, once the engine has decided on it.
     """
@@ -28,7 +28,7 @@ class Row(msgspec.Struct):
     client_id: str
     key: str | None
     arrays: Arrays
-    sent: msgspec.Struct
+    sent: RawInputs
     deadline: float
     assignment: Assignment = UNASSIGNED
 

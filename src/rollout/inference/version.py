@@ -71,9 +71,11 @@ class LoadedVersion:
         self._predictions = {
             arm: metrics.PREDICTIONS.labels(model, version, self.variant, arm) for arm in get_args(Arm)
         }
-        self._confidence = {arm: metrics.CONFIDENCE.labels(model, version, arm) for arm in get_args(Arm)}
-        self._batch_rows = metrics.BATCH_ROWS.labels(model, version)
-        self._queue_seconds = metrics.QUEUE_SECONDS.labels(model, version)
+        self._confidence = {
+            arm: metrics.Tally(metrics.CONFIDENCE.labels(model, version, arm)) for arm in get_args(Arm)
+        }
+        self._batch_rows = metrics.Tally(metrics.BATCH_ROWS.labels(model, version))
+        self._queue_seconds = metrics.Tally(metrics.QUEUE_SECONDS.labels(model, version))
 
     def close(self) -> None:
         """Ends the thread that runs the batches, if there is one."""

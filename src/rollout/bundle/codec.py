@@ -1,0 +1,116 @@
+"""The codec of a field: from the bytes of its JSON value to an array.
+
+Nested lists of numbers, which most requests are made of, go from bytes to an array without a Python object
+for each number. Whatever else a value is, or if it is wrong, a strict and slower parser takes it and says what.
+"""
+
+from __future__ import annotations
+
+import re
+from math import prod
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import simdjson
+from numpy.typing import NDArray
+
+from rollout.bundle.fields import Field
+
+NUMBER_CHARACTERS = b"0123456789+-.eE \t\r\n"
+ELEMENTS: dict[str, tuple[Literal["u", "i", "d"], type[np.generic]]] = {
+    "uint8": ("u", np.uint64),
+    "int64": ("i", np.int64),
+    "float32": ("d", np.float64),
+}
+
+
+class CodecError(ValueError):
+    """A value does not fit its field.
+
+    Attributes:
+        pointer: JSON pointer to the fault, relative to the field.
+        detail: What is wrong, and what would be right.
+    """
+
+    def __init__(self, pointer: str, detail: str) -> None:
+        super().__init__(detail)
+        self.pointer = pointer
+        self.detail = detail
+
+
+class Codec:
+    """Decodes one field.
+
+    Args:
+        field: What the value must be.
+    """
+
+    def __init__(self, field: Field) -> None:
+        self._field = field
+        self._strict = msgspec.json.Decoder(field.wire_type)
+        self._parser = simdjson.Parser()
+        self._letter, self._element = ELEMENTS[field.dtype]
+        self._skeleton = _skeleton(field.shape)
+        self._size = prod(field.shape)
+        limits = np.iinfo(field.dtype) if field.dtype != "float32" else np.finfo(np.float32)
+        low, high = getattr(field, "minimum", None), getattr(field, "maximum", None)
+        self._low = limits.min if low is None else max(low, limits.min)
+        self._high = limits.max if high is None else min(high, limits.max)
+
+    def is_slow(self, raw: bytes) -> bool:
+        """Whether decoding takes long enough to be moved off the event loop: a file does, numbers do not."""
+        return raw.startswith(b'"')
+
+    def decode(self, raw: bytes) -> NDArray[Any]:
+        """Decodes the JSON value ``raw`` to an array of the field's shape and dtype.
+
+        Raises:
+            CodecError: If it does not fit the field.
+        """
+        numbers = self._parse_numbers(raw)
+        if numbers is not None:
+            return numbers.astype(self._field.dtype).reshape(self._field.shape)
+        try:
+            value = self._strict.decode(raw)
+        except msgspec.DecodeError as error:
+            detail, pointer = split_location(error)
+            raise CodecError(pointer, f"{detail}; it must be {self._field.expected}") from None
+        try:
+            return self._field.decode(value)
+        except ValueError as error:
+            raise CodecError("", str(error)) from None
+
+    def _parse_numbers(self, raw: bytes) -> NDArray[Any] | None:
+        # Without the characters of numbers, lists of the right shape leave just their brackets and commas.
+        if not self._skeleton or raw.translate(None, NUMBER_CHARACTERS) != self._skeleton:
+            return None
+        try:
+            value = self._parser.parse(raw)
+            assert isinstance(value, simdjson.Array)  # as its skeleton says  # noqa: S101
+            buffer = value.as_buffer(of_type=self._letter)
+        except (ValueError, TypeError, RuntimeError):
+            return None
+        numbers = np.frombuffer(buffer, self._element)
+        fits = numbers.size == self._size > 0 and self._low <= numbers.min() and numbers.max() <= self._high
+        return numbers if fits else None
+
+
+def _skeleton(shape: tuple[int, ...]) -> bytes:
+    skeleton = b""
+    for size in reversed(shape):
+        skeleton = b"[" + b",".join([skeleton] * size) + b"]"
+    return skeleton
+
+
+def split_location(error: msgspec.DecodeError) -> tuple[str, str]:
+    """Splits an error of ``msgspec`` into its text and a JSON pointer.
+
+    Example:
+        >>> split_location(msgspec.ValidationError("Expected `int`, got `str` - at `$.a[3]`"))
+        ('expected int, got str', '/a/3')
+    """
+    text, _, path = str(error).partition(" - at `$")
+    text = (text[0].lower() + text[1:]).replace("`", "")
+    steps = re.findall(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]", path.rstrip("`"))
+    return text, "".join(f"/{name or index}" for name, index in steps)

@@ -1,0 +1,117 @@
+"""The codec: its quick way and its strict way agree, and what is wrong is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout import Image, Tensor
+from rollout.bundle.codec import Codec, CodecError, split_location
+from rollout.bundle.fields import Field
+
+FIELDS: list[Field] = [
+    Image(height=2, width=3),
+    Image(height=1, width=2, channels=3),
+    Tensor(shape=(2, 3)),
+    Tensor(shape=(3,), minimum=-1, maximum=2.5),
+    Tensor(shape=(2,), dtype="int64", minimum=-7),
+    Tensor(shape=(1, 1, 2), dtype="uint8", maximum=9),
+    Tensor(shape=(), dtype="float32"),
+]
+
+numbers = st.one_of(
+    st.integers(-300, 300), st.integers(-(2**70), 2**70), st.floats(allow_nan=False, allow_infinity=False)
+)
+values = st.recursive(
+    st.one_of(numbers, st.booleans(), st.none(), st.text(max_size=3)),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=9,
+)
+
+
+def strict(field: Field, raw: bytes) -> np.ndarray[Any, Any] | None:
+    """What the strict parser alone makes of it."""
+    try:
+        return field.decode(msgspec.json.decode(raw, type=field.wire_type))
+    except ValueError:
+        return None
+
+
+def shaped(field: Field) -> st.SearchStrategy[Any]:
+    """Values of about the right shape, now and then with something odd in them."""
+    element: st.SearchStrategy[Any] = st.one_of(
+        st.integers(0, 9), st.integers(0, 9), st.floats(0, 2), numbers, st.booleans()
+    )
+    for size in reversed(field.shape):
+        element = st.lists(element, min_size=size, max_size=size)
+    return element
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=str)
+@given(data=st.data())
+def test_both_ways_agree(field: Field, data: st.DataObject) -> None:
+    value = data.draw(st.one_of(shaped(field), shaped(field), values))
+    raw = msgspec.json.encode(value)
+    expected = strict(field, raw)
+    if expected is None:
+        with pytest.raises(CodecError):
+            Codec(field).decode(raw)
+    else:
+        decoded = Codec(field).decode(raw)
+        assert decoded.dtype == expected.dtype == field.dtype
+        assert decoded.shape == field.shape
+        assert np.array_equal(decoded, expected)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"[1 2,3]",
+        b"[01,2]",
+        b"[+1,2]",
+        b"[1,2.]",
+        b"[1e,2]",
+        b"[.5,1]",
+        b"[--1,2]",
+        b"[1,2",
+        b"[,]",
+        b"[1,]",
+        b"[ ,1]",
+        b"",
+    ],
+)
+def test_numbers_that_are_not_json_are_refused(raw: bytes) -> None:
+    for field in (Tensor(shape=(2,)), Tensor(shape=(2,), dtype="int64")):
+        with pytest.raises(CodecError):
+            Codec(field).decode(raw)
+
+
+def test_white_space_is_no_fault() -> None:
+    assert Codec(Tensor(shape=(2, 1))).decode(b" [ [ 1 ],\n\t[ 2.5e0 ] ] ").tolist() == [[1], [2.5]]
+
+
+def test_the_strict_parser_is_not_needed_for_plain_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "decode", lambda *_: pytest.fail("a Python object for each pixel"))
+    assert Codec(Image(height=1, width=2)).decode(b"[[7, 255]]").tolist() == [[7, 255]]
+
+
+def test_errors_say_what_would_be_right() -> None:
+    with pytest.raises(CodecError, match="2×2 nested lists of whole numbers from 0 to 255, or a PNG") as caught:
+        Codec(Image(height=2, width=2)).decode(b"[[1,2],[3,999]]")
+    assert caught.value.pointer == "/1/1"
+
+
+def test_only_files_are_slow() -> None:
+    codec = Codec(Image(height=2, width=2))
+    assert codec.is_slow(b'"iVBOR"')
+    assert not codec.is_slow(b"[[1,2],[3,4]]")
+
+
+def test_locations_become_pointers() -> None:
+    assert split_location(msgspec.ValidationError("Expected `int` - at `$.a[3].b`")) == ("expected int", "/a/3/b")
+    assert split_location(msgspec.ValidationError("Expected `object`")) == ("expected object", "")
