@@ -92,5 +92,6 @@ def test_processes_share_it_while_it_is_drained(tmp_path: Path) -> None:
         found += drain(Spool(tmp_path, LIMIT))
     for writer in writers:
         writer.join()
+        assert writer.exitcode == 0
     found += drain(Spool(tmp_path, LIMIT))
     assert sorted(map(str, found)) == sorted(f"key-{start + n}" for start in (0, 1000, 2000) for n in range(50))

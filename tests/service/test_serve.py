@@ -151,6 +151,7 @@ def test_metrics_add_up_over_two_workers(service: Service) -> None:
         return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
     with service.client() as client:
+        time.sleep(0.5)  # what earlier tests observed is written by now
         before = client.get("/metrics").text
         for number in range(40):  # each its own connection, so that both workers get some
             httpx.post(f"{service.base}/v1/models/digits/predict", json=row(number, f"metrics-{number}"))

@@ -10,7 +10,7 @@ import fcntl
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -36,7 +36,11 @@ class Spool:
     @property
     def size(self) -> int:
         """Bytes that wait on disk."""
-        return sum(path.stat().st_size for path in (self._file, self._draining) if path.exists())
+        total = 0
+        for path in (self._file, self._draining):
+            with suppress(FileNotFoundError):  # another process has just drained it
+                total += path.stat().st_size
+        return total
 
     def append(self, items: Sequence[ReviewItem]) -> list[bool]:
         """Writes items to the disk, and returns when they are there.
