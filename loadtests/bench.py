@@ -21,17 +21,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import msgspec
 import psutil
 
 from models.digits import data
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "loadtests" / "results"
 BIN = Path(sys.executable).parent
 CONNECTIONS = (1, 32, 128)
-ROUNDS = 5
-SECONDS = 4
 BODIES = 1000
 
 
@@ -65,12 +63,16 @@ class Sample(msgspec.Struct):
         return self.cpu_s / max(1, self.requests - self.failures) * 1000
 
 
-def main() -> None:
+@click.command()
+@click.option("--rounds", default=5, show_default=True, help="Rounds; the table holds their medians.")
+@click.option("--seconds", default=4, show_default=True, help="Length of one run.")
+@click.option("--results", default=ROOT / "loadtests" / "results", type=click.Path(path_type=Path))
+def main(rounds: int, seconds: int, results: Path) -> None:
     """Starts the contenders, measures them in turn, prints the table."""
-    RESULTS.mkdir(exist_ok=True)
+    results.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {
-        "ROLLOUT_HOME": str(RESULTS / "home"),
-        "BENTOML_HOME": str(RESULTS / "home" / "bentoml"),
+        "ROLLOUT_HOME": str(results / "home"),
+        "BENTOML_HOME": str(results / "home" / "bentoml"),
         "ROLLOUT_WORKERS": "1",
     }
     rollout = str(BIN / "rollout")
@@ -80,7 +82,7 @@ def main() -> None:
     (onnx,) = Path(environment["BENTOML_HOME"]).glob("models/digits/v2/onnx/model.onnx")
     ours, bare = _free_port(), _free_port()
     with (
-        _server([rollout, "serve", "--port", str(ours)], environment, ours) as our_process,
+        _server([rollout, "serve", "--port", str(ours)], environment, ours, results) as our_process,
         _server(
             [
                 str(BIN / "bentoml"),
@@ -93,35 +95,36 @@ def main() -> None:
             ],
             environment | {"BENCH_ONNX": str(onnx)},
             bare,
+            results,
         ) as bare_process,
     ):
         contenders = [
             Contender(
                 "Rollout",
                 f"http://127.0.0.1:{ours}/v1/models/digits/predict",
-                _bodies("rollout"),
+                _bodies(results, "rollout"),
                 our_process,
             ),
-            Contender("bare BentoML", f"http://127.0.0.1:{bare}/predict", _bodies("bare"), bare_process),
+            Contender("bare BentoML", f"http://127.0.0.1:{bare}/predict", _bodies(results, "bare"), bare_process),
         ]
-        samples = _measure(contenders)
+        samples = _measure(contenders, rounds, seconds)
     report = _report([contender.name for contender in contenders], samples)
-    (RESULTS / "bench.md").write_text(report)
+    (results / "bench.md").write_text(report)
     print(report)
 
 
-def _measure(contenders: list[Contender]) -> dict[tuple[str, int], list[Sample]]:
+def _measure(contenders: list[Contender], rounds: int, seconds: int) -> dict[tuple[str, int], list[Sample]]:
     for contender in contenders:
-        _run(contender, 32, 3)  # warm-up, which BentoML's batcher learns from
+        _run(contender, 32, seconds)  # warm-up, which BentoML's batcher learns from
     samples: dict[tuple[str, int], list[Sample]] = {}
-    for number in range(ROUNDS):
+    for number in range(rounds):
         for connections in CONNECTIONS:
             # Who goes first changes from round to round.
             for contender in contenders if number % 2 == 0 else contenders[::-1]:
-                sample = _run(contender, connections, SECONDS)
+                sample = _run(contender, connections, seconds)
                 samples.setdefault((contender.name, connections), []).append(sample)
                 print(
-                    f"round {number + 1}/{ROUNDS}, {connections:3} connections, {contender.name}: "
+                    f"round {number + 1}/{rounds}, {connections:3} connections, {contender.name}: "
                     f"{sample.rate:,.0f} req/s",
                     file=sys.stderr,
                 )
@@ -146,10 +149,10 @@ def _cpu_seconds(process: psutil.Process) -> float:
     return total
 
 
-def _bodies(contender: str) -> Path:
+def _bodies(results: Path, contender: str) -> Path:
     """Writes real test images as request bodies, each from another client under its own key."""
     images = data.load().test.images.tolist()
-    path = RESULTS / f"bodies-{contender}.jsonl"
+    path = results / f"bodies-{contender}.jsonl"
     with path.open("w") as file:
         for number in range(BODIES):
             image = images[number % len(images)]
@@ -161,25 +164,27 @@ def _bodies(contender: str) -> Path:
 
 
 @contextlib.contextmanager
-def _server(command: list[str], environment: dict[str, str], port: int) -> Iterator[psutil.Process]:
-    with (RESULTS / f"server-{port}.log").open("w") as log:
+def _server(
+    command: list[str], environment: dict[str, str], port: int, results: Path
+) -> Iterator[psutil.Process]:
+    with (results / f"server-{port}.log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         try:
-            _wait_ready(port, process)
+            _wait_ready(port, process, results)
             yield psutil.Process(process.pid)
         finally:
             process.terminate()
             process.wait(30)
 
 
-def _wait_ready(port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait_ready(port: int, process: subprocess.Popen[bytes], results: Path) -> None:
     for _ in range(600):
         with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz"):
             return
         if process.poll() is not None:
             break
         time.sleep(0.1)
-    raise SystemExit(f"the server on port {port} did not start; {RESULTS}/server-{port}.log says why")
+    raise SystemExit(f"the server on port {port} did not start; {results}/server-{port}.log says why")
 
 
 def _free_port() -> int:
@@ -194,7 +199,7 @@ def _report(names: list[str], samples: dict[tuple[str, int], list[Sample]]) -> s
 
     lines = [
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {os.cpu_count()} cores ({_cpu_name()}), Python "
-        f"{platform.python_version()}, one worker each, load on the same machine, medians of {ROUNDS} rounds.",
+        f"{platform.python_version()}, one worker each, load on the same machine, medians of {len(samples[names[0], 1])} rounds.",
         "",
         "| connections | server | req/s | p50 ms | p99 ms | CPU s per 1,000 | failures |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout import RolloutError
+from rollout.routing import assignment
 from rollout.routing.assignment import assign, bucket, fnv1a32
 from rollout.routing.split import Split
 
@@ -64,12 +65,15 @@ def test_at_one_half_everybody_is_in_the_trial(client_id: str) -> None:
     assert assign(split(0), client_id).arm == "champion"
 
 
-def test_control_is_as_large_as_the_challenger_at_every_share() -> None:
-    positions = [number / 10_000 for number in range(10_000)]
-    for share in (0.0001, 0.01, 0.07, 0.1, 0.29, 0.5):
-        control = sum(position < share for position in positions)
-        challenger = sum(0.5 <= position < round(0.5 + share, 9) for position in positions)
-        assert control == challenger == round(share * 10_000)
+@pytest.mark.parametrize("share", [0, 0.0001, 0.01, 0.07, 0.1, 0.29, 0.5])
+def test_control_is_as_large_as_the_challenger_at_every_share(
+    monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    monkeypatch.setattr(assignment, "bucket", lambda _, client_id: int(client_id) / 10_000)
+    arms = [assign(split(share), str(position)).arm for position in range(10_000)]
+    assert arms.count("control") == arms.count("challenger") == round(share * 10_000)
+    assert set(arms[: arms.count("control")]) <= {"control"}
+    assert set(arms[5000 : 5000 + arms.count("challenger")]) <= {"challenger"}
 
 
 def test_realised_shares_lie_within_binomial_error() -> None:
