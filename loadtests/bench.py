@@ -197,9 +197,10 @@ def _report(names: list[str], samples: dict[tuple[str, int], list[Sample]]) -> s
     def median(name: str, connections: int, figure: str) -> float:
         return float(statistics.median(getattr(sample, figure) for sample in samples[name, connections]))
 
+    rounds = len(samples[names[0], CONNECTIONS[0]])
     lines = [
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {os.cpu_count()} cores ({_cpu_name()}), Python "
-        f"{platform.python_version()}, one worker each, load on the same machine, medians of {len(samples[names[0], 1])} rounds.",
+        f"{platform.python_version()}, one worker each, load on the same machine, medians of {rounds} rounds.",
         "",
         "| connections | server | req/s | p50 ms | p99 ms | CPU s per 1,000 | failures |",
         "| --- | --- | --- | --- | --- | --- | --- |",

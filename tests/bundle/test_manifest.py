@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from rollout import RolloutError, Tensor
-from rollout.bundle.manifest import Manifest, check_hashes, hash_files, read_manifest, write_manifest
+from rollout.bundle.manifest import (
+    Manifest,
+    check_hashes,
+    hash_files,
+    read_manifest,
+    require_interchangeable,
+    write_manifest,
+)
 
 
 @pytest.fixture
@@ -75,6 +84,22 @@ def test_another_layout_is_refused(folder: Path, text: str, words: str) -> None:
 def test_no_manifest_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(RolloutError, match=r"is not a bundle: it has no manifest.json"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"inputs": {"x": Tensor(shape=(2,))}}, "takes other inputs than m:v1"),
+        ({"labels": ["b", "a"]}, "has other labels than m:v1"),
+    ],
+)
+def test_versions_that_a_caller_could_tell_apart_cannot_share_a_split(
+    folder: Path, changes: dict[str, Any], words: str
+) -> None:
+    champion = read_manifest(folder)
+    require_interchangeable(champion, msgspec.structs.replace(champion, version="v2"))
+    with pytest.raises(RolloutError, match=f"m:v2 {words}: they cannot share a split"):
+        require_interchangeable(champion, msgspec.structs.replace(champion, version="v2", **changes))
 
 
 def test_a_person_can_read_it(folder: Path) -> None:

@@ -326,6 +326,8 @@ def test_tokens_open_the_service_to_others(bundles: str, tmp_path: Path) -> None
         bearer = {"Authorization": "Bearer app-token-0123456789"}
         assert httpx.post(url, json=row(), headers=bearer).status_code == 200
         assert httpx.get(f"{running.base}/v1/models/digits/split", headers=bearer).status_code == 403
+        for open_to_all in ("livez", "readyz", "metrics", "openapi.json"):
+            assert httpx.get(f"{running.base}/{open_to_all}").status_code == 200
         assert not (tmp_path / "token").exists()
 
 

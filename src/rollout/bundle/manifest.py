@@ -99,6 +99,18 @@ def check_hashes(folder: Path, manifest: Manifest) -> None:
         raise BundleError(f"{manifest.tag} is refused: {unlisted[0]} is not in the manifest")
 
 
+def require_interchangeable(champion: Manifest, challenger: Manifest) -> None:
+    """Refuses a pair of versions between which a caller would notice the difference.
+
+    Raises:
+        BundleError: If they do not take the same inputs, or do not have the same labels.
+    """
+    if challenger.inputs != champion.inputs:
+        raise BundleError(f"{challenger.tag} takes other inputs than {champion.tag}: they cannot share a split")
+    if challenger.labels != champion.labels:
+        raise BundleError(f"{challenger.tag} has other labels than {champion.tag}: they cannot share a split")
+
+
 class _Header(msgspec.Struct):
     schema_version: int
 

@@ -52,13 +52,14 @@ def set_(
 def make_split(
     model: str, champion: str, challenger: str | None, share: float, experiment: str | None, why: str
 ) -> Split:
-    """Makes a split of versions that exist.
+    """Makes a split of versions that exist, are whole, and can stand in for each other.
 
     Raises:
-        BundleError: If a version is not in the store.
+        BundleError: If they do not.
         ConfigError: If the parts do not make a split.
     """
-    from rollout.bundle.store import bundle_path  # noqa: PLC0415  the store imports BentoML
+    from rollout.bundle.manifest import require_interchangeable  # noqa: PLC0415
+    from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
 
     if challenger is not None and experiment is None:
         experiment = f"{model}-{champion}-{challenger}"
@@ -70,8 +71,9 @@ def make_split(
         by=getpass.getuser(),
         why=why,
     )
-    for version in wanted.versions:
-        bundle_path(f"{model}:{version}")
+    champion_manifest, *others = (open_bundle(f"{model}:{version}")[1] for version in wanted.versions)
+    for other in others:
+        require_interchangeable(champion_manifest, other)
     return wanted
 
 

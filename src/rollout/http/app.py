@@ -133,9 +133,14 @@ class Api:
             )
 
     def _admit(self, scope: Scope, role: Role) -> Engine:
-        if self._engine is None or self._auth is None:
-            raise OverloadedError("the service is starting or stopping", headers={"Retry-After": "1"})
+        engine = self._running()
+        assert self._auth is not None  # set together with the engine  # noqa: S101
         self._auth.require(scope, role)
+        return engine
+
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise OverloadedError("the service is starting or stopping", headers={"Retry-After": "1"})
         return self._engine
 
     def _admit_to_model(self, request: Request, role: Role) -> tuple[Engine, ServedModel]:
@@ -143,7 +148,7 @@ class Api:
         return engine, engine.model(request.path_params["model"])
 
     async def _openapi(self, request: Request) -> Response:
-        engine = self._admit(request.scope, "app")
+        engine = self._running()
         return _json(build_openapi({name: model.schema for name, model in engine.models.items()}))
 
     async def _models(self, request: Request) -> Response:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from rollout import metrics
+from rollout.bundle.manifest import require_interchangeable
 from rollout.bundle.store import bundle_names
 from rollout.clock import utc_now
 from rollout.config import Settings
@@ -61,11 +62,8 @@ class ServedModel:
         self.versions = {loaded.version: loaded for loaded in versions}
         self.champion = self.versions[split.champion]
         self.schema = self.champion.schema
-        for other in self.versions.values():
-            if other.manifest.inputs != self.champion.manifest.inputs:
-                raise BundleError(f"{other.manifest.tag} takes other inputs than {self.champion.manifest.tag}")
-            if other.manifest.labels != self.champion.manifest.labels:
-                raise BundleError(f"{other.manifest.tag} has other labels than {self.champion.manifest.tag}")
+        for loaded in self.versions.values():
+            require_interchangeable(self.champion.manifest, loaded.manifest)
         self.latency = metrics.Tally(metrics.LATENCY.labels(name))
 
 
