@@ -25,7 +25,7 @@ from rollout.embedded import running_redis
 from rollout.errors import OverloadedError, RolloutError
 from rollout.http.app import Api
 from rollout.http.auth import Auth
-from rollout.http.predict import RequestDecoder
+from rollout.http.predict import decode_request
 from rollout.inference.engine import Engine
 from rollout.store import connect
 
@@ -105,7 +105,7 @@ class Predictor:
             self._auth.require(ctx.request.scope, "app")
             served = self._engine.model(model)
             body = msgspec.json.encode({"instances": instances})
-            request = await RequestDecoder(served.schema, self._settings).decode(body)
+            request = await decode_request(body, served.schema, self._settings)
             return [msgspec.to_builtins(one) for one in await self._engine.predict(served, request.rows)]
         except RolloutError as error:
             raise NativeError(error) from error

@@ -6,8 +6,8 @@ for each number. Whatever else a value is, or if it is wrong, a strict and slowe
 
 from __future__ import annotations
 
+import math
 import re
-from math import prod
 from typing import Any, Literal
 
 import msgspec
@@ -51,8 +51,10 @@ class Codec:
         self._strict = msgspec.json.Decoder(field.wire_type)
         self._parser = simdjson.Parser()
         self._letter, self._element = ELEMENTS[field.dtype]
+        # Below this no element can lie: unsigned numbers need no look at the smallest one.
+        self._element_low = 0 if self._letter == "u" else -math.inf
         self._skeleton = _skeleton(field.shape)
-        self._size = prod(field.shape)
+        self._size = math.prod(field.shape)
         limits = np.iinfo(field.dtype) if field.dtype != "float32" else np.finfo(np.float32)
         low, high = getattr(field, "minimum", None), getattr(field, "maximum", None)
         self._low = limits.min if low is None else max(low, limits.min)
@@ -92,8 +94,11 @@ class Codec:
         except (ValueError, TypeError, RuntimeError):
             return None
         numbers = np.frombuffer(buffer, self._element)
-        fits = numbers.size == self._size > 0 and self._low <= numbers.min() and numbers.max() <= self._high
-        return numbers if fits else None
+        if numbers.size != self._size or not numbers.size or numbers.max() > self._high:
+            return None
+        if self._low > self._element_low and numbers.min() < self._low:
+            return None
+        return numbers
 
 
 def _skeleton(shape: tuple[int, ...]) -> bytes:

@@ -23,7 +23,7 @@ from rollout.errors import (
 )
 from rollout.http.auth import Auth
 from rollout.http.openapi import build_openapi
-from rollout.http.predict import RequestDecoder, encode_response, parse_timeout
+from rollout.http.predict import decode_request, encode_response, parse_timeout
 from rollout.http.problems import NO_MODEL, as_rollout_error, on_error, problem_response
 from rollout.http.views import REVIEW_FILTERS, assignment_view, model_view
 from rollout.inference.engine import Engine, ServedModel
@@ -42,7 +42,6 @@ class Api:
         self._engine: Engine | None = None
         self._auth: Auth | None = None
         self._settings = Settings()
-        self._decoders: dict[str, RequestDecoder] = {}
         # Starlette runs a route's ASGI application as it is when it is not a function.
         predict = _Asgi(self)
         self.app = Starlette(
@@ -63,7 +62,6 @@ class Api:
     def open(self, engine: Engine, settings: Settings) -> None:
         """Starts answering."""
         self._engine, self._settings, self._auth = engine, settings, Auth(settings)
-        self._decoders = {name: RequestDecoder(model.schema, settings) for name, model in engine.models.items()}
 
     def close(self) -> None:
         """Stops answering."""
@@ -107,7 +105,7 @@ class Api:
         if not is_json:
             raise UnsupportedMediaTypeError("send JSON with the header 'Content-Type: application/json'")
         body = await self._read(receive)
-        request = await self._decoders[model.name].decode(body, timeout_ms)
+        request = await decode_request(body, model.schema, self._settings, timeout_ms)
         predictions = await engine.predict(model, request.rows)
         return encode_response(predictions, single=request.single)
 

@@ -53,72 +53,43 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class RequestDecoder:
-    """Decodes the requests of one model.
+async def decode_request(
+    body: bytes, schema: InputSchema, settings: Settings, timeout_ms: int | None = None
+) -> PredictRequest:
+    """Decodes and checks a whole request.
 
     Args:
+        body: JSON.
         schema: The model's input schema.
         settings: Limits.
+        timeout_ms: The caller's own deadline in milliseconds.
+
+    Raises:
+        MalformedBodyError: If the body is not JSON.
+        InvalidRequestError: If anything in it does not fit; every faulty field is pointed at.
     """
-
-    def __init__(self, schema: InputSchema, settings: Settings) -> None:
-        self._schema = schema
-        self._settings = settings
-
-    async def decode(self, body: bytes, timeout_ms: int | None = None) -> PredictRequest:
-        """Decodes and checks a whole request.
-
-        Args:
-            body: JSON.
-            timeout_ms: The caller's own deadline in milliseconds.
-
-        Raises:
-            MalformedBodyError: If the body is not JSON.
-            InvalidRequestError: If anything in it does not fit; every faulty field is pointed at.
-        """
-        deadline = time.monotonic() + (timeout_ms or self._settings.timeout_ms) / 1000
-        instances, single = self._instances(body)
-        rows: list[Row] = []
-        errors: list[FieldError] = []
-        pause_at = time.monotonic() + SLICE_S
-        for index, instance in enumerate(instances):
-            prefix = "" if single else f"/instances/{index}"
-            errors += _check_identifiers(instance, prefix)
-            try:
-                if self._schema.is_slow(instance.inputs):
-                    arrays = await asyncio.to_thread(self._schema.decode, instance.inputs)
-                else:
-                    arrays = self._schema.decode(instance.inputs)
-                rows.append(Row(instance.client_id, instance.key or None, arrays, instance.inputs, deadline))
-            except InvalidInputsError as error:
-                errors += [FieldError(f"{prefix}/inputs{pointer}", detail) for pointer, detail in error.errors]
-            if not single and time.monotonic() > pause_at:
-                await asyncio.sleep(0)
-                pause_at = time.monotonic() + SLICE_S
-        if errors:
-            raise _invalid(errors)
-        return PredictRequest(rows, single)
-
-    def _instances(self, body: bytes) -> tuple[list[Any], bool]:
+    deadline = time.monotonic() + (timeout_ms or settings.timeout_ms) / 1000
+    instances, single = _instances(body, settings.max_instances)
+    rows: list[Row] = []
+    errors: list[FieldError] = []
+    pause_at = time.monotonic() + SLICE_S
+    for index, instance in enumerate(instances):
+        prefix = "" if single else f"/instances/{index}"
+        errors += _check_identifiers(instance, prefix)
         try:
-            decoded = _decode_body(body)
-        except msgspec.ValidationError as error:
-            raise _invalid([_explain(error)]) from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise MalformedBodyError(f"{error}; send one JSON object, in UTF-8") from None
-        if decoded.instances is UNSET:
-            missing = [name for name in ("client_id", "inputs") if getattr(decoded, name) is UNSET]
-            if missing:
-                raise _invalid([FieldError(f"/{name}", "is required") for name in missing])
-            return [decoded], True
-        if not decoded.client_id is decoded.inputs is decoded.key is UNSET:
-            raise _invalid(
-                [FieldError("/instances", "stands alone: client_id, key and inputs go into each instance")]
-            )
-        if not 1 <= len(decoded.instances) <= self._settings.max_instances:
-            count = f"1 to {self._settings.max_instances} instances, not {len(decoded.instances)}"
-            raise _invalid([FieldError("/instances", f"must hold {count}")])
-        return decoded.instances, False
+            if schema.is_slow(instance.inputs):
+                arrays = await asyncio.to_thread(schema.decode, instance.inputs)
+            else:
+                arrays = schema.decode(instance.inputs)
+            rows.append(Row(instance.client_id, instance.key or None, arrays, instance.inputs, deadline))
+        except InvalidInputsError as error:
+            errors += [FieldError(f"{prefix}/inputs{pointer}", detail) for pointer, detail in error.errors]
+        if not single and time.monotonic() > pause_at:
+            await asyncio.sleep(0)
+            pause_at = time.monotonic() + SLICE_S
+    if errors:
+        raise _invalid(errors)
+    return PredictRequest(rows, single)
 
 
 def encode_response(predictions: list[Prediction], *, single: bool) -> bytes:
@@ -135,6 +106,28 @@ def parse_timeout(header: bytes) -> int:
     if header.isdigit() and 1 <= int(header) <= 600_000:
         return int(header)
     raise InvalidRequestError("X-Request-Timeout must be a whole number of milliseconds from 1 to 600000")
+
+
+def _instances(body: bytes, most: int) -> tuple[list[Any], bool]:
+    try:
+        decoded = _decode_body(body)
+    except msgspec.ValidationError as error:
+        raise _invalid([_explain(error)]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedBodyError(f"{error}; send one JSON object, in UTF-8") from None
+    if decoded.instances is UNSET:
+        missing = [name for name in ("client_id", "inputs") if getattr(decoded, name) is UNSET]
+        if missing:
+            raise _invalid([FieldError(f"/{name}", "is required") for name in missing])
+        return [decoded], True
+    if not decoded.client_id is decoded.inputs is decoded.key is UNSET:
+        raise _invalid(
+            [FieldError("/instances", "stands alone: client_id, key and inputs go into each instance")]
+        )
+    if not 1 <= len(decoded.instances) <= most:
+        count = f"1 to {most} instances, not {len(decoded.instances)}"
+        raise _invalid([FieldError("/instances", f"must hold {count}")])
+    return decoded.instances, False
 
 
 def _check_identifiers(instance: Any, prefix: str) -> list[FieldError]:
