@@ -278,6 +278,45 @@ def test_a_killed_worker_is_replaced(bundles: str, tmp_path: Path) -> None:
             assert client.post("/v1/models/digits/predict", json=row()).status_code == 200
 
 
+def test_a_changed_split_is_followed_without_a_restart_or_a_failed_request(bundles: str, tmp_path: Path) -> None:
+    def change(*options: str) -> None:
+        set_split(tmp_path, *options)  # in another process, through the service's own Valkey
+
+    def versions(client: httpx.Client) -> set[str]:
+        instances = [row(client_id=f"c-{number}") for number in range(50)]
+        response = client.post("/v1/models/digits/predict", json={"instances": instances}).raise_for_status()
+        return {one["version"] for one in response.json()["predictions"]}
+
+    def wait_for(expected: set[str]) -> None:
+        give_up = time.monotonic() + 10
+        while time.monotonic() < give_up:
+            with contextlib.ExitStack() as stack:  # several connections, so that every worker is asked
+                clients = [stack.enter_context(running.client()) for _ in range(6)]
+                if all(versions(client) == expected for client in clients):
+                    return
+        raise AssertionError(running.log.read_text())
+
+    set_split(tmp_path, "--champion", "v1")
+    stop, statuses = threading.Event(), list[int]()
+    with run_service(tmp_path) as running:
+        asking = threading.Thread(target=keep_asking, args=(running, stop, statuses))
+        asking.start()
+        wait_for({"v1"})
+        change("--champion", "v1", "--challenger", "v2", "--share", "0.5")
+        wait_for({"v1", "v2"})
+        change("--champion", "v2")
+        wait_for({"v2"})
+        change("--champion", "v1")
+        wait_for({"v1"})
+        stop.set()
+        asking.join()
+        assert set(statuses) == {200}
+        assert len(statuses) > 100
+        log = running.log.read_text()
+        assert "digits is at revision 4: v1" in log
+        assert log.count("digits:v2 is loaded") == 2, "once a worker"
+
+
 def test_only_its_user_may_read_the_token(service: Service) -> None:
     assert stat.S_IMODE((service.home / "token").stat().st_mode) == 0o600
     assert service.log.read_text().count(service.token) == 1, "shown once"

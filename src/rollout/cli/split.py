@@ -42,7 +42,7 @@ def show(model: str) -> None:
 def set_(
     model: str, champion: str, challenger: str | None, share: float, experiment: str | None, why: str
 ) -> None:
-    """Replace the split of MODEL. Workers read it when they start."""
+    """Replace the split of MODEL. Running workers follow within two seconds."""
     wanted = make_split(model, champion, challenger, share, experiment, why)
     with running_redis(load_settings()) as url:
         stored = asyncio.run(put_split(url, model, wanted))

@@ -13,7 +13,7 @@ from rollout.bundle.manifest import require_interchangeable
 from rollout.bundle.store import bundle_names
 from rollout.clock import utc_now
 from rollout.config import Settings
-from rollout.errors import BundleError, RolloutError, UnknownModelError
+from rollout.errors import BundleError, RolloutError, StoreUnavailableError, UnknownModelError
 from rollout.inference.row import Decision, Prediction, Row
 from rollout.inference.version import LoadedVersion
 from rollout.review.item import ReviewItem, item_id
@@ -23,6 +23,8 @@ from rollout.routing.assignment import assign
 from rollout.routing.split import Split
 from rollout.routing.splits import read_split
 from rollout.store import Redis
+
+FOLLOW_EVERY_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -45,26 +47,34 @@ async def read_served(redis: Redis) -> dict[str, Split]:
 
 
 class ServedModel:
-    """A model with its split and the versions that the split names.
+    """A model with its split and the versions that are in memory.
 
     Args:
         name: The model.
         split: Its split.
-        versions: The loaded versions, by name.
+        versions: The loaded versions that the split names.
 
     Raises:
-        BundleError: If champion and challenger do not take the same inputs and give the same labels.
+        BundleError: If they do not take the same inputs and give the same labels.
     """
 
     def __init__(self, name: str, split: Split, versions: Iterable[LoadedVersion]) -> None:
         self.name = name
-        self.split = split
-        self.versions = {loaded.version: loaded for loaded in versions}
-        self.champion = self.versions[split.champion]
-        self.schema = self.champion.schema
-        for loaded in self.versions.values():
-            require_interchangeable(self.champion.manifest, loaded.manifest)
+        self.versions: dict[str, LoadedVersion] = {}
         self.latency = metrics.Tally(metrics.LATENCY.labels(name))
+        self.apply(split, versions)
+
+    def apply(self, split: Split, versions: Iterable[LoadedVersion]) -> None:
+        """Switches to a split. Versions that it no longer names stay loaded: going back to them is instant.
+
+        Raises:
+            BundleError: If a version is not interchangeable with those in memory; then nothing changes.
+        """
+        together = self.versions | {loaded.version: loaded for loaded in versions}
+        champion = together[split.champion]
+        for loaded in together.values():
+            require_interchangeable(champion.manifest, loaded.manifest)
+        self.split, self.versions, self.champion, self.schema = split, together, champion, champion.schema
 
 
 class Engine:
@@ -74,13 +84,19 @@ class Engine:
         models: The models that it serves.
         redis: Connection.
         reviews: Takes the predictions that a person should look at.
+        settings: With which further versions are loaded.
     """
 
-    def __init__(self, models: Iterable[ServedModel], redis: Redis, reviews: ReviewLog) -> None:
+    def __init__(
+        self, models: Iterable[ServedModel], redis: Redis, reviews: ReviewLog, settings: Settings
+    ) -> None:
         self.models = {model.name: model for model in models}
         self.redis = redis
         self.reviews = reviews
-        self._flushing = asyncio.get_running_loop().create_task(_flush_forever())
+        self._settings = settings
+        self._refused: dict[str, int] = {}
+        loop = asyncio.get_running_loop()
+        self._background = [loop.create_task(_flush_forever()), loop.create_task(self._follow_splits())]
 
     @classmethod
     async def load(cls, settings: Settings, redis: Redis) -> Engine:
@@ -92,18 +108,16 @@ class Engine:
         """
         models = []
         for name, split in (await read_served(redis)).items():
-            versions = [
-                await asyncio.to_thread(LoadedVersion, name, version, settings) for version in split.versions
-            ]
-            models.append(ServedModel(name, split, versions))
+            models.append(ServedModel(name, split, await _load(name, split.versions, settings)))
         reviews = ReviewLog(redis, Spool(settings.home / "spool", settings.spool_bytes), settings.max_reviews)
         reviews.start()
-        return cls(models, redis, reviews)
+        return cls(models, redis, reviews, settings)
 
     async def close(self) -> None:
         """Makes the last review items durable and lets go of everything."""
+        for task in self._background:
+            task.cancel()
         await self.reviews.close()
-        self._flushing.cancel()
         metrics.flush_tallies()
         for model in self.models.values():
             for loaded in model.versions.values():
@@ -132,11 +146,12 @@ class Engine:
         Raises:
             RolloutError: If any row is refused or fails: a request is answered whole or not at all.
         """
+        split = model.split
         for row in rows:
-            row.assignment = assign(model.split, row.client_id)
+            row.assignment = assign(split, row.client_id)
         decisions = await self._decide(model, rows)
         uncertain = [index for index, decision in enumerate(decisions) if decision.needs_review]
-        fates = await self._review(model, rows, decisions, uncertain) if uncertain else {}
+        fates = await self._review(model, split, rows, decisions, uncertain) if uncertain else {}
         return [
             Prediction(
                 model.name,
@@ -175,14 +190,48 @@ class Engine:
                 decisions[index] = outcome
         return [decisions[index] for index in range(len(rows))]
 
+    async def _follow_splits(self) -> None:
+        """Applies changed splits; with Redis gone or a version refused, the last split holds."""
+        while True:
+            await asyncio.sleep(FOLLOW_EVERY_S)
+            for model in self.models.values():
+                try:
+                    await self._follow(model)
+                except StoreUnavailableError:
+                    break
+                except Exception:
+                    logger.exception("the split of %s could not be applied; trying again", model.name)
+
+    async def _follow(self, model: ServedModel) -> None:
+        split = await read_split(self.redis, model.name)
+        if split is None or split.revision in (model.split.revision, self._refused.get(model.name)):
+            return
+        try:
+            missing = [version for version in split.versions if version not in model.versions]
+            model.apply(split, await _load(model.name, missing, self._settings))
+        except BundleError as error:
+            self._refused[model.name] = split.revision
+            logger.error("%s stays at revision %d: %s", model.name, model.split.revision, error.detail)
+        else:
+            logger.info("%s is at revision %d: %s", model.name, split.revision, ", ".join(split.versions))
+
     async def _review(
-        self, model: ServedModel, rows: Sequence[Row], decisions: Sequence[Decision], uncertain: Sequence[int]
+        self,
+        model: ServedModel,
+        split: Split,
+        rows: Sequence[Row],
+        decisions: Sequence[Decision],
+        uncertain: Sequence[int],
     ) -> dict[int, Fate | None]:
         """Sends the uncertain rows to review; returns what became of each, by index."""
         now = utc_now("milliseconds")
-        items = [_review_item(model, rows[index], decisions[index], now) for index in uncertain]
+        items = [_review_item(model, split, rows[index], decisions[index], now) for index in uncertain]
         fates = await asyncio.gather(*(self.reviews.add(item) for item in items))
         return dict(zip(uncertain, fates, strict=True))
+
+
+async def _load(name: str, versions: Iterable[str], settings: Settings) -> list[LoadedVersion]:
+    return [await asyncio.to_thread(LoadedVersion, name, version, settings) for version in versions]
 
 
 async def _flush_forever() -> None:
@@ -191,7 +240,7 @@ async def _flush_forever() -> None:
         metrics.flush_tallies()
 
 
-def _review_item(model: ServedModel, row: Row, decision: Decision, now: str) -> ReviewItem:
+def _review_item(model: ServedModel, split: Split, row: Row, decision: Decision, now: str) -> ReviewItem:
     loaded = model.versions[row.assignment.version]
     inputs = msgspec.json.encode(row.sent)
     return ReviewItem(
@@ -205,7 +254,7 @@ def _review_item(model: ServedModel, row: Row, decision: Decision, now: str) -> 
         arm=row.assignment.arm,
         version=loaded.version,
         variant=loaded.variant,
-        revision=model.split.revision,
+        revision=split.revision,
         label=decision.label,
         confidence=decision.confidence,
         threshold=loaded.manifest.review_threshold,
