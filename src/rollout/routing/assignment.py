@@ -50,6 +50,7 @@ def assign(split: Split, client_id: str) -> Assignment:
     return Assignment("champion", split.champion, position)
 
 
+@lru_cache(maxsize=16_384)
 def bucket(seed: str, client_id: str) -> float:
     """Hashes a client to one of 10,000 evenly filled positions from 0 to 0.9999."""
     return fnv1a32(str(fnv1a32(client_id, _state(seed)))) % 10000 / 10000
