@@ -16,7 +16,7 @@ from rollout.errors import StoreUnavailableError
 
 __all__ = ["Keys", "Redis", "connect", "guard"]
 
-TIMEOUT_S = 0.5
+TIMEOUT_S = 1.0
 OLDEST = {"redis": 7, "valkey": 8}
 
 
@@ -55,8 +55,8 @@ async def connect(url: str) -> Redis:
         url,
         socket_timeout=TIMEOUT_S,
         socket_connect_timeout=TIMEOUT_S,
-        # One retry, for a connection that died while it lay in the pool.
-        retry=Retry(NoBackoff(), 1),
+        # One retry, for a connection that died while it lay in the pool. A server that hangs is waited for once.
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
     )
     try:
         async with guard():
