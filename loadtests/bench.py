@@ -74,6 +74,7 @@ def main(rounds: int, seconds: int, results: Path) -> None:
         "ROLLOUT_HOME": str(results / "home"),
         "BENTOML_HOME": str(results / "home" / "bentoml"),
         "ROLLOUT_WORKERS": "1",
+        "ROLLOUT_VARIANT": "onnx",  # the file that bare BentoML serves
     }
     rollout = str(BIN / "rollout")
     subprocess.run([rollout, "build", "models/digits"], cwd=ROOT, env=environment, check=True)
@@ -151,7 +152,7 @@ def _cpu_seconds(process: psutil.Process) -> float:
 
 def _bodies(results: Path, contender: str) -> Path:
     """Writes real test images as request bodies, each from another client under its own key."""
-    images = data.load().test.images.tolist()
+    images = data.load().evaluation.inputs["image"].tolist()
     path = results / f"bodies-{contender}.jsonl"
     with path.open("w") as file:
         for number in range(BODIES):

@@ -38,6 +38,14 @@ def bundles() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def more_bundles(bundles: str) -> str:
+    """The same store with ``languages`` and ``departures`` as well, ``v1`` and ``v2`` of each."""
+    for model in ("languages", "departures"):
+        subprocess.run([BIN / "rollout", "build", f"models/{model}"], cwd=ROOT, check=True)
+    return bundles
+
+
+@pytest.fixture(scope="session")
 def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Valkey for the whole session."""
     with running_redis(Settings(home=tmp_path_factory.mktemp("valkey"))) as url:
@@ -124,10 +132,10 @@ def run_service(home: Path, command: list[str] | None = None, **environment: str
             service.stop()
 
 
-def set_split(home: Path, *options: str, **environment: str) -> None:
-    """Runs ``rollout split set digits``."""
+def set_split(home: Path, *options: str, model: str = "digits", **environment: str) -> None:
+    """Runs ``rollout split set``."""
     subprocess.run(
-        [BIN / "rollout", "split", "set", "digits", *options],
+        [BIN / "rollout", "split", "set", model, *options],
         cwd=ROOT,
         env=os.environ | {"ROLLOUT_HOME": str(home)} | environment,
         check=True,

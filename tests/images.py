@@ -12,17 +12,18 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from models.digits import data
+from rollout import Labelled
 
 
 @cache
-def held_out() -> data.Part:
-    """Returns the test part."""
-    return data.load().test
+def held_out() -> Labelled:
+    """Returns the evaluation part."""
+    return data.load().evaluation
 
 
 def image(number: int = 0) -> list[list[int]]:
     """Returns one test image as nested lists."""
-    lists: list[list[int]] = held_out().images[number].tolist()
+    lists: list[list[int]] = held_out().inputs["image"][number].tolist()
     return lists
 
 
@@ -36,7 +37,7 @@ def png(pixels: NDArray[np.uint8]) -> str:
 def three_or_eight() -> list[list[int]]:
     """Returns the average of the first 3 and the first 8, which could be either."""
     part = held_out()
-    three, eight = (part.images[part.digits == digit][0].astype(int) for digit in (3, 8))
+    three, eight = (part.inputs["image"][part.targets == digit][0].astype(int) for digit in (3, 8))
     lists: list[list[int]] = ((three + eight) // 2).tolist()
     return lists
 

@@ -9,7 +9,8 @@ import click
 import prometheus_client
 
 import rollout
-from models.digits import baselines, data
+from models.digits import data
+from models.digits.recipe import RECIPE
 from rollout import metrics
 from rollout.bundle.store import open_bundle
 from rollout.cli import cli
@@ -30,7 +31,9 @@ def table(heading: str) -> list[list[str]]:
 
 def test_every_setting_with_its_default() -> None:
     documented = {row[0]: row[1].replace("–", "") for row in table("Settings")}
-    defaults = {f"ROLLOUT_{name.upper()}": str(getattr(Settings(), name)) for name in Settings.__struct_fields__}
+    defaults = {
+        f"ROLLOUT_{name.upper()}": str(getattr(Settings(), name) or "") for name in Settings.__struct_fields__
+    }
     assert documented == defaults
     for name in Settings.__struct_fields__:
         assert f"{name}: " in (Settings.__doc__ or "")
@@ -52,7 +55,7 @@ def test_every_metric_with_its_labels() -> None:
     for metric in vars(metrics).values():
         if isinstance(metric, prometheus_client.Counter):
             found[f"{metric._name}_total"] = list(metric._labelnames)
-        elif isinstance(metric, prometheus_client.Histogram):
+        elif isinstance(metric, prometheus_client.Histogram | prometheus_client.Gauge):
             found[metric._name] = list(metric._labelnames)
     assert {row[0]: row[1].split(", ") for row in table("Metrics")} == found
 
@@ -76,9 +79,11 @@ def test_every_command() -> None:
 
 def test_the_figures_of_the_demo(bundles: str) -> None:
     digits = data.load()
+    answers = {
+        name: baseline(digits.train, digits.evaluation.inputs) for name, baseline in RECIPE.baselines.items()
+    }
     figures = {
-        "always the most frequent digit": baselines.majority_class(digits),
-        "nearest centroid": baselines.nearest_centroid(digits),
+        **{name: float((answer == digits.evaluation.targets).mean()) for name, answer in answers.items()},
         "`v1`, logistic regression": open_bundle("digits:v1")[1].metrics["accuracy"],
         "`v2`, small convolutional network": open_bundle("digits:v2")[1].metrics["accuracy"],
     }
@@ -88,11 +93,20 @@ def test_the_figures_of_the_demo(bundles: str) -> None:
 
 def test_the_public_surface() -> None:
     assert sorted(rollout.__all__) == [
+        "Category",
+        "Classification",
+        "Dataset",
         "Image",
         "InputSchema",
         "Labelled",
+        "Number",
+        "Recipe",
+        "Regression",
         "RolloutError",
         "Tensor",
+        "Text",
+        "Time",
+        "Version",
         "__version__",
         "pack",
     ]

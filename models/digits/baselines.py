@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
-from models.digits.data import Digits, to_grid
-
-
-def majority_class(digits: Digits) -> float:
-    """Accuracy on the test part of always answering the most frequent digit of the training part."""
-    return float((digits.test.digits == np.bincount(digits.train.digits).argmax()).mean())
+from models.digits.data import to_grid
+from rollout import Labelled
+from rollout.bundle.schema import Arrays
 
 
-def nearest_centroid(digits: Digits) -> float:
-    """Accuracy on the test part of answering the digit whose mean training image is nearest."""
-    train, test = to_grid(digits.train.images), to_grid(digits.test.images)
-    centroids = np.stack([train[digits.train.digits == digit].mean(0) for digit in range(10)])
-    distances = ((test[:, None] - centroids) ** 2).sum((2, 3))
-    return float((distances.argmin(1) == digits.test.digits).mean())
+def majority_class(train: Labelled, inputs: Arrays) -> NDArray[Any]:
+    """Always answers the most frequent digit of the training part."""
+    return np.full(len(inputs["image"]), np.bincount(train.targets).argmax())
+
+
+def nearest_centroid(train: Labelled, inputs: Arrays) -> NDArray[Any]:
+    """Answers the digit whose mean training image is nearest."""
+    known, asked = to_grid(train.inputs["image"]), to_grid(inputs["image"])
+    centroids = np.stack([known[train.targets == digit].mean(0) for digit in range(10)])
+    distances = ((asked[:, None] - centroids) ** 2).sum((2, 3))
+    return np.asarray(distances.argmin(1))

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from rollout import Dataset, Labelled
+
 SPLIT_RULE = "stratified by digit, 60 % train, 20 % calibration, 20 % test, scikit-learn random_state 0"
-
-
-class Part(NamedTuple):
-    """Images, ``uint8`` of shape ``(rows, 32, 32)``, white ink on black, and their digits, ``(rows,)``."""
-
-    images: NDArray[np.uint8]
-    digits: NDArray[Any]
-
-
-class Digits(NamedTuple):
-    """The three parts of the data set."""
-
-    train: Part
-    calibration: Part
-    test: Part
 
 
 def to_scan(grids: NDArray[Any]) -> NDArray[np.uint8]:
@@ -50,25 +36,15 @@ def to_grid(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     return grids
 
 
-def load() -> Digits:
-    """Loads the data set and splits it."""
+def load() -> Dataset:
+    """Loads the data set and splits it; the input is ``image``, ``uint8`` of shape ``(rows, 32, 32)``."""
     data = load_digits()
     rows = np.arange(len(data.target))
     train, rest = train_test_split(rows, train_size=0.6, stratify=data.target, random_state=0)
     calibration, test = train_test_split(rest, train_size=0.5, stratify=data.target[rest], random_state=0)
     images = to_scan(data.images)
-    return Digits(*(Part(images[part], data.target[part]) for part in (train, calibration, test)))
 
+    def part(rows: NDArray[Any]) -> Labelled:
+        return Labelled({"image": images[rows]}, data.target[rows])
 
-def describe(digits: Digits) -> dict[str, Any]:
-    """Returns what the lineage records: source, split rule, rows and a hash of all images and digits."""
-    content = hashlib.sha256()
-    for part in digits:
-        content.update(part.images.tobytes())
-        content.update(part.digits.astype(np.uint8).tobytes())
-    return {
-        "source": "sklearn.datasets.load_digits",
-        "split": SPLIT_RULE,
-        "rows": [len(part.digits) for part in digits],
-        "sha256": content.hexdigest(),
-    }
+    return Dataset(part(train), part(calibration), part(test), "sklearn.datasets.load_digits", SPLIT_RULE)

@@ -6,8 +6,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from models.digits.data import Part
 from models.digits.preprocessing import Standardise
+from rollout import Labelled
 
 HYPERPARAMETERS = {"C": 0.05, "max_iter": 1000}
 
@@ -26,12 +26,13 @@ class Linear(nn.Module):
         return logits
 
 
-def train(part: Part, seed: int) -> Linear:
+def train(part: Labelled, seed: int) -> Linear:
     """Fits the regression; its optimum does not depend on the seed."""
-    model = Linear(Standardise(part.images))
+    images = part.inputs["image"]
+    model = Linear(Standardise(images))
     with torch.no_grad():
-        features = model.standardise(torch.from_numpy(part.images)).flatten(1).numpy()
-        fitted = LogisticRegression(**HYPERPARAMETERS, random_state=seed).fit(features, part.digits)
+        features = model.standardise(torch.from_numpy(images)).flatten(1).numpy()
+        fitted = LogisticRegression(**HYPERPARAMETERS, random_state=seed).fit(features, part.targets)
         model.linear.weight.copy_(torch.from_numpy(fitted.coef_))
         model.linear.bias.copy_(torch.from_numpy(fitted.intercept_))
-    return model
+    return model.eval()

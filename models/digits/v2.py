@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models.digits.data import Part
 from models.digits.preprocessing import Standardise
+from rollout import Labelled
 
 HYPERPARAMETERS = {"epochs": 60, "batch": 64, "learning_rate": 3e-3, "weight_decay": 1e-3, "dropout": 0.3}
 
@@ -38,11 +38,11 @@ class Convolutional(nn.Module):
         return logits
 
 
-def train(part: Part, seed: int) -> Convolutional:
+def train(part: Labelled, seed: int) -> Convolutional:
     """Trains the network; the seed decides the initial weights, the order of the rows and the dropout."""
     torch.manual_seed(seed)
-    model = Convolutional(Standardise(part.images)).train()
-    images, digits = torch.from_numpy(part.images), torch.from_numpy(part.digits)
+    model = Convolutional(Standardise(part.inputs["image"])).train()
+    images, digits = torch.from_numpy(part.inputs["image"]), torch.from_numpy(part.targets)
     epochs, size = int(HYPERPARAMETERS["epochs"]), int(HYPERPARAMETERS["batch"])
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=HYPERPARAMETERS["learning_rate"], weight_decay=HYPERPARAMETERS["weight_decay"]

@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from rollout.__about__ import __version__
-from rollout.bundle.fields import Image, Tensor
-from rollout.bundle.schema import InputSchema
+from rollout.bundle.fields import Category, Number, Tensor, Text, Time
+from rollout.bundle.image import Image
+from rollout.bundle.schema import InputSchema, Labelled
+from rollout.bundle.task import Classification, Regression
 from rollout.errors import RolloutError
 
 if TYPE_CHECKING:
-    from rollout.bundle.pack import Labelled, pack
+    from rollout.bundle.pack import pack
+    from rollout.training.recipe import Dataset, Recipe, Version
 
-__all__ = ["Image", "InputSchema", "Labelled", "RolloutError", "Tensor", "__version__", "pack"]
+__all__ = [
+    "Category",
+    "Classification",
+    "Dataset",
+    "Image",
+    "InputSchema",
+    "Labelled",
+    "Number",
+    "Recipe",
+    "Regression",
+    "RolloutError",
+    "Tensor",
+    "Text",
+    "Time",
+    "Version",
+    "__version__",
+    "pack",
+]
+
+# Packing and training need torch, which serving does not: these are imported when they are asked for.
+_NEED_TORCH = {
+    "Dataset": "rollout.training.recipe",
+    "Recipe": "rollout.training.recipe",
+    "Version": "rollout.training.recipe",
+    "pack": "rollout.bundle.pack",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Packing needs torch, which serving does not: it is imported when it is asked for.
-    if name in ("Labelled", "pack"):
-        from rollout.bundle import pack as packing  # noqa: PLC0415
-
-        return getattr(packing, name)
+    if name in _NEED_TORCH:
+        return getattr(importlib.import_module(_NEED_TORCH[name]), name)
     raise AttributeError(f"module 'rollout' has no attribute {name!r}")

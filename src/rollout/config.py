@@ -25,7 +25,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         port: TCP port to listen on.
         workers: Worker processes.
         tokens: ``role:token`` pairs, separated by commas; roles are app, reviewer and admin.
-        variant: The variant to serve, such as ``onnx`` or ``torchscript``.
+        variant: The variants that may serve, separated by commas; the fastest that passed does, one name pins it.
+        public_key: Public key in PEM; a bundle without its signature is refused.
         timeout_ms: Deadline of a request that does not name its own, in milliseconds.
         max_body_bytes: Largest request body.
         max_instances: Most instances in one request.
@@ -46,7 +47,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     port: int = 3000
     workers: int = 2
     tokens: str = ""
-    variant: str = "onnx"
+    variant: str = "onnx,onnx-int8"
+    public_key: Path | None = None
     timeout_ms: int = 1000
     max_body_bytes: int = 8 * 1024 * 1024
     max_instances: int = 1024
@@ -64,7 +66,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ConfigError(f"ROLLOUT_PORT must lie between 0 and 65535, not {self.port}")
         if self.redis_url and not self.redis_url.startswith(("redis://", "rediss://", "unix://")):
             raise ConfigError("ROLLOUT_REDIS_URL must start with redis://, rediss:// or unix://")
+        if not self.variants():
+            raise ConfigError("ROLLOUT_VARIANT must name a variant, such as onnx")
+        if "export" in self.variants():
+            raise ConfigError("ROLLOUT_VARIANT: export is not served, since loading it can unpickle")
         self.roles_by_token()
+
+    def variants(self) -> tuple[str, ...]:
+        """Returns the variants that may serve, those to be preferred first."""
+        return tuple(filter(None, (name.strip() for name in self.variant.split(","))))
 
     def roles_by_token(self) -> dict[str, Role]:
         """Returns the configured tokens, each with its role.

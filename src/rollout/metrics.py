@@ -6,7 +6,7 @@ import os
 import weakref
 
 import numpy as np
-from prometheus_client import Counter, Histogram, values
+from prometheus_client import Counter, Gauge, Histogram, values
 
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     # The default asks the kernel for the process ID at every increment, which costs more than the increment.
@@ -65,6 +65,12 @@ CONFIDENCE = Histogram(
     "Score of the most likely class",
     ["model", "version", "arm"],
     buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1),
+)
+VARIANT = Gauge(
+    "rollout_variant_served",
+    "1 for the variant of a version that was the fastest to pass on this machine",
+    ["model", "version", "variant"],
+    multiprocess_mode="max",
 )
 BATCH_ROWS = Histogram(
     "rollout_batch_rows",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout import Image, Tensor
+from rollout import Category, Image, Number, Tensor, Text, Time
 from rollout.bundle.codec import Codec, CodecError, split_location
 from rollout.bundle.fields import Field
 
@@ -22,6 +22,10 @@ FIELDS: list[Field] = [
     Tensor(shape=(2,), dtype="int64", minimum=-7),
     Tensor(shape=(1, 1, 2), dtype="uint8", maximum=9),
     Tensor(shape=(), dtype="float32"),
+    Number(minimum=0, maximum=9),
+    Text(max_bytes=4),
+    Category(values=("a", "bc")),
+    Time(),
 ]
 
 numbers = st.one_of(
@@ -115,3 +119,47 @@ def test_only_files_are_slow() -> None:
 def test_locations_become_pointers() -> None:
     assert split_location(msgspec.ValidationError("Expected `int` - at `$.a[3].b`")) == ("expected int", "/a/3/b")
     assert split_location(msgspec.ValidationError("Expected `object`")) == ("expected object", "")
+
+
+@pytest.mark.parametrize(
+    ("field", "raw", "words"),
+    [
+        (
+            Text(max_bytes=3),
+            b'"abcd"',
+            "expected str of length <= 3; it must be a text of at most 3 bytes in UTF-8",
+        ),
+        (
+            Text(max_bytes=3),
+            '"éé"'.encode(),
+            "the text has 4 bytes in UTF-8; it must be a text of at most 3 bytes",
+        ),
+        (Text(), b'"a\\u0000"', "the text holds a NUL character; leave it out"),
+        (Category(values=("a", "b")), b'"c"', "invalid enum value 'c'; it must be one of a, b"),
+        (
+            Time(),
+            b'"2026-11-05T10:00:00"',
+            "with a timezone component; it must be a time in ISO 8601 with its zone",
+        ),
+        (
+            Number(minimum=0, maximum=5),
+            b"5.5",
+            "expected float <= 5.0; it must be a number, at least 0, at most 5",
+        ),
+        (Number(), b"1e39", "every number must fit a finite float32"),
+    ],
+)
+def test_errors_of_single_values_say_what_would_be_right(field: Field, raw: bytes, words: str) -> None:
+    with pytest.raises(CodecError) as caught:
+        Codec(field).decode(raw)
+    assert words in caught.value.detail
+    assert caught.value.pointer == ""
+
+
+def test_only_images_are_slow() -> None:
+    assert not Codec(Text()).is_slow(b'"iVBOR"')
+
+
+def test_bytes_that_are_not_utf8_are_refused() -> None:
+    with pytest.raises(CodecError):
+        Codec(Text()).decode(b'"\xff"')

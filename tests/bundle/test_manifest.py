@@ -9,15 +9,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from rollout import RolloutError, Tensor
+from rollout import Classification, Regression, RolloutError, Tensor
 from rollout.bundle.manifest import (
+    LeftOut,
     Manifest,
+    PackedVariant,
     check_hashes,
     hash_files,
     read_manifest,
     require_interchangeable,
     write_manifest,
 )
+from rollout.bundle.parity import Parity
+
+EXACT = Parity(rows=9, largest_difference=1e-6, answers_flipped=0, reviews_flipped=0)
 
 
 @pytest.fixture
@@ -30,9 +35,9 @@ def folder(tmp_path: Path) -> Path:
             name="m",
             version="v1",
             inputs={"x": Tensor(shape=(2,), minimum=0)},
-            labels=["a", "b"],
-            review_threshold=0.5,
-            variants={"onnx": "onnx/model.onnx"},
+            task=Classification(labels=["a", "b"], review_threshold=0.5),
+            variants={"onnx": PackedVariant(file="onnx/model.onnx", parity={"golden": EXACT}, is_exact=True)},
+            left_out={"onnx-int8": LeftOut(why="it is coarse", worst=["golden row 3: a at 0.9 became b at 0.8"])},
             hashes=hash_files(tmp_path),
             metrics={},
             lineage={"seeds": {"torch": 0}},
@@ -46,6 +51,9 @@ def test_reads_what_was_written(folder: Path) -> None:
     manifest = read_manifest(folder)
     assert manifest.tag == "m:v1"
     assert manifest.inputs == {"x": Tensor(shape=(2,), minimum=0)}
+    assert manifest.task == Classification(labels=["a", "b"], review_threshold=0.5)
+    assert manifest.variants["onnx"].parity["golden"].is_exact
+    assert manifest.left_out["onnx-int8"].why == "it is coarse"
     check_hashes(folder, manifest)
 
 
@@ -67,11 +75,24 @@ def test_an_added_file_is_named(folder: Path) -> None:
         check_hashes(folder, read_manifest(folder))
 
 
+def test_a_signature_may_be_added_later(folder: Path) -> None:
+    (folder / "manifest.sig").write_text("x")
+    check_hashes(folder, read_manifest(folder))
+
+
+def test_versions_may_differ_in_threshold_and_temperature(folder: Path) -> None:
+    champion = read_manifest(folder)
+    other = Classification(labels=["a", "b"], review_threshold=0.9, temperature=2)
+    require_interchangeable(champion, msgspec.structs.replace(champion, task=other))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("{", "not a manifest"),
-        ('{"schema_version": 99}', "schema version 99; this Rollout reads 1"),
+        ('{"schema_version": 99}', "schema version 99; this Rollout reads 2: .*pack it again"),
+        ('{"schema_version": 1, "labels": []}', "schema version 1; this Rollout reads 2: .*pack it again"),
+        ('{"schema_version": 2}', "not a manifest"),
         ("[]", "not a manifest"),
     ],
 )
@@ -90,7 +111,8 @@ def test_no_manifest_is_no_bundle(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"inputs": {"x": Tensor(shape=(2,))}}, "takes other inputs than m:v1"),
-        ({"labels": ["b", "a"]}, "has other labels than m:v1"),
+        ({"task": Classification(labels=["b", "a"])}, "has other labels than m:v1"),
+        ({"task": Regression()}, "has other labels than m:v1"),
     ],
 )
 def test_versions_that_a_caller_could_tell_apart_cannot_share_a_split(
@@ -104,5 +126,5 @@ def test_versions_that_a_caller_could_tell_apart_cannot_share_a_split(
 
 def test_a_person_can_read_it(folder: Path) -> None:
     text = (folder / "manifest.json").read_text()
-    assert json.loads(text)["labels"] == ["a", "b"]
+    assert json.loads(text)["task"]["labels"] == ["a", "b"]
     assert len(text.splitlines()) > 10

@@ -5,74 +5,55 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
-from rollout import Labelled, RolloutError, Tensor, pack
-from rollout.bundle import export, runtimes
-from rollout.bundle.manifest import Manifest
-from rollout.bundle.parity import compare, run_in_batches, synthetic_inputs
-from rollout.bundle.store import bundle_exists, open_bundle
-from rollout.bundle.verify import load_variant, verify_bundle
-
-
-class Two(nn.Module):
-    """Says whether the sum of two numbers is positive; dropout and batch norm make eval mode matter."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(1)
-        self.drop = nn.Dropout(0.5)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns logits."""
-        total = self.drop(self.norm(x.sum(1, keepdim=True)))
-        return torch.cat([-total, total], 1) * 3
+from rollout import Classification, Labelled, Regression, RolloutError, Tensor
+from rollout.bundle import verify
+from rollout.bundle.golden import read_golden, write_golden
+from rollout.bundle.manifest import Manifest, hash_files, read_manifest, write_manifest
+from rollout.bundle.parity import MAX_BATCH, compare, run_in_batches, run_in_every_size
+from rollout.bundle.store import bundle_path, open_bundle
+from rollout.bundle.variants import VARIANTS
+from rollout.bundle.verify import check_golden, choose_variant, load_variant, verify_bundle
+from tests.bundle.two import TASK, Linear, Two, pack_two, part
 
 
-class StuckInTraining(nn.Dropout):
-    """A layer that ignores ``eval()``."""
-
-    def train(self, mode: bool = True) -> StuckInTraining:  # noqa: FBT002
-        """Stays in training mode."""
-        return super().train(True)
-
-
-def part(rows: int, seed: int) -> Labelled:
-    x = np.random.default_rng(seed).normal(size=(rows, 2)).astype(np.float32)
-    return Labelled({"x": x}, (x.sum(1) > 0).astype(int))
-
-
-def pack_two(version: str, module: nn.Module | None = None, **changes: Any) -> Manifest:
-    arguments: dict[str, Any] = {
-        "name": "two",
-        "version": version,
-        "inputs": {"x": Tensor(shape=(2,))},
-        "labels": ["no", "yes"],
-        "calibration": part(500, 1),
-        "evaluation": part(100, 2),
-    }
-    return pack(module or Two(), **(arguments | changes))
+@pytest.fixture
+def bundle() -> tuple[Path, Manifest]:
+    try:
+        return open_bundle("two:fixture")
+    except RolloutError:
+        pack_two("fixture", Linear().eval())
+        return open_bundle("two:fixture")
 
 
 def test_packs_every_variant_and_verifies_from_disk() -> None:
-    module = Two()
-    module.train()
     steps: list[str] = []
-    manifest = pack_two("v1", module, on_step=steps.append, lineage={"seeds": {"torch": 3}})
-    assert module.training, "the caller's module is left as it was"
-    assert set(manifest.variants) == set(export.EXPORTERS) == set(runtimes.RUNTIMES)
-    assert len(steps) == 3
+    manifest = pack_two("v1", Linear().eval(), on_step=steps.append, lineage={"seeds": {"torch": 3}})
+    assert set(manifest.variants) == set(VARIANTS)
+    assert not manifest.left_out
+    assert sum(line.startswith("exporting") for line in steps) == len(VARIANTS)
     assert manifest.metrics["accuracy"] == 1
+    assert manifest.metrics["calibration_error"] <= manifest.metrics["calibration_error_before"]
     assert manifest.lineage["seeds"] == {"torch": 3}
     assert manifest.lineage["environment"]["packages"]["torch"].startswith("2.13")
     folder, read = open_bundle("two:v1")
     assert read == manifest
-    for parity in verify_bundle(folder, manifest).values():
-        assert parity.holds
+    for name, parity in verify_bundle(folder, manifest).items():
+        assert parity.is_exact or not manifest.variants[name].is_exact
+        assert parity.answers_flipped == 0
         assert parity.rows >= 16
+    for variant in manifest.variants.values():
+        assert set(variant.parity) == {"evaluation", "golden", "random", "extreme", "batch sizes"}
+
+
+def test_the_module_is_copied_not_changed() -> None:
+    module = Linear().eval()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    pack_two("v1-copied", module)
+    assert all((before[name] == tensor).all() for name, tensor in module.state_dict().items())
 
 
 def test_a_version_never_changes() -> None:
@@ -81,33 +62,21 @@ def test_a_version_never_changes() -> None:
         pack_two("v2")
 
 
-def test_a_layer_in_training_mode_is_named() -> None:
-    module = nn.Sequential(Two(), StuckInTraining(0.5))
-    with pytest.raises(RolloutError, match="layer 1 stays in training mode"):
-        pack_two("v3", module)
-
-
-def test_a_variant_that_decides_differently_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def export_another(scorer: export.Scorer, example: dict[str, np.ndarray], path: Path) -> None:
-        with torch.no_grad():
-            scorer.module.norm.bias.add_(0.5)  # type: ignore[union-attr, operator]
-        export.export_onnx(scorer, example, path)
-
-    monkeypatch.setitem(export.EXPORTERS, "onnx", ("onnx/model.onnx", export_another))
-    with pytest.raises(
-        RolloutError, match="two:v4 is refused: its onnx variant disagrees with the source module"
-    ):
-        pack_two("v4")
-    assert not bundle_exists("two:v4")
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"labels": ["one"]}, "for 1 labels"),
+        ({"task": Classification(labels=["a", "b", "c"])}, r"3 labels need logits of shape \(rows, 3\)"),
+        ({"task": Classification(labels=["one"])}, "targets must be whole numbers from 0 to 0"),
         ({"inputs": {"y": Tensor(shape=(2,))}}, "expected arrays for"),
         ({"inputs": {"x": Tensor(shape=(3,))}}, "expected shape"),
-        ({"evaluation": Labelled(part(9, 0).inputs, np.zeros(8))}, "different numbers of rows"),
+        ({"evaluation": Labelled(part(9, 0).inputs, np.zeros(8, int))}, "different numbers of rows"),
+        ({"evaluation": Labelled(part(9, 0).inputs, np.zeros(9))}, "targets must be whole numbers from 0 to 1"),
+        ({"examples": {"x": np.zeros((1, 3), np.float32)}}, "expected shape"),
+        ({"calibration": part(60, 1)}, "no review threshold keeps the error"),
+        (
+            {"task": Regression(), "evaluation": Labelled(part(9, 0).inputs, np.full(9, np.nan))},
+            "targets must be finite numbers",
+        ),
     ],
 )
 def test_data_that_do_not_fit_are_refused(changes: dict[str, Any], words: str) -> None:
@@ -115,38 +84,107 @@ def test_data_that_do_not_fit_are_refused(changes: dict[str, Any], words: str) -
         pack_two("v5", **changes)
 
 
+def test_examples_of_ones_own_become_golden() -> None:
+    mine = np.array([[0.25, 0.5], [-3, 2]], np.float32)
+    pack_two("v3", examples={"x": mine})
+    folder, _ = open_bundle("two:v3")
+    assert read_golden(folder).inputs["x"][-2:].tolist() == mine.tolist()
+
+
 def test_parity_counts_flips_and_nan() -> None:
+    task = msgspec.structs.replace(TASK, review_threshold=0.7)
     expected = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]], np.float32)
     got = np.array([[0.4, 0.6], [0.2, 0.8], [0.5, 0.5]], np.float32)
-    parity = compare(expected, got, 0.7)
-    assert (parity.labels_flipped, parity.reviews_flipped) == (1, 1)
-    assert not parity.holds
+    parity = compare(task, expected, got)
+    assert (parity.answers_flipped, parity.reviews_flipped) == (1, 1)
+    assert not parity.is_exact
+    assert "of 3 rows 1 get another answer" in str(parity)
     got[2] = np.nan
-    assert compare(expected, got, 0.0).largest_difference == np.inf
+    assert compare(task, expected, got).largest_difference == np.inf
 
 
-def test_batches_of_several_sizes_cover_every_row_once() -> None:
+def test_a_regression_flips_when_it_moves_by_a_tenth_of_its_interval() -> None:
+    task = Regression(scale=2.0)
+    expected = np.array([[1, 1], [1, 1], [1, 1]], np.float32)
+    got = np.array([[1.09, 1], [1.11, 1], [np.nan, 1]], np.float32)
+    assert task.flipped(expected, got).tolist() == [False, True, True]
+    assert compare(task, expected[:1], got[:1]).largest_difference == pytest.approx(0.045)
+
+
+def test_batches_of_every_size_go_round_the_rows() -> None:
     sizes = []
 
-    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
+    def run(inputs: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
         sizes.append(len(inputs["x"]))
         return inputs["x"]
 
-    numbers = np.arange(200, dtype=np.float32)[:, None]
+    numbers = np.arange(70, dtype=np.float32)[:, None]
     assert np.array_equal(run_in_batches(run, {"x": numbers}), numbers)
-    assert set(sizes) >= {1, 2, 3, 7, 32, 64}
+    assert sizes == [64, 6]
+    sizes.clear()
+    rows, scores = run_in_every_size(run, {"x": numbers})
+    assert sizes == list(range(1, MAX_BATCH + 1))
+    assert set(rows) == set(range(70))
+    assert np.array_equal(scores[:, 0], rows)
 
 
-def test_synthetic_inputs_reach_both_ends_of_the_range() -> None:
-    arrays = synthetic_inputs({"x": Tensor(shape=(2,), minimum=-4, maximum=9)}, 50, seed=1)
-    assert arrays["x"][0].tolist() == [-4, -4]
-    assert arrays["x"][1].tolist() == [9, 9]
-    assert arrays["x"].min() >= -4
-    assert arrays["x"].max() <= 9
+def test_a_variant_that_is_not_there_is_named(bundle: tuple[Path, Manifest]) -> None:
+    with pytest.raises(RolloutError, match="two:fixture has no variant tensorrt; it has export, onnx, onnx-int8"):
+        load_variant(*bundle, "tensorrt")
 
 
-def test_a_variant_that_is_not_there_is_named() -> None:
-    manifest = pack_two("v6")
+def test_a_variant_that_was_left_out_says_why() -> None:
+    manifest = pack_two("v6", Two().eval())
     folder, _ = open_bundle("two:v6")
-    with pytest.raises(RolloutError, match="two:v6 has no variant tensorrt; it has onnx, torchscript"):
-        load_variant(folder, manifest, "tensorrt")
+    with pytest.raises(RolloutError, match=r"onnx-int8 was left out: .* no matrix product to quantize"):
+        load_variant(folder, manifest, "onnx-int8")
+
+
+@pytest.mark.parametrize("file", ["onnx/model.onnx", "torchscript/model.pt", "golden.npz"])
+def test_a_flipped_byte_is_refused(bundle: tuple[Path, Manifest], file: str) -> None:
+    path = bundle[0] / file
+    data = path.read_bytes()
+    path.write_bytes(data[:99] + bytes([data[99] ^ 1]) + data[100:])
+    with pytest.raises(RolloutError, match=f"two:fixture is refused: {file} was changed after packing"):
+        open_bundle("two:fixture")
+    path.write_bytes(data)
+
+
+def test_swapped_golden_examples_are_refused_even_under_a_new_hash() -> None:
+    pack_two("v7", Linear().eval())
+    folder = bundle_path("two:v7")
+    golden = read_golden(folder)
+    no, yes = golden.scores[:, 0].argmax(), golden.scores[:, 1].argmax()
+    golden.scores[[no, yes]] = golden.scores[[yes, no]]
+    write_golden(folder, golden)
+    write_manifest(folder, msgspec.structs.replace(read_manifest(folder), hashes=hash_files(folder)))
+    folder, manifest = open_bundle("two:v7")
+    for name in manifest.variants:
+        variant = load_variant(folder, manifest, name)
+        with pytest.raises(
+            RolloutError, match=f"two:v7 is refused: its {name} variant disagrees with the source"
+        ):
+            check_golden(folder, manifest, name, variant)
+    with pytest.raises(RolloutError, match=r"its onnx variant disagrees.*; .*its torchscript variant disagrees"):
+        choose_variant(folder, manifest, ["onnx", "torchscript"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [({"onnx": 1.0, "onnx-int8": 0.95}, "onnx"), ({"onnx": 1.0, "onnx-int8": 0.5}, "onnx-int8")],
+)
+def test_the_fastest_variant_serves_if_it_is_clearly_faster(
+    bundle: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], chosen: str
+) -> None:
+    monkeypatch.setattr(verify, "_race", lambda *_: seconds)
+    choice = choose_variant(*bundle, ["onnx", "onnx-int8", "tensorrt"])
+    assert choice.name == chosen == choice.variant.name
+    assert choice.seconds == seconds
+    assert list(choice.refused) == ["tensorrt"]
+
+
+def test_every_variant_that_passed_is_timed(bundle: tuple[Path, Manifest]) -> None:
+    choice = choose_variant(*bundle, ["onnx", "torchscript"])
+    assert set(choice.seconds) == {"onnx", "torchscript"}
+    assert min(choice.seconds.values()) > 0
+    assert not choice.refused

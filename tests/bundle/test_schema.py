@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from rollout import Image, InputSchema, RolloutError, Tensor
+from rollout import Image, InputSchema, Number, RolloutError, Tensor, Text, Time
 from rollout.bundle.schema import InvalidInputsError, RawInputs
 
 SCHEMA = InputSchema({"image": Image(height=2, width=2), "age": Tensor(shape=(), minimum=0)})
@@ -41,6 +41,15 @@ def test_the_pointer_reaches_the_element() -> None:
 def test_a_field_too_many_is_named() -> None:
     with pytest.raises(InvalidInputsError, match="/weight: is not an input of this model; it takes image, age"):
         SCHEMA.decode(raw(age="1", image="[[1, 2], [3, 4]]", weight="3"))
+
+
+def test_every_kind_of_field_has_its_pointer() -> None:
+    schema = InputSchema({"note": Text(max_bytes=3), "at": Time(), "weight": Number(minimum=0)})
+    good = schema.decode(raw(note='"abc"', at='"1970-01-01T00:00:09Z"', weight="2"))
+    assert (bytes(good["note"]), int(good["at"]), float(good["weight"])) == (b"abc", 9, 2)
+    with pytest.raises(InvalidInputsError) as caught:
+        schema.decode(raw(note='"abcd"', at='"1970-01-01"', weight="-2"))
+    assert [error.pointer for error in caught.value.errors] == ["/note", "/at", "/weight"]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "_x", "1x"])

@@ -15,12 +15,18 @@ def test_models(service: Service) -> None:
         (listed,) = client.get("/v1/models").json()["models"]
         model = client.get("/v1/models/digits").json()
     assert model == listed
-    assert model["labels"] == [str(digit) for digit in range(10)]
+    assert model["task"]["kind"] == "classification"
+    assert model["task"]["labels"] == [str(digit) for digit in range(10)]
     assert model["inputs"] == {"image": {"kind": "image", "height": 32, "width": 32, "channels": 1}}
     assert [version["version"] for version in model["versions"]] == ["v1", "v2"]
     for version in model["versions"]:
-        assert version["variants"] == ["onnx", "torchscript"]
-        assert 0 < version["review_threshold"] < 1
+        assert version["variant"] in version["measured_ms"]
+        assert (
+            set(version["measured_ms"]) <= {"onnx", "onnx-int8"} <= {*version["variants"], *version["not_served"]}
+        )
+        assert all(measured > 0 for measured in version["measured_ms"].values())
+        assert 0 < version["task"]["review_threshold"] < 1
+        assert version["gate"] is None
     assert model["split"]["challenger"] == "v2"
 
 

@@ -16,7 +16,7 @@ from rollout.config import Settings
 from rollout.errors import PredictionFailedError, UnknownModelError
 from rollout.inference import engine as engine_module
 from rollout.inference.engine import Engine
-from rollout.inference.row import Row
+from rollout.inference.row import ClassAnswer, ClassPrediction, Decision, Row
 from rollout.routing.split import Split
 from rollout.routing.splits import write_split
 from rollout.store import Redis, connect
@@ -26,7 +26,7 @@ TRIAL = Split(champion="v1", challenger="v2", share=0.5, experiment="digits-v1-v
 
 
 def make_row(number: int = 0, client_id: str = "c-1") -> Row:
-    image = held_out().images[number]
+    image = held_out().inputs["image"][number]
     sent = {"image": msgspec.Raw(msgspec.json.encode(image.tolist()))}
     return Row(client_id, None, {"image": image}, sent, time.monotonic() + 10)
 
@@ -58,6 +58,8 @@ async def test_rows_of_one_request_go_to_different_arms_in_their_order(engine: E
     assert {one.version for one in predictions} == {"v1", "v2"}
     alone = [(await engine.predict(model, [make_row(number, f"c-{number}")]))[0] for number in range(40)]
     for one, other in zip(predictions, alone, strict=True):
+        assert isinstance(one, ClassPrediction)
+        assert isinstance(other, ClassPrediction)
         assert (one.version, one.arm, one.label) == (other.version, other.arm, other.label)
         assert one.confidence == pytest.approx(other.confidence, abs=1e-5)
 
@@ -101,8 +103,10 @@ async def test_scores_that_are_no_numbers_fail_their_row_alone(
     good, black = make_row(), make_row()
     black.arrays = {"image": np.zeros((32, 32), np.uint8)}
     outcomes = await asyncio.gather(version.batcher.submit([good]), version.batcher.submit([black]))
-    assert outcomes[0][0].label  # type: ignore[union-attr]
-    (failed,) = outcomes[1]
+    ((scored,), (failed,)) = outcomes
+    assert isinstance(scored, Decision)
+    assert isinstance(scored.answer, ClassAnswer)
+    assert scored.answer.label
     assert isinstance(failed, PredictionFailedError)
     assert "not finite" in failed.detail
 

@@ -8,20 +8,21 @@ from sklearn.datasets import load_digits
 
 from models.digits import data
 from models.digits.preprocessing import Standardise
+from rollout.bundle.lineage import hash_rows
 
 # The split is the same everywhere: a change of it is a change of every figure that was ever published.
-SHA256 = "6ff46e4be40d49250db69756eae7211a85b80106cad75e7b3ce315251a881283"
+SHA256 = "0f15256a2d648c62a3f284be7b4479523a125334f273411186379d3c2c1a7a9d"
 
 
 def test_the_parts_are_stratified_disjoint_and_always_the_same() -> None:
     digits = data.load()
-    assert [len(part.digits) for part in digits] == [1078, 359, 360]
-    assert data.describe(digits)["sha256"] == SHA256
-    for part in digits:
-        share = np.bincount(part.digits) / len(part.digits)
+    assert [len(part.targets) for part in digits[:3]] == [1078, 359, 360]
+    assert hash_rows(*digits[:3]) == SHA256
+    for part in digits[:3]:
+        share = np.bincount(part.targets) / len(part.targets)
         assert np.abs(share - 0.1).max() < 0.01
-        assert part.images.shape[1:] == (32, 32)
-        assert part.images.dtype == np.uint8
+        assert part.inputs["image"].shape[1:] == (32, 32)
+        assert part.inputs["image"].dtype == np.uint8
 
 
 def test_a_scan_has_the_information_of_the_data_set() -> None:
@@ -31,10 +32,10 @@ def test_a_scan_has_the_information_of_the_data_set() -> None:
 
 def test_statistics_come_from_the_training_part_only_and_constant_cells_stay_zero() -> None:
     digits = data.load()
-    standardise = Standardise(digits.train.images)
-    grids = standardise(torch.from_numpy(digits.train.images)).numpy()
+    standardise = Standardise(digits.train.inputs["image"])
+    grids = standardise(torch.from_numpy(digits.train.inputs["image"])).numpy()
     assert np.abs(grids.mean(0)).max() < 1e-5
-    constant = digits.train.images.reshape(-1, 8, 4, 8, 4).std(0).max((1, 3)) < 3
+    constant = digits.train.inputs["image"].reshape(-1, 8, 4, 8, 4).std(0).max((1, 3)) < 3
     assert constant.any()
     assert np.abs(grids[:, constant]).max() < 1
     assert np.allclose(grids.std(0)[~constant], 1, atol=0.01)

@@ -25,8 +25,9 @@ import psutil
 import pytest
 from growthbook.core import gbhash
 
-from models.digits import data, recipe
-from rollout.bundle.export import Scorer
+from models.digits.recipe import RECIPE
+from rollout.bundle.source import Source
+from rollout.bundle.store import open_bundle
 from rollout.routing.assignment import assign
 from rollout.routing.split import Split
 from tests.conftest import BIN, ROOT, TRIAL, Service, free_port, run_service, set_split
@@ -77,8 +78,8 @@ def test_the_same_clients_get_the_same_arms_everywhere(
 
 @pytest.mark.parametrize("variant", ["onnx", "torchscript"])
 def test_accuracy_over_http_is_accuracy_in_python(bundles: str, tmp_path: Path, variant: str) -> None:
-    """Row for row on the whole test part, for both versions."""
-    digits = data.load()
+    """Row for row on the whole evaluation part, for both versions."""
+    digits = RECIPE.load()
     set_split(tmp_path, "--champion", "v1", "--challenger", "v2", "--share", "0.5")
     half = Split(champion="v1", challenger="v2", share=0.5, experiment="digits-v1-v2")
     clients = {assign(half, client_id).version: client_id for client_id in CLIENTS[:20]}
@@ -87,8 +88,10 @@ def test_accuracy_over_http_is_accuracy_in_python(bundles: str, tmp_path: Path, 
         running.client() as client,
     ):
         for version in ("v1", "v2"):
-            scores = Scorer(recipe.train(version, digits.train)).run({"image": digits.test.images})
-            instances = [row(number, clients[version]) for number in range(len(digits.test.digits))]
+            module = RECIPE.train(version, digits.train, RECIPE.seed)
+            _, manifest = open_bundle(f"digits:{version}")
+            scores = Source(module, manifest.task, digits.evaluation.inputs).run(digits.evaluation.inputs)
+            instances = [row(number, clients[version]) for number in range(len(digits.evaluation.targets))]
             response = client.post("/v1/models/digits/predict", json={"instances": instances})
             predictions = response.raise_for_status().json()["predictions"]
             assert {(one["version"], one["variant"]) for one in predictions} == {(version, variant)}

@@ -15,7 +15,8 @@ import numpy as np
 import simdjson
 from numpy.typing import NDArray
 
-from rollout.bundle.fields import Field
+from rollout.bundle.fields import Field, Tensor
+from rollout.bundle.image import Image
 
 NUMBER_CHARACTERS = b"0123456789+-.eE \t\r\n"
 ELEMENTS: dict[str, tuple[Literal["u", "i", "d"], type[np.generic]]] = {
@@ -49,20 +50,20 @@ class Codec:
     def __init__(self, field: Field) -> None:
         self._field = field
         self._strict = msgspec.json.Decoder(field.wire_type)
-        self._parser = simdjson.Parser()
-        self._letter, self._element = ELEMENTS[field.dtype]
-        # Below this no element can lie: unsigned numbers need no look at the smallest one.
-        self._element_low = 0 if self._letter == "u" else -math.inf
-        self._skeleton = _skeleton(field.shape)
-        self._size = math.prod(field.shape)
-        limits = np.iinfo(field.dtype) if field.dtype != "float32" else np.finfo(np.float32)
-        low, high = getattr(field, "minimum", None), getattr(field, "maximum", None)
-        self._low = limits.min if low is None else max(low, limits.min)
-        self._high = limits.max if high is None else min(high, limits.max)
+        self._skeleton = b""
+        if isinstance(field, Tensor | Image):
+            self._parser = simdjson.Parser()
+            self._letter, self._element = ELEMENTS[field.dtype]
+            # Below this no element can lie: unsigned numbers need no look at the smallest one.
+            self._element_low = 0 if self._letter == "u" else -math.inf
+            self._skeleton = _skeleton(field.shape)
+            self._size = math.prod(field.shape)
+            limits: tuple[float, float] = field.limits
+            self._low, self._high = limits
 
     def is_slow(self, raw: bytes) -> bool:
-        """Whether decoding takes long enough to be moved off the event loop: a file does, numbers do not."""
-        return raw.startswith(b'"')
+        """Whether decoding takes long enough to be moved off the event loop: an image file does."""
+        return isinstance(self._field, Image) and raw.startswith(b'"')
 
     def decode(self, raw: bytes) -> NDArray[Any]:
         """Decodes the JSON value ``raw`` to an array of the field's shape and dtype.
@@ -78,6 +79,8 @@ class Codec:
         except msgspec.DecodeError as error:
             detail, pointer = split_location(error)
             raise CodecError(pointer, f"{detail}; it must be {self._field.expected}") from None
+        except UnicodeDecodeError:
+            raise CodecError("", f"the string is not UTF-8; it must be {self._field.expected}") from None
         try:
             return self._field.decode(value)
         except ValueError as error:

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
-from collections.abc import Iterable
+import math
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-import msgspec
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 from msgspec import Meta
 from numpy.typing import NDArray
 
-MAX_PIXELS = 16_000_000
-PLAIN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
+from rollout.bundle.image import Image
+from rollout.bundle.wire import WireField, nested
 
-# Every image is checked against MAX_PIXELS before it is decoded; Pillow's own limit would only warn.
-PIL.Image.MAX_IMAGE_PIXELS = None
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Tensor(msgspec.Struct, frozen=True, kw_only=True, tag="tensor", tag_field="kind"):
+class Tensor(WireField, frozen=True, kw_only=True, tag="tensor"):
     """Nested lists of numbers.
 
     Attributes:
@@ -42,24 +36,29 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True, tag="tensor", tag_field=
     maximum: float | None = None
 
     @property
+    def limits(self) -> tuple[float, float]:
+        """The smallest and the largest number taken."""
+        if self.dtype == "float32":
+            return _limits(self.minimum, self.maximum)
+        ends = np.iinfo(self.dtype)
+        low = ends.min if self.minimum is None else max(math.ceil(self.minimum), ends.min)
+        high = ends.max if self.maximum is None else min(math.floor(self.maximum), ends.max)
+        return low, high
+
+    @property
     def wire_type(self) -> Any:
         """The type that ``msgspec`` checks the JSON value against: element type, range and shape."""
-        low, high = self.minimum, self.maximum
         if self.dtype == "float32":
-            return _nested(Annotated[float, Meta(ge=low, le=high)], self.shape)
-        limits = np.iinfo(self.dtype)
-        low = int(limits.min if low is None else max(low, limits.min))
-        high = int(limits.max if high is None else min(high, limits.max))
-        return _nested(Annotated[int, Meta(ge=low, le=high)], self.shape)
+            return nested(Annotated[float, Meta(ge=self.minimum, le=self.maximum)], self.shape)
+        low, high = self.limits
+        return nested(Annotated[int, Meta(ge=low, le=high)], self.shape)
 
     @property
     def expected(self) -> str:
         """What would be right, in words."""
         shape = "×".join(map(str, self.shape)) + " nested lists of " if self.shape else "one of "
         kind = "numbers" if self.dtype == "float32" else f"whole numbers that fit {self.dtype}"
-        least = "" if self.minimum is None else f", at least {self.minimum:g}"
-        most = "" if self.maximum is None else f", at most {self.maximum:g}"
-        return f"{shape}{kind}{least}{most}"
+        return f"{shape}{kind}{_in_words(self.minimum, self.maximum)}"
 
     def decode(self, value: Any) -> NDArray[Any]:
         """Turns a value that passed ``wire_type`` into an array of ``shape`` and ``dtype``.
@@ -67,37 +66,78 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True, tag="tensor", tag_field=
         Raises:
             ValueError: If a number does not fit a finite ``float32``.
         """
-        with np.errstate(over="ignore"):
-            array = np.array(value, self.dtype).reshape(self.shape)
-        if self.dtype == "float32" and not np.isfinite(array).all():
-            raise ValueError("every number must fit a finite float32")
-        return array
+        if self.dtype == "float32":
+            return _float32(value).reshape(self.shape)
+        return np.array(value, self.dtype).reshape(self.shape)
 
 
-class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image", tag_field="kind"):
-    """An image: nested lists of ``uint8``, or a base64 PNG or JPEG of any size.
-
-    A file is turned upright, converted to the number of channels, and resized by area averaging.
+class Number(WireField, frozen=True, kw_only=True, tag="number"):
+    """One number; the module gets ``float32`` of shape ``(rows,)``.
 
     Attributes:
-        height: Rows that the model takes.
-        width: Columns that the model takes.
-        channels: 1 for grayscale, shape ``(height, width)``; 3 for RGB, shape ``(height, width, 3)``.
+        minimum: Smallest value allowed, if any.
+        maximum: Largest value allowed, if any.
 
     Example:
-        >>> Image(height=2, width=2).decode([[0, 255], [7, 0]])
-        array([[  0, 255],
-               [  7,   0]], dtype=uint8)
+        >>> Number(minimum=0).encode([0.5, 3])
+        array([0.5, 3. ], dtype=float32)
     """
 
-    height: int
-    width: int
-    channels: Literal[1, 3] = 1
+    minimum: float | None = None
+    maximum: float | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one row, without the batch dimension."""
-        return (self.height, self.width) if self.channels == 1 else (self.height, self.width, 3)
+        return ()
+
+    @property
+    def dtype(self) -> Literal["float32"]:
+        """The dtype of the array that the model takes."""
+        return "float32"
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The smallest and the largest number taken."""
+        return _limits(self.minimum, self.maximum)
+
+    @property
+    def wire_type(self) -> Any:
+        """The type that ``msgspec`` checks the JSON value against."""
+        return Annotated[float, Meta(ge=self.minimum, le=self.maximum)]
+
+    @property
+    def expected(self) -> str:
+        """What would be right, in words."""
+        return f"a number{_in_words(self.minimum, self.maximum)}"
+
+    def decode(self, value: Any) -> NDArray[np.float32]:
+        """Turns a number into an array of shape ``()``.
+
+        Raises:
+            ValueError: If it does not fit a finite ``float32``.
+        """
+        return _float32(value)
+
+
+class Text(WireField, frozen=True, kw_only=True, tag="text"):
+    """A string; the module gets its UTF-8 bytes, ``uint8`` of shape ``(rows, max_bytes)``, padded with zeros.
+
+    Attributes:
+        max_bytes: Longest text taken, in bytes of UTF-8.
+
+    Example:
+        >>> Text(max_bytes=4).encode(["so", "é"])
+        array([[115, 111,   0,   0],
+               [195, 169,   0,   0]], dtype=uint8)
+    """
+
+    max_bytes: int = 512
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row, without the batch dimension."""
+        return (self.max_bytes,)
 
     @property
     def dtype(self) -> Literal["uint8"]:
@@ -107,50 +147,125 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image", tag_field="k
     @property
     def wire_type(self) -> Any:
         """The type that ``msgspec`` checks the JSON value against."""
-        return _nested(Annotated[int, Meta(ge=0, le=255)], self.shape) | str
+        return Annotated[str, Meta(max_length=self.max_bytes)]
 
     @property
     def expected(self) -> str:
         """What would be right, in words."""
-        shape = "×".join(map(str, self.shape))
-        return f"{shape} nested lists of whole numbers from 0 to 255, or a PNG or JPEG file in base64"
+        return f"a text of at most {self.max_bytes} bytes in UTF-8"
 
     def decode(self, value: Any) -> NDArray[np.uint8]:
-        """Turns nested lists or a base64 file into an array of ``shape`` and ``uint8``.
+        """Turns a string into its padded bytes.
 
         Raises:
-            ValueError: If a string is not base64, not an image, or too large an image.
+            ValueError: If it is too long or holds a NUL character.
         """
-        if isinstance(value, str):
-            return self._decode_file(value)
-        return np.array(value, np.uint8).reshape(self.shape)
-
-    def _decode_file(self, text: str) -> NDArray[np.uint8]:
-        try:
-            data = base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            raise ValueError("the string is not base64; send the file's bytes in base64, nothing else") from None
-        try:
-            with PIL.Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(
-                        f"the image is {image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are taken"
-                    )
-                if image.mode not in PLAIN_MODES:
-                    raise ValueError(f"the image has mode {image.mode}; send 8 bits a channel")
-                upright = PIL.ImageOps.exif_transpose(image).convert("L" if self.channels == 1 else "RGB")
-        except PIL.UnidentifiedImageError:
-            raise ValueError("the bytes are neither a PNG nor a JPEG image") from None
-        except (OSError, SyntaxError, ArithmeticError, LookupError, TypeError) as error:
-            raise ValueError(f"the image is damaged: {error}") from None
-        return np.asarray(upright.resize((self.width, self.height), PIL.Image.Resampling.BOX))
+        data = value.encode()
+        if len(data) > self.max_bytes:
+            raise ValueError(f"the text has {len(data)} bytes in UTF-8; it must be {self.expected}")
+        if 0 in data:
+            raise ValueError("the text holds a NUL character; leave it out")
+        return _padded(data, self.max_bytes)
 
 
-Field = Tensor | Image
+class Category(WireField, frozen=True, kw_only=True, tag="category"):
+    """One of several strings; the module gets its UTF-8 bytes, ``uint8`` padded with zeros to the longest.
+
+    Attributes:
+        values: What may be sent.
+
+    Example:
+        >>> Category(values=("EWR", "JFK")).encode(["JFK"])
+        array([[74, 70, 75]], dtype=uint8)
+    """
+
+    values: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        named = all(value and "\0" not in value for value in self.values)
+        if not self.values or not named or len(set(self.values)) != len(self.values):
+            raise ValueError("the values of a category must be different texts, not empty and without NUL")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row, without the batch dimension."""
+        return (max(len(value.encode()) for value in self.values),)
+
+    @property
+    def dtype(self) -> Literal["uint8"]:
+        """The dtype of the array that the model takes."""
+        return "uint8"
+
+    @property
+    def wire_type(self) -> Any:
+        """The type that ``msgspec`` checks the JSON value against."""
+        return Literal[self.values]
+
+    @property
+    def expected(self) -> str:
+        """What would be right, in words."""
+        return f"one of {', '.join(self.values)}"
+
+    def decode(self, value: Any) -> NDArray[np.uint8]:
+        """Turns one of the values into its padded bytes."""
+        return _padded(value.encode(), self.shape[0])
 
 
-def _nested(element: Any, shape: Iterable[int]) -> Any:
-    wire = element
-    for size in reversed(tuple(shape)):
-        wire = Annotated[list[wire], Meta(min_length=size, max_length=size)]  # type: ignore[valid-type]
-    return wire
+class Time(WireField, frozen=True, kw_only=True, tag="time"):
+    """A moment in ISO 8601; the module gets whole seconds since 1970 in UTC, ``int64`` of shape ``(rows,)``.
+
+    Example:
+        >>> Time().encode(["1970-01-02T01:00:00+01:00"])
+        array([86400])
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row, without the batch dimension."""
+        return ()
+
+    @property
+    def dtype(self) -> Literal["int64"]:
+        """The dtype of the array that the model takes."""
+        return "int64"
+
+    @property
+    def wire_type(self) -> Any:
+        """The type that ``msgspec`` checks the JSON value against."""
+        return Annotated[datetime, Meta(tz=True)]
+
+    @property
+    def expected(self) -> str:
+        """What would be right, in words."""
+        return "a time in ISO 8601 with its zone, such as 2026-11-05T10:00:00Z"
+
+    def decode(self, value: Any) -> NDArray[np.int64]:
+        """Turns an aware ``datetime`` into seconds since 1970, rounded down."""
+        return np.array((value - EPOCH) // timedelta(seconds=1), np.int64)
+
+
+Field = Tensor | Image | Number | Text | Category | Time
+
+
+def _float32(value: Any) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        array = np.array(value, np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError("every number must fit a finite float32")
+    return array
+
+
+def _limits(minimum: float | None, maximum: float | None) -> tuple[float, float]:
+    ends = np.finfo(np.float32)
+    low = float(ends.min) if minimum is None else max(minimum, float(ends.min))
+    return low, float(ends.max) if maximum is None else min(maximum, float(ends.max))
+
+
+def _in_words(minimum: float | None, maximum: float | None) -> str:
+    least = "" if minimum is None else f", at least {minimum:g}"
+    most = "" if maximum is None else f", at most {maximum:g}"
+    return least + most
+
+
+def _padded(data: bytes, width: int) -> NDArray[np.uint8]:
+    return np.frombuffer(data.ljust(width, b"\0"), np.uint8)

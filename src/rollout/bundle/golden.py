@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from rollout.bundle.parity import take
-from rollout.bundle.runtimes import Scores
 from rollout.bundle.schema import Arrays
+from rollout.bundle.task import Scores, Task
 
 FILE_NAME = "golden.npz"
 
@@ -19,16 +19,16 @@ class Golden(NamedTuple):
 
     Attributes:
         inputs: For each field an array of shape ``(rows, *field.shape)``.
-        scores: The source module's scores, ``float32`` of shape ``(rows, classes)``.
+        scores: The source's scores, ``float32`` of shape ``(rows, task.outputs)``.
     """
 
     inputs: Arrays
     scores: Scores
 
 
-def choose_golden(inputs: Arrays, scores: Scores, rows: int = 32) -> Golden:
-    """Picks examples: half of them the least confident, where a flip would show first, half spread evenly."""
-    uncertain = np.argsort(scores.max(-1), kind="stable")[: rows // 2]
+def choose_golden(task: Task, inputs: Arrays, scores: Scores, rows: int = 32) -> Golden:
+    """Picks examples: half of them the least sure, where a flip would show first, half spread evenly."""
+    uncertain = np.argsort(task.sureness(scores), kind="stable")[: rows // 2]
     spread = np.linspace(0, len(scores) - 1, rows - len(uncertain)).astype(int)
     chosen = np.unique(np.concatenate([uncertain, spread]))
     return Golden(take(inputs, chosen), scores[chosen])

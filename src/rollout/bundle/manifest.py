@@ -8,11 +8,41 @@ from typing import Any
 
 import msgspec
 
+from rollout.bundle.evidence import Finding, GateResult
 from rollout.bundle.fields import Field
+from rollout.bundle.parity import Parity
+from rollout.bundle.task import Classification, Task
 from rollout.errors import BundleError
 
 FILE_NAME = "manifest.json"
-SCHEMA_VERSION = 1
+SIGNATURE = "manifest.sig"
+SCHEMA_VERSION = 2
+
+
+class PackedVariant(msgspec.Struct, frozen=True, kw_only=True):
+    """A variant that passed.
+
+    Attributes:
+        file: Its path in the bundle.
+        parity: How far it is from the source, on each set of rows.
+        is_exact: Whether it is held to the source's scores, not just to its decisions.
+    """
+
+    file: str
+    parity: dict[str, Parity]
+    is_exact: bool
+
+
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A variant that did not pass.
+
+    Attributes:
+        why: The reason, in a sentence.
+        worst: Its worst rows, a line each.
+    """
+
+    why: str
+    worst: list[str] = []
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,12 +53,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         name: The model.
         version: This version of it.
         inputs: The input schema, in the order of the module's arguments.
-        labels: The classes, in the order of the scores.
-        review_threshold: A prediction whose confidence lies below goes to review.
-        variants: For each variant the path of its file.
+        task: What it answers, and what counts as unsure.
+        variants: The variants that passed.
+        left_out: The variants that did not.
         hashes: SHA-256 of every other file of the bundle, by path.
         metrics: Figures measured when packing, such as the accuracy on the evaluation part.
         lineage: What made it: seeds, data, code and environment.
+        findings: What the checks of the data found.
+        gate: How it compared with the champion over several seeds, once that was done.
         created_at: When it was packed, ISO 8601 in UTC.
     """
 
@@ -36,12 +68,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     version: str
     inputs: dict[str, Field]
-    labels: list[str]
-    review_threshold: float
-    variants: dict[str, str]
+    task: Task
+    variants: dict[str, PackedVariant]
+    left_out: dict[str, LeftOut] = {}
     hashes: dict[str, str]
     metrics: dict[str, float]
     lineage: dict[str, Any]
+    findings: list[Finding] = []
+    gate: GateResult | None = None
     created_at: str
 
     @property
@@ -70,7 +104,10 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         found = msgspec.json.decode(data, type=_Header).schema_version
         if found != SCHEMA_VERSION:
-            raise BundleError(f"{path} has schema version {found}; this Rollout reads {SCHEMA_VERSION}")
+            raise BundleError(
+                f"{path} has schema version {found}; this Rollout reads {SCHEMA_VERSION}: "
+                "delete the bundle and pack it again"
+            )
         return msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as error:
         raise BundleError(f"{path} is not a manifest: {error}") from None
@@ -80,7 +117,7 @@ def hash_files(folder: Path) -> dict[str, str]:
     """Returns the SHA-256 of every file below ``folder`` but the manifest, by path relative to it."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     hashes = {path.relative_to(folder).as_posix(): _sha256(path) for path in paths}
-    return {name: digest for name, digest in hashes.items() if name not in (FILE_NAME, "model.yaml")}
+    return {name: digest for name, digest in hashes.items() if name not in (FILE_NAME, SIGNATURE, "model.yaml")}
 
 
 def check_hashes(folder: Path, manifest: Manifest) -> None:
@@ -107,8 +144,12 @@ def require_interchangeable(champion: Manifest, challenger: Manifest) -> None:
     """
     if challenger.inputs != champion.inputs:
         raise BundleError(f"{challenger.tag} takes other inputs than {champion.tag}: they cannot share a split")
-    if challenger.labels != champion.labels:
+    if _answers(challenger.task) != _answers(champion.task):
         raise BundleError(f"{challenger.tag} has other labels than {champion.tag}: they cannot share a split")
+
+
+def _answers(task: Task) -> list[str] | None:
+    return task.labels if isinstance(task, Classification) else None
 
 
 class _Header(msgspec.Struct):

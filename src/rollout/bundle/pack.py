@@ -2,47 +2,34 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import scipy.special
 import torch
 from numpy.typing import NDArray
 
-from rollout.__about__ import __version__
-from rollout.bundle.calibration import review_threshold
-from rollout.bundle.export import EXPORTERS, Scorer, quiet_exporters
+from rollout.bundle.calibration import calibrate, expected_calibration_error
+from rollout.bundle.evidence import Finding
 from rollout.bundle.fields import Field
-from rollout.bundle.golden import choose_golden, write_golden
-from rollout.bundle.manifest import Manifest, hash_files, write_manifest
-from rollout.bundle.parity import compare, run_in_batches, synthetic_inputs, take
-from rollout.bundle.runtimes import RUNTIMES, Scores
-from rollout.bundle.schema import Arrays, InputSchema
+from rollout.bundle.golden import Golden, choose_golden, write_golden
+from rollout.bundle.lineage import describe_surroundings
+from rollout.bundle.manifest import LeftOut, Manifest, PackedVariant, hash_files, write_manifest
+from rollout.bundle.parity import count, run_in_batches, take
+from rollout.bundle.probes import extreme_inputs, random_inputs
+from rollout.bundle.schema import Arrays, InputSchema, Labelled
+from rollout.bundle.screening import Screening
+from rollout.bundle.source import Source
 from rollout.bundle.store import save_bundle
-from rollout.bundle.verify import require_parity
+from rollout.bundle.task import Classification, Scores, Task
+from rollout.bundle.variants import VARIANTS
 from rollout.clock import utc_now
 from rollout.errors import BundleError
 
-SYNTHETIC_ROWS = 256
-RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
-
-
-class Labelled(NamedTuple):
-    """One part of a data set.
-
-    Attributes:
-        inputs: For each field an array of shape ``(rows, *field.shape)``.
-        targets: The index of the true class of each row, integers of shape ``(rows,)``.
-    """
-
-    inputs: Arrays
-    targets: NDArray[Any]
+RANDOM_ROWS = 256
 
 
 def pack(
@@ -51,83 +38,94 @@ def pack(
     name: str,
     version: str,
     inputs: Mapping[str, Field],
-    labels: Sequence[str],
+    task: Task,
     calibration: Labelled,
     evaluation: Labelled,
+    examples: Arrays | None = None,
     lineage: Mapping[str, Any] | None = None,
-    risk: float = 0.02,
+    findings: Sequence[Finding] = (),
+    flip_rate: float = 0.002,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Packs a classifier with its preprocessing inside into a bundle in the store.
+    """Packs a module with its preprocessing inside into a bundle in the store.
 
-    The module takes one tensor per field, each of shape ``(rows, *field.shape)``, and returns logits of shape
-    ``(rows, len(labels))``. It is exported from eval mode, each variant is compared with it on the evaluation
-    part, on random and on extreme inputs and in batches of several sizes, and nothing is stored unless all
-    agree.
+    The module takes one tensor per field, each of shape ``(rows, *field.shape)``, and returns what its task says.
+    Each variant is compared with it on the evaluation part, on golden, random and extreme inputs and in batches
+    of every size; one that does not pass is left out, and nothing is stored unless one that can serve remains.
 
     Args:
-        module: The trained module; it is copied, not changed.
+        module: The trained module, in eval mode; it is copied, not changed.
         name: The model.
         version: This version of it.
         inputs: The input schema, in the order of ``forward``'s arguments.
-        labels: The classes, in the order of the logits.
-        calibration: Rows that training never saw, to compute the review threshold.
+        task: What it answers, and what counts as unsure.
+        calibration: Rows that training never saw, to compute temperature, threshold or intervals.
         evaluation: Rows that neither training nor calibration saw.
+        examples: Inputs of your own choice that become golden examples, besides those that packing picks.
         lineage: What made the module: seeds, data, hyperparameters.
-        risk: Largest error wanted among predictions that nobody reviews.
+        findings: What the checks of the data found.
+        flip_rate: Largest share of evaluation rows that a quantized variant may answer differently.
         on_step: Called with a line for each step, to show progress.
 
     Returns:
         The manifest of the stored bundle.
 
     Raises:
-        BundleError: If the module stays in training mode, the data do not fit the schema, a variant disagrees,
-            no review threshold reaches ``risk``, or the version exists.
+        BundleError: If the module cannot be trusted, the data do not fit, no variant agrees with the module, the
+            calibration part does not give what the task asks for, or the version exists.
     """
     schema = InputSchema(inputs)
     for part in (calibration, evaluation):
         if schema.check_arrays(part.inputs) != len(part.targets):
             raise BundleError("inputs and targets have different numbers of rows")
-    scorer = Scorer(module)
+        task.check_targets(part.targets)
+    calibration, evaluation = (_in_order(part, schema) for part in (calibration, evaluation))
 
-    on_step("scoring the calibration and the evaluation part")
-    calibration_scores = run_in_batches(scorer.run, calibration.inputs)
-    if calibration_scores.shape[1:] != (len(labels),):
-        raise BundleError(
-            f"the module gives {calibration_scores.shape[1:]} scores a row for {len(labels)} labels"
-        )
-    threshold = review_threshold(
-        calibration_scores.max(-1), calibration_scores.argmax(-1) == calibration.targets, risk=risk
-    )
-    scores = run_in_batches(scorer.run, evaluation.inputs)
-    probes = _concatenate(evaluation.inputs, synthetic_inputs(schema.fields, SYNTHETIC_ROWS, seed=0))
-    expected = run_in_batches(scorer.run, probes)
+    on_step("looking at the module")
+    source = Source(module, task, take(evaluation.inputs, slice(0, 2)))
+    on_step("calibrating")
+    outputs = run_in_batches(source.outputs, calibration.inputs)
+    source.task = calibrate(task, outputs, calibration.targets)
+    scores = run_in_batches(source.run, evaluation.inputs)
+    golden = choose_golden(source.task, evaluation.inputs, scores)
+    if examples is not None:
+        schema.check_arrays(examples)
+        golden = _add_examples(golden, examples, source)
+    synthetic = {
+        "random": random_inputs(schema.fields, RANDOM_ROWS, seed=0),
+        "extreme": extreme_inputs(schema.fields),
+    }
+    screening = Screening(source, calibration.inputs, evaluation, golden, synthetic, flip_rate)
+    on_step("capturing the graph")
+    source.program  # noqa: B018  a module that is not one graph is refused here, with a sentence of its own
 
     with tempfile.TemporaryDirectory(prefix="rollout-pack-") as temporary:
         folder = Path(temporary)
-        variants = {}
-        metrics = _metrics(scores, evaluation.targets, threshold)
-        for variant, (file, export) in EXPORTERS.items():
-            on_step(f"exporting {variant} and comparing it with the module on {len(expected)} rows")
-            (folder / file).parent.mkdir()
-            with quiet_exporters():
-                export(scorer, take(evaluation.inputs, slice(0, 2)), folder / file)
-            runtime = RUNTIMES[variant](folder / file)
-            parity = compare(expected, run_in_batches(runtime.run, probes), threshold)
-            require_parity(f"{name}:{version}", variant, parity)
-            metrics[f"largest_difference_{variant}"] = parity.largest_difference
-            variants[variant] = file
-        write_golden(folder, choose_golden(evaluation.inputs, scores))
+        variants: dict[str, PackedVariant] = {}
+        left_out: dict[str, LeftOut] = {}
+        for kind in VARIANTS.values():
+            on_step(f"exporting {kind.name} and comparing it with the module")
+            outcome = screening.export(kind, folder)
+            if isinstance(outcome, LeftOut):
+                left_out[kind.name] = outcome
+                on_step(f"{kind.name} is left out: {outcome.why}")
+            else:
+                variants[kind.name] = outcome
+        if not any(VARIANTS[variant].is_served for variant in variants):
+            reasons = "; ".join(f"{variant}: {outcome.why}" for variant, outcome in left_out.items())
+            raise BundleError(f"{name}:{version} is refused: no variant agrees with the source module: {reasons}")
+        write_golden(folder, golden)
         manifest = Manifest(
             name=name,
             version=version,
             inputs=schema.fields,
-            labels=[str(label) for label in labels],
-            review_threshold=threshold,
+            task=source.task,
             variants=variants,
+            left_out=left_out,
             hashes=hash_files(folder),
-            metrics=metrics,
-            lineage={**_environment(), **(lineage or {})},
+            metrics=_metrics(source, evaluation, scores),
+            lineage={**describe_surroundings(), **(lineage or {})},
+            findings=list(findings),
             created_at=utc_now(),
         )
         write_manifest(folder, manifest)
@@ -135,39 +133,35 @@ def pack(
     return manifest
 
 
-def _concatenate(first: Arrays, second: Arrays) -> Arrays:
-    return {name: np.concatenate([array, second[name]]) for name, array in first.items()}
+def _in_order(part: Labelled, schema: InputSchema) -> Labelled:
+    return Labelled({name: part.inputs[name] for name in schema.fields}, part.targets)
 
 
-def _metrics(scores: Scores, targets: NDArray[Any], threshold: float) -> dict[str, float]:
-    correct = scores.argmax(-1) == targets
-    answered = scores.max(-1) >= threshold
-    metrics = {
-        "evaluation_rows": float(len(targets)),
-        "accuracy": float(correct.mean()),
-        "review_rate": float((~answered).mean()),
-    }
-    if answered.any():
-        metrics["accuracy_without_review"] = float(correct[answered].mean())
+def _add_examples(golden: Golden, examples: Arrays, source: Source) -> Golden:
+    examples = {name: examples[name] for name in golden.inputs}
+    inputs = {name: np.concatenate([array, examples[name]]) for name, array in golden.inputs.items()}
+    return Golden(inputs, np.concatenate([golden.scores, run_in_batches(source.run, examples)]))
+
+
+def _metrics(source: Source, evaluation: Labelled, scores: Scores) -> dict[str, float]:
+    task, targets = source.task, evaluation.targets
+    right = task.right(scores, targets)
+    answered = ~task.needs_review(scores)
+    metrics = {"evaluation_rows": float(count(evaluation.inputs)), "review_rate": float((~answered).mean())}
+    if isinstance(task, Classification):
+        metrics["accuracy"] = float(right.mean())
+        if answered.any():
+            metrics["accuracy_without_review"] = float(right[answered].mean())
+        uncalibrated = _softmax(run_in_batches(source.outputs, evaluation.inputs))
+        metrics["calibration_error_before"] = expected_calibration_error(uncalibrated.max(-1), right)
+        metrics["calibration_error"] = expected_calibration_error(scores.max(-1), right)
+    else:
+        metrics["mean_absolute_error"] = float(task.losses(scores, targets).mean())
+        metrics["coverage"] = float(right.mean())
+        metrics["mean_interval_width"] = float(scores[:, 1].mean() * 2)
     return metrics
 
 
-def _environment() -> dict[str, Any]:
-    return {
-        "environment": {
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "packages": {package: importlib.metadata.version(package) for package in RECORDED_PACKAGES},
-            "rollout": __version__,
-        },
-        "code": {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))},
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        run = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return run.stdout.strip()
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    scores: NDArray[np.float32] = scipy.special.softmax(logits, axis=-1)
+    return scores

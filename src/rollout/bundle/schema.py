@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -15,6 +15,18 @@ from rollout.errors import BundleError, FieldError
 
 Arrays = dict[str, NDArray[Any]]
 RawInputs = dict[str, msgspec.Raw]
+
+
+class Labelled(NamedTuple):
+    """One part of a data set.
+
+    Attributes:
+        inputs: For each field an array of shape ``(rows, *field.shape)``.
+        targets: For each row the index of its class, or its value, shape ``(rows,)``.
+    """
+
+    inputs: Arrays
+    targets: NDArray[Any]
 
 
 class InvalidInputsError(ValueError):

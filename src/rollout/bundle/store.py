@@ -12,6 +12,7 @@ import bentoml
 import bentoml.exceptions
 
 from rollout.bundle.manifest import FILE_NAME, Manifest, check_hashes, read_manifest
+from rollout.bundle.signing import check_signature
 from rollout.errors import BundleError
 
 
@@ -30,7 +31,7 @@ def save_bundle(folder: Path, manifest: Manifest) -> Path:
             f"or `bentoml models delete {manifest.tag}` if nothing serves it"
         )
     with bentoml.models.create(
-        manifest.tag, labels={"made-by": "rollout"}, metadata={"accuracy": manifest.metrics.get("accuracy")}
+        manifest.tag, labels={"made-by": "rollout"}, metadata={**manifest.metrics}
     ) as model:
         shutil.copytree(folder, model.path, dirs_exist_ok=True)
     return Path(bentoml.models.get(manifest.tag).path)
@@ -60,13 +61,19 @@ def bundle_path(tag: str) -> Path:
     return path
 
 
-def open_bundle(tag: str) -> tuple[Path, Manifest]:
+def open_bundle(tag: str, key: Path | None = None) -> tuple[Path, Manifest]:
     """Finds a bundle and checks its files against its manifest.
 
+    Args:
+        tag: Its name and version.
+        key: Public key of who must have signed it, if anybody.
+
     Raises:
-        BundleError: If there is none, or any file was changed, lost or added.
+        BundleError: If there is none, it is not signed as ``key`` asks, or any file was changed, lost or added.
     """
     path = bundle_path(tag)
+    if key is not None:
+        check_signature(path, tag, key)
     manifest = read_manifest(path)
     if manifest.tag != tag:
         raise BundleError(f"{tag} is refused: its manifest says {manifest.tag}")

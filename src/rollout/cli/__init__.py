@@ -10,7 +10,9 @@ import click
 from rollout.__about__ import __version__
 from rollout.cli.build import build
 from rollout.cli.demo import demo
+from rollout.cli.gate import gate
 from rollout.cli.serve import serve
+from rollout.cli.sign import sign
 from rollout.cli.split import split
 from rollout.cli.verify import verify
 from rollout.config import load_settings
@@ -25,7 +27,7 @@ def cli() -> None:
     os.environ.setdefault("BENTOML_HOME", str(load_settings().home.resolve() / "bentoml"))
 
 
-for command in (build, demo, serve, split, verify):
+for command in (build, demo, gate, serve, sign, split, verify):
     cli.add_command(command)
 
 

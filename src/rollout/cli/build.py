@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import time
 from pathlib import Path
 
 import click
 from rich.console import Console
-
-from rollout.errors import ConfigError
 
 
 @click.command()
@@ -19,7 +15,7 @@ from rollout.errors import ConfigError
 def build(folder: Path, versions: tuple[str, ...]) -> None:
     """Train and pack the VERSIONS of the model in FOLDER that the store does not have yet; all by default.
 
-    FOLDER, such as models/digits, holds a recipe.py with NAME, VERSIONS and build(version, on_step).
+    FOLDER, such as models/digits, holds a recipe.py with a RECIPE.
     """
     build_missing(folder, versions)
 
@@ -31,18 +27,14 @@ def build_missing(folder: Path, versions: tuple[str, ...] = ()) -> str:
         ConfigError: If there is no recipe, or it does not know a version.
     """
     from rollout.bundle.store import bundle_exists  # noqa: PLC0415  the store imports BentoML
+    from rollout.training.build import build_version  # noqa: PLC0415
+    from rollout.training.recipe import load_recipe  # noqa: PLC0415
 
     console = Console(highlight=False)
-    if not (folder / "recipe.py").is_file():
-        raise ConfigError(f"{folder} has no recipe.py")
-    root = folder.resolve().parent.parent
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    recipe = importlib.import_module(f"{folder.resolve().parent.name}.{folder.resolve().name}.recipe")
-    for version in versions or tuple(recipe.VERSIONS):
-        tag = f"{recipe.NAME}:{version}"
-        if version not in recipe.VERSIONS:
-            raise ConfigError(f"{folder} has no version {version}; it has {', '.join(recipe.VERSIONS)}")
+    recipe = load_recipe(folder)
+    for version in versions or tuple(recipe.versions):
+        tag = f"{recipe.name}:{version}"
+        recipe.version(version)
         if bundle_exists(tag):
             console.print(f"{tag} is in the store already")
             continue
@@ -54,6 +46,6 @@ def build_missing(folder: Path, versions: tuple[str, ...] = ()) -> str:
                 if not console.is_terminal:
                     console.print(f"{tag}: {step}")
 
-            recipe.build(version, show)
+            build_version(recipe, version, show)
         console.print(f"{tag} is trained, compared and packed ({time.monotonic() - start:.0f} s)")
-    return str(recipe.NAME)
+    return recipe.name

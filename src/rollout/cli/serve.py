@@ -68,15 +68,15 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
         if made:
             click.echo(f"The admin token, shown this once and kept in {settings.home / TOKEN_FILE}: {token}")
     with running_redis(settings) as url:
-        asyncio.run(_check_bundles(url))
+        asyncio.run(_check_bundles(settings, url))
         _prepare_workers(settings, url)
         threading.Thread(target=_watch_ready, args=(settings, when_ready), daemon=True).start()
         # Workers start from a clean slate: a fork would copy what threads of this process hold at that moment.
-        multiprocessing.set_start_method("spawn")
+        multiprocessing.set_start_method("spawn", force=True)  # building has chosen one already
         _granian(settings).serve()
 
 
-async def _check_bundles(url: str) -> None:
+async def _check_bundles(settings: Settings, url: str) -> None:
     """Refuses to start what could not be served; a worker would only say so in the middle of its start."""
     from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
     from rollout.inference.engine import read_served  # noqa: PLC0415
@@ -85,7 +85,7 @@ async def _check_bundles(url: str) -> None:
     try:
         for name, split in (await read_served(redis)).items():
             for version in split.versions:
-                open_bundle(f"{name}:{version}")
+                open_bundle(f"{name}:{version}", settings.public_key)
     finally:
         await redis.aclose()
 

@@ -74,6 +74,12 @@ def make_split(
     champion_manifest, *others = (open_bundle(f"{model}:{version}")[1] for version in wanted.versions)
     for other in others:
         require_interchangeable(champion_manifest, other)
+        if other.gate is None:
+            click.echo(
+                f"{other.tag} goes on trial without a gate: `rollout gate {other.tag} --against {champion}` "
+                "compares it over several seeds",
+                err=True,
+            )
     return wanted
 
 

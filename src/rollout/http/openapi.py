@@ -13,7 +13,7 @@ from rollout.errors import HTTP_ERRORS
 from rollout.http.predict import Identifier
 from rollout.http.problems import MEDIA_TYPE, TYPE_PREFIX
 from rollout.http.views import REVIEW_FILTERS
-from rollout.inference.row import Prediction
+from rollout.inference.row import ClassPrediction, ValuePrediction
 from rollout.review.item import ReviewItem
 from rollout.routing.split import Split
 
@@ -30,10 +30,19 @@ class Problem(msgspec.Struct):
     errors: list[dict[str, str]] = []
 
 
-class Predictions(msgspec.Struct):
-    """The answer to a list of instances, in their order."""
+class ClassPredictions(msgspec.Struct):
+    """The answer of a classification to a list of instances, in their order."""
 
-    predictions: list[Prediction]
+    predictions: list[ClassPrediction]
+
+
+class ValuePredictions(msgspec.Struct):
+    """The answer of a regression to a list of instances, in their order."""
+
+    predictions: list[ValuePrediction]
+
+
+ANSWERS = (ClassPrediction, ClassPredictions, ValuePrediction, ValuePredictions)
 
 
 def build_openapi(schemas: Mapping[str, InputSchema]) -> dict[str, Any]:
@@ -45,7 +54,8 @@ def build_openapi(schemas: Mapping[str, InputSchema]) -> dict[str, Any]:
     bodies = {name: _body_types(name, schema) for name, schema in schemas.items()}
     types = [kind for pair in bodies.values() for kind in pair]
     _, components = msgspec.json.schema_components(
-        [*types, Prediction, Predictions, Problem, ReviewItem, Split], ref_template=COMPONENT
+        [*types, *ANSWERS, Problem, ReviewItem, Split],
+        ref_template=COMPONENT,
     )
     paths: dict[str, Any] = {
         f"/v1/models/{name}/predict": {"post": _predict_operation(name, *pair)} for name, pair in bodies.items()
@@ -54,9 +64,7 @@ def build_openapi(schemas: Mapping[str, InputSchema]) -> dict[str, Any]:
     paths |= {
         "/v1/models": {"get": _operation("What is loaded", "listModels", {"type": "object"})},
         "/v1/models/{model}": {
-            "get": _operation(
-                "One model: versions, inputs, labels, split", "getModel", {"type": "object"}, [model]
-            )
+            "get": _operation("One model: versions, inputs, task, split", "getModel", {"type": "object"}, [model])
         },
         "/v1/models/{model}/assignments/{client_id}": {
             "get": _operation(
@@ -115,7 +123,7 @@ def _predict_operation(name: str, instance: type, instances: type) -> dict[str, 
     operation = _operation(
         f"Predict with {name}",
         f"predict_{name}",
-        {"oneOf": [_reference(Prediction), _reference(Predictions)]},
+        {"oneOf": [_reference(answer) for answer in ANSWERS]},
         [_parameter("X-Request-Timeout", "header")],
     )
     body = {"oneOf": [_reference(instance), _reference(instances)]}

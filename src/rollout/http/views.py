@@ -16,14 +16,18 @@ def model_view(model: ServedModel) -> dict[str, Any]:
     return {
         "model": model.name,
         "inputs": model.champion.manifest.inputs,
-        "labels": model.champion.manifest.labels,
+        "task": model.champion.manifest.task,
         "versions": [
             {
                 "version": loaded.version,
                 "variant": loaded.variant,
                 "variants": sorted(loaded.manifest.variants),
-                "review_threshold": loaded.manifest.review_threshold,
+                "measured_ms": {name: round(s * 1000, 4) for name, s in loaded.choice.seconds.items()},
+                "not_served": loaded.choice.refused
+                | {name: left.why for name, left in loaded.manifest.left_out.items()},
+                "task": loaded.manifest.task,
                 "metrics": loaded.manifest.metrics,
+                "gate": loaded.manifest.gate,
                 "created_at": loaded.manifest.created_at,
             }
             for loaded in model.versions.values()

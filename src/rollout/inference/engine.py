@@ -14,7 +14,7 @@ from rollout.bundle.store import bundle_names
 from rollout.clock import utc_now
 from rollout.config import Settings
 from rollout.errors import BundleError, RolloutError, StoreUnavailableError, UnknownModelError
-from rollout.inference.row import Decision, Prediction, Row
+from rollout.inference.row import Decision, Prediction, Row, make_prediction
 from rollout.inference.version import LoadedVersion
 from rollout.review.item import ReviewItem, item_id
 from rollout.review.log import Fate, ReviewLog
@@ -153,16 +153,11 @@ class Engine:
         uncertain = [index for index, decision in enumerate(decisions) if decision.needs_review]
         fates = await self._review(model, split, rows, decisions, uncertain) if uncertain else {}
         return [
-            Prediction(
+            make_prediction(
                 model.name,
-                row.assignment.version,
                 model.versions[row.assignment.version].variant,
-                row.assignment.arm,
-                row.client_id,
-                row.key,
-                decision.label,
-                decision.confidence,
-                decision.scores,
+                row,
+                decision.answer,
                 fates.get(index),
             )
             for index, (row, decision) in enumerate(zip(rows, decisions, strict=True))
@@ -243,6 +238,7 @@ async def _flush_forever() -> None:
 def _review_item(model: ServedModel, split: Split, row: Row, decision: Decision, now: str) -> ReviewItem:
     loaded = model.versions[row.assignment.version]
     inputs = msgspec.json.encode(row.sent)
+    answer, task = decision.answer, loaded.manifest.task
     return ReviewItem(
         id=item_id(row.client_id, row.key, inputs),
         model=model.name,
@@ -255,11 +251,9 @@ def _review_item(model: ServedModel, split: Split, row: Row, decision: Decision,
         version=loaded.version,
         variant=loaded.variant,
         revision=split.revision,
-        label=decision.label,
-        confidence=decision.confidence,
-        threshold=loaded.manifest.review_threshold,
-        scores=decision.scores,
+        threshold=task.review_limit,
         inputs=msgspec.Raw(inputs),
+        **{name: getattr(answer, name) for name in answer.__struct_fields__},
     )
 
 

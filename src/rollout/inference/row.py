@@ -33,32 +33,80 @@ class Row(msgspec.Struct):
     assignment: Assignment = UNASSIGNED
 
 
-class Decision(NamedTuple):
-    """What a version makes of a row.
-
-    Attributes:
-        label: The most likely class.
-        confidence: Its score.
-        scores: All scores by class.
-        needs_review: Whether the confidence lies below the review threshold.
-    """
+class ClassAnswer(msgspec.Struct, frozen=True):
+    """The most likely class, its score, and all scores by class."""
 
     label: str
     confidence: float
     scores: dict[str, float]
+
+
+class ValueAnswer(msgspec.Struct, frozen=True):
+    """A value, and the two ends of the interval around it."""
+
+    value: float
+    interval: tuple[float, float]
+
+
+class Decision(NamedTuple):
+    """What a version makes of a row.
+
+    Attributes:
+        answer: A class or a value.
+        needs_review: Whether a person should look at it.
+    """
+
+    answer: ClassAnswer | ValueAnswer
     needs_review: bool
 
 
-class Prediction(msgspec.Struct):
-    """The answer to one row, as it goes out."""
-
+class _Header(msgspec.Struct):
     model: str
     version: str
     variant: str
     arm: Arm
     client_id: str
     key: str | None
+
+
+class ClassPrediction(_Header):
+    """The answer of a classification to one row, as it goes out."""
+
     label: str
     confidence: float
     scores: dict[str, float]
     review: Fate | None
+
+
+class ValuePrediction(_Header):
+    """The answer of a regression to one row, as it goes out."""
+
+    value: float
+    interval: tuple[float, float]
+    review: Fate | None
+
+
+Prediction = ClassPrediction | ValuePrediction
+
+
+def make_prediction(
+    model: str, variant: str, row: Row, answer: ClassAnswer | ValueAnswer, review: Fate | None
+) -> Prediction:
+    """Joins what is known of a row with what was decided on it."""
+    version, arm = row.assignment.version, row.assignment.arm
+    if isinstance(answer, ClassAnswer):
+        return ClassPrediction(
+            model,
+            version,
+            variant,
+            arm,
+            row.client_id,
+            row.key,
+            answer.label,
+            answer.confidence,
+            answer.scores,
+            review,
+        )
+    return ValuePrediction(
+        model, version, variant, arm, row.client_id, row.key, answer.value, answer.interval, review
+    )

@@ -14,14 +14,14 @@ import numpy as np
 from rollout import metrics
 from rollout.bundle.golden import read_golden
 from rollout.bundle.parity import take
-from rollout.bundle.runtimes import Scores
 from rollout.bundle.schema import Arrays, InputSchema
 from rollout.bundle.store import open_bundle
-from rollout.bundle.verify import check_golden, load_variant
+from rollout.bundle.task import Classification, Scores
+from rollout.bundle.verify import choose_variant
 from rollout.config import Settings
 from rollout.errors import PredictionFailedError
 from rollout.inference.batcher import Batcher
-from rollout.inference.row import Decision, Row
+from rollout.inference.row import ClassAnswer, Decision, Row, ValueAnswer
 from rollout.routing.assignment import Arm
 
 # Below this, a full batch is over before a thread would have handed its result back.
@@ -43,23 +43,27 @@ class LoadedVersion:
     """
 
     def __init__(self, model: str, version: str, settings: Settings) -> None:
-        folder, self.manifest = open_bundle(f"{model}:{version}")
+        folder, self.manifest = open_bundle(f"{model}:{version}", settings.public_key)
         self.model = model
         self.version = version
-        self.variant = settings.variant
         self.schema = InputSchema(self.manifest.inputs)
-        self._runtime = load_variant(folder, self.manifest, self.variant, settings.intra_op_threads)
-        check_golden(folder, self.manifest, self.variant, self._runtime)
+        self.choice = choose_variant(folder, self.manifest, settings.variants(), settings.intra_op_threads)
+        self.variant, self._runtime = self.choice.name, self.choice.variant
+        metrics.VARIANT.labels(model, version, self.variant).set(1)
         seconds = self._warm_up(read_golden(folder).inputs, settings.max_batch)
         inline = seconds < INLINE_BELOW_S
         logger.info(
-            "%s is loaded: variant %s agrees with its golden examples, %d rows in %.2f ms, run %s",
+            "%s is loaded: variant %s agrees with its golden examples and is the fastest (%s), "
+            "%d rows in %.2f ms, run %s",
             self.manifest.tag,
             self.variant,
+            ", ".join(f"{name} {taken * 1000:.2f} ms" for name, taken in self.choice.seconds.items()),
             settings.max_batch,
             seconds * 1000,
             "on the event loop" if inline else "in a thread",
         )
+        for name, why in self.choice.refused.items():
+            logger.info("%s does not use %s: %s", self.manifest.tag, name, why)
         self._executor = None if inline else ThreadPoolExecutor(1, thread_name_prefix=self.manifest.tag)
         self.batcher: Batcher[Row, Decision] = Batcher(
             self.score,
@@ -90,29 +94,29 @@ class LoadedVersion:
         for arm, count in arms.items():
             self._predictions[arm].inc(count)
         for row, decision in zip(rows, decisions, strict=True):
-            if isinstance(decision, Decision):
-                self._confidence[row.assignment.arm].observe(decision.confidence)
+            if isinstance(decision, Decision) and isinstance(decision.answer, ClassAnswer):
+                self._confidence[row.assignment.arm].observe(decision.answer.confidence)
         return decisions
 
     def decide(self, scores: Scores) -> list[Decision | PredictionFailedError]:
-        """Turns scores of shape ``(rows, classes)`` into a decision for each row.
+        """Turns scores of shape ``(rows, task.outputs)`` into a decision for each row.
 
-        The comparison with the threshold is made on the exact scores; the scores that go out are rounded to six
-        decimals, which is what single precision can vouch for.
+        Whether it needs review is decided on the exact scores; those that go out are rounded to six decimals,
+        which is what single precision can vouch for.
         """
-        labels = self.manifest.labels
-        if scores.shape[1:] != (len(labels),):
-            raise ValueError(f"scores of shape {scores.shape} for {len(labels)} labels")
-        confidence = scores.max(-1)  # NaN if any score is
-        needs_review = (confidence < self.manifest.review_threshold).tolist()
-        finite = np.isfinite(confidence).tolist()
-        best = scores.argmax(-1).tolist()
-        rounded = scores.astype(np.float64).round(6).tolist()
+        task = self.manifest.task
+        if scores.shape[1:] != (task.outputs,):
+            raise ValueError(f"scores of shape {scores.shape} for {task.outputs} outputs")
+        finite: list[bool] = np.isfinite(scores.sum(-1)).tolist()
+        needs_review: list[bool] = task.needs_review(scores).tolist()
+        answers: Sequence[ClassAnswer | ValueAnswer] = (
+            _classes(task, scores) if isinstance(task, Classification) else _values(scores)
+        )
         return [
-            Decision(labels[index], row[index], dict(zip(labels, row, strict=True)), review)
+            Decision(answer, review)
             if sound
             else PredictionFailedError("the model's scores for this input are not finite numbers")
-            for row, index, review, sound in zip(rounded, best, needs_review, finite, strict=True)
+            for answer, review, sound in zip(answers, needs_review, finite, strict=True)
         ]
 
     def _warm_up(self, examples: Arrays, max_batch: int) -> float:
@@ -131,3 +135,19 @@ class LoadedVersion:
     def _count_batch(self, size: int, waited: float) -> None:
         self._batch_rows.observe(size)
         self._queue_seconds.observe(waited)
+
+
+def _classes(task: Classification, scores: Scores) -> list[ClassAnswer]:
+    labels = task.labels
+    best = scores.argmax(-1).tolist()
+    rounded = scores.astype(np.float64).round(6).tolist()
+    return [
+        ClassAnswer(labels[index], row[index], dict(zip(labels, row, strict=True)))
+        for row, index in zip(rounded, best, strict=True)
+    ]
+
+
+def _values(scores: Scores) -> list[ValueAnswer]:
+    value, half_width = scores.astype(np.float64).T
+    ends = np.stack([value, value - half_width, value + half_width], axis=1).round(6).tolist()
+    return [ValueAnswer(middle, (low, high)) for middle, low, high in ends]

@@ -26,10 +26,12 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
         version: The version that answered.
         variant: The variant that answered.
         revision: Revision of the split under which it was decided.
-        label: The most likely class.
+        threshold: The confidence that it missed, or the width that its interval exceeded.
+        label: The most likely class, of a classification.
         confidence: Its score.
-        threshold: The review threshold that the confidence missed.
         scores: All scores by class.
+        value: The value, of a regression.
+        interval: The two ends of the interval around it.
         inputs: The inputs as the caller sent them, JSON.
     """
 
@@ -45,10 +47,12 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     variant: str
     revision: int
-    label: str
-    confidence: float
     threshold: float
-    scores: dict[str, float]
+    label: str | None = None
+    confidence: float | None = None
+    scores: dict[str, float] | None = None
+    value: float | None = None
+    interval: tuple[float, float] | None = None
     inputs: msgspec.Raw
 
 

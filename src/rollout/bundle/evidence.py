@@ -1,0 +1,82 @@
+"""What was found out about a version before it is served: the gate's result, and faults of the data."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Decision = Literal["better", "not worse", "worse", "cannot decide"]
+Metric = Literal["error rate", "mean absolute error"]
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing in the data that a person should look at before training.
+
+    Attributes:
+        check: The check that found it, such as ``duplicates``.
+        where: The part, the field or the class that it is about.
+        detail: What was found, in a sentence.
+        rows: Row numbers within the part, at most 20, where single rows are at fault.
+    """
+
+    check: str
+    where: str
+    detail: str
+    rows: list[int] = []
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure over several seeds.
+
+    Attributes:
+        mean: Its mean.
+        deviation: Its standard deviation from seed to seed; 0 for one seed.
+    """
+
+    mean: float
+    deviation: float
+
+
+class PValues(msgspec.Struct, frozen=True, kw_only=True):
+    """How likely chance alone would be to speak as clearly: a claim needs both to be small.
+
+    Attributes:
+        seeds: With one difference for each seed.
+        rows: With one difference for each evaluation row.
+    """
+
+    seeds: float
+    rows: float
+
+
+class GateResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a candidate beats the champion, both trained with several seeds.
+
+    Attributes:
+        against: The version of the champion.
+        seeds: Seeds that each was trained with.
+        margin: The largest loss, in units of the metric, that still counts as not worse.
+        metric: What is compared; less is better.
+        candidate: The candidate's metric.
+        champion: The champion's metric.
+        baselines: The metric of each baseline, by its name.
+        p_values: For each of the claims ``better``, ``worse`` and ``not worse`` its p-values.
+        decision: The claim that holds.
+        why: The reason, in a sentence.
+        at: When it was decided, ISO 8601 in UTC.
+        by: Who had it decided.
+    """
+
+    against: str
+    seeds: int
+    margin: float
+    metric: Metric
+    candidate: Spread
+    champion: Spread
+    baselines: dict[str, float]
+    p_values: dict[str, PValues]
+    decision: Decision
+    why: str
+    at: str
+    by: str

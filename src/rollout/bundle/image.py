@@ -1,0 +1,99 @@
+"""The image field: nested lists, or a PNG or JPEG file in base64."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from rollout.bundle.wire import WireField, nested
+
+MAX_PIXELS = 16_000_000
+PLAIN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
+
+# Every image is checked against MAX_PIXELS before it is decoded; Pillow's own limit would only warn.
+PIL.Image.MAX_IMAGE_PIXELS = None
+
+
+class Image(WireField, frozen=True, kw_only=True, tag="image"):
+    """An image: nested lists of ``uint8``, or a base64 PNG or JPEG of any size.
+
+    A file is turned upright, converted to the number of channels, and resized by area averaging.
+
+    Attributes:
+        height: Rows that the model takes.
+        width: Columns that the model takes.
+        channels: 1 for grayscale, shape ``(height, width)``; 3 for RGB, shape ``(height, width, 3)``.
+
+    Example:
+        >>> Image(height=2, width=2).decode([[0, 255], [7, 0]])
+        array([[  0, 255],
+               [  7,   0]], dtype=uint8)
+    """
+
+    height: int
+    width: int
+    channels: Literal[1, 3] = 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row, without the batch dimension."""
+        return (self.height, self.width) if self.channels == 1 else (self.height, self.width, 3)
+
+    @property
+    def dtype(self) -> Literal["uint8"]:
+        """The dtype of the array that the model takes."""
+        return "uint8"
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The smallest and the largest number taken."""
+        return 0, 255
+
+    @property
+    def wire_type(self) -> Any:
+        """The type that ``msgspec`` checks the JSON value against."""
+        return nested(Annotated[int, Meta(ge=0, le=255)], self.shape) | str
+
+    @property
+    def expected(self) -> str:
+        """What would be right, in words."""
+        shape = "×".join(map(str, self.shape))
+        return f"{shape} nested lists of whole numbers from 0 to 255, or a PNG or JPEG file in base64"
+
+    def decode(self, value: Any) -> NDArray[np.uint8]:
+        """Turns nested lists or a base64 file into an array of ``shape`` and ``uint8``.
+
+        Raises:
+            ValueError: If a string is not base64, not an image, or too large an image.
+        """
+        if isinstance(value, str):
+            return self._decode_file(value)
+        return np.array(value, np.uint8).reshape(self.shape)
+
+    def _decode_file(self, text: str) -> NDArray[np.uint8]:
+        try:
+            data = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError("the string is not base64; send the file's bytes in base64, nothing else") from None
+        try:
+            with PIL.Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(
+                        f"the image is {image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are taken"
+                    )
+                if image.mode not in PLAIN_MODES:
+                    raise ValueError(f"the image has mode {image.mode}; send 8 bits a channel")
+                upright = PIL.ImageOps.exif_transpose(image).convert("L" if self.channels == 1 else "RGB")
+        except PIL.UnidentifiedImageError:
+            raise ValueError("the bytes are neither a PNG nor a JPEG image") from None
+        except (OSError, SyntaxError, ArithmeticError, LookupError, TypeError) as error:
+            raise ValueError(f"the image is damaged: {error}") from None
+        return np.asarray(upright.resize((self.width, self.height), PIL.Image.Resampling.BOX))

@@ -1,0 +1,63 @@
+"""Lineage: the environment, the code and the command that a bundle comes from."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rollout.__about__ import __version__
+from rollout.bundle.schema import Labelled
+
+RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "scikit-learn")
+LOCK = Path("constraints.txt")
+
+
+def describe_surroundings() -> dict[str, Any]:
+    """Returns environment, code, command and who ran it, as they are now."""
+    return {
+        "environment": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "device": "cpu",
+            "packages": {package: _version(package) for package in RECORDED_PACKAGES},
+            "lock": hashlib.sha256(LOCK.read_bytes()).hexdigest() if LOCK.exists() else None,
+            "rollout": __version__,
+        },
+        "code": {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))},
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "by": getpass.getuser(),
+    }
+
+
+def hash_rows(*parts: Labelled) -> str:
+    """Returns the SHA-256 of all inputs and targets, in their order."""
+    content = hashlib.sha256()
+    for part in parts:
+        for name, array in part.inputs.items():
+            content.update(name.encode())
+            content.update(np.ascontiguousarray(array).tobytes())
+        content.update(np.ascontiguousarray(part.targets.astype(np.float64)).tobytes())
+    return content.hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        run = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run.stdout.strip()

@@ -1,0 +1,238 @@
+"""The variants: each writes itself from a source and runs itself. One class a variant, in one table.
+
+Writing needs torch, which is imported there; running needs what the variant needs. To add one, such as TensorRT,
+add its class to ``VARIANTS``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import onnxruntime
+
+from rollout.bundle.schema import Arrays
+from rollout.bundle.task import Scores
+from rollout.errors import BundleError
+
+if TYPE_CHECKING:
+    from rollout.bundle.source import Source
+
+CALIBRATION_BATCH = 32
+QUANTIZED = ["Conv", "MatMul", "Gemm"]
+
+
+class Variant(ABC):
+    """One executable form of a bundle.
+
+    Args:
+        path: Its file.
+        threads: Threads that one batch may use.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    name: ClassVar[str]
+    file: ClassVar[str]
+    # Whether it computes in the source's precision, and so may flip no decision at all.
+    is_exact: ClassVar[bool] = True
+    # Whether a worker may load it.
+    is_served: ClassVar[bool] = True
+
+    @classmethod
+    @abstractmethod
+    def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
+        """Writes ``folder / file``.
+
+        Args:
+            source: What to export.
+            calibration: Rows to calibrate a quantization on.
+            folder: The bundle; variants further up in the table may be in it already.
+        """
+
+    @abstractmethod
+    def __init__(self, path: Path, threads: int = 1, device: str = "cpu") -> None: ...
+
+    @abstractmethod
+    def run(self, inputs: Arrays) -> Scores:
+        """Scores a batch.
+
+        Args:
+            inputs: For each field an array of shape ``(rows, *field.shape)``.
+
+        Returns:
+            ``float32`` of shape ``(rows, task.outputs)``.
+        """
+
+
+class Onnx(Variant):
+    """ONNX in single precision, for onnxruntime; the inputs carry the names of the fields."""
+
+    name = "onnx"
+    file = "onnx/model.onnx"
+
+    @classmethod
+    def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
+        import torch  # noqa: PLC0415
+
+        with _quiet():
+            program = torch.onnx.export(
+                source.program,
+                input_names=list(source.example),
+                output_names=["scores"],
+                dynamo=True,
+                verbose=False,
+            )
+            assert program is not None  # the exporter returns one whenever it is given no file  # noqa: S101
+            program.save(folder / cls.file)
+
+    def __init__(self, path: Path, threads: int = 1, device: str = "cpu") -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
+        if provider not in onnxruntime.get_available_providers():
+            raise BundleError(f"this onnxruntime has no {provider}")
+        self._session = onnxruntime.InferenceSession(path, options, providers=[provider])
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: Arrays) -> Scores:
+        scores: Scores = self._session.run(self._outputs, inputs)[0]
+        return scores
+
+
+class OnnxInt8(Onnx):
+    """ONNX with convolutions and matrix products in 8 bits: static, per channel, calibrated."""
+
+    name = "onnx-int8"
+    file = "onnx-int8/model.onnx"
+    is_exact = False
+
+    @classmethod
+    def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
+        import onnx  # noqa: PLC0415
+        from onnxruntime import quantization  # noqa: PLC0415
+        from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
+
+        if not (folder / Onnx.file).exists():
+            raise BundleError("there is no onnx variant to quantize")
+        prepared = folder / "onnx-int8" / "prepared.onnx"
+        with _quiet():
+            quant_pre_process(folder / Onnx.file, prepared, skip_symbolic_shape=True)
+            if not any(node.op_type in QUANTIZED for node in onnx.load(prepared).graph.node):
+                prepared.unlink()
+                raise BundleError("it has no convolution and no matrix product to quantize")
+            quantization.quantize_static(
+                prepared,
+                folder / cls.file,
+                _Batches(calibration),
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=QUANTIZED,
+                per_channel=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                # What a layer gives stays in single precision; what the next one takes is rounded once.
+                extra_options={"OpTypesToExcludeOutputQuantization": QUANTIZED},
+            )
+        prepared.unlink()
+
+
+class TorchScript(Variant):
+    """Frozen TorchScript, for callers in C++."""
+
+    name = "torchscript"
+    file = "torchscript/model.pt"
+
+    @classmethod
+    def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
+        import torch  # noqa: PLC0415
+
+        from rollout.bundle.source import to_tensors  # noqa: PLC0415
+
+        with _quiet(), torch.no_grad():
+            traced = torch.jit.trace(source, to_tensors(source.example))
+            torch.jit.freeze(traced).save(str(folder / cls.file))
+
+    def __init__(self, path: Path, threads: int = 1, device: str = "cpu") -> None:
+        self._torch = _import_torch(self.name)
+        self._torch.set_num_threads(threads)
+        self._device = device
+        with _quiet():
+            self._module = self._load(path)
+
+    def _load(self, path: Path) -> Any:
+        return self._torch.jit.load(str(path), map_location=self._device)
+
+    def run(self, inputs: Arrays) -> Scores:
+        with self._torch.inference_mode():
+            # A decoded image can be a read-only view of the request, which torch would warn about.
+            tensors = (self._torch.tensor(array, device=self._device) for array in inputs.values())
+            scores: Scores = self._module(*tensors).cpu().numpy()
+            return scores
+
+
+class Export(TorchScript):
+    """``torch.export``, what comes after TorchScript. Loading one can unpickle, so no worker does."""
+
+    name = "export"
+    file = "export/model.pt2"
+    is_served = False
+
+    @classmethod
+    def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
+        import torch  # noqa: PLC0415
+
+        with _quiet():
+            torch.export.save(source.program, folder / cls.file)
+
+    def _load(self, path: Path) -> Any:
+        program = self._torch.export.load(path)
+        if self._device != "cpu":
+            program = self._torch.export.passes.move_to_device_pass(program, self._device)
+        return program.module()
+
+
+VARIANTS: dict[str, type[Variant]] = {kind.name: kind for kind in (Onnx, OnnxInt8, TorchScript, Export)}
+
+
+class _Batches:
+    """Feeds the calibration part to onnxruntime's quantizer."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        rows = len(next(iter(arrays.values())))
+        self._batches = iter(
+            {name: array[start : start + CALIBRATION_BATCH] for name, array in arrays.items()}
+            for start in range(0, max(rows - CALIBRATION_BATCH, 0) + 1, CALIBRATION_BATCH)
+        )
+
+    def get_next(self) -> Arrays | None:
+        return next(self._batches, None)
+
+
+def _import_torch(variant: str) -> Any:
+    try:
+        import torch  # noqa: PLC0415  a worker that serves ONNX does without torch
+    except ImportError:
+        raise BundleError(f"the {variant} variant needs torch: pip install 'rollout[pack]'") from None
+    return torch
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides what exporters and loaders say about themselves: deprecations, absent torchvision, advice."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "root", "")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,128 @@
+"""Preprocessing as layers: text, categories and times, for modules that are exported with it inside.
+
+They take what the fields ``Text``, ``Category`` and ``Time`` hand to a module, and compute in whole numbers only:
+torch, TorchScript and ONNX agree to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+# Divide by these with //: torch.div(…, rounding_mode="floor") reaches ONNX as a division of float32, too coarse.
+HOUR = 3600
+DAY = 24 * HOUR
+
+HASH_BASE = 1_000_003
+HASH_PRIME = 2**31 - 1  # its product with the base is far below 2**63
+
+
+class CategoryIndex(nn.Module):
+    """The index of a category among its values.
+
+    Args:
+        values: The values of the field ``Category``, in its order.
+
+    Example:
+        >>> CategoryIndex(("EWR", "JFK", "LGA"))(torch.tensor([list(b"LGA"), list(b"EWR")], dtype=torch.uint8))
+        tensor([2, 0])
+    """
+
+    values: torch.Tensor
+    indexes: torch.Tensor
+
+    def __init__(self, values: Sequence[str]) -> None:
+        super().__init__()
+        encoded = [value.encode() for value in values]
+        width = max(map(len, encoded))
+        self.register_buffer("values", torch.tensor([list(value.ljust(width, b"\0")) for value in encoded]))
+        self.register_buffer("indexes", torch.arange(len(encoded)))
+
+    def forward(self, category: torch.Tensor) -> torch.Tensor:
+        """Takes ``uint8`` of shape ``(rows, width)``; returns ``int64`` of shape ``(rows,)``; 0 for others."""
+        found = (category.long().unsqueeze(1) == self.values).all(-1)
+        return (found * self.indexes).sum(-1)
+
+
+class HashedNgrams(nn.Module):
+    r"""The n-grams of a text's bytes, each hashed to a bucket; ASCII letters count as lower case.
+
+    Bucket 0 stands for padding, so that ``nn.Embedding(buckets, dim, padding_idx=0)`` leaves it out. The hash is
+    a polynomial in the bytes: the same on every machine and in every version of Python.
+
+    Args:
+        sizes: Lengths of the n-grams, in bytes.
+        buckets: Number of buckets, with that of padding.
+
+    Example:
+        >>> HashedNgrams(sizes=(1, 2), buckets=1000)(torch.tensor([list(b"Aa\0")], dtype=torch.uint8))
+        tensor([[102, 102,   0, 577,   0,   0]])
+    """
+
+    def __init__(self, sizes: Sequence[int] = (1, 2, 3), buckets: int = 4096) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        self.buckets = buckets
+
+    def forward(self, text: torch.Tensor) -> torch.Tensor:
+        """Takes ``uint8`` of shape ``(rows, width)``; returns ``int64``, ``(rows, len(sizes) * width)``."""
+        width = text.shape[1]
+        codes = text.long()
+        codes = torch.where((codes >= ord("A")) & (codes <= ord("Z")), codes + 32, codes)
+        codes = nn.functional.pad(codes, (0, max(self.sizes) - 1))
+        buckets = []
+        for size in self.sizes:
+            hashed = torch.full_like(text, size, dtype=torch.int64)
+            for offset in range(size):
+                hashed = (hashed * HASH_BASE + codes[:, offset : offset + width]) % HASH_PRIME
+            whole = codes[:, size - 1 : size - 1 + width] > 0
+            buckets.append(torch.where(whole, 1 + hashed % (self.buckets - 1), 0))
+        return torch.cat(buckets, dim=1)
+
+
+class Weekday(nn.Module):
+    """The day of the week in UTC, Monday 0 to Sunday 6.
+
+    Example:
+        >>> Weekday()(torch.tensor([0, -1]))  # 1970 began on a Thursday
+        tensor([3, 2])
+    """
+
+    def forward(self, seconds: torch.Tensor) -> torch.Tensor:
+        """Takes seconds since 1970, ``int64`` of any shape; returns ``int64`` of that shape."""
+        return (seconds // DAY + 3) % 7
+
+
+class HourOfDay(nn.Module):
+    """The hour in UTC, 0 to 23.
+
+    Example:
+        >>> HourOfDay()(torch.tensor([3600, -1]))
+        tensor([ 1, 23])
+    """
+
+    def forward(self, seconds: torch.Tensor) -> torch.Tensor:
+        """Takes seconds since 1970, ``int64`` of any shape; returns ``int64`` of that shape."""
+        return seconds % DAY // HOUR
+
+
+class DayOfMonth(nn.Module):
+    """The day of the month in UTC, 1 to 31, in the Gregorian calendar.
+
+    Howard Hinnant's ``civil_from_days``: http://howardhinnant.github.io/date_algorithms.html. Its years begin in
+    March, so that a leap day comes last, and its eras are the 400 years after which the calendar repeats.
+
+    Example:
+        >>> DayOfMonth()(torch.tensor([0, -1]))
+        tensor([ 1, 31])
+    """
+
+    def forward(self, seconds: torch.Tensor) -> torch.Tensor:
+        """Takes seconds since 1970, ``int64`` of any shape; returns ``int64`` of that shape."""
+        day_of_era = (seconds // DAY + 719_468) % 146_097
+        year = (day_of_era - day_of_era // 1460 + day_of_era // 36_524 - day_of_era // 146_096) // 365
+        day_of_year = day_of_era - (365 * year + year // 4 - year // 100)
+        month = (5 * day_of_year + 2) // 153
+        return day_of_year - (153 * month + 2) // 5 + 1

@@ -1,0 +1,222 @@
+"""Checks of the data before training: each finding is something that a person should look at."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from rollout.bundle.evidence import Finding
+from rollout.bundle.fields import Category, Field, Text, Time
+from rollout.bundle.schema import Arrays, Labelled
+from rollout.bundle.task import Classification, Task
+from rollout.training.recipe import Dataset
+
+ROWS_PER_CLASS = 30
+ROWS_PER_FEATURE = 10
+SHOWN_ROWS = 20
+NOISE_ROWS = 5000
+FOLDS = 3
+SURE, UNLIKELY = 0.9, 0.05
+DAY, HOUR = 86_400, 3_600
+
+
+def check_data(dataset: Dataset, inputs: Mapping[str, Field], task: Task) -> list[Finding]:
+    """Looks for faults in the data of a model.
+
+    Args:
+        dataset: The rows, in three parts.
+        inputs: The input schema.
+        task: What the targets are.
+
+    Returns:
+        One finding for each fault and place, in the order of the checks. None of them forbids training.
+
+    Raises:
+        BundleError: If a target does not fit the task.
+    """
+    parts = {"train": dataset.train, "calibration": dataset.calibration, "evaluation": dataset.evaluation}
+    for part in parts.values():
+        task.check_targets(part.targets)
+    keys = {name: _keys(part.inputs, inputs) for name, part in parts.items()}
+    numeric = {
+        name: _flat(dataset.train.inputs[name])
+        for name, field in inputs.items()
+        if not isinstance(field, Text | Category)
+    }
+    findings = [
+        *_missing_values(parts, inputs),
+        *_duplicates(keys),
+        *_contradictions(parts, keys),
+        *_rows_per_feature(numeric),
+        *_constant_features(numeric),
+    ]
+    if isinstance(task, Classification):
+        findings += _rows_per_class(dataset.train, task.labels)
+        findings += _label_noise(dataset.train, inputs, task.labels)
+    return findings
+
+
+def _missing_values(parts: Mapping[str, Labelled], inputs: Mapping[str, Field]) -> Iterator[Finding]:
+    for part, (arrays, _) in parts.items():
+        for name, field in inputs.items():
+            array = _flat(arrays[name])
+            if isinstance(field, Text | Category):
+                rows, what = np.flatnonzero(~array.any(1)), "an empty text"
+            else:
+                rows, what = np.flatnonzero(~np.isfinite(array).all(1)), "NaN or infinity"
+            if len(rows):
+                yield Finding(
+                    check="missing values",
+                    where=f"{part}, {name}",
+                    detail=f"{len(rows)} of {len(array)} rows of the {part} part have {what} in {name}.",
+                    rows=_shown(rows),
+                )
+
+
+def _duplicates(keys: Mapping[str, list[bytes]]) -> Iterator[Finding]:
+    for first, second in itertools.combinations(keys, 2):
+        seen = set(keys[first])
+        if rows := [row for row, key in enumerate(keys[second]) if key in seen]:
+            yield Finding(
+                check="duplicates",
+                where=f"{first} and {second}",
+                detail=f"{len(rows)} of {len(keys[second])} rows of the {second} part have the same inputs as a "
+                f"row of the {first} part: figures measured on them are too good.",
+                rows=_shown(rows),
+            )
+
+
+def _contradictions(parts: Mapping[str, Labelled], keys: Mapping[str, list[bytes]]) -> Iterator[Finding]:
+    for part, (_, targets) in parts.items():
+        answers: dict[bytes, set[Any]] = {}
+        for key, target in zip(keys[part], targets.tolist(), strict=True):
+            answers.setdefault(key, set()).add(target)
+        if rows := [row for row, key in enumerate(keys[part]) if len(answers[key]) > 1]:
+            yield Finding(
+                check="contradictions",
+                where=part,
+                detail=f"{len(rows)} rows of the {part} part have the same inputs as another one and a different "
+                "target: no model can get all of them right.",
+                rows=_shown(rows),
+            )
+
+
+def _rows_per_feature(numeric: Mapping[str, NDArray[Any]]) -> Iterator[Finding]:
+    """Counts every number of a row as a feature, pixels too; the bytes of texts and categories are none."""
+    features = sum(array.shape[1] for array in numeric.values())
+    rows = min(map(len, numeric.values()), default=0)
+    if rows < ROWS_PER_FEATURE * features:
+        yield Finding(
+            check="rows per feature",
+            where="train",
+            detail=f"{rows} training rows are fewer than {ROWS_PER_FEATURE} for each of {features} numeric "
+            "features: a model that does not share weights between them will overfit.",
+        )
+
+
+def _constant_features(numeric: Mapping[str, NDArray[Any]]) -> Iterator[Finding]:
+    for name, array in numeric.items():
+        if constant := int((array == array[:1]).all(0).sum()):
+            yield Finding(
+                check="constant features",
+                where=name,
+                detail=f"{constant} of {array.shape[1]} features of {name} are the same in every training row: "
+                "a model cannot learn what they mean.",
+            )
+
+
+def _rows_per_class(train: Labelled, labels: Sequence[str]) -> Iterator[Finding]:
+    for label, rows in zip(labels, np.bincount(train.targets, minlength=len(labels)), strict=True):
+        if rows < ROWS_PER_CLASS:
+            yield Finding(
+                check="rows per class",
+                where=label,
+                detail=f"{label} has {rows} training rows, fewer than {ROWS_PER_CLASS}: too few to learn it by.",
+            )
+
+
+def _label_noise(train: Labelled, inputs: Mapping[str, Field], labels: Sequence[str]) -> Iterator[Finding]:
+    """Looks for labels that a classifier, which never saw them, is sure are wrong.
+
+    Out-of-fold probabilities against given labels are the idea of confident learning (Northcutt, Jiang & Chuang,
+    "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021); fixed limits take the place of their
+    thresholds for each class, since these rows are for a person to look at, not to be removed.
+    """
+    rows = np.arange(len(train.targets))
+    if len(rows) > NOISE_ROWS:
+        rows = np.sort(np.random.default_rng(0).choice(rows, NOISE_ROWS, replace=False))
+    counts = np.bincount(train.targets[rows], minlength=len(labels))
+    rows = rows[counts[train.targets[rows]] >= FOLDS]
+    classes, given = np.unique(train.targets[rows], return_inverse=True)
+    if len(classes) < 2:
+        return
+    features = _features({name: array[rows] for name, array in train.inputs.items()}, inputs)
+    with warnings.catch_warnings(), threadpool_limits(1):  # on a busy machine, more are far slower
+        warnings.simplefilter("ignore", ConvergenceWarning)  # nearly there is sure enough
+        probabilities = cross_val_predict(
+            LogisticRegression(C=10, max_iter=50),
+            features,
+            given,
+            cv=StratifiedKFold(FOLDS, shuffle=True, random_state=0),
+            method="predict_proba",
+        )
+    own = probabilities[np.arange(len(rows)), given]
+    doubtful = np.flatnonzero((own <= UNLIKELY) & (probabilities.max(1) >= SURE))
+    if len(doubtful):
+        doubtful = doubtful[np.argsort(own[doubtful], kind="stable")]
+        worst = doubtful[0]
+        likely = labels[classes[probabilities[worst].argmax()]]
+        yield Finding(
+            check="label noise",
+            where="train",
+            detail=f"{len(doubtful)} of {len(rows)} training rows may be mislabelled, the likeliest first: row "
+            f"{rows[worst]} is labelled {labels[classes[given[worst]]]} and looks like {likely}.",
+            rows=_shown(rows[doubtful]),
+        )
+
+
+def _features(arrays: Arrays, inputs: Mapping[str, Field]) -> Any:
+    """Turns each field into columns whose rows have a length of about 1, so that every field weighs the same."""
+    blocks = [_field_features(arrays[name], field) for name, field in inputs.items()]
+    sparse = any(scipy.sparse.issparse(block) for block in blocks)
+    return scipy.sparse.hstack(blocks, format="csr") if sparse else np.hstack(blocks)
+
+
+def _field_features(array: NDArray[Any], field: Field) -> Any:
+    if isinstance(field, Text | Category):
+        texts = [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in array]
+        hashing = HashingVectorizer(analyzer="char_wb", ngram_range=(1, 3), n_features=2**12, dtype=np.float32)
+        return hashing.transform(texts)
+    if isinstance(field, Time):
+        one_hot = np.hstack([np.eye(7)[array // DAY % 7], np.eye(24)[array // HOUR % 24]])
+        return (one_hot / math.sqrt(2)).astype(np.float32)
+    known = np.ma.masked_invalid(_flat(array).astype(np.float64))
+    standardised = ((known - known.mean(0)) / known.std(0)).filled(0)  # 0 where missing, or never varying
+    return (standardised / math.sqrt(known.shape[1])).astype(np.float32)
+
+
+def _keys(arrays: Arrays, inputs: Mapping[str, Field]) -> list[bytes]:
+    """Returns a hash of the inputs of each row."""
+    columns = [_flat(np.ascontiguousarray(arrays[name])).view(np.uint8) for name in inputs]
+    return [hashlib.blake2b(row, digest_size=16).digest() for row in np.hstack(columns)]
+
+
+def _flat(array: NDArray[Any]) -> NDArray[Any]:
+    return array.reshape(len(array), math.prod(array.shape[1:]))
+
+
+def _shown(rows: Sequence[int] | NDArray[Any]) -> list[int]:
+    return [int(row) for row in rows[:SHOWN_ROWS]]

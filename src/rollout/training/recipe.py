@@ -1,0 +1,114 @@
+"""A recipe: how the versions of a model are trained and packed, so that it can be done again."""
+
+from __future__ import annotations
+
+import importlib
+import random
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rollout.bundle.fields import Field
+from rollout.bundle.schema import Arrays, Labelled
+from rollout.bundle.task import Task
+from rollout.errors import ConfigError
+
+Train = Callable[[Labelled, int], torch.nn.Module]
+Baseline = Callable[[Labelled, Arrays], NDArray[Any]]
+
+
+class Dataset(NamedTuple):
+    """The rows of a model, in three parts.
+
+    Attributes:
+        train: What versions learn from.
+        calibration: What thresholds, temperatures and intervals are computed on.
+        evaluation: What every published figure is measured on.
+        source: Where the rows come from.
+        split: The rule that parted them.
+    """
+
+    train: Labelled
+    calibration: Labelled
+    evaluation: Labelled
+    source: str
+    split: str
+
+
+class Version(NamedTuple):
+    """One version of a model.
+
+    Attributes:
+        train: Takes the training part and a seed; returns the module in eval mode.
+        task: What it answers, and what counts as unsure.
+        hyperparameters: What the lineage records of it.
+    """
+
+    train: Train
+    task: Task
+    hyperparameters: Mapping[str, Any]
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """A model: its inputs, its data and its versions.
+
+    Attributes:
+        name: The model.
+        inputs: The input schema, in the order of ``forward``'s arguments.
+        load: Loads the data; the same rows each time.
+        versions: The versions by name, oldest first.
+        baselines: What any version must beat: each takes the training part and the inputs of other rows, and
+            returns the index of a class, or a value, for each row.
+        seed: Seed of the version that is packed.
+    """
+
+    name: str
+    inputs: Mapping[str, Field]
+    load: Callable[[], Dataset]
+    versions: Mapping[str, Version]
+    baselines: Mapping[str, Baseline] = {}
+    seed: int = 0
+
+    def version(self, name: str) -> Version:
+        """Returns a version.
+
+        Raises:
+            ConfigError: If there is none of this name.
+        """
+        try:
+            return self.versions[name]
+        except KeyError:
+            raise ConfigError(f"{self.name} has no version {name}; it has {', '.join(self.versions)}") from None
+
+    def train(self, name: str, part: Labelled, seed: int) -> torch.nn.Module:
+        """Trains a version, to the same weights on every run and whatever the number of cores."""
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        torch.use_deterministic_algorithms(mode=True)
+        torch.set_num_threads(1)  # the sum of many numbers depends on how threads share them
+        return self.version(name).train(part, seed)
+
+
+def load_recipe(folder: Path) -> Recipe:
+    """Imports ``RECIPE`` from the ``recipe.py`` of a model's folder, such as ``models/digits``.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    if not (folder / "recipe.py").is_file():
+        raise ConfigError(f"{folder} has no recipe.py; `rollout init NAME` writes one to start from")
+    folder = folder.resolve()
+    root = str(folder.parent.parent)
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    recipe = getattr(importlib.import_module(f"{folder.parent.name}.{folder.name}.recipe"), "RECIPE", None)
+    if not isinstance(recipe, Recipe):
+        raise ConfigError(f"{folder / 'recipe.py'} has no RECIPE of type rollout.Recipe")
+    return recipe

@@ -1,0 +1,165 @@
+"""A variant that decides differently is left out, with the reason and its worst rows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from rollout import Labelled, RolloutError
+from rollout.bundle.golden import Golden
+from rollout.bundle.manifest import LeftOut
+from rollout.bundle.parity import take
+from rollout.bundle.schema import Arrays
+from rollout.bundle.screening import Screening
+from rollout.bundle.source import Source
+from rollout.bundle.store import bundle_exists, open_bundle
+from rollout.bundle.task import Scores
+from rollout.bundle.variants import VARIANTS, Onnx, OnnxInt8
+from tests.bundle.two import TASK, Linear, pack_two, part
+
+
+class Coarse(Onnx):
+    """Rounds scores down to thirds, so that every close call is answered with the first label."""
+
+    name = "onnx-int8"
+    file = "onnx-int8/model.onnx"
+    is_exact = False
+
+    def run(self, inputs: Arrays) -> Scores:
+        return np.asarray(np.floor(super().run(inputs) * 1.5) / 1.5, np.float32)
+
+
+class Biased(Onnx):
+    """Claims to be exact, and adds a little to the second score."""
+
+    def run(self, inputs: Arrays) -> Scores:
+        return super().run(inputs) + np.array([-0.01, 0.01], np.float32)
+
+
+class MindsCompany(Onnx):
+    """Answers for a row according to the batch."""
+
+    def run(self, inputs: Arrays) -> Scores:
+        scores = super().run(inputs)
+        return scores + np.float32(0.001 * (len(scores) == 17))
+
+
+class NotANumber(OnnxInt8):
+    """Gives NaN far from what it was calibrated on."""
+
+    def run(self, inputs: Arrays) -> Scores:
+        scores = super().run(inputs)
+        scores[np.abs(inputs["x"]).max(1) > 100] = np.nan
+        return scores
+
+
+class Broken(Onnx):
+    """Cannot be exported."""
+
+    @classmethod
+    def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
+        raise ValueError("no such operator\nand a long trace")
+
+
+def test_a_quantization_that_is_too_coarse_is_left_out_and_the_rest_is_packed() -> None:
+    def scaled(rows: int, seed: int) -> Labelled:
+        inputs = part(rows, seed).inputs["x"] * np.array([1000, 1], np.float32)
+        return Labelled({"x": inputs}, (inputs[:, 1] > 0).astype(int))
+
+    module = Linear(first=0, second=1).eval()
+    manifest = pack_two("coarse", module, calibration=scaled(500, 1), evaluation=scaled(100, 2))
+    assert set(manifest.variants) == set(VARIANTS) - {"onnx-int8"}
+    left_out = manifest.left_out["onnx-int8"]
+    assert left_out.why.startswith("it answers more than 0.20% of the evaluation part differently: of 100 rows")
+    assert any(line.startswith("evaluation row") and " became " in line for line in left_out.worst)
+    folder, _ = open_bundle("two:coarse")
+    assert not (folder / "onnx-int8").exists()
+
+
+def test_a_variant_that_rounds_its_scores_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VARIANTS, "onnx-int8", Coarse)
+    manifest = pack_two("rounds", Linear(0.1, 0.1).eval())
+    assert manifest.left_out["onnx-int8"].why.startswith("it answers more than 0.20%")
+    assert len(manifest.left_out["onnx-int8"].worst) >= 3
+    assert all(" became " in line for line in manifest.left_out["onnx-int8"].worst)
+
+
+def test_a_golden_example_must_not_flip_however_many_flips_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VARIANTS, "onnx-int8", Coarse)
+    manifest = pack_two("golden", Linear(0.1, 0.1).eval(), flip_rate=1.0)
+    assert manifest.left_out["onnx-int8"].why.startswith("it answers a golden example differently")
+
+
+def screening(targets_of_source: bool) -> Screening:
+    """With golden examples far from any doubt, and rows that the source answers all right, or all wrong."""
+    evaluation = part(200, 2)
+    source = Source(Linear(0.1, 0.1).eval(), TASK, take(evaluation.inputs, slice(0, 2)))
+    sure = {"x": np.array([[9, 9], [-9, -9]], np.float32)}
+    targets = evaluation.targets if targets_of_source else 1 - evaluation.targets
+    golden = Golden(sure, source.run(sure))
+    return Screening(source, part(64, 1).inputs, Labelled(evaluation.inputs, targets), golden, {}, 1.0)
+
+
+def test_a_variant_that_is_significantly_worse_is_left_out(tmp_path: Path) -> None:
+    outcome = screening(targets_of_source=True).export(Coarse, tmp_path)
+    assert isinstance(outcome, LeftOut)
+    assert outcome.why.startswith("it is significantly worse: ")
+    assert "0 won, exact McNemar p = " in outcome.why
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_that_is_better_is_kept(tmp_path: Path) -> None:
+    outcome = screening(targets_of_source=False).export(Coarse, tmp_path)
+    assert not isinstance(outcome, LeftOut)
+    assert outcome.parity["evaluation"].answers_flipped > 5
+    assert (tmp_path / outcome.file).exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (Biased, r"^it disagrees with the source \(evaluation\): of 100 rows"),
+        (MindsCompany, r"^it disagrees with the source \(batch sizes\): of 2080 rows"),
+        (Broken, r"^it cannot be made: no such operator$"),
+    ],
+)
+def test_an_exact_variant_that_disagrees_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Onnx], why: str
+) -> None:
+    monkeypatch.setitem(VARIANTS, "onnx", kind)
+    manifest = pack_two(f"exact-{kind.__name__}", Linear().eval())
+    assert "torchscript" in manifest.variants
+    assert re.search(why, manifest.left_out["onnx"].why)
+
+
+def test_what_an_exact_variant_left_out_cannot_be_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VARIANTS, "onnx", Broken)
+    manifest = pack_two("nothing-to-quantize", Linear().eval())
+    assert manifest.left_out["onnx-int8"].why == "it cannot be made: there is no onnx variant to quantize"
+
+
+def test_scores_that_are_not_finite_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VARIANTS, "onnx-int8", NotANumber)
+    manifest = pack_two("nan", Linear().eval())
+    assert manifest.left_out["onnx-int8"].why == "it gives scores that are not finite (random)"
+
+
+def test_nothing_is_stored_when_no_variant_that_serves_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("onnx", "onnx-int8", "torchscript"):
+        monkeypatch.setitem(VARIANTS, name, type("Renamed", (Biased,), {"name": name, "file": f"{name}/model"}))
+    with pytest.raises(
+        RolloutError, match=r"two:none is refused: no variant agrees with the source.*torchscript: it"
+    ):
+        pack_two("none", Linear().eval())
+    assert not bundle_exists("two:none")
+
+
+def test_a_quantized_variant_is_held_to_what_was_packed() -> None:
+    manifest = pack_two("held", Linear().eval())
+    assert not manifest.variants["onnx-int8"].is_exact
+    assert manifest.variants["onnx-int8"].parity["golden"].answers_flipped == 0
+    assert msgspec.json.decode(msgspec.json.encode(manifest), type=type(manifest)) == manifest

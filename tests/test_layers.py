@@ -1,0 +1,140 @@
+"""The layers: against plain Python, and the same in every form that they are exported to."""
+
+from __future__ import annotations
+
+import doctest
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from rollout import layers
+from rollout.bundle.fields import Category, Text, Time
+from rollout.layers import CategoryIndex, DayOfMonth, HashedNgrams, HourOfDay, Weekday
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+TEXTS = [
+    "", "a", "Ab", "Straße 7", "¿Dónde está?", "ÀÉ are not ASCII", "日本語のテキスト", "@AZ[`az{", "x" * 64,
+]  # fmt: skip
+VALUES = ("EWR", "JFK", "LGA", "a", "Ewr", "Zürich")
+
+
+def moments() -> list[datetime]:
+    """The ends of time, the days around the end of a February, and random moments between them."""
+    years = (4, 400, 1600, 1900, 1972, 2000, 2024, 2100, 9996)
+    around = [
+        datetime(year, 3, 1, tzinfo=UTC) + timedelta(days=days, seconds=seconds)
+        for year in years
+        for days in (-2, -1, 0)
+        for seconds in (-1, 0)
+    ]
+    pick = random.Random(0)  # noqa: S311
+    whole = int((LAST - FIRST).total_seconds())
+    return [FIRST, LAST, EPOCH, EPOCH - timedelta(seconds=1), *around] + [
+        FIRST + timedelta(seconds=pick.randint(0, whole)) for _ in range(5000)
+    ]
+
+
+def seconds() -> torch.Tensor:
+    return torch.from_numpy(Time().encode([moment.isoformat() for moment in moments()]))
+
+
+def texts() -> torch.Tensor:
+    pick = random.Random(0)  # noqa: S311
+    alphabet = "abcxyzABCXYZ éßłЖ.'"
+    made = ["".join(pick.choices(alphabet, k=pick.randint(0, 30))) for _ in range(50)]
+    return torch.from_numpy(Text(max_bytes=64).encode(TEXTS + made))
+
+
+def categories() -> torch.Tensor:
+    return torch.from_numpy(Category(values=VALUES).encode([*VALUES, *reversed(VALUES)]))
+
+
+def plain_ngrams(text: bytes, sizes: tuple[int, ...], buckets: int) -> list[int]:
+    """What ``HashedNgrams`` computes, written down once more in Python's integers of any size."""
+    found = []
+    lower = text.lower()  # of bytes: the ASCII letters
+    for size in sizes:
+        for start in range(len(text)):
+            ngram = lower[start : start + size]
+            if len(ngram) < size or ngram[-1] == 0:
+                found.append(0)
+                continue
+            terms = [size, *ngram]
+            hashed = sum(term * 1_000_003 ** (size - place) for place, term in enumerate(terms)) % (2**31 - 1)
+            found.append(1 + hashed % (buckets - 1))
+    return found
+
+
+def test_the_examples_in_the_docstrings_hold() -> None:
+    found = doctest.testmod(layers)
+    assert found.attempted == 5
+    assert not found.failed
+
+
+def test_the_calendar_is_that_of_datetime() -> None:
+    assert Weekday()(seconds()).tolist() == [moment.weekday() for moment in moments()]
+    assert HourOfDay()(seconds()).tolist() == [moment.hour for moment in moments()]
+    assert DayOfMonth()(seconds()).tolist() == [moment.day for moment in moments()]
+
+
+def test_a_category_gets_its_index_and_what_is_none_gets_0() -> None:
+    indexes = [*range(len(VALUES)), *reversed(range(len(VALUES)))]
+    assert CategoryIndex(VALUES)(categories()).tolist() == indexes
+    assert CategoryIndex(VALUES)(torch.full((1, 7), 255, dtype=torch.uint8)).tolist() == [0]
+
+
+@pytest.mark.parametrize(("sizes", "buckets"), [((1,), 300), ((1, 2, 3), 4096), ((2, 5), 2**20)])
+def test_ngrams_are_those_of_plain_python(sizes: tuple[int, ...], buckets: int) -> None:
+    layer = HashedNgrams(sizes, buckets)
+    rows = layer(texts())
+    assert rows.dtype == torch.int64
+    assert int(rows.max()) < buckets
+    for text, row in zip(texts(), rows.tolist(), strict=True):
+        assert row == plain_ngrams(bytes(text.tolist()), sizes, buckets)
+
+
+def test_ascii_case_and_what_follows_a_text_make_no_difference() -> None:
+    layer = HashedNgrams()
+    short, long = (torch.from_numpy(Text(max_bytes=size).encode(["MiXed", "mixed"])) for size in (8, 20))
+    assert layer(short)[0].tolist() == layer(short)[1].tolist()
+    assert [row[row > 0].tolist() for row in layer(short)] == [row[row > 0].tolist() for row in layer(long)]
+    assert int((layer(long)[0] > 0).sum()) == 5 + 4 + 3
+
+
+@pytest.mark.parametrize(
+    ("layer", "rows"),
+    [
+        (Weekday(), seconds()),
+        (HourOfDay(), seconds()),
+        (DayOfMonth(), seconds()),
+        (CategoryIndex(VALUES), categories()),
+        (HashedNgrams(), texts()),
+    ],
+    ids=["Weekday", "HourOfDay", "DayOfMonth", "CategoryIndex", "HashedNgrams"],
+)
+@pytest.mark.filterwarnings("ignore")  # exporters warn of themselves
+def test_every_exported_form_agrees_to_the_last_bit(layer: nn.Module, rows: torch.Tensor, tmp_path: Path) -> None:
+    expected = layer(rows)
+    example = (rows[:2],)
+
+    program = torch.export.export(layer, example, dynamic_shapes=({0: torch.export.Dim("rows")},))
+    assert torch.equal(program.module()(rows), expected)
+    assert torch.equal(program.module()(rows[:1]), expected[:1])
+
+    traced = torch.jit.trace(layer.eval(), example)  # type: ignore[no-untyped-call]
+    torch.jit.freeze(traced).save(str(tmp_path / "layer.pt"))
+    script = torch.jit.load(str(tmp_path / "layer.pt"))  # type: ignore[no-untyped-call]
+    assert torch.equal(script(rows), expected)
+
+    onnx = torch.onnx.export(program, dynamo=True, verbose=False)
+    assert onnx is not None
+    onnx.save(tmp_path / "layer.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "layer.onnx", providers=["CPUExecutionProvider"])
+    (name,) = [entry.name for entry in session.get_inputs()]
+    assert session.run(None, {name: rows.numpy()})[0].tolist() == expected.tolist()

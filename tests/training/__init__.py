@@ -1,0 +1,1 @@
+"""Recipes, checks of the data, and the gate."""
