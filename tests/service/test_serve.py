@@ -197,7 +197,7 @@ def keep_asking(service: Service, stop: threading.Event, statuses: list[int]) ->
 
 def test_redis_gone_later_predictions_go_on_and_nothing_is_lost(bundles: str, tmp_path: Path) -> None:
     set_split(tmp_path, *TRIAL)
-    body = {"client_id": "r", "inputs": {"image": three_or_eight()}}
+    body = {"client_id": "c-42", "inputs": {"image": three_or_eight()}}
     with run_service(tmp_path) as running, running.client() as client, running.admin() as admin:
         client.post("/v1/models/digits/predict", json=body | {"key": "before"})
         _, valkey = worker_processes(running)
@@ -223,7 +223,7 @@ def test_redis_gone_later_predictions_go_on_and_nothing_is_lost(bundles: str, tm
 
 def test_sigterm_answers_what_is_in_flight_and_exits_cleanly(bundles: str, tmp_path: Path) -> None:
     set_split(tmp_path, *TRIAL)
-    body = {"client_id": "r", "inputs": {"image": three_or_eight()}}
+    body = {"client_id": "c-42", "inputs": {"image": three_or_eight()}}
     answered: list[str] = []
 
     def flood(start: int) -> None:
