@@ -8,6 +8,7 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from rollout.bundle.schema import Labelled
 
 RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "scikit-learn")
 LOCK = Path("constraints.txt")
+# What a version comes from, each head with the entries of the lineage that belong to it.
+HEADS = {"environment": ("environment",), "code": ("code", "seeds", "hyperparameters"), "data": ("data",)}
+Changes = dict[str, tuple[Any, Any]]
 
 
 def describe_surroundings() -> dict[str, Any]:
@@ -48,6 +52,23 @@ def hash_rows(*parts: Labelled) -> str:
     return content.hexdigest()
 
 
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Changes]:
+    """Compares two lineages under the heads environment, code and data.
+
+    Returns:
+        For each head, what differs by its dotted name, before and after; ``None`` where there is none.
+    """
+    found: dict[str, Changes] = {}
+    for head, entries in HEADS.items():
+        old, new = (_flat({entry: lineage.get(entry) for entry in entries}) for lineage in (before, after))
+        found[head] = {
+            name: (old.get(name), new.get(name))
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name)
+        }
+    return found
+
+
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
@@ -61,3 +82,12 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return run.stdout.strip()
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {name: value}
+    leaves: dict[str, Any] = {}
+    for key, part in value.items():
+        leaves |= _flat(part, f"{name}.{key}" if name else key)
+    return leaves

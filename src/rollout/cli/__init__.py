@@ -10,7 +10,10 @@ import click
 from rollout.__about__ import __version__
 from rollout.cli.build import build
 from rollout.cli.demo import demo
+from rollout.cli.diff import diff
 from rollout.cli.gate import gate
+from rollout.cli.init import init
+from rollout.cli.reproduce import reproduce
 from rollout.cli.serve import serve
 from rollout.cli.sign import sign
 from rollout.cli.split import split
@@ -27,7 +30,7 @@ def cli() -> None:
     os.environ.setdefault("BENTOML_HOME", str(load_settings().home.resolve() / "bentoml"))
 
 
-for command in (build, demo, gate, serve, sign, split, verify):
+for command in (build, demo, diff, gate, init, reproduce, serve, sign, split, verify):
     cli.add_command(command)
 
 

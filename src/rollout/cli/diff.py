@@ -1,0 +1,39 @@
+"""``rollout diff``: what changed between two versions."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+
+@click.command()
+@click.argument("first")
+@click.argument("second")
+def diff(first: str, second: str) -> None:
+    """Show what changed from FIRST to SECOND, such as digits:v1 digits:v2: environment, code, data, figures."""
+    from rollout.bundle.lineage import differences  # noqa: PLC0415
+    from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
+
+    (_, before), (_, after) = open_bundle(first), open_bundle(second)
+    console = Console(highlight=False)
+    changes = differences(before.lineage, after.lineage)
+    changes["figures"] = {
+        name: (before.metrics.get(name), after.metrics.get(name))
+        for name in sorted(before.metrics.keys() | after.metrics.keys())
+        if before.metrics.get(name) != after.metrics.get(name)
+    }
+    for head, changed in changes.items():
+        if not changed:
+            console.print(f"[bold]{head}[/]: the same\n")
+            continue
+        table = Table(title=head, title_justify="left", title_style="bold")
+        for column in ("", first, second):
+            table.add_column(column, overflow="fold")
+        for name, (old, new) in changed.items():
+            table.add_row(name, _shown(old), _shown(new))
+        console.print(table)
+
+
+def _shown(value: object) -> str:
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,37 @@
+"""``rollout reproduce``: train a version again from its manifest, and say whether it comes out the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+
+@click.command()
+@click.argument("tag")
+@click.option(
+    "--seeds", type=click.IntRange(min=2), default=4, show_default=True, help="Trainings for the spread."
+)
+@click.option("--models", type=click.Path(path_type=Path), default=Path("models"), help="Folder of the recipes.")
+def reproduce(tag: str, seeds: int, models: Path) -> None:
+    """Train TAG, such as digits:v2, again with its own seed: identical, within the spread over seeds, or not.
+
+    Exit code 1 says that it is not.
+    """
+    from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
+    from rollout.training.recipe import load_recipe  # noqa: PLC0415
+    from rollout.training.reproduction import reproduce_version  # noqa: PLC0415
+
+    folder, manifest = open_bundle(tag)
+    console = Console(highlight=False)
+    with console.status(f"training {tag} again") as status:
+        result = reproduce_version(load_recipe(models / manifest.name), folder, manifest, seeds, status.update)
+    console.print(f"[bold]{result.outcome}[/]: {result.why}", soft_wrap=True)
+    for head, changed in result.changes.items():
+        if changed:
+            console.print(f"{head} differs now: " + ", ".join(changed), soft_wrap=True)
+    if not any(result.changes.values()):
+        console.print("environment, code and data are the same as then")
+    if result.outcome == "not reproduced":
+        raise SystemExit(1)

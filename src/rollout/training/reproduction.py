@@ -1,0 +1,76 @@
+"""Reproduction: a version trained again from its recipe, compared with its bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from rollout.bundle.golden import read_golden
+from rollout.bundle.lineage import Changes, describe_surroundings, differences
+from rollout.bundle.manifest import Manifest
+from rollout.bundle.parity import run_in_batches, take
+from rollout.bundle.source import Source
+from rollout.training.build import describe_version
+from rollout.training.gate import evaluation_losses
+from rollout.training.recipe import Recipe
+
+Outcome = Literal["identical", "within the spread over seeds", "not reproduced"]
+# So many standard deviations from the mean over seeds still count as one of them.
+WITHIN = 3.0
+
+
+class Reproduction(NamedTuple):
+    """What came of training again.
+
+    Attributes:
+        outcome: Whether it is the same version.
+        why: The figures behind that.
+        changes: What differs now from then, under environment, code and data.
+    """
+
+    outcome: Outcome
+    why: str
+    changes: dict[str, Changes]
+
+
+def reproduce_version(
+    recipe: Recipe, folder: Path, manifest: Manifest, seeds: int, on_step: Callable[[str], None] = lambda _: None
+) -> Reproduction:
+    """Trains a version again with its seed and, if it comes out different, with ``seeds`` others.
+
+    Args:
+        recipe: The model's recipe.
+        folder: Where the bundle lies; its files are taken as checked.
+        manifest: Its manifest.
+        seeds: Further trainings that the spread is taken over.
+        on_step: Called with a line for each training.
+    """
+    dataset = recipe.load()
+    version = recipe.version(manifest.version)
+    now = {**describe_surroundings(), **describe_version(recipe, manifest.version, dataset)}
+    changes = differences(manifest.lineage, now)
+    seed = manifest.lineage["seeds"]["torch"]
+    on_step(f"training with seed {seed}")
+    module = recipe.train(manifest.version, dataset.train, seed)
+    golden = read_golden(folder)
+    source = Source(module, manifest.task, take(golden.inputs, slice(0, 2)))
+    difference = float(np.abs(run_in_batches(source.run, golden.inputs) - golden.scores).max())
+    if difference == 0:
+        return Reproduction("identical", "every golden score came out the same, to the last bit", changes)
+    losses = [float(evaluation_losses(module, version.task, dataset.evaluation).mean())]
+    for other in range(seed + 1, seed + 1 + seeds):
+        on_step(f"training with seed {other}")
+        again = recipe.train(manifest.version, dataset.train, other)
+        losses.append(float(evaluation_losses(again, version.task, dataset.evaluation).mean()))
+    mean, deviation = float(np.mean(losses)), float(np.std(losses, ddof=1))
+    was = manifest.metrics.get("mean_absolute_error", 1 - manifest.metrics.get("accuracy", 0.0))
+    is_within = abs(was - mean) <= WITHIN * deviation
+    return Reproduction(
+        "within the spread over seeds" if is_within else "not reproduced",
+        f"a golden score moved by {difference:.2g}; the loss was {was:.4f} and is {mean:.4f} ± {deviation:.4f} "
+        f"over {len(losses)} seeds",
+        changes,
+    )

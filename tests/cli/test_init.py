@@ -1,0 +1,45 @@
+"""What `rollout init` writes packs and serves as it stands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import httpx
+import numpy as np
+from sklearn.datasets import load_breast_cancer
+
+from tests.conftest import BIN, run_service, set_split
+
+
+def run(folder: Path, *arguments: str, code: int = 0) -> str:
+    """Runs ``rollout`` in an empty folder; returns what it printed."""
+    done = subprocess.run(
+        [BIN / "rollout", *arguments],
+        cwd=folder,
+        env=os.environ | {"ROLLOUT_HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_new_model_packs_and_serves(tmp_path: Path) -> None:
+    text = run(tmp_path, "init", "fresh")
+    assert "rollout build models/fresh" in text
+    assert "exists already" in run(tmp_path, "init", "fresh", code=1)
+    assert "cannot name a model" in run(tmp_path, "init", "../x", code=1)
+    run(tmp_path, "build", "models/fresh")
+    set_split(tmp_path, "--champion", "v1", model="fresh")
+    data = load_breast_cancer()
+    instances = [
+        {"client_id": f"c-{row}", "inputs": {"cells": data.data[row].tolist()}} for row in range(450, 550)
+    ]
+    with run_service(tmp_path) as service:
+        answer = httpx.post(f"{service.base}/v1/models/fresh/predict", json={"instances": instances}, timeout=30)
+    labels = [prediction["label"] for prediction in answer.json()["predictions"]]
+    truth = np.array(["malignant", "benign"])[data.target[450:550]]
+    assert np.mean(truth == labels) > 0.9
