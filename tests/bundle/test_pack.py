@@ -164,7 +164,7 @@ def test_swapped_golden_examples_are_refused_even_under_a_new_hash() -> None:
         with pytest.raises(
             RolloutError, match=f"two:v7 is refused: its {name} variant disagrees with the source"
         ):
-            check_golden(folder, manifest, name, variant)
+            check_golden(read_golden(folder), manifest, name, variant)
     with pytest.raises(RolloutError, match=r"its onnx variant disagrees.*; .*its torchscript variant disagrees"):
         choose_variant(folder, manifest, ["onnx", "torchscript"])
 

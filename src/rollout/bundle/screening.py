@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -28,18 +27,6 @@ from rollout.errors import BundleError
 
 WORST_ROWS = 3
 SIGNIFICANT = 0.05
-
-
-class Probe(NamedTuple):
-    """Rows that every variant must answer as the source does.
-
-    Attributes:
-        inputs: For each field an array of shape ``(rows, *field.shape)``.
-        scores: The source's scores.
-    """
-
-    inputs: Arrays
-    scores: Scores
 
 
 class Screening:
@@ -71,9 +58,9 @@ class Screening:
         self._targets = evaluation.targets
         self._flip_rate = flip_rate
         self._probes = {
-            "evaluation": Probe(evaluation.inputs, run_in_batches(source.run, evaluation.inputs)),
-            "golden": Probe(golden.inputs, golden.scores),
-            **{name: Probe(inputs, run_in_batches(source.run, inputs)) for name, inputs in synthetic.items()},
+            "evaluation": Golden(evaluation.inputs, run_in_batches(source.run, evaluation.inputs)),
+            "golden": golden,
+            **{name: Golden(inputs, run_in_batches(source.run, inputs)) for name, inputs in synthetic.items()},
         }
         spread = np.linspace(0, count(evaluation.inputs) - 1, MAX_BATCH).astype(int)
         self._company = take(evaluation.inputs, np.unique(spread))

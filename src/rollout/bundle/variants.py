@@ -33,7 +33,6 @@ class Variant(ABC):
     Args:
         path: Its file.
         threads: Threads that one batch may use.
-        device: ``cpu`` or ``cuda``.
     """
 
     name: ClassVar[str]
@@ -55,7 +54,7 @@ class Variant(ABC):
         """
 
     @abstractmethod
-    def __init__(self, path: Path, threads: int = 1, device: str = "cpu") -> None: ...
+    def __init__(self, path: Path, threads: int = 1) -> None: ...
 
     @abstractmethod
     def run(self, inputs: Arrays) -> Scores:
@@ -90,15 +89,12 @@ class Onnx(Variant):
             assert program is not None  # the exporter returns one whenever it is given no file  # noqa: S101
             program.save(folder / cls.file)
 
-    def __init__(self, path: Path, threads: int = 1, device: str = "cpu") -> None:
+    def __init__(self, path: Path, threads: int = 1) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
-        if provider not in onnxruntime.get_available_providers():
-            raise BundleError(f"this onnxruntime has no {provider}")
-        self._session = onnxruntime.InferenceSession(path, options, providers=[provider])
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Arrays) -> Scores:
@@ -158,21 +154,20 @@ class TorchScript(Variant):
             traced = torch.jit.trace(source, to_tensors(source.example))
             torch.jit.freeze(traced).save(str(folder / cls.file))
 
-    def __init__(self, path: Path, threads: int = 1, device: str = "cpu") -> None:
+    def __init__(self, path: Path, threads: int = 1) -> None:
         self._torch = _import_torch(self.name)
         self._torch.set_num_threads(threads)
-        self._device = device
         with _quiet():
             self._module = self._load(path)
 
     def _load(self, path: Path) -> Any:
-        return self._torch.jit.load(str(path), map_location=self._device)
+        return self._torch.jit.load(str(path), map_location="cpu")
 
     def run(self, inputs: Arrays) -> Scores:
         with self._torch.inference_mode():
             # A decoded image can be a read-only view of the request, which torch would warn about.
-            tensors = (self._torch.tensor(array, device=self._device) for array in inputs.values())
-            scores: Scores = self._module(*tensors).cpu().numpy()
+            tensors = (self._torch.tensor(array) for array in inputs.values())
+            scores: Scores = self._module(*tensors).numpy()
             return scores
 
 
@@ -191,10 +186,7 @@ class Export(TorchScript):
             torch.export.save(source.program, folder / cls.file)
 
     def _load(self, path: Path) -> Any:
-        program = self._torch.export.load(path)
-        if self._device != "cpu":
-            program = self._torch.export.passes.move_to_device_pass(program, self._device)
-        return program.module()
+        return self._torch.export.load(path).module()
 
 
 VARIANTS: dict[str, type[Variant]] = {kind.name: kind for kind in (Onnx, OnnxInt8, TorchScript, Export)}

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rollout.bundle.golden import read_golden
+from rollout.bundle.golden import Golden, read_golden
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.parity import Parity, compare, run_in_batches
-from rollout.bundle.schema import InputSchema
+from rollout.bundle.schema import Arrays, InputSchema
 from rollout.bundle.variants import VARIANTS, Variant
 from rollout.errors import BundleError
 
@@ -39,7 +39,7 @@ class Choice(NamedTuple):
     refused: dict[str, str]
 
 
-def load_variant(folder: Path, manifest: Manifest, name: str, threads: int = 1, device: str = "cpu") -> Variant:
+def load_variant(folder: Path, manifest: Manifest, name: str, threads: int = 1) -> Variant:
     """Loads one variant of the bundle at ``folder``.
 
     Raises:
@@ -52,20 +52,19 @@ def load_variant(folder: Path, manifest: Manifest, name: str, threads: int = 1, 
             f"{manifest.tag} has no variant {name}; it has {', '.join(sorted(manifest.variants))}{why}"
         )
     try:
-        return VARIANTS[name](folder / manifest.variants[name].file, threads, device)
+        return VARIANTS[name](folder / manifest.variants[name].file, threads)
     except BundleError:
         raise
     except Exception as error:
         raise BundleError(f"{manifest.tag}: the {name} variant cannot be loaded: {error}") from error
 
 
-def check_golden(folder: Path, manifest: Manifest, name: str, variant: Variant) -> Parity:
-    """Runs the golden examples through a loaded variant.
+def check_golden(golden: Golden, manifest: Manifest, name: str, variant: Variant) -> Parity:
+    """Runs the golden examples of a bundle through a loaded variant of it.
 
     Raises:
         BundleError: If a decision or a score differs from what the bundle promises.
     """
-    golden = read_golden(folder)
     InputSchema(manifest.inputs).check_arrays(golden.inputs)
     found = compare(manifest.task, golden.scores, run_in_batches(variant.run, golden.inputs))
     promised = manifest.variants[name]
@@ -84,15 +83,16 @@ def check_golden(folder: Path, manifest: Manifest, name: str, variant: Variant) 
     return found
 
 
-def verify_bundle(folder: Path, manifest: Manifest, variants: Iterable[str] | None = None) -> dict[str, Parity]:
-    """Runs the golden examples on each variant, or on those named; the files are taken as checked.
+def verify_bundle(folder: Path, manifest: Manifest) -> dict[str, Parity]:
+    """Runs the golden examples on each variant; the files are taken as checked.
 
     Raises:
         BundleError: If a variant cannot be loaded or disagrees.
     """
+    golden = read_golden(folder)
     return {
-        name: check_golden(folder, manifest, name, load_variant(folder, manifest, name))
-        for name in variants or manifest.variants
+        name: check_golden(golden, manifest, name, load_variant(folder, manifest, name))
+        for name in manifest.variants
     }
 
 
@@ -108,18 +108,19 @@ def choose_variant(folder: Path, manifest: Manifest, names: Iterable[str], threa
     Raises:
         BundleError: If none passed; with the reason of each.
     """
+    golden = read_golden(folder)
     passed: dict[str, Variant] = {}
     refused: dict[str, str] = {}
     for name in names:
         try:
             variant = load_variant(folder, manifest, name, threads)
-            check_golden(folder, manifest, name, variant)
+            check_golden(golden, manifest, name, variant)
             passed[name] = variant
         except BundleError as error:
             refused[name] = error.detail
     if not passed:
         raise BundleError("; ".join(refused.values()))
-    seconds = _race(passed, folder)
+    seconds = _race(passed, golden.inputs)
     best = next(iter(passed))
     for name in passed:
         if seconds[name] < CLEARLY * seconds[best]:
@@ -127,8 +128,7 @@ def choose_variant(folder: Path, manifest: Manifest, names: Iterable[str], threa
     return Choice(best, passed[best], seconds, refused)
 
 
-def _race(variants: dict[str, Variant], folder: Path) -> dict[str, float]:
-    inputs = read_golden(folder).inputs
+def _race(variants: dict[str, Variant], inputs: Arrays) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(ROUNDS):
         for name, variant in variants.items():

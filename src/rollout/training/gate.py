@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from rollout.bundle.evidence import Decision, GateResult, Metric, PValues, Spread
+from rollout.bundle.parity import run_in_batches, take
 from rollout.bundle.schema import Labelled
 from rollout.bundle.source import Source
 from rollout.bundle.task import Classification, Task
@@ -176,12 +177,8 @@ def evaluation_losses(module: torch.nn.Module, task: Task, evaluation: Labelled)
     Raises:
         BundleError: If the module could not be packed, or its outputs are not finite.
     """
-    batches = [
-        {name: array[start : start + BATCH] for name, array in evaluation.inputs.items()}
-        for start in range(0, len(evaluation.targets), BATCH)
-    ]
-    source = Source(module, task, batches[0])
-    scores = np.concatenate([source.run(batch) for batch in batches])
+    source = Source(module, task, take(evaluation.inputs, slice(0, BATCH)))
+    scores = run_in_batches(source.run, evaluation.inputs, BATCH)
     if not (finite := np.isfinite(scores).all(-1)).all():
         raise BundleError(f"the module gives no finite number for {(~finite).sum()} of {len(scores)} rows")
     return task.losses(scores, evaluation.targets)
