@@ -13,10 +13,10 @@ from rollout import Classification, Regression, RolloutError
 from rollout.bundle.calibration import (
     calibrate,
     error_bound,
-    expected_calibration_error,
     fit_temperature,
     review_threshold,
 )
+from rollout.bundle.reliability import bin_by_confidence
 
 SPLITS = 1000
 
@@ -50,23 +50,13 @@ def test_the_temperature_is_found_and_makes_the_targets_likelier() -> None:
     assert likelihood_loss(fresh, fresh_targets, temperature) < 0.7 * likelihood_loss(fresh, fresh_targets, 1)
 
 
-def test_the_calibration_error_is_what_it_should_be() -> None:
-    generator = np.random.default_rng(0)
-    confidence = generator.uniform(0.5, 1, 100_000)
-    assert expected_calibration_error(confidence, generator.random(100_000) < confidence) < 0.006
-    assert expected_calibration_error(np.full(10, 0.9), np.arange(10) < 6) == pytest.approx(0.3)
-    assert expected_calibration_error(np.ones(4), np.zeros(4, bool)) == 1
-    # Too sure in one bin and too unsure in another do not cancel out.
-    confidence, correct = np.array([0.7, 0.7, 0.9, 0.9]), np.array([True, True, True, False])
-    assert expected_calibration_error(confidence, correct) == pytest.approx((0.3 + 0.4) / 2)
-
-
 def test_temperature_lowers_the_calibration_error() -> None:
     logits, targets, _ = overconfident(20_000, np.random.default_rng(0))
     correct = logits.argmax(1) == targets
-    before = expected_calibration_error(scipy.special.softmax(logits, axis=1).max(1), correct)
+    before = bin_by_confidence(scipy.special.softmax(logits, axis=1).max(1), correct).calibration_error
     temperature = fit_temperature(logits, targets)
-    after = expected_calibration_error(scipy.special.softmax(logits / temperature, axis=1).max(1), correct)
+    scaled = scipy.special.softmax(logits / temperature, axis=1)
+    after = bin_by_confidence(scaled.max(1), correct).calibration_error
     assert before > 0.05
     assert after < 0.01
 

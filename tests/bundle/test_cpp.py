@@ -42,13 +42,9 @@ def compare(program: Path, model: Path, golden: Golden, folder: Path) -> tuple[f
     return float(difference), int(flipped)
 
 
-@pytest.mark.parametrize(
-    "tag",
-    [
-        "digits:v2",
-    ],
-)
-def test_cpp_gets_the_golden_scores(tag: str, bundles: str, program: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tag", ["digits:v2", "languages:v1", "departures:v1"])
+@pytest.mark.usefixtures("bundles", "more_bundles")
+def test_cpp_gets_the_golden_scores(tag: str, program: Path, tmp_path: Path) -> None:
     folder, _ = open_bundle(tag)
     golden = read_golden(folder)
     difference, flipped = compare(program, folder / "torchscript" / "model.pt", golden, tmp_path)

@@ -19,18 +19,7 @@ from rollout.bundle.source import Source
 from rollout.bundle.store import bundle_exists, open_bundle
 from rollout.bundle.task import Scores
 from rollout.bundle.variants import VARIANTS, Onnx, OnnxInt8
-from tests.bundle.two import TASK, Linear, pack_two, part
-
-
-class Coarse(Onnx):
-    """Rounds scores down to thirds, so that every close call is answered with the first label."""
-
-    name = "onnx-int8"
-    file = "onnx-int8/model.onnx"
-    is_exact = False
-
-    def run(self, inputs: Arrays) -> Scores:
-        return np.asarray(np.floor(super().run(inputs) * 1.5) / 1.5, np.float32)
+from tests.bundle.two import TASK, Coarse, Linear, pack_two, part
 
 
 class Biased(Onnx):
@@ -88,10 +77,21 @@ def test_a_variant_that_rounds_its_scores_is_left_out(monkeypatch: pytest.Monkey
     assert all(" became " in line for line in manifest.left_out["onnx-int8"].worst)
 
 
-def test_a_golden_example_must_not_flip_however_many_flips_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_example_of_ones_own_must_not_flip_however_many_flips_are_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(VARIANTS, "onnx-int8", Coarse)
-    manifest = pack_two("golden", Linear(0.1, 0.1).eval(), flip_rate=1.0)
-    assert manifest.left_out["onnx-int8"].why.startswith("it answers a golden example differently")
+    close_call = {"x": np.array([[0.001, 0.001]], np.float32)}
+    manifest = pack_two("own", Linear(0.1, 0.1).eval(), flip_rate=1.0, examples=close_call)
+    assert manifest.left_out["onnx-int8"].why.startswith("it answers an example of yours differently: of 1 rows")
+
+
+@pytest.mark.usefixtures("more_bundles")
+@pytest.mark.parametrize("tag", ["digits:v2", "languages:v2", "departures:v2"])
+def test_every_variant_of_an_image_a_text_and_a_time_model_passed(tag: str) -> None:
+    _, manifest = open_bundle(tag)
+    assert not manifest.left_out
+    assert list(manifest.variants) == list(VARIANTS)
 
 
 def screening(targets_of_source: bool) -> Screening:

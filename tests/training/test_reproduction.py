@@ -13,8 +13,10 @@ from rollout import Classification, Dataset, Labelled, Recipe, Tensor, Version
 from rollout.bundle.lineage import differences
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.store import bundle_exists, open_bundle
+from rollout.bundle.variants import VARIANTS
 from rollout.training.build import build_version
 from rollout.training.reproduction import reproduce_version
+from tests.bundle.two import Coarse
 
 
 def part(rows: int, seed: int) -> Labelled:
@@ -41,12 +43,12 @@ class Sum(torch.nn.Module):
         return logits
 
 
-def recipe(weight: float = 5.0, noise: float = 0.0) -> Recipe:
+def recipe(weight: float = 5.0, noise: float = 0.0, flip_rate: float = 0.002) -> Recipe:
     def train(part: Labelled, seed: int) -> torch.nn.Module:
         return Sum(torch.tensor([weight, 5.0]) + noise * torch.randn(2)).eval()
 
     task = Classification(labels=["no", "yes"], risk=0.1)
-    version = Version(train, task, {"weight": weight, "sizes": (1, 2)})
+    version = Version(train, task, {"weight": weight, "sizes": (1, 2)}, flip_rate)
     return Recipe(name="sums", inputs={"x": Tensor(shape=(2,))}, load=load, versions={"v1": version})
 
 
@@ -90,3 +92,10 @@ def test_differences_stand_under_their_head() -> None:
     assert found["environment"] == {"environment.packages.torch": ("2.12", "2.13")}
     assert found["data"] == {"data.rows": (None, [1])}
     assert found["code"] == {}
+
+
+def test_a_version_declares_how_much_a_quantized_variant_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VARIANTS, "onnx-int8", Coarse)
+    declared = msgspec.structs.replace(recipe(weight=4.0, flip_rate=0.0003), name="declared")
+    manifest = build_version(declared, "v1", lambda _: None)
+    assert manifest.left_out["onnx-int8"].why.startswith("it answers more than 0.03% of the evaluation part")

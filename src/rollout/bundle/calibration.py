@@ -10,7 +10,7 @@ import numpy as np
 import scipy.optimize
 import scipy.special
 import scipy.stats
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rollout.bundle.task import Classification, Regression, Task
 from rollout.errors import BundleError
@@ -18,7 +18,6 @@ from rollout.errors import BundleError
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1.0)
 # The first coverage that is tried leaves so many times the rows without which no bound could hold.
 HEADROOM = 1.2
-BINS = 15
 
 
 def calibrate(task: Task, outputs: NDArray[np.float32], targets: NDArray[Any]) -> Task:
@@ -76,20 +75,6 @@ def fit_temperature(logits: NDArray[np.float32], targets: NDArray[Any]) -> float
     return round(math.exp(float(found.x)), 6)
 
 
-def expected_calibration_error(confidence: NDArray[Any], correct: NDArray[np.bool_]) -> float:
-    """Mean distance of confidence and accuracy over 15 bins of equal width, weighted by rows.
-
-    Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", 2015.
-
-    Args:
-        confidence: Confidence of each row, shape ``(rows,)``.
-        correct: Whether each was right, shape ``(rows,)``.
-    """
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, confidence.astype(np.float64) - correct, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(confidence))
-
-
 def review_threshold(
     confidence: NDArray[Any],
     correct: NDArray[np.bool_],
@@ -141,17 +126,36 @@ def error_bound(errors: int, rows: int, delta: float) -> float:
 
 
 def _calibrate_regression(task: Regression, outputs: NDArray[np.float32], targets: NDArray[Any]) -> Regression:
-    """Split-conformal intervals, as wide as the module's spread says (Lei et al. 2018, section 5.2)."""
+    half_width = float(half_widths(residuals(outputs, targets), task.coverage))
+    if math.isinf(half_width):
+        raise BundleError(
+            f"{len(targets)} calibration rows are too few for intervals that cover {task.coverage:.1%}: give more"
+        )
+    return msgspec.structs.replace(task, half_width=half_width, scale=float(np.std(targets)) or 1.0)
+
+
+def residuals(outputs: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.float64]:
+    """Returns how far each value is from its target, in units of the spread where the module gives one.
+
+    Raises:
+        BundleError: If a spread is not positive.
+    """
     columns = outputs.reshape(len(outputs), -1).astype(np.float64)
     spread = columns[:, 1] if columns.shape[1] == 2 else np.ones(len(columns))
     if not (spread > 0).all():
         raise BundleError("the module gives a spread that is not positive; let it end in softplus")
-    rank = math.ceil((len(targets) + 1) * task.coverage)
-    if rank > len(targets):
-        raise BundleError(
-            f"{len(targets)} calibration rows are too few for intervals that cover {task.coverage:.1%}: give more"
-        )
-    residuals = np.sort(np.abs(targets - columns[:, 0]) / spread)
-    return msgspec.structs.replace(
-        task, half_width=float(residuals[rank - 1]), scale=float(np.std(targets)) or 1.0
-    )
+    return np.asarray(np.abs(targets - columns[:, 0]) / spread)
+
+
+def half_widths(residuals: NDArray[np.float64], coverage: ArrayLike) -> NDArray[np.float64]:
+    """Returns half the width of split-conformal intervals for a spread of 1 (Lei et al. 2018, section 5.2).
+
+    Args:
+        residuals: Those of the calibration part.
+        coverage: Share of targets that intervals are to contain; one, or several at once.
+
+    Returns:
+        One for each coverage, infinite where the rows are too few for it.
+    """
+    ranks = np.ceil((len(residuals) + 1) * np.asarray(coverage)).astype(int)
+    return np.asarray(np.append(np.sort(residuals), np.inf)[np.minimum(ranks, len(residuals) + 1) - 1])

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rollout.__about__ import __version__
+from rollout.bundle.machine import gpu_name
 from rollout.bundle.schema import Labelled
 
 RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "scikit-learn")
@@ -30,7 +31,7 @@ def describe_surroundings() -> dict[str, Any]:
         "environment": {
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "device": "cpu",
+            "device": gpu_name() or "cpu",
             "packages": {package: _version(package) for package in RECORDED_PACKAGES},
             "lock": hashlib.sha256(LOCK.read_bytes()).hexdigest() if LOCK.exists() else None,
             "rollout": __version__,
@@ -52,21 +53,26 @@ def hash_rows(*parts: Labelled) -> str:
     return content.hexdigest()
 
 
+def by_head(lineage: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns what a lineage says under the heads environment, code and data, by dotted name."""
+    return {head: _flat({entry: lineage.get(entry) for entry in entries}) for head, entries in HEADS.items()}
+
+
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Changes]:
     """Compares two lineages under the heads environment, code and data.
 
     Returns:
         For each head, what differs by its dotted name, before and after; ``None`` where there is none.
     """
-    found: dict[str, Changes] = {}
-    for head, entries in HEADS.items():
-        old, new = (_flat({entry: lineage.get(entry) for entry in entries}) for lineage in (before, after))
-        found[head] = {
-            name: (old.get(name), new.get(name))
-            for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name)
+    then, now = by_head(before), by_head(after)
+    return {
+        head: {
+            name: (then[head].get(name), now[head].get(name))
+            for name in sorted(then[head].keys() | now[head].keys())
+            if then[head].get(name) != now[head].get(name)
         }
-    return found
+        for head in HEADS
+    }
 
 
 def _version(package: str) -> str | None:

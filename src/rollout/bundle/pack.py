@@ -12,7 +12,8 @@ import scipy.special
 import torch
 from numpy.typing import NDArray
 
-from rollout.bundle.calibration import calibrate, expected_calibration_error
+from rollout.bundle import reliability
+from rollout.bundle.calibration import calibrate, half_widths, residuals
 from rollout.bundle.evidence import Finding
 from rollout.bundle.fields import Field
 from rollout.bundle.golden import Golden, choose_golden, write_golden
@@ -21,7 +22,7 @@ from rollout.bundle.manifest import LeftOut, Manifest, PackedVariant, hash_files
 from rollout.bundle.parity import count, run_in_batches, take
 from rollout.bundle.probes import extreme_inputs, random_inputs
 from rollout.bundle.schema import Arrays, InputSchema, Labelled
-from rollout.bundle.screening import Screening
+from rollout.bundle.screening import EXAMPLES, Screening
 from rollout.bundle.source import Source
 from rollout.bundle.store import save_bundle
 from rollout.bundle.task import Classification, Scores, Task
@@ -61,7 +62,8 @@ def pack(
         task: What it answers, and what counts as unsure.
         calibration: Rows that training never saw, to compute temperature, threshold or intervals.
         evaluation: Rows that neither training nor calibration saw.
-        examples: Inputs of your own choice that become golden examples, besides those that packing picks.
+        examples: Inputs of your own choice that become golden examples, besides those that packing picks; no
+            variant may answer one of them differently, a quantized one neither.
         lineage: What made the module: seeds, data, hyperparameters.
         findings: What the checks of the data found.
         flip_rate: Largest share of evaluation rows that a quantized variant may answer differently.
@@ -88,14 +90,15 @@ def pack(
     source.task = calibrate(task, outputs, calibration.targets)
     scores = run_in_batches(source.run, evaluation.inputs)
     golden = choose_golden(source.task, evaluation.inputs, scores)
-    if examples is not None:
-        schema.check_arrays(examples)
-        golden = _add_examples(golden, examples, source)
-    synthetic = {
+    further = {
         "random": random_inputs(schema.fields, RANDOM_ROWS, seed=0),
         "extreme": extreme_inputs(schema.fields),
     }
-    screening = Screening(source, calibration.inputs, evaluation, golden, synthetic, flip_rate)
+    if examples is not None:
+        schema.check_arrays(examples)
+        further[EXAMPLES] = {name: examples[name] for name in schema.fields}
+        golden = _add_examples(golden, further[EXAMPLES], source)
+    screening = Screening(source, calibration.inputs, evaluation, golden, further, flip_rate)
     on_step("capturing the graph")
     source.program  # noqa: B018  a module that is not one graph is refused here, with a sentence of its own
 
@@ -115,6 +118,8 @@ def pack(
             reasons = "; ".join(f"{variant}: {outcome.why}" for variant, outcome in left_out.items())
             raise BundleError(f"{name}:{version} is refused: no variant agrees with the source module: {reasons}")
         write_golden(folder, golden)
+        metrics, diagram = _measure(source, outputs, calibration.targets, evaluation, scores)
+        (folder / reliability.FILE_NAME).write_text(diagram, "utf-8")
         manifest = Manifest(
             name=name,
             version=version,
@@ -123,7 +128,7 @@ def pack(
             variants=variants,
             left_out=left_out,
             hashes=hash_files(folder),
-            metrics=_metrics(source, evaluation, scores),
+            metrics=metrics,
             lineage={**describe_surroundings(), **(lineage or {})},
             findings=list(findings),
             created_at=utc_now(),
@@ -138,13 +143,20 @@ def _in_order(part: Labelled, schema: InputSchema) -> Labelled:
 
 
 def _add_examples(golden: Golden, examples: Arrays, source: Source) -> Golden:
-    examples = {name: examples[name] for name in golden.inputs}
     inputs = {name: np.concatenate([array, examples[name]]) for name, array in golden.inputs.items()}
     return Golden(inputs, np.concatenate([golden.scores, run_in_batches(source.run, examples)]))
 
 
-def _metrics(source: Source, evaluation: Labelled, scores: Scores) -> dict[str, float]:
+def _measure(
+    source: Source,
+    calibrated_on: NDArray[np.float32],
+    calibration_targets: NDArray[Any],
+    evaluation: Labelled,
+    scores: Scores,
+) -> tuple[dict[str, float], str]:
+    """Returns the figures of the evaluation part, and its reliability diagram."""
     task, targets = source.task, evaluation.targets
+    outputs = run_in_batches(source.outputs, evaluation.inputs)
     right = task.right(scores, targets)
     answered = ~task.needs_review(scores)
     metrics = {"evaluation_rows": float(count(evaluation.inputs)), "review_rate": float((~answered).mean())}
@@ -152,14 +164,18 @@ def _metrics(source: Source, evaluation: Labelled, scores: Scores) -> dict[str, 
         metrics["accuracy"] = float(right.mean())
         if answered.any():
             metrics["accuracy_without_review"] = float(right[answered].mean())
-        uncalibrated = _softmax(run_in_batches(source.outputs, evaluation.inputs))
-        metrics["calibration_error_before"] = expected_calibration_error(uncalibrated.max(-1), right)
-        metrics["calibration_error"] = expected_calibration_error(scores.max(-1), right)
-    else:
-        metrics["mean_absolute_error"] = float(task.losses(scores, targets).mean())
-        metrics["coverage"] = float(right.mean())
-        metrics["mean_interval_width"] = float(scores[:, 1].mean() * 2)
-    return metrics
+        before, after = (
+            reliability.bin_by_confidence(each.max(-1), right) for each in (_softmax(outputs), scores)
+        )
+        metrics["calibration_error_before"] = before.calibration_error
+        metrics["calibration_error"] = after.calibration_error
+        return metrics, reliability.draw_confidence(before, after)
+    metrics["mean_absolute_error"] = float(task.losses(scores, targets).mean())
+    metrics["coverage"] = float(right.mean())
+    metrics["mean_interval_width"] = float(scores[:, 1].mean() * 2)
+    widths = half_widths(residuals(calibrated_on, calibration_targets), reliability.LEVELS)
+    observed = (residuals(outputs, targets)[:, None] <= widths).mean(0)
+    return metrics, reliability.draw_coverage(observed, task.coverage)
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -25,6 +25,7 @@ from rollout.bundle.task import Scores
 from rollout.bundle.variants import Variant
 from rollout.errors import BundleError
 
+EXAMPLES = "examples"
 WORST_ROWS = 3
 SIGNIFICANT = 0.05
 
@@ -37,7 +38,8 @@ class Screening:
         calibration: What a quantization is calibrated on.
         evaluation: Real rows, with their targets.
         golden: Examples with the source's scores.
-        synthetic: Further inputs by name: random, extreme.
+        further: Further inputs by name: random, extreme, and ``EXAMPLES``, which even a quantized variant must
+            answer as the source does.
         flip_rate: Largest share of real rows that a variant in lower precision may answer differently.
 
     Raises:
@@ -50,7 +52,7 @@ class Screening:
         calibration: Arrays,
         evaluation: Labelled,
         golden: Golden,
-        synthetic: dict[str, Arrays],
+        further: dict[str, Arrays],
         flip_rate: float,
     ) -> None:
         self._source = source
@@ -60,7 +62,7 @@ class Screening:
         self._probes = {
             "evaluation": Golden(evaluation.inputs, run_in_batches(source.run, evaluation.inputs)),
             "golden": golden,
-            **{name: Golden(inputs, run_in_batches(source.run, inputs)) for name, inputs in synthetic.items()},
+            **{name: Golden(inputs, run_in_batches(source.run, inputs)) for name, inputs in further.items()},
         }
         spread = np.linspace(0, count(evaluation.inputs) - 1, MAX_BATCH).astype(int)
         self._company = take(evaluation.inputs, np.unique(spread))
@@ -118,8 +120,8 @@ class Screening:
         real = parity["evaluation"]
         if real.answers_flipped > self._flip_rate * real.rows:
             return f"it answers more than {self._flip_rate:.2%} of the evaluation part differently: {real}"
-        if parity["golden"].answers_flipped:
-            return f"it answers a golden example differently: {parity['golden']}"
+        if EXAMPLES in parity and parity[EXAMPLES].answers_flipped:
+            return f"it answers an example of yours differently: {parity[EXAMPLES]}"
         task, expected = self._source.task, self._probes["evaluation"].scores
         was_right, is_right = task.right(expected, self._targets), task.right(scores, self._targets)
         lost, won = int((was_right & ~is_right).sum()), int((~was_right & is_right).sum())

@@ -9,10 +9,12 @@ import click
 
 from rollout.__about__ import __version__
 from rollout.cli.build import build
+from rollout.cli.cost import cost
 from rollout.cli.demo import demo
 from rollout.cli.diff import diff
 from rollout.cli.gate import gate
 from rollout.cli.init import init
+from rollout.cli.report import report
 from rollout.cli.reproduce import reproduce
 from rollout.cli.serve import serve
 from rollout.cli.sign import sign
@@ -30,7 +32,7 @@ def cli() -> None:
     os.environ.setdefault("BENTOML_HOME", str(load_settings().home.resolve() / "bentoml"))
 
 
-for command in (build, demo, diff, gate, init, reproduce, serve, sign, split, verify):
+for command in (build, cost, demo, diff, gate, init, report, reproduce, serve, sign, split, verify):
     cli.add_command(command)
 
 

@@ -46,6 +46,10 @@ def build_missing(folder: Path, versions: tuple[str, ...] = ()) -> str:
                 if not console.is_terminal:
                     console.print(f"{tag}: {step}")
 
-            build_version(recipe, version, show)
+            manifest = build_version(recipe, version, show)
         console.print(f"{tag} is trained, compared and packed ({time.monotonic() - start:.0f} s)")
+        for words, variants in (("kept", manifest.variants), ("left out", manifest.left_out)):
+            if variants:
+                console.print(f"  {words}: {', '.join(variants)}")
+        console.print(f"  `rollout report {tag}` shows figures, parity and calibration")
     return recipe.name

@@ -8,8 +8,8 @@ import click
 import msgspec
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
+from rollout.cli.report import show
 from rollout.errors import ConfigError
 
 
@@ -25,6 +25,7 @@ def gate(tag: str, against: str, seeds: int, margin: float | None, models: Path)
     The result becomes part of the manifest, so gate a bundle before you sign it.
     """
     from rollout.bundle.manifest import SIGNATURE, write_manifest  # noqa: PLC0415
+    from rollout.bundle.report import describe_gate  # noqa: PLC0415
     from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
     from rollout.training.gate import run_gate  # noqa: PLC0415
     from rollout.training.recipe import load_recipe  # noqa: PLC0415
@@ -48,12 +49,4 @@ def gate(tag: str, against: str, seeds: int, margin: float | None, models: Path)
             on_step=lambda step: progress.update(task, advance=1, description=step),
         )
     write_manifest(folder, msgspec.structs.replace(manifest, gate=result))
-    table = Table(title=f"{result.metric} on the evaluation part, {seeds} seeds", title_justify="left")
-    for column in ("", "mean", "standard deviation"):
-        table.add_column(column, justify="right" if column else "left")
-    table.add_row(tag, f"{result.candidate.mean:.4f}", f"{result.candidate.deviation:.4f}")
-    table.add_row(f"{manifest.name}:{against}", f"{result.champion.mean:.4f}", f"{result.champion.deviation:.4f}")
-    for name, loss in result.baselines.items():
-        table.add_row(name, f"{loss:.4f}", "")
-    console.print(table)
-    console.print(f"[bold]{result.decision}[/]: {result.why}", soft_wrap=True)
+    show([describe_gate(manifest.tag, result)], folder)

@@ -29,10 +29,5 @@ def verify(tag: str, key: Path | None) -> None:
             str(parity.reviews_flipped),
             f"{parity.largest_difference:.1e}",
         )
-    console = Console(highlight=False)
-    console.print(table)
-    for name, left in manifest.left_out.items():
-        console.print(f"{name} was left out: {left.why}", soft_wrap=True)
-    for name, figure in manifest.metrics.items():
-        console.print(f"{name.replace('_', ' ')}: {figure:.4g}")
-    console.print(manifest.task.policy)
+    Console(highlight=False).print(table)
+    click.echo(f"`rollout report {tag}` shows what else is known about it.")

@@ -34,6 +34,7 @@ def build_version(recipe: Recipe, name: str, on_step: Callable[[str], None]) -> 
         evaluation=dataset.evaluation,
         lineage=describe_version(recipe, name, dataset),
         findings=findings,
+        flip_rate=version.flip_rate,
         on_step=on_step,
     )
 

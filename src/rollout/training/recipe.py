@@ -48,11 +48,13 @@ class Version(NamedTuple):
         train: Takes the training part and a seed; returns the module in eval mode.
         task: What it answers, and what counts as unsure.
         hyperparameters: What the lineage records of it.
+        flip_rate: Largest share of evaluation rows that a quantized variant may answer differently.
     """
 
     train: Train
     task: Task
     hyperparameters: Mapping[str, Any]
+    flip_rate: float = 0.002
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
