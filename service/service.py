@@ -27,6 +27,7 @@ from rollout.http.app import Api
 from rollout.http.auth import Auth
 from rollout.http.predict import decode_request
 from rollout.inference.engine import Engine
+from rollout.inference.rows import make_predictions
 from rollout.store import connect
 
 GC_THRESHOLDS = (50_000, 20, 100)
@@ -106,6 +107,8 @@ class Predictor:
             served = self._engine.model(model)
             body = msgspec.json.encode({"instances": instances})
             request = await decode_request(body, served.schema, self._settings)
-            return [msgspec.to_builtins(one) for one in await self._engine.predict(served, request.rows)]
+            answers = await self._engine.predict(served, request.rows)
+            predictions = make_predictions(served.name, served.task, request.rows, answers)
+            return [msgspec.to_builtins(one) for one in predictions]
         except RolloutError as error:
             raise NativeError(error) from error

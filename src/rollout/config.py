@@ -30,8 +30,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         timeout_ms: Deadline of a request that does not name its own, in milliseconds.
         max_body_bytes: Largest request body.
         max_instances: Most instances in one request.
-        max_batch: Most rows that the runtime gets at once.
-        max_queue: Rows that may wait for one model version before new ones are refused.
         max_reviews: Open review items per model; further ones are counted, not kept.
         spool_bytes: Size of the on-disk spool for review items while Redis is away.
         intra_op_threads: Threads that onnxruntime or torch uses inside one batch.
@@ -52,14 +50,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     timeout_ms: int = 1000
     max_body_bytes: int = 8 * 1024 * 1024
     max_instances: int = 1024
-    max_batch: int = 64
-    max_queue: int = 4096
     max_reviews: int = 1_000_000
     spool_bytes: int = 256 * 1024 * 1024
     intra_op_threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("workers", "timeout_ms", "max_body_bytes", "max_instances", "max_batch", "max_queue"):
+        for name in ("workers", "timeout_ms", "max_body_bytes", "max_instances"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"ROLLOUT_{name.upper()} must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.port <= 65535:

@@ -43,11 +43,34 @@ class Tally:
         self._values.clear()
 
 
-_tallies: weakref.WeakSet[Tally] = weakref.WeakSet()
+class Count:
+    """Increments of one counter, written together as those of a ``Tally`` are.
+
+    Args:
+        counter: With its labels.
+    """
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._count = 0
+        _tallies.add(self)
+
+    def inc(self, amount: int = 1) -> None:
+        """Adds to the counter."""
+        self._count += amount
+
+    def flush(self) -> None:
+        """Writes what was added since the last time."""
+        if self._count:
+            self._counter.inc(self._count)
+            self._count = 0
+
+
+_tallies: weakref.WeakSet[Tally | Count] = weakref.WeakSet()
 
 
 def flush_tallies() -> None:
-    """Writes all observations that wait in memory."""
+    """Writes all observations and increments that wait in memory."""
     for tally in tuple(_tallies):
         tally.flush()
 
@@ -77,6 +100,11 @@ BATCH_ROWS = Histogram(
     "Rows in a batch that the runtime got",
     ["model", "version"],
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+)
+BATCHES = Counter(
+    "rollout_batches",
+    "Batches by why they left: the runtime was idle, the batch was full, or the runtime became free",
+    ["model", "version", "left"],
 )
 QUEUE_SECONDS = Histogram(
     "rollout_queue_seconds",

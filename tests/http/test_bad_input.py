@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from rollout.metrics import FLUSH_EVERY_S
 from tests.conftest import Service
 from tests.images import image, png, row
 
@@ -164,6 +166,7 @@ def test_a_timeout_that_is_none(predict: Call, value: str) -> None:
 
 def test_nothing_of_this_is_an_internal_error_or_reached_the_model(service: Service, predict: Call) -> None:
     def predictions() -> float:
+        time.sleep(2 * FLUSH_EVERY_S)
         with service.client() as client:
             lines = client.get("/metrics").text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith("rollout_predictions_total"))

@@ -5,27 +5,22 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rollout.bundle.schema import Arrays
 from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError, RolloutError
-from rollout.inference.batcher import Batcher
+from rollout.inference.batcher import Batcher, BatchReport, Ran
+from rollout.inference.profile import Profile
 
-
-class Item(NamedTuple):
-    """A number to be doubled."""
-
-    number: int
-    deadline: float
-
-
-def item(number: int, seconds: float = 30) -> Item:
-    return Item(number, time.monotonic() + seconds)
+Run = Callable[[Arrays], Sequence[int | RolloutError]]
+QUICK, SLOW = 1e-6, 0.01
 
 
 class Doubler:
@@ -35,68 +30,119 @@ class Doubler:
         self.batches: list[list[int]] = []
         self.poison = poison
 
-    def __call__(self, items: Sequence[Item]) -> list[int | RolloutError]:
-        numbers = [one.number for one in items]
+    def __call__(self, arrays: Arrays) -> list[int | RolloutError]:
+        numbers: list[int] = arrays["x"].tolist()
         self.batches.append(numbers)
         if self.poison & set(numbers):
             raise ValueError("poison")
         return [number * 2 for number in numbers]
 
 
-def batcher(run: Doubler, *, threaded: bool = False, **limits: int) -> Batcher[Item, int]:
-    return Batcher(
-        run,
-        max_batch=limits.get("max_batch", 8),
-        max_queue=limits.get("max_queue", 100),
-        executor=ThreadPoolExecutor(1) if threaded else None,
+class Held:
+    """Waits in its thread until it is let go."""
+
+    def __init__(self) -> None:
+        self.gate, self.entered = threading.Event(), threading.Event()
+        self.batches: list[int] = []
+
+    def __call__(self, arrays: Arrays) -> list[int | RolloutError]:
+        self.batches.append(len(arrays["x"]))
+        self.entered.set()
+        self.gate.wait(10)
+        numbers: list[int | RolloutError] = arrays["x"].tolist()
+        return numbers
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as executor:
+        yield executor
+
+
+def batcher(run: Run, pool: Any, *, row_s: float = QUICK, max_batch: int = 8, **options: Any) -> Batcher[int]:
+    """A batcher for a runtime that takes ``row_s`` for each row: in a thread if that is ``SLOW``."""
+    profile = Profile(
+        seconds=[row_s * rows for rows in range(max_batch + 1)], in_flight=options.pop("in_flight", 1)
     )
+    return Batcher(run, profile, executor=pool, **{"longest_wait": 10.0, **options})
 
 
-async def test_one_row_is_dispatched_at_once() -> None:
+def submit(to: Batcher[int], *numbers: int, seconds: float = 30) -> asyncio.Future[Ran[int]]:
+    return to.submit({"x": np.array(numbers)}, time.monotonic() + seconds)
+
+
+async def results(*futures: asyncio.Future[Ran[int]]) -> list[list[int | RolloutError]]:
+    return [done.results for done in await asyncio.wait_for(asyncio.gather(*futures), 5)]
+
+
+async def test_one_row_is_dispatched_at_once(pool: ThreadPoolExecutor) -> None:
     run = Doubler()
-    future = batcher(run).submit([item(4)])
+    future = submit(batcher(run, pool), 4)
     await asyncio.sleep(0)  # one turn of the event loop: no window to wait out
     await asyncio.sleep(0)
     assert future.done()
-    assert future.result() == [8]
+    assert future.result().results == [8]
     assert run.batches == [[4]]
 
 
-@pytest.mark.parametrize("threaded", [False, True])
-async def test_rows_of_many_callers_share_batches_and_keep_their_order(threaded: bool) -> None:
+@pytest.mark.parametrize("row_s", [QUICK, SLOW])
+async def test_rows_of_many_callers_share_batches_and_keep_their_order(
+    row_s: float, pool: ThreadPoolExecutor
+) -> None:
     run = Doubler()
-    under_test = batcher(run, threaded=threaded)
-    futures = [under_test.submit([item(3 * n), item(3 * n + 1), item(3 * n + 2)]) for n in range(10)]
-    assert await asyncio.gather(*futures) == [[6 * n, 6 * n + 2, 6 * n + 4] for n in range(10)]
-    assert [len(batch) for batch in run.batches] == [8, 8, 8, 6]
+    reports: list[BatchReport] = []
+    under_test = batcher(run, pool, row_s=row_s, on_batch=reports.append)
+    futures = [submit(under_test, 3 * n, 3 * n + 1, 3 * n + 2) for n in range(10)]
+    assert await results(*futures) == [[6 * n, 6 * n + 2, 6 * n + 4] for n in range(10)]
+    assert [len(batch) for batch in run.batches] == [6, 6, 6, 6, 6], "requests that fit stay together"
+    assert [report.rows for report in reports] == [6, 6, 6, 6, 6]
+    assert [report.left for report in reports] == ["full"] * 4 + ["freed"]
 
 
-async def test_collects_only_while_the_runtime_is_busy() -> None:
-    gate, entered = threading.Event(), threading.Event()
-    batches: list[int] = []
+async def test_a_request_larger_than_a_batch_is_cut_and_put_together_again(pool: ThreadPoolExecutor) -> None:
+    run = Doubler()
+    ((first,), (many), (last,)) = await results(
+        *(
+            submit(under_test, *numbers)
+            for under_test in [batcher(run, pool)]
+            for numbers in ([1], range(21), [2])
+        )
+    )
+    assert (first, many, last) == (2, [2 * number for number in range(21)], 4)
+    assert [len(batch) for batch in run.batches] == [1, 8, 8, 6]
 
-    def run(items: Sequence[Item]) -> list[int | RolloutError]:
-        batches.append(len(items))
-        entered.set()
-        gate.wait(10)
-        return [one.number for one in items]
 
-    under_test: Batcher[Item, int] = Batcher(run, max_batch=8, max_queue=100, executor=ThreadPoolExecutor(1))
-    futures = [under_test.submit([item(0)])]
-    await asyncio.to_thread(entered.wait, 10)
-    futures += [under_test.submit([item(number)]) for number in range(1, 6)]
+async def test_collects_only_while_the_runtime_is_busy(pool: ThreadPoolExecutor) -> None:
+    run = Held()
+    reports: list[BatchReport] = []
+    under_test = batcher(run, pool, row_s=SLOW, on_batch=reports.append)
+    futures = [submit(under_test, 0)]
+    await asyncio.to_thread(run.entered.wait, 10)
+    futures += [submit(under_test, number) for number in range(1, 6)]
     await asyncio.sleep(0.05)
-    assert batches == [1]
-    gate.set()
-    await asyncio.gather(*futures)
-    assert batches == [1, 5]
+    assert run.batches == [1]
+    run.gate.set()
+    first, *others = await asyncio.gather(*futures)
+    assert run.batches == [1, 5]
+    assert [report.left for report in reports] == ["idle", "freed"]
+    assert first.waited < 0.04 < others[0].waited, "how long rows waited is told"
 
 
-@pytest.mark.parametrize("threaded", [False, True])
-async def test_a_poisonous_row_fails_alone(threaded: bool) -> None:
+async def test_as_many_batches_are_in_flight_as_are_worth_it(pool: ThreadPoolExecutor) -> None:
+    run = Held()
+    under_test = batcher(run, pool, row_s=SLOW, max_batch=1, in_flight=3)
+    futures = [submit(under_test, number) for number in range(5)]
+    await asyncio.sleep(0.1)
+    assert len(run.batches) == 3
+    run.gate.set()
+    assert await results(*futures) == [[0], [1], [2], [3], [4]]
+
+
+@pytest.mark.parametrize("row_s", [QUICK, SLOW])
+async def test_a_poisonous_row_fails_alone(row_s: float, pool: ThreadPoolExecutor) -> None:
     run = Doubler(frozenset({5}))
-    under_test = batcher(run, threaded=threaded)
-    outcomes = await asyncio.gather(*(under_test.submit([item(number)]) for number in range(8)))
+    under_test = batcher(run, pool, row_s=row_s)
+    outcomes = await results(*(submit(under_test, number) for number in range(8)))
     for number, (outcome,) in enumerate(outcomes):
         if number == 5:
             assert isinstance(outcome, PredictionFailedError)
@@ -109,59 +155,83 @@ async def test_a_poisonous_row_fails_alone(threaded: bool) -> None:
 @given(st.sets(st.integers(0, 30)), st.integers(1, 31))
 def test_whatever_is_poisonous_is_found(poison: set[int], max_batch: int) -> None:
     async def go() -> list[int | RolloutError]:
-        return await batcher(Doubler(frozenset(poison)), max_batch=max_batch).submit([item(n) for n in range(31)])
+        with ThreadPoolExecutor(1) as pool:
+            under_test = batcher(Doubler(frozenset(poison)), pool, max_batch=max_batch)
+            return (await submit(under_test, *range(31))).results
 
     for number, outcome in enumerate(asyncio.run(go())):
         assert isinstance(outcome, PredictionFailedError) == (number in poison)
 
 
-async def test_a_run_that_loses_rows_is_a_failure_not_a_shift() -> None:
-    under_test: Batcher[Item, int] = Batcher(
-        lambda items: [one.number for one in items[: max(1, len(items) - 1)]], max_batch=8, max_queue=9
-    )
-    assert await under_test.submit([item(1), item(2)]) == [1, 2], "halves of one row each still fit"
+async def test_a_run_that_loses_rows_is_a_failure_not_a_shift(pool: ThreadPoolExecutor) -> None:
+    def lossy(arrays: Arrays) -> list[int | RolloutError]:
+        numbers: list[int | RolloutError] = arrays["x"].tolist()
+        return numbers[: max(1, len(numbers) - 1)]
+
+    assert await results(submit(batcher(lossy, pool), 1, 2)) == [[1, 2]], "halves of one row each still fit"
 
 
-async def test_a_row_past_its_deadline_costs_nothing() -> None:
+async def test_a_row_past_its_deadline_costs_nothing(pool: ThreadPoolExecutor) -> None:
     run = Doubler()
-    (late, fine) = await batcher(run).submit([item(1, seconds=-1), item(2)])
+    under_test = batcher(run, pool)
+    ((late,), (fine,)) = await results(submit(under_test, 1, seconds=-1), submit(under_test, 2))
     assert isinstance(late, DeadlineExceededError)
     assert late.headers == {"Retry-After": "1"}
     assert fine == 4
     assert run.batches == [[2]]
 
 
-async def test_a_runtime_that_hangs_keeps_nobody_beyond_the_deadline() -> None:
-    gate = threading.Event()
-    executor = ThreadPoolExecutor(1)
-
-    def hang(items: Sequence[Item]) -> list[int | RolloutError]:
-        gate.wait(10)
-        return [one.number for one in items]
-
-    under_test: Batcher[Item, int] = Batcher(hang, max_batch=1, max_queue=9, executor=executor)
-    running, waiting = under_test.submit([item(1, 0.1)]), under_test.submit([item(2, 0.1)])
-    for (outcome,) in await asyncio.wait_for(asyncio.gather(running, waiting), 2):
-        assert isinstance(outcome, DeadlineExceededError)
-    gate.set()
-    assert await under_test.submit([item(3)]) == [3], "it goes on once the runtime does"
-    executor.shutdown()
-
-
-async def test_a_full_queue_refuses_at_once() -> None:
-    under_test = batcher(Doubler(), max_queue=10)
-    accepted = under_test.submit([item(number) for number in range(8)])
-    with pytest.raises(OverloadedError, match="8 rows are waiting") as caught:
-        under_test.submit([item(number) for number in range(3)])
-    assert caught.value.headers == {"Retry-After": "1"}
-    assert len(await accepted) == 8
-    assert await under_test.submit([item(1)]) == [2]
-
-
-async def test_a_caller_that_went_away_costs_nothing() -> None:
+async def test_rows_that_cannot_make_it_are_refused_before_they_cost_anything(pool: ThreadPoolExecutor) -> None:
     run = Doubler()
-    under_test = batcher(run)
-    gone, here = under_test.submit([item(1)]), under_test.submit([item(2)])
+    under_test = batcher(run, pool, row_s=SLOW)
+    with pytest.raises(DeadlineExceededError, match="100 rows would take about 1 s from now") as caught:
+        submit(under_test, *range(100), seconds=0.5)
+    assert caught.value.headers == {"Retry-After": "1"}
+    (hurried,), (patient,) = await results(submit(under_test, 1, seconds=0.005), submit(under_test, 2))
+    assert isinstance(hurried, DeadlineExceededError), "a single row takes longer than that"
+    assert patient == 4
+    assert run.batches == [[2]]
+
+
+async def test_a_runtime_that_hangs_keeps_nobody_beyond_the_deadline(pool: ThreadPoolExecutor) -> None:
+    run = Held()
+    under_test = batcher(run, pool, row_s=SLOW, max_batch=1)
+    hanging = submit(under_test, 1, seconds=0.1), submit(under_test, 2, seconds=0.1)
+    for (outcome,) in await results(*hanging):
+        assert isinstance(outcome, DeadlineExceededError)
+    assert 0.1 < under_test.oldest_batch_s < 5, "whoever watches the worker sees that it hangs"
+    run.gate.set()
+    assert await results(submit(under_test, 3)) == [[3]], "it goes on once the runtime does"
+    assert under_test.oldest_batch_s == 0
+
+
+async def test_more_work_than_can_wait_is_refused_at_once(pool: ThreadPoolExecutor) -> None:
+    under_test = batcher(Doubler(), pool, row_s=SLOW, longest_wait=0.5)
+    accepted = [submit(under_test, number) for number in range(51)]
+    with pytest.raises(OverloadedError, match="51 rows are waiting already; try again shortly") as caught:
+        submit(under_test, 51)
+    assert caught.value.headers == {"Retry-After": "1"}
+    assert await results(*accepted) == [[2 * number] for number in range(51)]
+    assert await results(submit(under_test, 1)) == [[2]]
+
+
+async def test_a_machine_that_became_slower_takes_on_less(pool: ThreadPoolExecutor) -> None:
+    def slow(arrays: Arrays) -> list[int | RolloutError]:
+        time.sleep(0.05)
+        numbers: list[int | RolloutError] = arrays["x"].tolist()
+        return numbers
+
+    under_test = batcher(slow, pool, row_s=SLOW, max_batch=1)
+    for number in range(20):
+        await submit(under_test, number)
+    with pytest.raises(DeadlineExceededError, match="100 rows would take about 4"):
+        submit(under_test, *range(100), seconds=2)
+
+
+async def test_a_caller_that_went_away_costs_nothing(pool: ThreadPoolExecutor) -> None:
+    run = Doubler()
+    under_test = batcher(run, pool)
+    gone, here = submit(under_test, 1), submit(under_test, 2)
     gone.cancel()
-    assert await here == [4]
+    assert await results(here) == [[4]]
     assert run.batches == [[2]]

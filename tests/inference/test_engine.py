@@ -11,24 +11,40 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from rollout.bundle.task import Scores
 from rollout.config import Settings
 from rollout.errors import PredictionFailedError, UnknownModelError
 from rollout.inference import engine as engine_module
 from rollout.inference.engine import Engine
-from rollout.inference.row import ClassAnswer, ClassPrediction, Decision, Row
+from rollout.inference.rows import Answers, Decision, Rows
+from rollout.routing.assignment import assign
 from rollout.routing.split import Split
 from rollout.routing.splits import write_split
 from rollout.store import Redis, connect
 from tests.images import held_out
 
+BLACK = np.zeros((1, 32, 32), np.uint8)
 TRIAL = Split(champion="v1", challenger="v2", share=0.5, experiment="digits-v1-v2")
 
 
-def make_row(number: int = 0, client_id: str = "c-1") -> Row:
-    image = held_out().inputs["image"][number]
-    sent = {"image": msgspec.Raw(msgspec.json.encode(image.tolist()))}
-    return Row(client_id, None, {"image": image}, sent, time.monotonic() + 10)
+def make_rows(images: NDArray[np.uint8], *client_ids: str) -> Rows:
+    return Rows(
+        client_ids,
+        [None] * len(client_ids),
+        {"image": images},
+        [{"image": image.tolist()} for image in images],
+        time.monotonic() + 10,
+    )
+
+
+def held_out_rows(*client_ids: str, start: int = 0) -> Rows:
+    return make_rows(held_out().inputs["image"][start : start + len(client_ids)], *client_ids)
+
+
+async def predict(engine: Engine, rows: Rows) -> Answers:
+    return await engine.predict(engine.model("digits"), rows)
 
 
 @pytest.fixture
@@ -51,17 +67,14 @@ async def wait_for_revision(engine: Engine, revision: int) -> None:
 
 
 async def test_rows_of_one_request_go_to_different_arms_in_their_order(engine: Engine) -> None:
-    model = engine.model("digits")
-    rows = [make_row(number, f"c-{number}") for number in range(40)]
-    predictions = await engine.predict(model, rows)
-    assert [one.client_id for one in predictions] == [row.client_id for row in rows]
-    assert {one.version for one in predictions} == {"v1", "v2"}
-    alone = [(await engine.predict(model, [make_row(number, f"c-{number}")]))[0] for number in range(40)]
-    for one, other in zip(predictions, alone, strict=True):
-        assert isinstance(one, ClassPrediction)
-        assert isinstance(other, ClassPrediction)
-        assert (one.version, one.arm, one.label) == (other.version, other.arm, other.label)
-        assert one.confidence == pytest.approx(other.confidence, abs=1e-5)
+    client_ids = [f"c-{number}" for number in range(40)]
+    together = await predict(engine, held_out_rows(*client_ids))
+    assert {assignment.version for assignment in together.assignments} == {"v1", "v2"}
+    for number, client_id in enumerate(client_ids):
+        alone = await predict(engine, held_out_rows(client_id, start=number))
+        assert alone.assignments == [together.assignments[number]]
+        assert alone.decisions[0].best == together.decisions[number].best
+        assert alone.decisions[0].numbers == pytest.approx(together.decisions[number].numbers, abs=1e-5)
 
 
 async def test_a_split_that_cannot_be_served_changes_nothing(
@@ -74,7 +87,7 @@ async def test_a_split_that_cannot_be_served_changes_nothing(
         assert caplog.text.count("digits stays at revision 1: there is no bundle digits:v9") == 1, "said once"
         await write_split(redis, "digits", msgspec.structs.replace(bad, champion="v2"))
         await wait_for_revision(engine, 3)
-    assert (await engine.predict(engine.model("digits"), [make_row()]))[0].version == "v2"
+    assert (await predict(engine, held_out_rows("c-1"))).assignments[0].version == "v2"
 
 
 async def test_without_redis_the_last_split_holds(engine: Engine, redis: Redis) -> None:
@@ -88,34 +101,39 @@ async def test_without_redis_the_last_split_holds(engine: Engine, redis: Redis) 
     await gone.aclose()
 
 
-async def test_scores_that_are_no_numbers_fail_their_row_alone(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def black_is_no_number(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The champion gives NaN for a black image."""
     version = engine.model("digits").versions["v1"]
     run = version._runtime.run
 
-    def spoil(inputs: dict[str, np.ndarray]) -> np.ndarray:
+    def spoil(inputs: dict[str, NDArray[np.uint8]]) -> Scores:
         scores = run(inputs)
         scores[inputs["image"].max((1, 2)) == 0] = np.nan
         return scores
 
     monkeypatch.setattr(version._runtime, "run", spoil)
-    good, black = make_row(), make_row()
-    black.arrays = {"image": np.zeros((32, 32), np.uint8)}
-    outcomes = await asyncio.gather(version.batcher.submit([good]), version.batcher.submit([black]))
-    ((scored,), (failed,)) = outcomes
+
+
+@pytest.mark.usefixtures("black_is_no_number")
+async def test_scores_that_are_no_numbers_fail_their_row_alone(engine: Engine) -> None:
+    batcher = engine.model("digits").versions["v1"].batcher
+    good, black = held_out_rows("c-1"), make_rows(BLACK, "c-1")
+    futures = [batcher.submit(rows.arrays, rows.deadline) for rows in (good, black)]
+    (scored,), (failed,) = [done.results for done in await asyncio.gather(*futures)]
     assert isinstance(scored, Decision)
-    assert isinstance(scored.answer, ClassAnswer)
-    assert scored.answer.label
     assert isinstance(failed, PredictionFailedError)
     assert "not finite" in failed.detail
 
 
+@pytest.mark.usefixtures("black_is_no_number")
 async def test_a_request_with_a_failing_row_fails_whole_and_names_it(engine: Engine) -> None:
-    wrong = make_row(client_id="c-2")
-    wrong.arrays = {"image": np.zeros((3, 3), np.uint8)}
-    with pytest.raises(PredictionFailedError, match="instance 1: the model failed on this input"):
-        await engine.predict(engine.model("digits"), [make_row(), wrong, make_row()])
+    first, last = held_out().inputs["image"][:2]
+    champions = [f"c-{number}" for number in range(20) if assign(TRIAL, f"c-{number}").version == "v1"]
+    with pytest.raises(PredictionFailedError, match="instance 1: the model's scores for this input are not"):
+        await predict(engine, make_rows(np.stack([first, BLACK[0], last]), *champions[:3]))
+    with pytest.raises(PredictionFailedError, match=r"^the model's scores"):
+        await predict(engine, make_rows(BLACK, champions[0]))
 
 
 async def test_unknown_models_are_named(engine: Engine) -> None:

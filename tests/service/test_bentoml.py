@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import bentoml
 import pytest
 from bentoml.exceptions import BentoMLException
 
+from rollout.metrics import FLUSH_EVERY_S
 from tests.conftest import BIN, ROOT, STORE, TRIAL, run_service, set_split
 from tests.images import row, three_or_eight
 
@@ -41,6 +43,7 @@ def test_bentoml_serve_and_its_native_client(bundles: str, tmp_path: Path) -> No
         assert http.get("/v1/models/digits/split").status_code == 401
         assert http.get("/openapi.json").status_code == 200
         assert http.get("/readyz").status_code == 200
+        time.sleep(2 * FLUSH_EVERY_S)
         lines = [
             line
             for line in http.get("/metrics").text.splitlines()

@@ -23,14 +23,15 @@ from rollout.errors import (
 )
 from rollout.http.auth import Auth
 from rollout.http.openapi import build_openapi
-from rollout.http.predict import decode_request, encode_response, parse_timeout
+from rollout.http.predict import decode_request, encode_response, parse_timeout, server_timing
 from rollout.http.problems import NO_MODEL, as_rollout_error, on_error, problem_response
 from rollout.http.views import REVIEW_FILTERS, assignment_view, model_view
 from rollout.inference.engine import Engine, ServedModel
+from rollout.inference.rows import make_predictions
 from rollout.review.queue import list_items
 from rollout.routing.splits import read_history
 
-JSON_HEADERS = [(b"content-type", b"application/json")]
+JSON_CONTENT = (b"content-type", b"application/json")
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 PREDICT_PREFIX, PREDICT_SUFFIX = "/v1/models/", "/predict"
 
@@ -83,16 +84,19 @@ class Api:
         try:
             engine = self._admit(scope, "app")
             model = engine.model(scope["path"][len(PREDICT_PREFIX) : -len(PREDICT_SUFFIX)])
-            answer = await self._answer(engine, model, scope, receive)
+            body, timing = await self._answer(engine, model, scope, receive)
         except Exception as error:  # every failure becomes a problem document
             label = NO_MODEL if model is None else model.name
             await problem_response(as_rollout_error(error), label)(scope, receive, send)
             return
-        await send({"type": "http.response.start", "status": 200, "headers": JSON_HEADERS})
-        await send({"type": "http.response.body", "body": answer})
+        headers = [JSON_CONTENT, (b"server-timing", timing)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
         model.latency.observe(time.perf_counter() - started)
 
-    async def _answer(self, engine: Engine, model: ServedModel, scope: Scope, receive: Receive) -> bytes:
+    async def _answer(
+        self, engine: Engine, model: ServedModel, scope: Scope, receive: Receive
+    ) -> tuple[bytes, bytes]:
         timeout_ms = None
         is_json = False
         for name, value in scope["headers"]:
@@ -106,8 +110,9 @@ class Api:
             raise UnsupportedMediaTypeError("send JSON with the header 'Content-Type: application/json'")
         body = await self._read(receive)
         request = await decode_request(body, model.schema, self._settings, timeout_ms)
-        predictions = await engine.predict(model, request.rows)
-        return encode_response(predictions, single=request.single)
+        answers = await engine.predict(model, request.rows)
+        predictions = make_predictions(model.name, model.task, request.rows, answers)
+        return encode_response(predictions, single=request.single), server_timing(answers)
 
     async def _read(self, receive: Receive) -> bytes:
         message = await receive()

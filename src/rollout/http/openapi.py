@@ -13,7 +13,7 @@ from rollout.errors import HTTP_ERRORS
 from rollout.http.predict import Identifier
 from rollout.http.problems import MEDIA_TYPE, TYPE_PREFIX
 from rollout.http.views import REVIEW_FILTERS
-from rollout.inference.row import ClassPrediction, ValuePrediction
+from rollout.inference.rows import ClassPrediction, ValuePrediction
 from rollout.review.item import ReviewItem
 from rollout.routing.split import Split
 

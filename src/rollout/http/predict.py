@@ -7,13 +7,14 @@ import time
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 
 from rollout.bundle.codec import split_location
-from rollout.bundle.schema import InputSchema, InvalidInputsError, RawInputs
+from rollout.bundle.schema import Arrays, InputSchema, InvalidInputsError, RawInputs
 from rollout.config import Settings
 from rollout.errors import FieldError, InvalidRequestError, MalformedBodyError
-from rollout.inference.row import Prediction, Row
+from rollout.inference.rows import Answers, Prediction, Rows
 
 # A long request lets the others have the event loop after this many seconds of decoding.
 SLICE_S = 0.002
@@ -37,7 +38,11 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
     instances: list[_Instance] | UnsetType = UNSET
 
 
-class PredictRequest(NamedTuple):
+_decode_body = msgspec.json.Decoder(_Body).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Request(NamedTuple):
     """A decoded body.
 
     Attributes:
@@ -45,17 +50,13 @@ class PredictRequest(NamedTuple):
         single: Whether the body was one row, not a list of instances.
     """
 
-    rows: list[Row]
+    rows: Rows
     single: bool
-
-
-_decode_body = msgspec.json.Decoder(_Body).decode
-_encode = msgspec.json.Encoder().encode
 
 
 async def decode_request(
     body: bytes, schema: InputSchema, settings: Settings, timeout_ms: int | None = None
-) -> PredictRequest:
+) -> Request:
     """Decodes and checks a whole request.
 
     Args:
@@ -70,7 +71,7 @@ async def decode_request(
     """
     deadline = time.monotonic() + (timeout_ms or settings.timeout_ms) / 1000
     instances, single = _instances(body, settings.max_instances)
-    rows: list[Row] = []
+    decoded: list[Arrays] = []
     errors: list[FieldError] = []
     pause_at = time.monotonic() + SLICE_S
     for index, instance in enumerate(instances):
@@ -78,10 +79,9 @@ async def decode_request(
         errors += _check_identifiers(instance, prefix)
         try:
             if schema.is_slow(instance.inputs):
-                arrays = await asyncio.to_thread(schema.decode, instance.inputs)
+                decoded.append(await asyncio.to_thread(schema.decode, instance.inputs))
             else:
-                arrays = schema.decode(instance.inputs)
-            rows.append(Row(instance.client_id, instance.key or None, arrays, instance.inputs, deadline))
+                decoded.append(schema.decode(instance.inputs))
         except InvalidInputsError as error:
             errors += [FieldError(f"{prefix}/inputs{pointer}", detail) for pointer, detail in error.errors]
         if not single and time.monotonic() > pause_at:
@@ -89,12 +89,28 @@ async def decode_request(
             pause_at = time.monotonic() + SLICE_S
     if errors:
         raise _invalid(errors)
-    return PredictRequest(rows, single)
+    if single:
+        arrays = {name: array[None] for name, array in decoded[0].items()}
+    else:
+        arrays = {name: np.stack([one[name] for one in decoded]) for name in schema.fields}
+    rows = Rows(
+        [instance.client_id for instance in instances],
+        [instance.key or None for instance in instances],
+        arrays,
+        [instance.inputs for instance in instances],
+        deadline,
+    )
+    return Request(rows, single)
 
 
 def encode_response(predictions: list[Prediction], *, single: bool) -> bytes:
     """Encodes the answer: one prediction, or ``{"predictions": [...]}`` in the order of the instances."""
     return _encode(predictions[0] if single else {"predictions": predictions})
+
+
+def server_timing(answers: Answers) -> bytes:
+    """Returns the ``Server-Timing`` header: milliseconds of waiting for a batch, and of the batch."""
+    return b"queue;dur=%.3f, model;dur=%.3f" % (answers.waited * 1000, answers.ran * 1000)
 
 
 def parse_timeout(header: bytes) -> int:

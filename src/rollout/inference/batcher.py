@@ -3,167 +3,290 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+import numpy as np
+
+from rollout.bundle.parity import count, take
+from rollout.bundle.schema import Arrays
 from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError, RolloutError
+from rollout.inference.profile import Profile
 
+# Quicker than the way to a thread and back.
+INLINE_BELOW_S = 0.0005
+# How often those who wait are looked after while a batch runs in a thread.
+SWEEP_EVERY_S = 0.05
+# How much of each batch's time, against what was measured at load, goes into the estimate of the next.
+SMOOTHING = 0.1
+LARGEST_SLOWDOWN = 10.0  # a stall of the machine is not the price of a batch
 
-class Deadlined(Protocol):
-    """Something to be batched."""
-
-    @property
-    def deadline(self) -> float:
-        """``time.monotonic()`` after which nobody waits for the answer."""
-        ...
-
-
-Item = TypeVar("Item", bound=Deadlined)
 Result = TypeVar("Result")
+Left = Literal["idle", "full", "freed"]
 
 
-class _Group(Generic[Result]):
-    """The items of one caller, who is answered when the last of them is done."""
+class Ran(NamedTuple, Generic[Result]):
+    """What became of the rows of one request.
 
-    __slots__ = ("future", "outcomes", "pending")
+    Attributes:
+        results: For each row its result, or its error.
+        waited: Seconds until the first of them was in a batch.
+        ran: Seconds that their batches took.
+    """
 
-    def __init__(self, size: int, future: asyncio.Future[list[Any]]) -> None:
+    results: list[Result | RolloutError]
+    waited: float
+    ran: float
+
+
+class BatchReport(NamedTuple):
+    """What is counted of a batch.
+
+    Attributes:
+        rows: How many rows it had.
+        waited: Seconds that its oldest row waited.
+        left: Why it left: the runtime was idle, the batch was full, or the runtime became free.
+    """
+
+    rows: int
+    waited: float
+    left: Left
+
+
+class _Request:
+    """The rows of one caller, who is answered when the last of them is done."""
+
+    __slots__ = ("arrays", "deadline", "future", "pending", "ran", "results", "since", "waited")
+
+    def __init__(self, arrays: Arrays, rows: int, deadline: float, future: asyncio.Future[Ran[Any]]) -> None:
+        self.arrays = arrays
+        self.deadline = deadline
         self.future = future
-        self.outcomes: list[Any] = [None] * size
-        self.pending = size
+        self.results: list[Any] = [None] * rows
+        self.pending = rows
+        self.since = time.monotonic()
+        self.waited = self.ran = 0.0
 
-    def settle(self, position: int, outcome: Any) -> None:
-        self.outcomes[position] = outcome
-        self.pending -= 1
-        if not self.pending and not self.future.done():
-            self.future.set_result(self.outcomes)
+    def settle(self, start: int, results: Sequence[Any], ran: float) -> None:
+        self.results[start : start + len(results)] = results
+        self.pending -= len(results)
+        self.ran += ran
+        if not self.pending:
+            self._answer()
 
     def expire(self) -> None:
+        late = DeadlineExceededError(
+            "the deadline passed before the row was scored", headers={"Retry-After": "1"}
+        )
+        self.results = [late if result is None else result for result in self.results]
+        self._answer()
+
+    def _answer(self) -> None:
         if not self.future.done():
-            self.future.set_result([_late() if outcome is None else outcome for outcome in self.outcomes])
+            self.future.set_result(Ran(self.results, self.waited, self.ran))
 
 
-class _Waiting(NamedTuple):
-    item: Any
-    group: _Group[Any]
-    position: int
-    since: float
+class _Block(NamedTuple):
+    """Rows of a request that stay together."""
+
+    request: _Request
+    start: int
+    stop: int
 
 
-class Batcher(Generic[Item, Result]):
-    """Runs items of many callers together.
+class Batcher(Generic[Result]):
+    """Runs rows of many callers together.
 
     An idle batcher dispatches as soon as the event loop has taken in what had already arrived; while a batch
-    runs, the next one collects. There is no window to wait out.
+    runs, the next one collects. There is no window to wait out. A batch that is quick runs on the event loop.
 
     Args:
-        run: Scores a batch: for each item a result, or the error of that item alone.
-        max_batch: Most items of a batch.
-        max_queue: Most items that wait; further ones are refused.
-        executor: Runs the batches off the event loop; ``None`` runs them on it, for those quicker than the way
-            to a thread and back.
-        on_batch: Called with each batch's size and the seconds that its oldest item waited.
+        run: Scores a batch: for each row a result, or the error of that row alone.
+        profile: What batches cost.
+        longest_wait: Seconds of work that may wait; what comes on top is refused.
+        executor: Runs the batches that are not quick.
+        on_batch: Called with what is to be counted of a batch.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[Item]], Sequence[Result | RolloutError]],
+        run: Callable[[Arrays], Sequence[Result | RolloutError]],
+        profile: Profile,
         *,
-        max_batch: int,
-        max_queue: int,
-        executor: Executor | None = None,
-        on_batch: Callable[[int, float], None] | None = None,
+        longest_wait: float,
+        executor: Executor,
+        on_batch: Callable[[BatchReport], None] = lambda _: None,
     ) -> None:
         self._run = run
-        self._max_batch = max_batch
-        self._max_queue = max_queue
+        self._profile = profile
+        self._longest_wait = longest_wait
         self._executor = executor
         self._on_batch = on_batch
-        self._queue: deque[_Waiting] = deque()
-        self._busy = False
+        self._queue: deque[_Block] = deque()
+        self._waiting_rows = 0
+        self._slowdown = 1.0
+        self._scheduled = False
+        self._running: dict[asyncio.Future[Any], tuple[float, list[_Block]]] = {}
+        self._freed = False
 
-    def submit(self, items: Sequence[Item]) -> asyncio.Future[list[Result | RolloutError]]:
-        """Queues the items of one caller.
+    @property
+    def waiting_seconds(self) -> float:
+        """How long the rows that wait now will take."""
+        return self._waiting_rows / self._profile.rate * self._slowdown
 
-        Returns:
-            A future of the outcomes, in the order of the items.
+    @property
+    def oldest_batch_s(self) -> float:
+        """Seconds since the oldest batch that is still running began."""
+        now = time.monotonic()
+        return now - min((since for since, _ in self._running.values()), default=now)
+
+    def submit(self, arrays: Arrays, deadline: float) -> asyncio.Future[Ran[Result]]:
+        """Queues the rows of one caller.
+
+        Args:
+            arrays: For each field an array of shape ``(rows, *field.shape)``.
+            deadline: ``time.monotonic()`` after which nobody waits for the answer.
 
         Raises:
-            OverloadedError: If the queue has no room for all of them.
+            OverloadedError: If too much work waits already.
+            DeadlineExceededError: If the rows would not be scored before their deadline.
         """
-        if len(self._queue) + len(items) > self._max_queue:
-            raise OverloadedError(
-                f"{len(self._queue)} rows are waiting already; try again shortly",
-                headers={"Retry-After": "1"},
-            )
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[Result | RolloutError]] = loop.create_future()
-        group: _Group[Result] = _Group(len(items), future)
-        now = time.monotonic()
-        self._queue.extend(_Waiting(item, group, position, now) for position, item in enumerate(items))
-        if self._executor is not None:
-            # A runtime that hangs in its thread keeps nobody waiting beyond the deadline.
-            timer = loop.call_later(max(item.deadline for item in items) - now, group.expire)
-            future.add_done_callback(lambda _: timer.cancel())
-        if not self._busy:
-            self._busy = True
-            loop.call_soon(self._dispatch)
-        return future
+        request = _Request(arrays, count(arrays), deadline, loop.create_future())
+        if self._queue:
+            self._require_room()
+        if request.pending > 1 or self._queue:
+            self._require_time(request)
+        largest = self._profile.max_batch
+        for start in range(0, request.pending, largest):
+            self._queue.append(_Block(request, start, min(start + largest, request.pending)))
+        self._waiting_rows += request.pending
+        self._schedule()
+        return request.future
+
+    def _require_room(self) -> None:
+        if self.waiting_seconds > self._longest_wait:
+            raise OverloadedError(
+                f"{self._waiting_rows} rows are waiting already; try again shortly",
+                headers={"Retry-After": str(math.ceil(self.waiting_seconds))},
+            )
+
+    def _require_time(self, request: _Request) -> None:
+        takes = self.waiting_seconds + request.pending / self._profile.rate * self._slowdown
+        if request.since + takes > request.deadline:
+            raise DeadlineExceededError(
+                f"{request.pending} rows would take about {takes:.2g} s from now: send fewer at a time, or give "
+                "them more time with the header X-Request-Timeout",
+                headers={"Retry-After": str(math.ceil(takes))},
+            )
+
+    def _schedule(self) -> None:
+        if not self._scheduled and len(self._running) < self._profile.in_flight:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
+        self._scheduled = False
         batch = self._take()
         if not batch:
-            self._busy = False
+            self._freed = False
             return
-        items = [waiting.item for waiting in batch]
+        arrays = _merge(batch)
+        rows = count(arrays)
         loop = asyncio.get_running_loop()
-        if self._executor is None:
-            self._settle(batch, self._run_or_bisect(items))
-            loop.call_soon(self._dispatch)
+        if self._profile.seconds[rows] * self._slowdown < INLINE_BELOW_S:
+            self._settle(batch, *self._timed(arrays))
+            self._freed = True
         else:
-            running = loop.run_in_executor(self._executor, self._run_or_bisect, items)
-            running.add_done_callback(lambda done: self._finish(batch, done))
+            running = loop.run_in_executor(self._executor, self._timed, arrays)
+            if not self._running:
+                loop.call_later(SWEEP_EVERY_S, self._sweep)
+            self._running[running] = time.monotonic(), batch
+            running.add_done_callback(self._finish)
+        self._schedule()
 
-    def _take(self) -> list[_Waiting]:
-        """Takes the next batch off the queue, leaving out those whose caller no longer waits."""
+    def _take(self) -> list[_Block]:
+        """Takes the next batch off the queue, without rows that nobody waits for or that cannot make it."""
         now = time.monotonic()
-        batch: list[_Waiting] = []
-        while self._queue and len(batch) < self._max_batch:
-            waiting = self._queue.popleft()
-            if waiting.group.future.done():
+        batch: list[_Block] = []
+        rows = 0
+        while self._queue:
+            request, start, stop = block = self._queue[0]
+            if rows + stop - start > self._profile.max_batch:
+                break
+            self._queue.popleft()
+            self._waiting_rows -= stop - start
+            if request.future.done():
                 continue
-            if waiting.item.deadline < now:
-                waiting.group.settle(waiting.position, _late())
-            else:
-                batch.append(waiting)
-        if batch and self._on_batch is not None:
-            self._on_batch(len(batch), now - batch[0].since)
+            if now + self._profile.seconds[stop - start] > request.deadline:
+                request.expire()
+                continue
+            if not start:
+                request.waited = now - request.since
+            batch.append(block)
+            rows += stop - start
+        if batch:
+            left: Left = "full" if self._queue else "freed" if self._freed else "idle"
+            self._on_batch(BatchReport(rows, now - batch[0].request.since, left))
         return batch
 
-    def _finish(self, batch: list[_Waiting], done: asyncio.Future[list[Result | RolloutError]]) -> None:
-        self._settle(batch, done.result())
-        self._dispatch()
+    def _finish(self, done: asyncio.Future[tuple[list[Result | RolloutError], float]]) -> None:
+        _, batch = self._running.pop(done)
+        self._settle(batch, *done.result())
+        self._freed = True
+        self._schedule()
 
-    def _settle(self, batch: list[_Waiting], outcomes: Sequence[Result | RolloutError]) -> None:
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            waiting.group.settle(waiting.position, outcome)
+    def _settle(self, batch: list[_Block], results: list[Result | RolloutError], ran: float) -> None:
+        slowdown = min(ran / self._profile.seconds[len(results)], LARGEST_SLOWDOWN)
+        self._slowdown += SMOOTHING * (slowdown - self._slowdown)
+        at = 0
+        for request, start, stop in batch:
+            request.settle(start, results[at : at + stop - start], ran)
+            at += stop - start
 
-    def _run_or_bisect(self, items: Sequence[Item]) -> list[Result | RolloutError]:
-        """Runs a batch; if it fails, runs its halves, so that the item at fault is found and fails alone."""
+    def _sweep(self) -> None:
+        """Answers those whose deadline passes while a batch runs: a runtime that hangs keeps nobody waiting."""
+        now = time.monotonic()
+        for _, batch in self._running.values():
+            for block in batch:
+                if block.request.deadline < now:
+                    block.request.expire()
+        for block in self._queue:
+            if block.request.deadline < now:
+                block.request.expire()
+        if self._running:
+            asyncio.get_running_loop().call_later(SWEEP_EVERY_S, self._sweep)
+
+    def _timed(self, arrays: Arrays) -> tuple[list[Result | RolloutError], float]:
+        start = time.perf_counter()
+        results = self._run_or_bisect(arrays)
+        return results, time.perf_counter() - start
+
+    def _run_or_bisect(self, arrays: Arrays) -> list[Result | RolloutError]:
+        """Runs a batch; if it fails, runs its halves, so that the row at fault is found and fails alone."""
+        rows = count(arrays)
         try:
-            outcomes = self._run(items)
-            if len(outcomes) != len(items):
-                raise ValueError(f"{len(outcomes)} results for {len(items)} rows")
-            return list(outcomes)
+            results = self._run(arrays)
+            if len(results) != rows:
+                raise ValueError(f"{len(results)} results for {rows} rows")
+            return list(results)
         except Exception as error:
-            if len(items) == 1:
+            if rows == 1:
                 return [PredictionFailedError(f"the model failed on this input: {error}")]
-            middle = len(items) // 2
-            return self._run_or_bisect(items[:middle]) + self._run_or_bisect(items[middle:])
+            middle = rows // 2
+            halves = take(arrays, slice(0, middle)), take(arrays, slice(middle, rows))
+            return [result for half in halves for result in self._run_or_bisect(half)]
 
 
-def _late() -> DeadlineExceededError:
-    return DeadlineExceededError("the deadline passed before the row was scored", headers={"Retry-After": "1"})
+def _merge(batch: list[_Block]) -> Arrays:
+    parts = [
+        request.arrays if stop - start == len(request.results) else take(request.arrays, slice(start, stop))
+        for request, start, stop in batch
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

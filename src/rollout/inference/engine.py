@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
+import numpy as np
 
 from rollout import metrics
 from rollout.bundle.manifest import require_interchangeable
+from rollout.bundle.parity import take
 from rollout.bundle.store import bundle_names
 from rollout.clock import utc_now
 from rollout.config import Settings
 from rollout.errors import BundleError, RolloutError, StoreUnavailableError, UnknownModelError
-from rollout.inference.row import Decision, Prediction, Row, make_prediction
+from rollout.inference.rows import Answers, Rows, to_answer
 from rollout.inference.version import LoadedVersion
 from rollout.review.item import ReviewItem, item_id
-from rollout.review.log import Fate, ReviewLog
+from rollout.review.log import ReviewLog
 from rollout.review.spool import Spool
-from rollout.routing.assignment import assign
+from rollout.routing.assignment import Assignment, assign
 from rollout.routing.split import Split
 from rollout.routing.splits import read_split
 from rollout.store import Redis
@@ -74,7 +77,8 @@ class ServedModel:
         champion = together[split.champion]
         for loaded in together.values():
             require_interchangeable(champion.manifest, loaded.manifest)
-        self.split, self.versions, self.champion, self.schema = split, together, champion, champion.schema
+        self.split, self.versions, self.champion = split, together, champion
+        self.schema, self.task = champion.schema, champion.manifest.task
 
 
 class Engine:
@@ -137,53 +141,49 @@ class Engine:
                 f"there is no model {name!r}; this service has {', '.join(sorted(self.models))}"
             ) from None
 
-    async def predict(self, model: ServedModel, rows: Sequence[Row]) -> list[Prediction]:
+    async def predict(self, model: ServedModel, rows: Rows) -> Answers:
         """Scores the rows of one request, each by the version that its client is assigned.
-
-        Returns:
-            The predictions, in the order of the rows.
 
         Raises:
             RolloutError: If any row is refused or fails: a request is answered whole or not at all.
         """
         split = model.split
-        for row in rows:
-            row.assignment = assign(split, row.client_id)
-        decisions = await self._decide(model, rows)
+        assignments = [assign(split, client_id) for client_id in rows.client_ids]
+        groups = _by_version(assignments)
+        if len(groups) == 1:
+            parts = {next(iter(groups)): rows.arrays}
+        else:
+            parts = {version: take(rows.arrays, np.array(indexes)) for version, indexes in groups.items()}
+        running = {
+            version: model.versions[version].batcher.submit(arrays, rows.deadline)
+            for version, arrays in parts.items()
+        }
+        decisions: list[Any] = [None] * len(assignments)
+        waited = ran = 0.0
+        for version, future in running.items():
+            done = await future
+            waited, ran = max(waited, done.waited), max(ran, done.ran)
+            for index, result in zip(groups[version], done.results, strict=True):
+                if isinstance(result, RolloutError):
+                    raise result if len(decisions) == 1 else _of_instance(result, index)
+                decisions[index] = result
+        for assignment, decision in zip(assignments, decisions, strict=True):
+            model.versions[assignment.version].count(assignment.arm, decision)
+        answers = Answers(
+            assignments,
+            [model.versions[assignment.version].variant for assignment in assignments],
+            decisions,
+            {},
+            waited,
+            ran,
+        )
         uncertain = [index for index, decision in enumerate(decisions) if decision.needs_review]
-        fates = await self._review(model, split, rows, decisions, uncertain) if uncertain else {}
-        return [
-            make_prediction(
-                model.name,
-                model.versions[row.assignment.version].variant,
-                row,
-                decision.answer,
-                fates.get(index),
-            )
-            for index, (row, decision) in enumerate(zip(rows, decisions, strict=True))
-        ]
-
-    async def _decide(self, model: ServedModel, rows: Sequence[Row]) -> list[Decision]:
-        """Scores each row by its version; the versions work side by side."""
-        if len(rows) == 1:
-            (outcome,) = await model.versions[rows[0].assignment.version].batcher.submit(rows)
-            if isinstance(outcome, RolloutError):
-                raise outcome
-            return [outcome]
-        indexes_by_version: dict[str, list[int]] = {}
-        for index, row in enumerate(rows):
-            indexes_by_version.setdefault(row.assignment.version, []).append(index)
-        futures = [
-            model.versions[version].batcher.submit([rows[index] for index in indexes])
-            for version, indexes in indexes_by_version.items()
-        ]
-        decisions: dict[int, Decision] = {}
-        for future, indexes in zip(futures, indexes_by_version.values(), strict=True):
-            for index, outcome in zip(indexes, await future, strict=True):
-                if isinstance(outcome, RolloutError):
-                    raise _of_instance(outcome, index)
-                decisions[index] = outcome
-        return [decisions[index] for index in range(len(rows))]
+        if uncertain:
+            now = utc_now("milliseconds")
+            items = [_review_item(model, split, rows, answers, index, now) for index in uncertain]
+            fates = await asyncio.gather(*(self.reviews.add(item) for item in items))
+            answers.fates.update(zip(uncertain, fates, strict=True))
+        return answers
 
     async def _follow_splits(self) -> None:
         """Applies changed splits; with Redis gone or a version refused, the last split holds."""
@@ -210,20 +210,6 @@ class Engine:
         else:
             logger.info("%s is at revision %d: %s", model.name, split.revision, ", ".join(split.versions))
 
-    async def _review(
-        self,
-        model: ServedModel,
-        split: Split,
-        rows: Sequence[Row],
-        decisions: Sequence[Decision],
-        uncertain: Sequence[int],
-    ) -> dict[int, Fate | None]:
-        """Sends the uncertain rows to review; returns what became of each, by index."""
-        now = utc_now("milliseconds")
-        items = [_review_item(model, split, rows[index], decisions[index], now) for index in uncertain]
-        fates = await asyncio.gather(*(self.reviews.add(item) for item in items))
-        return dict(zip(uncertain, fates, strict=True))
-
 
 async def _load(name: str, versions: Iterable[str], settings: Settings) -> list[LoadedVersion]:
     return [await asyncio.to_thread(LoadedVersion, name, version, settings) for version in versions]
@@ -235,25 +221,33 @@ async def _flush_forever() -> None:
         metrics.flush_tallies()
 
 
-def _review_item(model: ServedModel, split: Split, row: Row, decision: Decision, now: str) -> ReviewItem:
-    loaded = model.versions[row.assignment.version]
-    inputs = msgspec.json.encode(row.sent)
-    answer, task = decision.answer, loaded.manifest.task
+def _by_version(assignments: Sequence[Assignment]) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = {}
+    for index, assignment in enumerate(assignments):
+        groups.setdefault(assignment.version, []).append(index)
+    return groups
+
+
+def _review_item(
+    model: ServedModel, split: Split, rows: Rows, answers: Answers, index: int, now: str
+) -> ReviewItem:
+    client_id, key, assignment = rows.client_ids[index], rows.keys[index], answers.assignments[index]
+    inputs = msgspec.json.encode(rows.sent[index])
     return ReviewItem(
-        id=item_id(row.client_id, row.key, inputs),
+        id=item_id(client_id, key, inputs),
         model=model.name,
-        client_id=row.client_id,
-        key=row.key,
+        client_id=client_id,
+        key=key,
         reason="low_confidence",
         pi=1.0,
         at=now,
-        arm=row.assignment.arm,
-        version=loaded.version,
-        variant=loaded.variant,
+        arm=assignment.arm,
+        version=assignment.version,
+        variant=answers.variants[index],
         revision=split.revision,
-        threshold=task.review_limit,
+        threshold=model.versions[assignment.version].manifest.task.review_limit,
         inputs=msgspec.Raw(inputs),
-        **{name: getattr(answer, name) for name in answer.__struct_fields__},
+        **to_answer(model.task, answers.decisions[index])._asdict(),
     )
 
 
