@@ -1,1 +1,1 @@
-"""What runs: the BentoML service, and the same app behind granian with the hot route first."""
+"""What runs: the BentoML service, and the same app behind uvicorn with the hot routes first."""

@@ -9,6 +9,7 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 from contextlib import ExitStack
 from http import HTTPStatus
 from typing import Any
@@ -44,6 +45,23 @@ class NativeError(BentoMLException):
         self.error_code = HTTPStatus(error.status)
 
 
+def _drain_at_sigterm(grace_s: float) -> None:
+    """Goes on serving for a while after SIGTERM, not ready any more, before the server's own handler stops it.
+
+    Whoever sends the requests needs that long to learn that this replica is going.
+    """
+    loop = asyncio.get_running_loop()
+    stop = signal.getsignal(signal.SIGTERM)
+    if not callable(stop):
+        return
+
+    def drain() -> None:
+        api.drain()
+        loop.call_later(grace_s, stop, signal.SIGTERM, None)
+
+    signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(drain))
+
+
 @bentoml.service(
     name="rollout",
     workers=load_settings().workers,
@@ -74,6 +92,11 @@ class Predictor:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         api.open(self._engine, settings)
+        if settings.grpc_port:
+            from rollout.http.oip_grpc import start  # noqa: PLC0415  takes an extra
+
+            self._stop_grpc = await start(api, settings)
+        _drain_at_sigterm(settings.grace_s)
         logger.info("serving %s", ", ".join(sorted(self._engine.models)))
 
     @bentoml.on_shutdown
@@ -81,13 +104,15 @@ class Predictor:
         """Makes the last review items durable; requests in flight have been answered."""
         if not api.is_open:
             return
+        if self._settings.grpc_port:
+            await self._stop_grpc()
         api.close()
         await self._engine.close()
         await asyncio.to_thread(self._resources.close)
 
     async def __is_ready__(self) -> bool:
         """Says yes on ``/readyz`` once everything is warm."""
-        return api.is_open
+        return api.is_open and not api.is_draining
 
     @bentoml.api
     async def predict(

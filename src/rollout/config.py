@@ -23,10 +23,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         redis_url: Shared Redis or Valkey; empty for the embedded one.
         host: Address to listen on.
         port: TCP port to listen on.
+        grpc_port: TCP port for gRPC; 0 for none. Takes the extra ``grpc``.
         workers: Worker processes.
         tokens: ``role:token`` pairs, separated by commas; roles are app, reviewer and admin.
+        token: The token that ``rollout predict`` sends.
         variant: The variants that may serve, separated by commas; the fastest that passed does, one name pins it.
         public_key: Public key in PEM; a bundle without its signature is refused.
+        grace_s: Seconds that a worker goes on serving after SIGTERM, when it is no longer ready.
         timeout_ms: Deadline of a request that does not name its own, in milliseconds.
         max_body_bytes: Largest request body.
         max_instances: Most instances in one request.
@@ -43,10 +46,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     redis_url: str = ""
     host: str = "127.0.0.1"
     port: int = 3000
+    grpc_port: int = 0
     workers: int = 2
     tokens: str = ""
+    token: str = ""
     variant: str = "onnx,onnx-int8"
     public_key: Path | None = None
+    grace_s: float = 5
     timeout_ms: int = 1000
     max_body_bytes: int = 8 * 1024 * 1024
     max_instances: int = 1024
@@ -58,8 +64,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         for name in ("workers", "timeout_ms", "max_body_bytes", "max_instances"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"ROLLOUT_{name.upper()} must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.port <= 65535:
-            raise ConfigError(f"ROLLOUT_PORT must lie between 0 and 65535, not {self.port}")
+        if not self.grace_s >= 0:
+            raise ConfigError(f"ROLLOUT_GRACE_S must be at least 0, not {self.grace_s}")
+        for name in ("port", "grpc_port"):
+            if not 0 <= getattr(self, name) <= 65535:
+                raise ConfigError(
+                    f"ROLLOUT_{name.upper()} must lie between 0 and 65535, not {getattr(self, name)}"
+                )
+        if self.grpc_port and self.grpc_port == self.port:
+            raise ConfigError(f"ROLLOUT_PORT and ROLLOUT_GRPC_PORT are both {self.port}; they must differ")
         if self.redis_url and not self.redis_url.startswith(("redis://", "rediss://", "unix://")):
             raise ConfigError("ROLLOUT_REDIS_URL must start with redis://, rediss:// or unix://")
         if not self.variants():

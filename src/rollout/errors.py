@@ -72,7 +72,7 @@ class BodyTooLargeError(RolloutError):
 
 
 class UnsupportedMediaTypeError(RolloutError):
-    status, type, title = 415, "unsupported-media-type", "The body must be application/json"
+    status, type, title = 415, "unsupported-media-type", "The body is not in a form that is taken here"
 
 
 class InvalidRequestError(RolloutError):

@@ -30,6 +30,7 @@ class Tally:
         self._histogram = histogram
         self._values: list[float] = []
         self.observe = self._values.append
+        self.observe_all = self._values.extend
         _tallies.add(self)
 
     def flush(self) -> None:
@@ -76,10 +77,10 @@ def flush_tallies() -> None:
 
 
 PREDICTIONS = Counter("rollout_predictions", "Predictions answered", ["model", "version", "variant", "arm"])
-ERRORS = Counter("rollout_errors", "Requests refused or failed, by problem type", ["model", "type"])
+ERRORS = Counter("rollout_errors", "Requests or lines of streams that failed, by problem type", ["model", "type"])
 LATENCY = Histogram(
     "rollout_request_seconds",
-    "Time from the whole request to its answer",
+    "Time from the whole request to its answer; without streams",
     ["model"],
     buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 )

@@ -48,6 +48,11 @@ def test_agrees_with_the_growthbook_package(seed: str, client_id: str) -> None:
     assert bucket(seed, client_id) == gbhash(seed, client_id, 2)
 
 
+@pytest.mark.parametrize("seed", ["a", "b", "c", "d"])
+def test_nobody_is_outside_the_trial(seed: str) -> None:
+    assert assign(split(0.5, seed), "") == ("champion", "v1", None)
+
+
 @given(st.text(min_size=1), shares, shares)
 def test_a_ramp_only_moves_clients_into_the_trial(client_id: str, one: float, other: float) -> None:
     low, high = sorted((one, other))

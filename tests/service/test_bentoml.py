@@ -41,6 +41,8 @@ def test_bentoml_serve_and_its_native_client(bundles: str, tmp_path: Path) -> No
         assert item["key"] == "page"
         assert http.get("/v1/models/digits/predict").status_code == 405
         assert http.get("/v1/models/digits/split").status_code == 401
+        assert http.get("/v2/models/digits").json()["versions"] == ["v1", "v2"]
+        assert "lacks image" in http.post("/v2/models/digits/infer", json={"inputs": []}).json()["error"]
         assert http.get("/openapi.json").status_code == 200
         assert http.get("/readyz").status_code == 200
         time.sleep(2 * FLUSH_EVERY_S)

@@ -186,6 +186,21 @@ def worker_processes(service: Service) -> tuple[list[psutil.Process], psutil.Pro
     return [child for child, command in alive.items() if "spawn_main" in command], valkey
 
 
+def review_keys(service: Service) -> set[str]:
+    """Returns the keys of all review items, page by page."""
+    found: set[str] = set()
+    since = "2000-01-01T00:00:00Z"
+    with service.admin() as admin:
+        while True:
+            page = f"/v1/models/digits/reviews?limit=1000&since={since}"
+            reviews = admin.get(page).json()["reviews"]
+            new = {item["key"] for item in reviews} - found
+            if not new:
+                return found
+            found |= new
+            since = reviews[-1]["at"]
+
+
 def keep_asking(service: Service, stop: threading.Event, statuses: list[int]) -> None:
     with service.client() as client:
         while not stop.is_set():
@@ -251,38 +266,79 @@ def test_sigterm_answers_what_is_in_flight_and_exits_cleanly(bundles: str, tmp_p
             thread.join()
     assert len(answered) > 50
     assert "Traceback" not in running.log.read_text()
-    with run_service(tmp_path) as again, again.admin() as admin:
+    with run_service(tmp_path) as again:
         time.sleep(1)
-        found: set[str] = set()
-        since = "2000-01-01T00:00:00Z"
-        while True:
-            page = admin.get("/v1/models/digits/reviews", params={"limit": 1000, "since": since}).json()[
-                "reviews"
-            ]
-            new = {item["key"] for item in page} - found
-            if not new:
-                break
-            found |= new
-            since = page[-1]["at"]
-        assert set(answered) <= found, "what was acknowledged is there"
+        assert set(answered) <= review_keys(again), "what was acknowledged is there"
 
 
-def test_a_killed_worker_is_replaced(bundles: str, tmp_path: Path) -> None:
+def test_sigterm_is_a_drain(bundles: str, tmp_path: Path) -> None:
+    """Not ready at once, serving for the grace period, and connections that are kept alive are let go."""
     set_split(tmp_path, *TRIAL)
+    with (
+        run_service(tmp_path, ROLLOUT_GRACE_S="3") as running,
+        running.client() as kept,
+        running.client() as other,
+    ):
+        assert "connection" not in kept.post("/v1/models/digits/predict", json=row()).headers
+        running.process.terminate()
+        since = time.monotonic()
+        while other.get("/readyz").status_code == 200:
+            assert time.monotonic() - since < 2
+        assert other.get("/livez").status_code == 200
+        answered = 0
+        while time.monotonic() - since < 2.5:
+            with running.client() as new:
+                response = new.post("/v1/models/digits/predict", json=row())
+            assert response.status_code == 200
+            assert response.headers["connection"] == "close"
+            answered += 1
+        assert answered > 10
+        assert kept.post("/v1/models/digits/predict", json=row()).headers["connection"] == "close"
+        assert running.process.wait(10) == 0
+        assert time.monotonic() - since >= 3
+
+
+def test_a_killed_worker_is_replaced_and_nothing_acknowledged_is_lost(bundles: str, tmp_path: Path) -> None:
+    set_split(tmp_path, *TRIAL)
+    queued: list[str] = []
+    stop = threading.Event()
+
+    def ask(client: int) -> None:
+        number = 0
+        while not stop.is_set():
+            with contextlib.suppress(httpx.TransportError), running.client() as http:
+                while not stop.is_set():
+                    number += 1
+                    body = {"client_id": f"c-{client}", "key": f"{client}-{number}"}
+                    answer = http.post(
+                        "/v1/models/digits/predict", json=body | {"inputs": {"image": three_or_eight()}}
+                    )
+                    if answer.json()["review"] == "queued":
+                        queued.append(body["key"])
+
     with run_service(tmp_path) as running:
-        workers, _ = worker_processes(running)
-        time.sleep(6)  # granian takes a second death within seconds for a crash loop
-        workers[0].kill()
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            now, _ = worker_processes(running)
-            if len(now) == 2 and workers[0].pid not in {worker.pid for worker in now}:
-                break
-            time.sleep(0.2)
-        else:
-            raise AssertionError(running.log.read_text())
-        with running.client() as client:
-            assert client.post("/v1/models/digits/predict", json=row()).status_code == 200
+        asking = [threading.Thread(target=ask, args=(client,)) for client in range(4)]
+        for thread in asking:
+            thread.start()
+        for _ in range(3):
+            time.sleep(1)
+            workers, _ = worker_processes(running)
+            workers[0].kill()
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                now, _ = worker_processes(running)
+                if len(now) == 2 and workers[0].pid not in {worker.pid for worker in now}:
+                    break
+                time.sleep(0.1)
+            else:
+                raise AssertionError(running.log.read_text())
+        before = len(queued)
+        time.sleep(1)
+        stop.set()
+        for thread in asking:
+            thread.join()
+        assert len(queued) > before, "the others went on"
+        assert set(queued) <= review_keys(running)
 
 
 def test_a_changed_split_is_followed_without_a_restart_or_a_failed_request(bundles: str, tmp_path: Path) -> None:

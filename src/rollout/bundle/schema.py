@@ -58,11 +58,11 @@ class InputSchema:
         if not fields or not all(name.isidentifier() and not name.startswith("_") for name in fields):
             raise BundleError(f"inputs must be named by Python identifiers, not {sorted(fields)}")
         self.fields = dict(fields)
-        self._codecs = {name: Codec(field) for name, field in fields.items()}
+        self.codecs = {name: Codec(field) for name, field in fields.items()}
 
     def is_slow(self, inputs: RawInputs) -> bool:
         """Whether ``decode`` takes long enough to be moved off the event loop."""
-        for name, codec in self._codecs.items():
+        for name, codec in self.codecs.items():
             raw = inputs.get(name)
             if raw is not None and codec.is_slow(bytes(raw)):
                 return True
@@ -79,7 +79,7 @@ class InputSchema:
         """
         arrays: Arrays = {}
         errors = []
-        for name, codec in self._codecs.items():
+        for name, codec in self.codecs.items():
             raw = inputs.get(name)
             if raw is None:
                 errors.append(FieldError(f"/{name}", f"is required: {self.fields[name].expected}"))

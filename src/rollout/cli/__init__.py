@@ -14,6 +14,7 @@ from rollout.cli.demo import demo
 from rollout.cli.diff import diff
 from rollout.cli.gate import gate
 from rollout.cli.init import init
+from rollout.cli.predict import predict
 from rollout.cli.report import report
 from rollout.cli.reproduce import reproduce
 from rollout.cli.serve import serve
@@ -32,7 +33,7 @@ def cli() -> None:
     os.environ.setdefault("BENTOML_HOME", str(load_settings().home.resolve() / "bentoml"))
 
 
-for command in (build, cost, demo, diff, gate, init, report, reproduce, serve, sign, split, verify):
+for command in (build, cost, demo, diff, gate, init, predict, report, reproduce, serve, sign, split, verify):
     cli.add_command(command)
 
 

@@ -1,13 +1,13 @@
-"""``rollout serve``: the service behind granian."""
+"""``rollout serve``: the service in worker processes of uvicorn."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import multiprocessing
 import os
 import shutil
 import socket
+import sys
 import threading
 import time
 import urllib.error
@@ -17,15 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import click
+import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from rollout.config import Settings, load_settings
 from rollout.embedded import running_redis
 from rollout.errors import ConfigError
 from rollout.http.auth import TOKEN_FILE, admin_token
+from rollout.http.protocol import PredictProtocol
+from rollout.inference.watchdog import HANG_S
 from rollout.store import connect
 
 DRAIN_S = 30
 BACKLOG = 4096
+# Longer than the idle time of the usual load balancers, which must be the first to close.
+KEEP_ALIVE_S = 75
 
 
 def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,7 +68,11 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
             f"{settings.host} can be reached from other machines: set ROLLOUT_TOKENS, such as "
             "app:TOKEN,reviewer:TOKEN,admin:TOKEN, or listen on 127.0.0.1"
         )
-    _require_free_port(settings)
+    _require_free_port(settings, settings.port, "--port or PORT")
+    if settings.grpc_port:
+        import rollout.http.oip_grpc  # noqa: F401, PLC0415  says so where the extra is missing
+
+        _require_free_port(settings, settings.grpc_port, "ROLLOUT_GRPC_PORT")
     if not settings.tokens:
         token, made = admin_token(settings.home)
         if made:
@@ -71,9 +81,7 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
         asyncio.run(_check_bundles(settings, url))
         _prepare_workers(settings, url)
         threading.Thread(target=_watch_ready, args=(settings, when_ready), daemon=True).start()
-        # Workers start from a clean slate: a fork would copy what threads of this process hold at that moment.
-        multiprocessing.set_start_method("spawn", force=True)  # building has chosen one already
-        _granian(settings).serve()
+        _supervisor(settings).run()
 
 
 async def _check_bundles(settings: Settings, url: str) -> None:
@@ -90,26 +98,28 @@ async def _check_bundles(settings: Settings, url: str) -> None:
         await redis.aclose()
 
 
-def _granian(settings: Settings) -> Any:
-    from granian import Granian  # noqa: PLC0415
-    from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes  # noqa: PLC0415
-
-    return Granian(
+def _supervisor(settings: Settings) -> Multiprocess:
+    """Listens on the address; a worker that ends or hangs is replaced."""
+    # Workers are new processes that get this path: `service` lies where the command is run.
+    sys.path.insert(0, str(Path.cwd()))
+    config = uvicorn.Config(
         "service.front:app",
-        address=settings.host,
+        host=settings.host,
         port=settings.port,
         workers=settings.workers,
-        interface=Interfaces.ASGI,
-        runtime_mode=RuntimeModes.st,
-        loop=Loops.uvloop,
-        http=HTTPModes.http1,
+        loop="uvloop",
+        http=PredictProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=_log_config(),
+        access_log=False,
+        server_header=False,
         backlog=BACKLOG,
-        websockets=False,
-        log_dictconfig=_log_config(),
-        workers_kill_timeout=DRAIN_S,
-        respawn_failed_workers=True,
-        working_dir=Path.cwd(),
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=DRAIN_S,
+        timeout_worker_healthcheck=int(HANG_S),
     )
+    return Multiprocess(config, [config.bind_socket()])
 
 
 def _log_config() -> dict[str, Any]:
@@ -121,8 +131,7 @@ def _log_config() -> dict[str, Any]:
         "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
         "loggers": {
             "rollout": {"handlers": ["console"], "level": "INFO", "propagate": False},
-            "_granian": {"handlers": ["console"], "level": "WARNING", "propagate": False},
-            "granian.access": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+            "uvicorn.error": {"handlers": ["console"], "level": "WARNING", "propagate": False},
         },
     }
 
@@ -143,19 +152,18 @@ def _prepare_workers(settings: Settings, url: str) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
 
 
-def _require_free_port(settings: Settings) -> None:
+def _require_free_port(settings: Settings, port: int, by: str) -> None:
     try:
-        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        family = socket.getaddrinfo(settings.host, port, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((settings.host, settings.port))
+            probe.bind((settings.host, port))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(
-                f"port {settings.port} on {settings.host} is in use: stop what uses it, or choose another with "
-                "--port or PORT"
+                f"port {port} on {settings.host} is in use: stop what uses it, or choose another with {by}"
             ) from None
-        raise ConfigError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+        raise ConfigError(f"cannot listen on {settings.host}:{port}: {error.strerror}") from None
 
 
 def _watch_ready(settings: Settings, when_ready: Callable[[], None]) -> None:

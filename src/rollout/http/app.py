@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import msgspec
@@ -9,153 +10,138 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from rollout.config import Role, Settings
+from rollout.config import Role
 from rollout.errors import (
-    BodyTooLargeError,
     InvalidRequestError,
     MethodNotAllowedError,
     NotFoundError,
-    OverloadedError,
     RolloutError,
     UnsupportedMediaTypeError,
 )
-from rollout.http.auth import Auth
+from rollout.http.door import Asgi, Door
+from rollout.http.oip_http import OpenInference, is_infer
 from rollout.http.openapi import build_openapi
 from rollout.http.predict import decode_request, encode_response, parse_timeout, server_timing
 from rollout.http.problems import NO_MODEL, as_rollout_error, on_error, problem_response
+from rollout.http.stream import MEDIA_TYPE as LINES
+from rollout.http.stream import PredictStream
 from rollout.http.views import REVIEW_FILTERS, assignment_view, model_view
 from rollout.inference.engine import Engine, ServedModel
 from rollout.inference.rows import make_predictions
 from rollout.review.queue import list_items
 from rollout.routing.splits import read_history
 
-JSON_CONTENT = (b"content-type", b"application/json")
+JSON = b"application/json"
+JSON_CONTENT = (b"content-type", JSON)
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 PREDICT_PREFIX, PREDICT_SUFFIX = "/v1/models/", "/predict"
 
 
-class Api:
-    """The routes under ``/v1`` and ``/openapi.json``. They answer 503 until ``open`` is called."""
+class Api(Door):
+    """The routes under ``/v1`` and ``/v2``, and ``/openapi.json``. They answer 503 until ``open`` is called."""
 
     def __init__(self) -> None:
-        self._engine: Engine | None = None
-        self._auth: Auth | None = None
-        self._settings = Settings()
-        # Starlette runs a route's ASGI application as it is when it is not a function.
-        predict = _Asgi(self)
+        super().__init__()
+        self._draining = asyncio.Event()
+        self._inference_protocol = OpenInference(self)
         self.app = Starlette(
             routes=[
                 Route("/openapi.json", self._openapi),
                 Route("/v1/models", self._models),
                 Route("/v1/models/{model}", self._model),
-                Route("/v1/models/{model}/predict", predict, methods=["POST"]),
+                Route("/v1/models/{model}/predict", Asgi(self.predict), methods=["POST"]),
                 Route("/v1/models/{model}/assignments/{client_id:path}", self._assignment),
                 Route("/v1/models/{model}/split", self._split),
                 Route("/v1/models/{model}/split/history", self._history),
                 Route("/v1/models/{model}/reviews", self._reviews),
-                Route("/v1/{path:path}", self._nothing_here, methods=METHODS),
+                *self._inference_protocol.routes,
+                *(Route(f"/{root}/{{path:path}}", self._nothing_here, methods=METHODS) for root in ("v1", "v2")),
             ],
             exception_handlers={RolloutError: on_error, Exception: on_error},
         )
 
-    def open(self, engine: Engine, settings: Settings) -> None:
-        """Starts answering."""
-        self._engine, self._settings, self._auth = engine, settings, Auth(settings)
-
-    def close(self) -> None:
-        """Stops answering."""
-        self._engine = None
+    def drain(self) -> None:
+        """Ends the streams that are open, so that callers send elsewhere what has no answer yet."""
+        self._draining.set()
 
     @property
-    def is_open(self) -> bool:
-        """Whether requests are answered."""
-        return self._engine is not None
+    def is_draining(self) -> bool:
+        """Whether the worker is about to stop."""
+        return self._draining.is_set()
 
-    def is_predict(self, path: str) -> bool:
-        """Whether a path is that of ``predict``, for those who dispatch it without the routes."""
-        return path.startswith(PREDICT_PREFIX) and path.endswith(PREDICT_SUFFIX)
+    @property
+    def is_ready(self) -> bool:
+        """Whether new requests are welcome."""
+        return self.is_open and not self.is_draining
+
+    def hot(self, path: str) -> ASGIApp | None:
+        """Returns what answers ``POST`` at a path without the routes, for those who dispatch it themselves."""
+        if path.startswith(PREDICT_PREFIX) and path.endswith(PREDICT_SUFFIX):
+            return self.predict
+        return self._inference_protocol.infer if is_infer(path) else None
 
     async def predict(self, scope: Scope, receive: Receive, send: Send) -> None:
         """``POST /v1/models/{model}/predict``, as an ASGI application."""
         started = time.perf_counter()
         model = None
         try:
-            engine = self._admit(scope, "app")
+            engine = self.admit(scope, "app")
             model = engine.model(scope["path"][len(PREDICT_PREFIX) : -len(PREDICT_SUFFIX)])
-            body, timing = await self._answer(engine, model, scope, receive)
+            media_type, timeout_ms = self._read_headers(scope)
+            if media_type == LINES:
+                stream = PredictStream(engine, model, self.settings, timeout_ms, self._draining)
+                await stream.run(receive, send)
+                return
+            body, timing = await self._answer(engine, model, timeout_ms, receive)
         except Exception as error:  # every failure becomes a problem document
             label = NO_MODEL if model is None else model.name
             await problem_response(as_rollout_error(error), label)(scope, receive, send)
             return
-        headers = [JSON_CONTENT, (b"server-timing", timing)]
+        headers = [JSON_CONTENT, (b"content-length", b"%d" % len(body)), (b"server-timing", timing)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
         model.latency.observe(time.perf_counter() - started)
 
-    async def _answer(
-        self, engine: Engine, model: ServedModel, scope: Scope, receive: Receive
-    ) -> tuple[bytes, bytes]:
-        timeout_ms = None
-        is_json = False
+    def _read_headers(self, scope: Scope) -> tuple[bytes, int | None]:
+        """Returns the media type of the body, and the deadline in milliseconds if the caller has their own."""
+        media_type, timeout_ms, size = b"", None, 0
         for name, value in scope["headers"]:
             if name == b"content-type":
-                is_json = value.partition(b";")[0].strip().lower() == b"application/json"
+                media_type = value.partition(b";")[0].strip().lower()
             elif name == b"content-length":
-                self._check_size(int(value))
+                size = int(value)
             elif name == b"x-request-timeout":
                 timeout_ms = parse_timeout(value)
-        if not is_json:
-            raise UnsupportedMediaTypeError("send JSON with the header 'Content-Type: application/json'")
-        body = await self._read(receive)
-        request = await decode_request(body, model.schema, self._settings, timeout_ms)
+        if media_type == JSON:
+            self.check_size(size)
+        elif media_type != LINES:
+            raise UnsupportedMediaTypeError(
+                "send JSON with the header 'Content-Type: application/json', or one instance a line with "
+                f"'Content-Type: {LINES.decode()}'"
+            )
+        return media_type, timeout_ms
+
+    async def _answer(
+        self, engine: Engine, model: ServedModel, timeout_ms: int | None, receive: Receive
+    ) -> tuple[bytes, bytes]:
+        body = await self.read(receive)
+        request = await decode_request(body, model.schema, self.settings, timeout_ms)
         answers = await engine.predict(model, request.rows)
         predictions = make_predictions(model.name, model.task, request.rows, answers)
         return encode_response(predictions, single=request.single), server_timing(answers)
 
-    async def _read(self, receive: Receive) -> bytes:
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            chunks, size = [body], len(body)
-            while message.get("more_body"):
-                message = await receive()
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
-                self._check_size(size)
-            body = b"".join(chunks)
-        self._check_size(len(body))
-        return body
-
-    def _check_size(self, size: int) -> None:
-        if size > self._settings.max_body_bytes:
-            raise BodyTooLargeError(
-                f"the body has {size:,} bytes; at most {self._settings.max_body_bytes:,} are taken: "
-                "send fewer instances at a time"
-            )
-
-    def _admit(self, scope: Scope, role: Role) -> Engine:
-        engine = self._running()
-        assert self._auth is not None  # set together with the engine  # noqa: S101
-        self._auth.require(scope, role)
-        return engine
-
-    def _running(self) -> Engine:
-        if self._engine is None:
-            raise OverloadedError("the service is starting or stopping", headers={"Retry-After": "1"})
-        return self._engine
-
     def _admit_to_model(self, request: Request, role: Role) -> tuple[Engine, ServedModel]:
-        engine = self._admit(request.scope, role)
+        engine = self.admit(request.scope, role)
         return engine, engine.model(request.path_params["model"])
 
     async def _openapi(self, request: Request) -> Response:
-        engine = self._running()
+        engine = self.engine
         return _json(build_openapi({name: model.schema for name, model in engine.models.items()}))
 
     async def _models(self, request: Request) -> Response:
-        engine = self._admit(request.scope, "app")
+        engine = self.admit(request.scope, "app")
         return _json({"models": [model_view(model) for model in engine.models.values()]})
 
     async def _model(self, request: Request) -> Response:
@@ -198,21 +184,13 @@ class Api:
 
     async def _nothing_here(self, request: Request) -> Response:
         path = request.url.path
-        for route in self.app.routes[:-1]:
+        for route in self.app.routes:
             if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL:
                 allowed = ", ".join(sorted(route.methods or ()))
                 raise MethodNotAllowedError(
                     f"{path} takes {allowed}, not {request.method}", headers={"Allow": allowed}
                 )
         raise NotFoundError(f"there is nothing at {path}; /openapi.json lists what there is")
-
-
-class _Asgi:
-    def __init__(self, api: Api) -> None:
-        self._api = api
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._api.predict(scope, receive, send)
 
 
 def _json(value: object, headers: dict[str, str] | None = None) -> Response:

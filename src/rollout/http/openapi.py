@@ -10,8 +10,10 @@ import msgspec
 from rollout.__about__ import __version__
 from rollout.bundle.schema import InputSchema
 from rollout.errors import HTTP_ERRORS
+from rollout.http.oip_messages import InferRequest, InferResponse
 from rollout.http.predict import Identifier
 from rollout.http.problems import MEDIA_TYPE, TYPE_PREFIX
+from rollout.http.stream import MEDIA_TYPE as LINES
 from rollout.http.views import REVIEW_FILTERS
 from rollout.inference.rows import ClassPrediction, ValuePrediction
 from rollout.review.item import ReviewItem
@@ -54,7 +56,7 @@ def build_openapi(schemas: Mapping[str, InputSchema]) -> dict[str, Any]:
     bodies = {name: _body_types(name, schema) for name, schema in schemas.items()}
     types = [kind for pair in bodies.values() for kind in pair]
     _, components = msgspec.json.schema_components(
-        [*types, *ANSWERS, Problem, ReviewItem, Split],
+        [*types, *ANSWERS, InferRequest, InferResponse, Problem, ReviewItem, Split],
         ref_template=COMPONENT,
     )
     paths: dict[str, Any] = {
@@ -91,6 +93,7 @@ def build_openapi(schemas: Mapping[str, InputSchema]) -> dict[str, Any]:
             )
         },
     }
+    paths |= _inference_protocol()
     return {
         "openapi": "3.1.0",
         "info": {"title": "Rollout", "version": __version__},
@@ -127,8 +130,46 @@ def _predict_operation(name: str, instance: type, instances: type) -> dict[str, 
         [_parameter("X-Request-Timeout", "header")],
     )
     body = {"oneOf": [_reference(instance), _reference(instances)]}
-    operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    line = {"description": "One a line, for as many as there are", **_reference(instance)}
+    operation["requestBody"] = {
+        "required": True,
+        "content": {"application/json": {"schema": body}, LINES.decode(): {"schema": line}},
+    }
+    predictions = {"oneOf": [_reference(one) for one in (ClassPrediction, ValuePrediction, Problem)]}
+    operation["responses"]["200"]["content"][LINES.decode()] = {"schema": predictions}
     return operation
+
+
+def _inference_protocol() -> dict[str, Any]:
+    paths: dict[str, Any] = {
+        "/v2": {"get": _operation("What this server is", "serverMetadata", {"type": "object"})},
+        "/v2/health/live": {"get": _operation("Is there a server?", "serverLive", {"type": "object"})},
+        "/v2/health/ready": {"get": _operation("Is everything warm?", "serverReady", {"type": "object"})},
+    }
+    for tail, suffix, names in (("", "", ["model"]), ("/versions/{version}", "Version", ["model", "version"])):
+        place = [_parameter(name, "path") for name in names]
+        headers = [_parameter(name, "header") for name in ("X-Client-Id", "X-Request-Timeout")]
+        infer = _operation(
+            "Predict in the Open Inference Protocol; tensors may be binary",
+            f"modelInfer{suffix}",
+            _reference(InferResponse),
+            [*place, *headers, _parameter("Inference-Header-Content-Length", "header")],
+        )
+        infer["requestBody"] = {
+            "required": True,
+            "content": {
+                "application/json": {"schema": _reference(InferRequest)},
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            },
+        }
+        metadata = _operation("What a model takes and gives", f"modelMetadata{suffix}", {"type": "object"}, place)
+        ready = _operation("Is it in memory?", f"modelReady{suffix}", {"type": "object"}, place)
+        paths |= {
+            f"/v2/models/{{model}}{tail}": {"get": metadata},
+            f"/v2/models/{{model}}{tail}/ready": {"get": ready},
+            f"/v2/models/{{model}}{tail}/infer": {"post": infer},
+        }
+    return paths
 
 
 def _operation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -13,17 +14,19 @@ from msgspec import UNSET, Meta, UnsetType
 from rollout.bundle.codec import split_location
 from rollout.bundle.schema import Arrays, InputSchema, InvalidInputsError, RawInputs
 from rollout.config import Settings
-from rollout.errors import FieldError, InvalidRequestError, MalformedBodyError
+from rollout.errors import FieldError, InvalidRequestError, MalformedBodyError, RolloutError
 from rollout.inference.rows import Answers, Prediction, Rows
 
 # A long request lets the others have the event loop after this many seconds of decoding.
-SLICE_S = 0.002
+SLICE_S = 0.0005
 ID_LIMIT = 128
 
 Identifier = Annotated[str, Meta(min_length=1, max_length=ID_LIMIT)]
 
 
-class _Instance(msgspec.Struct, forbid_unknown_fields=True):
+class Instance(msgspec.Struct, forbid_unknown_fields=True):
+    """One row as it comes in; its inputs are not decoded yet."""
+
     client_id: Identifier
     inputs: RawInputs
     key: Identifier | None = None
@@ -35,10 +38,11 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
     client_id: Identifier | UnsetType = UNSET
     inputs: RawInputs | UnsetType = UNSET
     key: Identifier | UnsetType | None = UNSET
-    instances: list[_Instance] | UnsetType = UNSET
+    instances: list[Instance] | UnsetType = UNSET
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
+_decode_instance = msgspec.json.Decoder(Instance).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -71,36 +75,74 @@ async def decode_request(
     """
     deadline = time.monotonic() + (timeout_ms or settings.timeout_ms) / 1000
     instances, single = _instances(body, settings.max_instances)
-    decoded: list[Arrays] = []
-    errors: list[FieldError] = []
+    decoded = await decode_instances(instances, schema)
+    errors = [
+        FieldError(pointer if single else f"/instances/{index}{pointer}", detail)
+        for index, one in enumerate(decoded)
+        if isinstance(one, list)
+        for pointer, detail in one
+    ]
+    if errors:
+        raise invalid(errors)
+    return Request(make_rows(instances, decoded, deadline), single)
+
+
+def decode_instance(body: bytes) -> Instance:
+    """Takes the envelope of one row apart.
+
+    Raises:
+        MalformedBodyError: If it is not JSON.
+        InvalidRequestError: If it is not an instance; what is at fault is pointed at.
+    """
+    try:
+        return _decode_instance(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _as_ours(error) from None
+
+
+async def decode_instances(instances: Sequence[Instance], schema: InputSchema) -> list[Arrays | list[FieldError]]:
+    """Decodes and checks rows, and lets others have the event loop in between.
+
+    Returns:
+        For each row its arrays, of the shapes of the fields, or its faults, with pointers from the instance on.
+    """
+    decoded: list[Arrays | list[FieldError]] = []
     pause_at = time.monotonic() + SLICE_S
-    for index, instance in enumerate(instances):
-        prefix = "" if single else f"/instances/{index}"
-        errors += _check_identifiers(instance, prefix)
+    for instance in instances:
+        errors = _check_identifiers(instance)
         try:
             if schema.is_slow(instance.inputs):
-                decoded.append(await asyncio.to_thread(schema.decode, instance.inputs))
+                arrays = await asyncio.to_thread(schema.decode, instance.inputs)
             else:
-                decoded.append(schema.decode(instance.inputs))
+                arrays = schema.decode(instance.inputs)
         except InvalidInputsError as error:
-            errors += [FieldError(f"{prefix}/inputs{pointer}", detail) for pointer, detail in error.errors]
-        if not single and time.monotonic() > pause_at:
+            errors += [FieldError(f"/inputs{pointer}", detail) for pointer, detail in error.errors]
+        decoded.append(errors or arrays)
+        if time.monotonic() > pause_at:
             await asyncio.sleep(0)
             pause_at = time.monotonic() + SLICE_S
-    if errors:
-        raise _invalid(errors)
-    if single:
+    return decoded
+
+
+def make_rows(instances: Sequence[Instance], decoded: Sequence[Any], deadline: float) -> Rows:
+    """Joins instances with their decoded inputs.
+
+    Args:
+        instances: At least one.
+        decoded: The arrays of each.
+        deadline: ``time.monotonic()`` after which nobody waits for the answer.
+    """
+    if len(instances) == 1:
         arrays = {name: array[None] for name, array in decoded[0].items()}
     else:
-        arrays = {name: np.stack([one[name] for one in decoded]) for name in schema.fields}
-    rows = Rows(
+        arrays = {name: np.stack([one[name] for one in decoded]) for name in decoded[0]}
+    return Rows(
         [instance.client_id for instance in instances],
         [instance.key or None for instance in instances],
         arrays,
         [instance.inputs for instance in instances],
         deadline,
     )
-    return Request(rows, single)
 
 
 def encode_response(predictions: list[Prediction], *, single: bool) -> bytes:
@@ -127,33 +169,35 @@ def parse_timeout(header: bytes) -> int:
 def _instances(body: bytes, most: int) -> tuple[list[Any], bool]:
     try:
         decoded = _decode_body(body)
-    except msgspec.ValidationError as error:
-        raise _invalid([_explain(error)]) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MalformedBodyError(f"{error}; send one JSON object, in UTF-8") from None
+        raise _as_ours(error) from None
     if decoded.instances is UNSET:
         missing = [name for name in ("client_id", "inputs") if getattr(decoded, name) is UNSET]
         if missing:
-            raise _invalid([FieldError(f"/{name}", "is required") for name in missing])
+            raise invalid([FieldError(f"/{name}", "is required") for name in missing])
         return [decoded], True
     if not decoded.client_id is decoded.inputs is decoded.key is UNSET:
-        raise _invalid(
-            [FieldError("/instances", "stands alone: client_id, key and inputs go into each instance")]
-        )
+        raise invalid([FieldError("/instances", "stands alone: client_id, key and inputs go into each instance")])
     if not 1 <= len(decoded.instances) <= most:
         count = f"1 to {most} instances, not {len(decoded.instances)}"
-        raise _invalid([FieldError("/instances", f"must hold {count}")])
+        raise invalid([FieldError("/instances", f"must hold {count}")])
     return decoded.instances, False
 
 
-def _check_identifiers(instance: Any, prefix: str) -> list[FieldError]:
+def _check_identifiers(instance: Instance) -> list[FieldError]:
     if instance.client_id.isprintable() and (not instance.key or instance.key.isprintable()):
         return []
     return [
-        FieldError(f"{prefix}/{name}", f"must be 1 to {ID_LIMIT} printable characters")
+        FieldError(f"/{name}", f"must be 1 to {ID_LIMIT} printable characters")
         for name in ("client_id", "key")
         if not (getattr(instance, name) or "").isprintable()
     ]
+
+
+def _as_ours(error: msgspec.DecodeError | UnicodeDecodeError) -> RolloutError:
+    if isinstance(error, msgspec.ValidationError):
+        return invalid([_explain(error)])
+    return MalformedBodyError(f"{error}; send one JSON object, in UTF-8")
 
 
 def _explain(error: msgspec.ValidationError) -> FieldError:
@@ -167,7 +211,8 @@ def _explain(error: msgspec.ValidationError) -> FieldError:
     return FieldError(pointer, detail)
 
 
-def _invalid(errors: list[FieldError]) -> InvalidRequestError:
+def invalid(errors: list[FieldError]) -> InvalidRequestError:
+    """Returns the error that names these faults."""
     shown = "; ".join(f"{pointer or 'the body'} {detail}" for pointer, detail in errors[:3])
     more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
     return InvalidRequestError(shown + more, errors=errors)

@@ -15,12 +15,18 @@ from rollout.errors import RolloutError
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:rollout:problem:"
 NO_MODEL = "-"
+INFERENCE_PROTOCOL = "/v2"
 
 logger = logging.getLogger(__name__)
 
 
-def problem_document(error: RolloutError) -> dict[str, Any]:
-    """Returns the problem document of an error, ready to be encoded."""
+def problem_document(error: RolloutError, path: str = "") -> dict[str, Any]:
+    """Returns the problem document of an error, ready to be encoded.
+
+    Args:
+        error: What went wrong.
+        path: Where; callers of the Open Inference Protocol look for ``error``.
+    """
     document: dict[str, Any] = {
         "type": TYPE_PREFIX + error.type,
         "title": error.title,
@@ -29,18 +35,21 @@ def problem_document(error: RolloutError) -> dict[str, Any]:
     }
     if error.errors:
         document["errors"] = [{"pointer": f"#{pointer}", "detail": detail} for pointer, detail in error.errors]
+    if path.startswith(INFERENCE_PROTOCOL):
+        document["error"] = error.detail
     return document
 
 
-def problem_response(error: RolloutError, model: str = NO_MODEL) -> Response:
+def problem_response(error: RolloutError, model: str = NO_MODEL, path: str = "") -> Response:
     """Returns the HTTP answer to an error, and counts it.
 
     Args:
         error: What went wrong.
         model: The model that was asked, if it is one of ours: it becomes a metric's label.
+        path: Where.
     """
     metrics.ERRORS.labels(model, error.type).inc()
-    body = msgspec.json.encode(problem_document(error))
+    body = msgspec.json.encode(problem_document(error, path))
     return Response(body, error.status, error.headers, MEDIA_TYPE)
 
 
@@ -52,6 +61,6 @@ def as_rollout_error(error: Exception) -> RolloutError:
     return RolloutError("the service's log has the details")
 
 
-async def on_error(_: Request, error: Exception) -> Response:
+async def on_error(request: Request, error: Exception) -> Response:
     """Answers any error raised below the HTTP application."""
-    return problem_response(as_rollout_error(error))
+    return problem_response(as_rollout_error(error), path=request.url.path)

@@ -16,6 +16,7 @@ from rollout.bundle.parity import count, take
 from rollout.bundle.schema import Arrays
 from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError, RolloutError
 from rollout.inference.profile import Profile
+from rollout.inference.watchdog import HANG_S
 
 # Quicker than the way to a thread and back.
 INLINE_BELOW_S = 0.0005
@@ -23,6 +24,8 @@ INLINE_BELOW_S = 0.0005
 SWEEP_EVERY_S = 0.05
 # How much of each batch's time, against what was measured at load, goes into the estimate of the next.
 SMOOTHING = 0.1
+# A batch that takes so many times what a full one took at load will not end.
+HANGS_AFTER = 20
 LARGEST_SLOWDOWN = 10.0  # a stall of the machine is not the price of a batch
 
 Result = TypeVar("Result")
@@ -110,6 +113,7 @@ class Batcher(Generic[Result]):
         longest_wait: Seconds of work that may wait; what comes on top is refused.
         executor: Runs the batches that are not quick.
         on_batch: Called with what is to be counted of a batch.
+        hang_s: A batch may take this long, in seconds, or many times what it took at load.
     """
 
     def __init__(
@@ -120,12 +124,14 @@ class Batcher(Generic[Result]):
         longest_wait: float,
         executor: Executor,
         on_batch: Callable[[BatchReport], None] = lambda _: None,
+        hang_s: float = HANG_S,
     ) -> None:
         self._run = run
         self._profile = profile
         self._longest_wait = longest_wait
         self._executor = executor
         self._on_batch = on_batch
+        self._hang_s = hang_s
         self._queue: deque[_Block] = deque()
         self._waiting_rows = 0
         self._slowdown = 1.0
@@ -138,11 +144,10 @@ class Batcher(Generic[Result]):
         """How long the rows that wait now will take."""
         return self._waiting_rows / self._profile.rate * self._slowdown
 
-    @property
-    def oldest_batch_s(self) -> float:
-        """Seconds since the oldest batch that is still running began."""
-        now = time.monotonic()
-        return now - min((since for since, _ in self._running.values()), default=now)
+    def hangs(self) -> bool:
+        """Whether a batch takes so long that it will not end; may be asked from any thread."""
+        since = min((since for since, _ in tuple(self._running.values())), default=math.inf)
+        return time.monotonic() - since > max(self._hang_s, HANGS_AFTER * self._profile.seconds[-1])
 
     def submit(self, arrays: Arrays, deadline: float) -> asyncio.Future[Ran[Result]]:
         """Queues the rows of one caller.
@@ -176,7 +181,8 @@ class Batcher(Generic[Result]):
             )
 
     def _require_time(self, request: _Request) -> None:
-        takes = self.waiting_seconds + request.pending / self._profile.rate * self._slowdown
+        running = self._profile.seconds[-1] if self._running else 0.0
+        takes = self.waiting_seconds + (running + request.pending / self._profile.rate) * self._slowdown
         if request.since + takes > request.deadline:
             raise DeadlineExceededError(
                 f"{request.pending} rows would take about {takes:.2g} s from now: send fewer at a time, or give "
@@ -212,6 +218,7 @@ class Batcher(Generic[Result]):
     def _take(self) -> list[_Block]:
         """Takes the next batch off the queue, without rows that nobody waits for or that cannot make it."""
         now = time.monotonic()
+        done = now + self._profile.seconds[min(self._waiting_rows, self._profile.max_batch)] * self._slowdown
         batch: list[_Block] = []
         rows = 0
         while self._queue:
@@ -222,7 +229,7 @@ class Batcher(Generic[Result]):
             self._waiting_rows -= stop - start
             if request.future.done():
                 continue
-            if now + self._profile.seconds[stop - start] > request.deadline:
+            if done > request.deadline:
                 request.expire()
                 continue
             if not start:

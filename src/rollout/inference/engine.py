@@ -17,12 +17,13 @@ from rollout.bundle.store import bundle_names
 from rollout.clock import utc_now
 from rollout.config import Settings
 from rollout.errors import BundleError, RolloutError, StoreUnavailableError, UnknownModelError
-from rollout.inference.rows import Answers, Rows, to_answer
+from rollout.inference.rows import Answers, Decision, Rows, to_answer
 from rollout.inference.version import LoadedVersion
+from rollout.inference.watchdog import Watchdog
 from rollout.review.item import ReviewItem, item_id
 from rollout.review.log import ReviewLog
 from rollout.review.spool import Spool
-from rollout.routing.assignment import Assignment, assign
+from rollout.routing.assignment import Arm, Assignment, assign
 from rollout.routing.split import Split
 from rollout.routing.splits import read_split
 from rollout.store import Redis
@@ -89,6 +90,9 @@ class Engine:
         redis: Connection.
         reviews: Takes the predictions that a person should look at.
         settings: With which further versions are loaded.
+
+    Attributes:
+        in_flight: Requests whose rows are being scored.
     """
 
     def __init__(
@@ -98,8 +102,10 @@ class Engine:
         self.redis = redis
         self.reviews = reviews
         self._settings = settings
+        self.in_flight = 0
         self._refused: dict[str, int] = {}
         loop = asyncio.get_running_loop()
+        self._watchdog = Watchdog(self._hanging)
         self._background = [loop.create_task(_flush_forever()), loop.create_task(self._follow_splits())]
 
     @classmethod
@@ -127,6 +133,14 @@ class Engine:
             for loaded in model.versions.values():
                 loaded.close()
         await self.redis.aclose()
+        self._watchdog.stop()
+
+    def _hanging(self) -> str | None:
+        for model in tuple(self.models.values()):
+            for loaded in tuple(model.versions.values()):
+                if loaded.batcher.hangs():
+                    return f"the runtime of {loaded.manifest.tag}"
+        return None
 
     def model(self, name: str) -> ServedModel:
         """Returns a model that is being served.
@@ -147,8 +161,16 @@ class Engine:
         Raises:
             RolloutError: If any row is refused or fails: a request is answered whole or not at all.
         """
+        self.in_flight += 1
+        try:
+            return await self._predict(model, rows)
+        finally:
+            self.in_flight -= 1
+
+    async def _predict(self, model: ServedModel, rows: Rows) -> Answers:
         split = model.split
-        assignments = [assign(split, client_id) for client_id in rows.client_ids]
+        of_client = {client_id: assign(split, client_id) for client_id in set(rows.client_ids)}
+        assignments = [of_client[client_id] for client_id in rows.client_ids]
         groups = _by_version(assignments)
         if len(groups) == 1:
             parts = {next(iter(groups)): rows.arrays}
@@ -167,8 +189,7 @@ class Engine:
                 if isinstance(result, RolloutError):
                     raise result if len(decisions) == 1 else _of_instance(result, index)
                 decisions[index] = result
-        for assignment, decision in zip(assignments, decisions, strict=True):
-            model.versions[assignment.version].count(assignment.arm, decision)
+        _count(model, assignments, decisions)
         answers = Answers(
             assignments,
             [model.versions[assignment.version].variant for assignment in assignments],
@@ -221,11 +242,21 @@ async def _flush_forever() -> None:
         metrics.flush_tallies()
 
 
-def _by_version(assignments: Sequence[Assignment]) -> dict[str, list[int]]:
+def _by_version(assignments: Sequence[Assignment]) -> dict[str, Sequence[int]]:
+    if len({assignment.version for assignment in assignments}) == 1:
+        return {assignments[0].version: range(len(assignments))}
     groups: dict[str, list[int]] = {}
     for index, assignment in enumerate(assignments):
         groups.setdefault(assignment.version, []).append(index)
-    return groups
+    return dict(groups)
+
+
+def _count(model: ServedModel, assignments: Sequence[Assignment], decisions: Sequence[Decision]) -> None:
+    groups: dict[tuple[str, Arm], list[Decision]] = {}
+    for (arm, version, _), decision in zip(assignments, decisions, strict=True):
+        groups.setdefault((version, arm), []).append(decision)
+    for (version, arm), some in groups.items():
+        model.versions[version].count(arm, some)
 
 
 def _review_item(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 
@@ -101,11 +102,11 @@ class LoadedVersion:
             decisions[row] = PredictionFailedError("the model's scores for this input are not finite numbers")
         return decisions
 
-    def count(self, arm: Arm, decision: Decision) -> None:
-        """Counts an answer to a client of an arm."""
-        self._predictions[arm].inc()
+    def count(self, arm: Arm, decisions: Sequence[Decision]) -> None:
+        """Counts the answers to clients of an arm."""
+        self._predictions[arm].inc(len(decisions))
         if isinstance(self.manifest.task, Classification):
-            self._confidence[arm].observe(decision.numbers[decision.best])
+            self._confidence[arm].observe_all(numbers[best] for best, numbers, _ in decisions)
 
     def _count_batch(self, batch: BatchReport) -> None:
         self._batches[batch.left].inc()

@@ -25,7 +25,7 @@ class Assignment(NamedTuple):
     Attributes:
         arm: ``champion`` outside the trial; ``control`` or ``challenger`` in it.
         version: The version that serves this arm.
-        bucket: Where the client lies, from 0 to 0.9999; ``None`` without a challenger.
+        bucket: Where the client lies, from 0 to 0.9999; ``None`` without a challenger or a client.
     """
 
     arm: Arm
@@ -37,9 +37,10 @@ def assign(split: Split, client_id: str) -> Assignment:
     """Returns the arm of a client.
 
     Control is ``[0, share)`` and challenger is ``[0.5, 0.5 + share)``: both start at fixed points, so that a
-    growing share only adds clients and a shrinking one restores exactly who was where.
+    growing share only adds clients and a shrinking one restores exactly who was where. Nobody, whose ID is empty,
+    is outside the trial.
     """
-    if split.challenger is None:
+    if split.challenger is None or not client_id:
         return Assignment("champion", split.champion, None)
     position = bucket(split.experiment, client_id)
     if position < split.share:

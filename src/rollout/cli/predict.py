@@ -1,0 +1,133 @@
+"""``rollout predict``: a file of rows in, a file of answers out, scored by a running service."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rollout.config import load_settings
+
+if TYPE_CHECKING:
+    from rollout.job.source import Columns
+
+SOME_ROWS_FAILED = 3
+
+
+class Job:
+    """How far a job is.
+
+    Attributes:
+        rows: Rows answered, with a prediction or an error.
+        failed: Those with an error.
+        first: The first of them, in words.
+    """
+
+    def __init__(self) -> None:
+        self.rows = self.failed = 0
+        self.first = ""
+        self._start = time.monotonic()
+
+    def add(self, error: str | None) -> None:
+        """Counts a row."""
+        self.rows += 1
+        if error is not None:
+            self.failed += 1
+            self.first = self.first or f"row {self.rows:,}: {error}"
+
+    def __str__(self) -> str:
+        rate = self.rows / max(time.monotonic() - self._start, 1e-9)
+        return f"{self.rows:,} rows, {rate:,.0f} rows/s, {self.failed:,} failed"
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Write the answers there.")
+@click.option("--model", help="The model; the service's only one by default.")
+@click.option("--client-id", default="client_id", show_default=True, help="The column of client IDs.")
+@click.option("--key", default="key", show_default=True, help="The column of your own keys, if there is one.")
+@click.option("--url", help="The service; the one of ROLLOUT_HOST and ROLLOUT_PORT by default.")
+@click.option("--token", help="Its token; ROLLOUT_TOKEN by default.")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def predict(
+    file: Path,
+    out: Path,
+    model: str | None,
+    client_id: str,
+    key: str,
+    url: str | None,
+    token: str | None,
+    *,
+    force: bool,
+) -> None:
+    """Score every row of FILE, which is .csv, .jsonl or .parquet, and write the answers to another such file.
+
+    A column for each input of the model, by its name, and one of client IDs; a line of JSONL may also be an
+    instance as the service takes it. Exit code 3: some rows failed, and their answers say why.
+    """
+    from rollout.job.sink import check_sink  # noqa: PLC0415  its client takes long to import
+    from rollout.job.source import Columns  # noqa: PLC0415
+
+    settings = load_settings(token=token)
+    check_sink(out, replace=force)
+    job = asyncio.run(
+        _run(
+            file,
+            out,
+            model,
+            Columns(client_id, key, {}),
+            url or f"http://{settings.host}:{settings.port}",
+            settings.token,
+        )
+    )
+    click.echo(f"{job}; the answers are in {out}")
+    if job.failed:
+        click.echo(f"rollout: {job.failed:,} of {job.rows:,} rows failed; the first is {job.first}", err=True)
+        sys.exit(SOME_ROWS_FAILED)
+
+
+async def _run(file: Path, out: Path, name: str | None, columns: Columns, url: str, token: str) -> Job:
+    from rollout.bundle.task import Task  # noqa: PLC0415
+    from rollout.job.exchange import Exchange  # noqa: PLC0415
+    from rollout.job.sink import columns_of, open_sink  # noqa: PLC0415
+    from rollout.job.source import open_source  # noqa: PLC0415
+
+    job = Job()
+    async with Exchange(url, token) as exchange:
+        model = await exchange.find_model(name)
+        task: Task = msgspec.convert(model["task"], Task)
+        columns = columns._replace(kinds={name: field["kind"] for name, field in model["inputs"].items()})
+        source = open_source(file, columns)
+        wanted = columns_of(task)
+        with open_sink(out, task) as write, _progress() as progress:
+            bar = progress.add_task("", total=source.total)
+            async for answered in exchange.predict(model["model"], source):
+                records = []
+                for row, answer in answered:
+                    error = answer["detail"] if "status" in answer else None
+                    job.add(error)
+                    known: dict[str, Any] = {"client_id": row.client_id, "key": row.key, "error": error}
+                    records.append({column: answer.get(column, known.get(column)) for column in wanted})
+                write(records)
+                if answered:
+                    progress.update(bar, completed=answered[-1][0].position, description=str(job))
+    return job
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )

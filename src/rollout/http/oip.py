@@ -1,0 +1,243 @@
+"""The Open Inference Protocol, whichever way it comes in: from a request to rows, and from answers to tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rollout.__about__ import __version__
+from rollout.bundle.schema import InvalidInputsError
+from rollout.bundle.task import Classification, Task
+from rollout.config import Settings
+from rollout.errors import FieldError, InvalidRequestError, UnknownModelError
+from rollout.http.oip_messages import InferRequest, InputTensor, RequestedOutput
+from rollout.http.predict import ID_LIMIT, invalid
+from rollout.http.tensors import (
+    STRINGS,
+    Column,
+    Content,
+    Declaration,
+    OutputTensor,
+    SentRows,
+    count_rows,
+    declare,
+    fault,
+    read_content,
+)
+from rollout.inference.engine import Engine, ServedModel
+from rollout.inference.rows import Answers, Rows
+from rollout.inference.version import LoadedVersion
+from rollout.routing.assignment import Assignment, assign
+
+NO_CLIENT = ""
+
+
+class Inferred(NamedTuple):
+    """The answer to a request.
+
+    Attributes:
+        assignment: The client's arm, and the version that answered.
+        variant: The variant that answered.
+        outputs: The parts that were asked for, in that order.
+        answers: What the engine made of the rows.
+    """
+
+    assignment: Assignment
+    variant: str
+    outputs: list[OutputTensor]
+    answers: Answers
+
+
+def server_metadata() -> dict[str, Any]:
+    """Says what this server is."""
+    return {"name": "rollout", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+
+def model_metadata(model: ServedModel, version: str) -> dict[str, Any]:
+    """Says which versions of a model are in memory, and what the one that is asked for takes and gives.
+
+    Raises:
+        UnknownModelError: If there is no such version.
+    """
+    loaded = find_version(model, version)
+    return {
+        "name": model.name,
+        "versions": list(model.versions),
+        "platform": loaded.variant,
+        "inputs": [declare(name, field)._asdict() for name, field in loaded.schema.fields.items()],
+        "outputs": [output._asdict() for output in declare_outputs(loaded.manifest.task)],
+    }
+
+
+def find_version(model: ServedModel, version: str) -> LoadedVersion:
+    """Returns a version that is in memory; the champion where none is named.
+
+    Raises:
+        UnknownModelError: If there is no such version.
+    """
+    try:
+        return model.versions[version] if version else model.champion
+    except KeyError:
+        raise UnknownModelError(
+            f"{model.name} has no version {version!r} in memory; it has {', '.join(model.versions)}"
+        ) from None
+
+
+def declare_outputs(task: Task) -> list[Declaration]:
+    """Says what the answers to rows are made of."""
+    if isinstance(task, Classification):
+        parts = [
+            Declaration("label", STRINGS, [-1]),
+            Declaration("confidence", "FP32", [-1]),
+            Declaration("scores", "FP32", [-1, len(task.labels)]),
+        ]
+    else:
+        parts = [Declaration("value", "FP32", [-1]), Declaration("interval", "FP32", [-1, 2])]
+    return [*parts, Declaration("review", STRINGS, [-1])]
+
+
+async def infer(
+    engine: Engine,
+    model: ServedModel,
+    version: str,
+    request: InferRequest,
+    contents: Sequence[Content],
+    client_id: str | None,
+    settings: Settings,
+    deadline: float,
+) -> Inferred:
+    """Answers a request.
+
+    Args:
+        engine: The engine.
+        model: The model.
+        version: The version that the caller named, if any; it must be the one that the client gets.
+        request: What is asked.
+        contents: What each of its inputs holds.
+        client_id: The client ID that came beside the request; one in its parameters comes first.
+        settings: Limits.
+        deadline: ``time.monotonic()`` after which nobody waits for the answer.
+
+    Raises:
+        RolloutError: If the request is refused, or a row of it fails: it is answered whole or not at all.
+    """
+    client = NO_CLIENT
+    for pointer, value in (("/parameters/client_id", request.parameters.client_id), ("/client_id", client_id)):
+        if value is not None:
+            client = _identifier(value, pointer)
+            break
+    key = request.parameters.key
+    columns = _read_inputs(request.inputs, contents, model, settings.max_instances)
+    names = _output_names(request.outputs, model.task)
+    sent = SentRows(columns)
+    if key is not None and len(sent) > 1:
+        raise invalid(
+            [
+                FieldError(
+                    "/parameters/key", f"names one prediction, and there are {len(sent)} rows: send one at a time"
+                )
+            ]
+        )
+    _require_version(model, version, client)
+    rows = Rows(
+        [client] * len(sent),
+        [None if key is None else _identifier(key, "/parameters/key")] * len(sent),
+        {name: columns[name].array for name in model.schema.fields},
+        sent,
+        deadline,
+    )
+    answers = await engine.predict(model, rows)
+    outputs = [_output(name, model.task, answers) for name in names]
+    return Inferred(answers.assignments[0], answers.variants[0], outputs, answers)
+
+
+def _identifier(value: str, pointer: str) -> str:
+    if 1 <= len(value) <= ID_LIMIT and value.isprintable():
+        return value
+    raise invalid([FieldError(pointer, f"must be 1 to {ID_LIMIT} printable characters")])
+
+
+def _require_version(model: ServedModel, version: str, client: str) -> None:
+    given = assign(model.split, client)
+    if version and find_version(model, version).version != given.version:
+        raise InvalidRequestError(
+            f"this client gets {given.version}, as {given.arm}, not {version}: leave the version out of the "
+            "request, the split decides"
+        )
+
+
+def _read_inputs(
+    inputs: Sequence[InputTensor], contents: Sequence[Content], model: ServedModel, most: int
+) -> dict[str, Column]:
+    columns: dict[str, Column] = {}
+    errors: list[FieldError] = []
+    for index, (tensor, content) in enumerate(zip(inputs, contents, strict=True)):
+        try:
+            if tensor.name in columns:
+                raise fault("/name", f"{tensor.name} is there twice")
+            columns[tensor.name] = _read_input(tensor, content, model, most)
+        except InvalidInputsError as error:
+            errors += [FieldError(f"/inputs/{index}{pointer}", detail) for pointer, detail in error.errors]
+    if not errors:
+        errors += _missing(columns, model)
+    if errors:
+        raise invalid(errors)
+    return columns
+
+
+def _read_input(tensor: InputTensor, content: Content, model: ServedModel, most: int) -> Column:
+    schema = model.schema
+    if tensor.name not in schema.fields:
+        raise fault("/name", f"{tensor.name} is not an input of this model; it takes {', '.join(schema.fields)}")
+    field = schema.fields[tensor.name]
+    declared = declare(tensor.name, field)
+    if tensor.datatype != declared.datatype:
+        raise fault("/datatype", f"must be {declared.datatype}, not {tensor.datatype}")
+    rows = count_rows(tensor.shape, declared, most)
+    return read_content(content, field, schema.codecs[tensor.name], rows)
+
+
+def _missing(columns: dict[str, Column], model: ServedModel) -> Iterator[FieldError]:
+    for name, field in model.schema.fields.items():
+        if name not in columns:
+            _, datatype, shape = declare(name, field)
+            yield FieldError("/inputs", f"lacks {name}, {datatype} of shape {shape}")
+    if len({len(column.array) for column in columns.values()}) > 1:
+        rows = ", ".join(f"{len(column.array)} of {name}" for name, column in columns.items())
+        yield FieldError("/inputs", f"must have the same rows everywhere, not {rows}")
+
+
+def _output_names(outputs: Sequence[RequestedOutput], task: Task) -> list[str]:
+    names = [output.name for output in declare_outputs(task)]
+    unknown = [
+        FieldError(f"/outputs/{index}/name", f"{output.name} is not an output; there are {', '.join(names)}")
+        for index, output in enumerate(outputs)
+        if output.name not in names
+    ]
+    if unknown:
+        raise invalid(unknown)
+    return [output.name for output in outputs] or names
+
+
+def _output(name: str, task: Task, answers: Answers) -> OutputTensor:
+    decisions = answers.decisions
+    rows = len(decisions)
+    if name == "review":
+        fates: list[str] = [answers.fates.get(row) or "" for row in range(rows)] if answers.fates else [""] * rows
+        return OutputTensor(name, STRINGS, [rows], fates)
+    if name == "label" and isinstance(task, Classification):
+        return OutputTensor(name, STRINGS, [rows], [task.labels[decision.best] for decision in decisions])
+    if name == "confidence":
+        return _floats(name, [decision.numbers[decision.best] for decision in decisions])
+    if name == "value":
+        return _floats(name, [decision.numbers[0] for decision in decisions])
+    if name == "interval":
+        return _floats(name, [decision.numbers[1:] for decision in decisions])
+    return _floats(name, [decision.numbers for decision in decisions])
+
+
+def _floats(name: str, values: list[Any]) -> OutputTensor:
+    array = np.array(values, np.float64)
+    return OutputTensor(name, "FP32", list(array.shape), array)

@@ -1,0 +1,236 @@
+"""The Open Inference Protocol over gRPC. Importing this takes the extra ``grpc``."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from rollout import metrics
+from rollout.config import Settings
+from rollout.errors import ConfigError, DeadlineExceededError, FieldError, RolloutError, UnknownModelError
+from rollout.http.door import Door
+from rollout.http.oip import find_version, infer, model_metadata, server_metadata
+from rollout.http.oip_messages import InferRequest, explain
+from rollout.http.predict import invalid
+from rollout.http.problems import NO_MODEL, as_rollout_error
+from rollout.http.tensors import Content
+from rollout.inference.engine import Engine
+
+try:
+    import grpc
+    from tritonclient.grpc import service_pb2 as messages
+    from tritonclient.grpc import service_pb2_grpc as stubs
+except (ImportError, RuntimeError) as error:  # tritonclient makes the one into the other
+    raise ConfigError("ROLLOUT_GRPC_PORT takes an extra: pip install 'rollout[grpc]'") from error
+
+# How long requests in flight may take when the service stops.
+GRACE_S = 10.0
+STATUSES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    500: grpc.StatusCode.INTERNAL,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+CONTENTS = {
+    "UINT8": "uint_contents",
+    "INT64": "int64_contents",
+    "FP32": "fp32_contents",
+    "BYTES": "bytes_contents",
+}
+
+logger = logging.getLogger(__name__)
+
+Method = Callable[["Servicer", Any, Any], Awaitable[Any]]
+
+
+def status_of(error: RolloutError) -> grpc.StatusCode:
+    """Returns the gRPC status that says what the HTTP status of an error says."""
+    if isinstance(error, DeadlineExceededError):
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+    return STATUSES.get(error.status, grpc.StatusCode.UNKNOWN)
+
+
+async def start(door: Door, settings: Settings) -> Callable[[], Awaitable[None]]:
+    """Starts answering on ``grpc_port``, which the workers share.
+
+    Args:
+        door: Lets requests through to the engine.
+        settings: Address and limits.
+
+    Returns:
+        What stops it again: it answers what is in flight first.
+
+    Raises:
+        ConfigError: If the port cannot be listened on.
+    """
+    server = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 1),
+            ("grpc.max_receive_message_length", settings.max_body_bytes),
+            ("grpc.max_send_message_length", -1),
+        ]
+    )
+    stubs.add_GRPCInferenceServiceServicer_to_server(Servicer(door), server)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        server.add_insecure_port(f"{host}:{settings.grpc_port}")
+    except RuntimeError as error:
+        raise ConfigError(f"cannot listen on {host}:{settings.grpc_port} for gRPC: {error}") from None
+    await server.start()
+    logger.info("gRPC listens on %s:%d", host, settings.grpc_port)
+    return functools.partial(server.stop, GRACE_S)
+
+
+def _reporting(method: Method) -> Method:
+    """Makes every failure of a method a status."""
+
+    @functools.wraps(method)
+    async def report(self: Servicer, request: Any, context: Any) -> Any:
+        try:
+            return await method(self, request, context)
+        except Exception as error:
+            ours = as_rollout_error(error)
+        metrics.ERRORS.labels(self.label(request), ours.type).inc()
+        trailing = tuple((name.lower(), value) for name, value in ours.headers.items())
+        return await context.abort(status_of(ours), ours.detail, trailing)
+
+    return report
+
+
+class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # generated, without types
+    """Answers calls; what it does not have is UNIMPLEMENTED, ``ModelStreamInfer`` too.
+
+    Args:
+        door: Lets requests through to the engine.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def label(self, request: Any) -> str:
+        """Returns the model that a call names, if it is one of ours: it becomes a metric's label."""
+        name = getattr(request, "model_name", getattr(request, "name", NO_MODEL))
+        return name if self._door.is_open and name in self._door.engine.models else NO_MODEL
+
+    async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802  the protocol's name
+        """Says that there is a server."""
+        return messages.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Says whether everything is warm."""
+        return messages.ServerReadyResponse(ready=self._door.is_ready)
+
+    @_reporting
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Says what this server is."""
+        self._admit(context)
+        return messages.ServerMetadataResponse(**server_metadata())
+
+    @_reporting
+    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Says whether a version of a model is in memory."""
+        engine = self._admit(context)
+        try:
+            find_version(engine.model(request.name), request.version)
+        except UnknownModelError:
+            return messages.ModelReadyResponse(ready=False)
+        return messages.ModelReadyResponse(ready=True)
+
+    @_reporting
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Says what a model takes and gives."""
+        model = self._admit(context).model(request.name)
+        return messages.ModelMetadataResponse(**model_metadata(model, request.version))
+
+    @_reporting
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Answers a request."""
+        started = time.perf_counter()
+        model = self._admit(context).model(request.model_name)
+        settings = self._door.settings
+        remaining = context.time_remaining()
+        deadline = time.monotonic() + (settings.timeout_ms / 1000 if remaining is None else remaining)
+        asked = _to_request(request)
+        client_id = dict(context.invocation_metadata()).get("x-client-id")
+        done = await infer(
+            self._door.engine,
+            model,
+            request.model_version,
+            asked,
+            _contents(request),
+            client_id,
+            settings,
+            deadline,
+        )
+        model.latency.observe(time.perf_counter() - started)
+        return messages.ModelInferResponse(
+            model_name=model.name,
+            model_version=done.assignment.version,
+            id=asked.id,
+            parameters={
+                name: messages.InferParameter(string_param=value)
+                for name, value in (("arm", done.assignment.arm), ("variant", done.variant))
+            },
+            outputs=[
+                {"name": output.name, "datatype": output.datatype, "shape": output.shape}
+                for output in done.outputs
+            ],
+            raw_output_contents=[output.to_binary() for output in done.outputs],
+        )
+
+    def _admit(self, context: Any) -> Engine:
+        headers = [(name.encode(), _as_bytes(value)) for name, value in context.invocation_metadata()]
+        return self._door.admit({"headers": headers, "server": (self._door.settings.host, None)}, "app")
+
+
+def _to_request(request: Any) -> InferRequest:
+    asked = {
+        "id": request.id,
+        "parameters": _parameters(request.parameters),
+        "inputs": [
+            {
+                "name": tensor.name,
+                "datatype": tensor.datatype,
+                "shape": list(tensor.shape),
+                "parameters": _parameters(tensor.parameters),
+            }
+            for tensor in request.inputs
+        ],
+        "outputs": [
+            {"name": output.name, "parameters": _parameters(output.parameters)} for output in request.outputs
+        ],
+    }
+    try:
+        return msgspec.convert(asked, InferRequest)
+    except msgspec.ValidationError as error:
+        raise explain(error) from None
+
+
+def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    chosen = ((name, value, value.WhichOneof("parameter_choice")) for name, value in parameters.items())
+    return {name: choice and getattr(value, choice) for name, value, choice in chosen}
+
+
+def _contents(request: Any) -> list[Content]:
+    if request.raw_input_contents:
+        if len(request.raw_input_contents) != len(request.inputs):
+            raise invalid(
+                [FieldError("/raw_input_contents", f"must hold {len(request.inputs)} items, one for each input")]
+            )
+        return [memoryview(raw) for raw in request.raw_input_contents]
+    return [
+        getattr(tensor.contents, CONTENTS.get(tensor.datatype, "bytes_contents")) for tensor in request.inputs
+    ]
+
+
+def _as_bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()

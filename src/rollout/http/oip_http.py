@@ -1,0 +1,219 @@
+"""The Open Inference Protocol over HTTP: JSON, and binary tensors after the JSON."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import UNSET
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from rollout.errors import FieldError, MalformedBodyError, UnsupportedMediaTypeError
+from rollout.http.door import Asgi, Door
+from rollout.http.oip import Inferred, find_version, infer, model_metadata, server_metadata
+from rollout.http.oip_messages import InferredTensor, InferRequest, InferResponse, explain
+from rollout.http.predict import invalid, parse_timeout, server_timing
+from rollout.http.problems import NO_MODEL, as_rollout_error, problem_response
+from rollout.http.tensors import Content
+from rollout.inference.engine import Engine, ServedModel
+
+MODELS, VERSIONS, INFER = "/v2/models/", "/versions/", "/infer"
+MODEL = "/v2/models/{model}"
+VERSION = "/v2/models/{model}/versions/{version}"
+JSON_LENGTH = b"inference-header-content-length"
+# Tells by itself which of gzip and deflate it is given.
+EITHER = zlib.MAX_WBITS | 32
+
+_decode = msgspec.json.Decoder(InferRequest).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def is_infer(path: str) -> bool:
+    """Whether a path is one of ``infer``, for those who dispatch it without the routes."""
+    return path.startswith(MODELS) and path.endswith(INFER)
+
+
+class OpenInference:
+    """The routes under ``/v2``.
+
+    Args:
+        door: Lets requests through to the engine.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self.routes = [
+            Route("/v2", self._server),
+            Route("/v2/health/live", self._live),
+            Route("/v2/health/ready", self._ready),
+            *(Route(path, self._model) for path in (MODEL, VERSION)),
+            *(Route(f"{path}/ready", self._model_ready) for path in (MODEL, VERSION)),
+            *(Route(f"{path}{INFER}", Asgi(self.infer), methods=["POST"]) for path in (MODEL, VERSION)),
+        ]
+
+    async def infer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """``POST /v2/models/{model}[/versions/{version}]/infer``, as an ASGI application."""
+        started = time.perf_counter()
+        model = None
+        try:
+            engine = self._door.admit(scope, "app")
+            name, _, version = scope["path"][len(MODELS) : -len(INFER)].partition(VERSIONS)
+            model = engine.model(name)
+            headers, body = await self._answer(engine, model, version, scope, receive)
+        except Exception as error:  # every failure becomes a problem document
+            label = NO_MODEL if model is None else model.name
+            await problem_response(as_rollout_error(error), label, scope["path"])(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        model.latency.observe(time.perf_counter() - started)
+
+    async def _answer(
+        self, engine: Engine, model: ServedModel, version: str, scope: Scope, receive: Receive
+    ) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        settings = self._door.settings
+        timeout_ms, encoding, client_id, json_length = settings.timeout_ms, b"", None, None
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                self._door.check_size(int(value))
+            elif name == JSON_LENGTH:
+                json_length = value
+            elif name == b"x-client-id":
+                client_id = value.decode("utf-8", "surrogateescape")  # what is no UTF-8 is not printable
+            elif name == b"x-request-timeout":
+                timeout_ms = parse_timeout(value)
+            elif name == b"content-encoding":
+                encoding = value
+        deadline = time.monotonic() + timeout_ms / 1000
+        body = await self._door.read(receive)
+        if encoding:
+            body = self._inflate(body, encoding)
+        request, contents = decode_body(body, json_length)
+        done = await infer(engine, model, version, request, contents, client_id, settings, deadline)
+        return encode_body(request, done, model.name)
+
+    def _inflate(self, body: bytes, encoding: bytes) -> bytes:
+        if encoding not in (b"gzip", b"deflate"):
+            raise UnsupportedMediaTypeError(
+                "Content-Encoding may be gzip or deflate; otherwise send the body as it is"
+            )
+        inflater = zlib.decompressobj(EITHER)
+        try:
+            inflated = inflater.decompress(body, self._door.settings.max_body_bytes + 1)
+        except zlib.error as error:
+            raise MalformedBodyError(f"the body is not what its Content-Encoding says: {error}") from None
+        self._door.check_size(len(inflated))
+        if not inflater.eof:
+            raise MalformedBodyError("the compressed body ends too early")
+        return inflated
+
+    async def _server(self, request: Request) -> Response:
+        self._door.admit(request.scope, "app")
+        return _json(server_metadata())
+
+    async def _live(self, _: Request) -> Response:
+        return _json({"live": True})
+
+    async def _ready(self, _: Request) -> Response:
+        is_ready = self._door.is_ready
+        return _json({"ready": is_ready}, 200 if is_ready else 503)
+
+    async def _model(self, request: Request) -> Response:
+        return _json(model_metadata(self._admit_to_model(request), request.path_params.get("version", "")))
+
+    async def _model_ready(self, request: Request) -> Response:
+        model = self._admit_to_model(request)
+        find_version(model, request.path_params.get("version", ""))
+        return _json({"name": model.name, "ready": True})
+
+    def _admit_to_model(self, request: Request) -> ServedModel:
+        return self._door.admit(request.scope, "app").model(request.path_params["model"])
+
+
+def decode_body(body: bytes, json_length: bytes | None) -> tuple[InferRequest, list[Content]]:
+    """Takes a body apart: the JSON, and what each input holds.
+
+    Args:
+        body: JSON, followed by the binary data of those inputs that announce some.
+        json_length: The header ``Inference-Header-Content-Length``; without it everything is JSON.
+
+    Raises:
+        MalformedBodyError: If the JSON is none.
+        InvalidRequestError: If it is no request, or the lengths do not add up to the body.
+    """
+    everything = memoryview(body)
+    at = _parse_length(json_length, len(body))
+    try:
+        request = _decode(everything[:at])
+    except msgspec.ValidationError as error:
+        raise explain(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedBodyError(
+            f"{error}; send one JSON object, with its length in Inference-Header-Content-Length where binary "
+            "data follow"
+        ) from None
+    contents: list[Content] = []
+    for index, tensor in enumerate(request.inputs):
+        size = tensor.parameters.binary_data_size
+        if (size is None) == (not tensor.data):
+            raise invalid(
+                [FieldError(f"/inputs/{index}", "must have either data or the parameter binary_data_size")]
+            )
+        contents.append(tensor.data if size is None else everything[at : at + size])
+        at += size or 0
+    if at != len(body):
+        raise invalid(
+            [FieldError("", f"has {len(body)} bytes; its JSON and the announced binary data make {at}")]
+        )
+    return request, contents
+
+
+def encode_body(request: InferRequest, done: Inferred, model: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Puts an answer together: headers and body, with the outputs binary that were wanted so."""
+    tensors = []
+    chunks = [b""]
+    for output, is_binary in zip(done.outputs, _which_binary(request, len(done.outputs)), strict=True):
+        tensor = InferredTensor(output.name, output.datatype, output.shape)
+        if is_binary:
+            chunks.append(output.to_binary())
+            tensor.parameters = {"binary_data_size": len(chunks[-1])}
+        else:
+            tensor.data = output.to_list()
+        tensors.append(tensor)
+    said = {"arm": done.assignment.arm, "variant": done.variant}
+    chunks[0] = _encode(InferResponse(model, done.assignment.version, request.id or UNSET, said, tensors))
+    body = b"".join(chunks)
+    headers = [(b"content-length", b"%d" % len(body)), (b"server-timing", server_timing(done.answers))]
+    if len(chunks) == 1:
+        headers.append((b"content-type", b"application/json"))
+    else:
+        headers.append((b"content-type", b"application/octet-stream"))
+        headers.append((JSON_LENGTH, b"%d" % len(chunks[0])))
+    return headers, body
+
+
+def _which_binary(request: InferRequest, outputs: int) -> Sequence[bool]:
+    default = request.parameters.binary_data_output
+    if not request.outputs:
+        return [default] * outputs
+    wanted = [output.parameters.binary_data for output in request.outputs]
+    return [default if one is None else one for one in wanted]
+
+
+def _parse_length(header: bytes | None, size: int) -> int:
+    if header is None:
+        return size
+    if header.isdigit() and len(header) < 20 and int(header) <= size:
+        return int(header)
+    raise invalid(
+        [FieldError("", f"has {size} bytes; Inference-Header-Content-Length must be a whole number up to that")]
+    )
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(_encode(value), status, media_type="application/json")

@@ -1,0 +1,1 @@
+"""A large file of rows, scored by a running service."""

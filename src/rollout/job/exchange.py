@@ -1,0 +1,153 @@
+"""Rows to a running service and answers back, at the same time over one connection, in constant memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from itertools import islice
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from rollout.errors import ConfigError
+from rollout.job.source import Row, Source
+
+# Rows that are sent and not answered yet, and rows that are sent together.
+WINDOW = 4096
+TOGETHER = 64
+# A job waits this long, in seconds, for a service that is busy, stopping or gone to answer the next row.
+PATIENCE_S = 60
+RETRY_S = 1.0
+
+LOST = (aiohttp.ClientError, TimeoutError, OSError)
+
+Answered = tuple[Row, dict[str, Any]]
+
+
+class _InterruptedError(Exception):
+    """A stream ended before its last answer."""
+
+
+class Exchange:
+    """A connection to a service.
+
+    Args:
+        url: Where it listens.
+        token: Sent as a bearer token, if there is one.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    async def __aenter__(self) -> Exchange:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=2 * PATIENCE_S)
+        self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def find_model(self, name: str | None) -> dict[str, Any]:
+        """Returns what the service says of a model, or of its only one.
+
+        Raises:
+            ConfigError: If it does not answer, does not let us in, has no such model or more than one.
+        """
+        try:
+            async with self._session.get(f"{self._url}/v1/models") as response:
+                await _require_ok(response)
+                found = msgspec.json.decode(await response.read())["models"]
+        except _InterruptedError as error:
+            raise ConfigError(f"the service at {self._url} is not ready: {error}") from None
+        except (*LOST, msgspec.DecodeError, KeyError, TypeError) as error:
+            raise ConfigError(f"no Rollout service answers at {self._url}: {error}") from None
+        models = {model["model"]: model for model in found}
+        if name is None and len(models) == 1:
+            (name,) = models
+        if name is None:
+            raise ConfigError(f"the service has several models; --model is one of {', '.join(sorted(models))}")
+        if name not in models:
+            raise ConfigError(f"there is no model {name}; the service has {', '.join(sorted(models))}")
+        model: dict[str, Any] = models[name]
+        return model
+
+    async def predict(self, model: str, source: Source) -> AsyncIterator[list[Answered]]:
+        """Yields every row with its answer, in order: a prediction, or the problem document of that row.
+
+        If the connection is lost, or its worker stops, it goes on with the first row that has no answer.
+
+        Raises:
+            ConfigError: If the service refuses the job or does not answer for ``PATIENCE_S``, or the file turns
+                out not to be what its name says.
+        """
+        answered = 0
+        give_up = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                async for some in self._stream(model, source.rows(answered)):
+                    yield some
+                    answered += len(some)
+                    give_up = time.monotonic() + PATIENCE_S
+            except (_InterruptedError, *LOST) as error:
+                if time.monotonic() > give_up:
+                    raise ConfigError(
+                        f"row {answered + 1:,} was not answered for {PATIENCE_S} s: {error}"
+                    ) from None
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    async def _stream(self, model: str, rows: Iterator[Row]) -> AsyncIterator[list[Answered]]:
+        sent: asyncio.Queue[Row] = asyncio.Queue(WINDOW)
+        at_end = False
+        fault: ConfigError | None = None
+
+        async def send() -> AsyncIterator[bytes]:
+            nonlocal at_end, fault
+            try:
+                while some := list(islice(rows, TOGETHER)):
+                    for row in some:
+                        await sent.put(row)
+                    yield b"".join(row.line + b"\n" for row in some)
+                at_end = True
+            except ConfigError as error:  # would come out of the other end as a lost connection
+                fault = error
+                raise
+
+        headers = {"Content-Type": "application/x-ndjson", "X-Request-Timeout": str(PATIENCE_S * 1000)}
+        url = f"{self._url}/v1/models/{model}/predict"
+        try:
+            async with self._session.post(url, data=send(), headers=headers) as response:
+                await _require_ok(response)
+                rest = b""
+                async for piece in response.content.iter_any():
+                    *lines, rest = (rest + piece).split(b"\n")
+                    yield [(sent.get_nowait(), answer) for answer in map(_answer, lines)]
+        except LOST:
+            if fault is not None:
+                raise fault from None
+            raise
+        if not at_end or not sent.empty():
+            raise _InterruptedError("the answers ended before the rows did")
+
+
+def _answer(line: bytes) -> dict[str, Any]:
+    answer: dict[str, Any] = msgspec.json.decode(line)
+    if "status" in answer and "line" not in answer:  # about the stream, not about a row
+        raise _InterruptedError(answer["detail"])
+    return answer
+
+
+async def _require_ok(response: aiohttp.ClientResponse) -> None:
+    if response.status == 200:
+        return
+    try:
+        detail = msgspec.json.decode(await response.read())["detail"]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        detail = f"{response.status} {response.reason}"
+    if response.status == 503:
+        raise _InterruptedError(detail)
+    raise ConfigError(f"the service refused: {detail}")

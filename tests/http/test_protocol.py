@@ -1,0 +1,113 @@
+"""The short way of a prediction through the server answers as the long one does, whatever a client sends."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+
+import pytest
+
+from tests.conftest import Service
+from tests.images import row
+
+BODY = json.dumps(row(client_id="c-1", key="k-1")).encode()
+PATH = "/v1/models/digits/predict"
+
+
+def head(*lines: str, path: str = PATH, version: str = "1.1") -> bytes:
+    start = (f"POST {path} HTTP/{version}", "Host: x", "Content-Type: application/json", *lines)
+    return "\r\n".join((*start, "", "")).encode()
+
+
+LENGTH = f"Content-Length: {len(BODY)}"
+CHUNKED = b"%x\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (100, BODY[:100], len(BODY) - 100, BODY[100:])
+
+
+def exchange(service: Service, *parts: bytes, answers: int = 1) -> list[tuple[int, str, bytes]]:
+    """Sends the parts one by one; returns status, head and body of each answer."""
+    host, port = service.base.removeprefix("http://").split(":")
+    received = b""
+    found: list[tuple[int, str, bytes]] = []
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in parts:
+            connection.sendall(part)
+        while len(found) < answers:
+            before, gap, rest = received.partition(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", before.lower())
+            if gap and before.startswith(b"HTTP/1.1 100"):
+                received = rest
+            elif gap and length and len(rest) >= int(length[1]):
+                text = before.decode()
+                found.append((int(text.split()[1]), text.lower(), rest[: int(length[1])]))
+                received = rest[int(length[1]) :]
+            else:
+                more = connection.recv(65536)
+                assert more, f"closed after {received!r}"
+                received += more
+    return found
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [head(LENGTH) + BODY],
+        [head(LENGTH), BODY],
+        [head(LENGTH), BODY[:50], BODY[50:2000], BODY[2000:]],
+        [head("Transfer-Encoding: chunked") + CHUNKED],
+        [head(LENGTH, "Expect: 100-continue"), BODY],
+        [head(LENGTH, path=f"{PATH}?a=b") + BODY],
+        [head(LENGTH, path=PATH.replace("predict", "%70redict")) + BODY],
+        [head(LENGTH, version="1.0") + BODY],
+        [head(LENGTH, "Connection: close") + BODY],
+        [bytes([byte]) for byte in head(LENGTH) + BODY[:20]] + [BODY[20:]],
+    ],
+)
+def test_one_answer_whatever_the_way(service: Service, parts: list[bytes]) -> None:
+    ((status, _, body),) = exchange(service, *parts)
+    assert status == 200
+    answer = json.loads(body)
+    assert (answer["client_id"], answer["key"]) == ("c-1", "k-1")
+
+
+def test_requests_that_do_not_wait_for_answers_are_answered_in_order(service: Service) -> None:
+    bodies = [json.dumps(row(client_id="c-1", key=f"k-{number}")).encode() for number in range(5)]
+    sent = b"".join(head(f"Content-Length: {len(body)}") + body for body in bodies)
+    answers = exchange(service, sent, answers=5)
+    assert [json.loads(body)["key"] for _, _, body in answers] == [f"k-{number}" for number in range(5)]
+
+
+def test_the_connection_is_kept_or_closed_as_the_client_wishes(service: Service) -> None:
+    ((_, kept, _),) = exchange(service, head(LENGTH) + BODY)
+    assert "connection:" not in kept
+    ((_, closed, _),) = exchange(service, head(LENGTH, "Connection: close") + BODY)
+    assert "connection: close" in closed
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (head("Content-Length: 0"), 400),
+        (head("Content-Length: 3") + b"{}}", 400),
+        (head("Content-Length: 99999999999"), 413),
+        (head("Content-Length: x"), 400),
+        (head("Content-Length: 2", "Content-Length: 3") + b"{}", 400),
+        (head(LENGTH, path="/v1/models/cats/predict") + BODY, 404),
+        (head(LENGTH, path="//predict") + BODY, 404),
+        (b"nonsense\r\n\r\n", 400),
+    ],
+)
+def test_bad_requests_are_refused(service: Service, sent: bytes, status: int) -> None:
+    ((found, _, _),) = exchange(service, sent)
+    assert found == status
+
+
+def test_clients_that_leave_in_the_middle_harm_nobody(service: Service) -> None:
+    host, port = service.base.removeprefix("http://").split(":")
+    for part in (head(LENGTH), head(LENGTH) + BODY[:100], head(LENGTH) + BODY):
+        for _ in range(20):
+            with socket.create_connection((host, int(port)), timeout=10) as connection:
+                connection.sendall(part)
+    assert exchange(service, head(LENGTH) + BODY)[0][0] == 200
+    assert "Traceback" not in service.log.read_text()

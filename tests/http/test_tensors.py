@@ -1,0 +1,141 @@
+"""Tensors: what comes in is checked element by element, and what goes out comes back as it was."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
+
+from rollout import Category, Image, Number, Tensor, Text, Time
+from rollout.bundle.codec import Codec
+from rollout.bundle.fields import Field
+from rollout.bundle.schema import InvalidInputsError
+from rollout.http.tensors import Column, Content, OutputTensor, SentRows, count_rows, declare, read_content
+
+PAIR = Tensor(shape=(2,), minimum=-1, maximum=0.1)
+COUNTS = Tensor(shape=(), dtype="int64", minimum=0)
+ANY = Tensor(shape=(3,))
+
+
+def read(content: Content, field: Field, rows: int = 1) -> Column:
+    return read_content(content, field, Codec(field), rows)
+
+
+def binary(*values: float, dtype: str = "<f4") -> memoryview:
+    return memoryview(np.array(values, dtype).tobytes())
+
+
+def strings(*texts: str | bytes) -> memoryview:
+    return memoryview(serialize_byte_tensor(np.array(texts, object)).item())
+
+
+@given(npst.arrays(np.float32, (4, 3), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
+def test_the_three_ways_in_agree(sent: np.ndarray[Any, Any]) -> None:
+    ways: list[Content] = [
+        memoryview(sent.tobytes()),
+        msgspec.Raw(msgspec.json.encode(sent.tolist())),
+        msgspec.Raw(msgspec.json.encode(sent.ravel().tolist())),
+        sent.ravel().tolist(),
+    ]
+    for way in ways:
+        array, texts = read(way, ANY, 4)
+        assert array.dtype == np.float32
+        assert (array == sent).all()
+        assert texts is None
+
+
+def test_binary_numbers_are_a_view_unless_they_lie_across_the_boundaries() -> None:
+    whole = memoryview(bytearray(9))
+    assert np.shares_memory(read(whole[:8], PAIR).array, np.frombuffer(whole, np.uint8))
+    moved = read(whole[1:], PAIR).array
+    assert moved.flags.aligned
+    assert not np.shares_memory(moved, np.frombuffer(whole, np.uint8))
+
+
+def test_a_limit_is_taken_in_the_precision_of_the_tensor() -> None:
+    assert read(binary(0.1, -1), PAIR).array.tolist() == [[np.float32(0.1), -1]]
+
+
+@pytest.mark.parametrize(
+    ("content", "field", "rows", "words"),
+    [
+        (binary(0, float("nan")), PAIR, 1, r"holds nan at \[0, 1\]; it must lie between -1 and 0.1"),
+        (binary(0, 0, -1.5, 0), PAIR, 2, r"holds -1.5 at \[1, 0\]"),
+        (binary(float("inf"), 0, 0), ANY, 1, r"holds inf at \[0, 0\]"),
+        (binary(0, 0, 0), PAIR, 1, "holds 12 bytes; its shape and datatype take 8"),
+        (binary(0, dtype="u1"), PAIR, 1, "holds 1 bytes"),
+        (binary(-1, dtype="<i8"), COUNTS, 1, r"holds -1 at \[0\]; it must lie between 0 and"),
+        ([0.0, float("nan")], PAIR, 1, "holds nan"),
+        ([0.0], PAIR, 1, "holds 1 elements; its shape and datatype take 2"),
+        ([256], Image(height=1, width=1), 1, "holds 256 at"),
+        (msgspec.Raw(b"[0, 1e39]"), PAIR, 1, "/data/1"),
+        (msgspec.Raw(b"[0, 0.2]"), PAIR, 1, "/data/1"),
+        (msgspec.Raw(b"[[0, 0], [0, true]]"), PAIR, 2, "/data/1/1"),
+        (msgspec.Raw(b"[[0, 0]]"), PAIR, 2, "/data"),
+        (msgspec.Raw(b"[0, 0]"), PAIR, 2, "/data"),
+        (msgspec.Raw(b'{"b64": ""}'), PAIR, 1, "/data"),
+        (msgspec.Raw(b"[1.5]"), COUNTS, 1, "/data/0"),
+        (strings("LHR"), Category(values=("JFK", "EWR")), 1, "/data/0: .*one of JFK, EWR"),
+        (strings("so", "later"), Text(max_bytes=4), 2, "/data/1: .*at most 4"),
+        (strings(b"\xff"), Text(), 1, "/data/0: is not UTF-8"),
+        (strings("2026-11-05T10:00:00"), Time(), 1, "/data/0: .*with its zone"),
+        (strings("a"), Text(), 2, "must hold 2 strings"),
+        (strings("a", "b"), Text(), 1, "must hold 1 strings"),
+        (memoryview(struct.pack("<I", 9) + b"short"), Text(), 1, "must hold 1 strings"),
+        (memoryview(struct.pack("<I", 2**32 - 1)), Text(), 1, "must hold 1 strings"),
+        (memoryview(b"\0\0"), Text(), 1, "must hold 1 strings"),
+        ([b"a", b"b"], Text(), 3, "holds 2 strings; its shape and datatype take 3"),
+        (msgspec.Raw(b'["a", 7]'), Text(), 2, "/data: must be a list of strings"),
+        (msgspec.Raw(b'[["a", "b"]]'), Text(), 1, "/data: must be a list of strings"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_said(content: Content, field: Field, rows: int, words: str) -> None:
+    with pytest.raises(InvalidInputsError, match=words):
+        read(content, field, rows)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ([], r"must be \[rows, 2\], not \[\]"),
+        ([2], r"must be \[rows, 2\], not \[2\]"),
+        ([1, 2, 1], r"not \[1, 2, 1\]"),
+        ([-1, 2], "must begin with 1 to 8 rows, not -1"),
+        ([0, 2], "not 0"),
+        ([9, 2], "not 9"),
+        ([2, -2], r"not \[2, -2\]"),
+    ],
+)
+def test_shapes_that_do_not_fit(shape: list[int], words: str) -> None:
+    with pytest.raises(InvalidInputsError, match=words):
+        count_rows(shape, declare("pair", PAIR), 8)
+
+
+def test_one_element_a_row_comes_in_either_shape() -> None:
+    for field in (Number(), Text(), Time()):
+        declared = declare("x", field)
+        assert declared.shape == [-1]
+        assert count_rows([3], declared, 8) == count_rows([3, 1], declared, 8) == 3
+    for data in (b"[1, 2]", b"[[1], [2]]"):
+        assert read(msgspec.Raw(data), Number(), 2).array.tolist() == [1, 2]
+    for data in (b'["a", "b"]', b'[["a"], ["b"]]'):
+        assert read(msgspec.Raw(data), Text(max_bytes=1), 2).texts == ["a", "b"]
+
+
+def test_what_was_sent_is_made_row_by_row() -> None:
+    sent = SentRows({"x": read(binary(0, 0, -1, -0.5), PAIR, 2), "name": read(strings("so", "é"), Text(), 2)})
+    assert len(sent) == 2
+    assert sent[1] == {"x": [-1, -0.5], "name": "é"}
+
+
+@given(st.lists(st.text(), min_size=1))
+def test_strings_go_out_as_clients_read_them(texts: list[str]) -> None:
+    encoded = OutputTensor("label", "BYTES", [len(texts)], texts).to_binary()
+    assert [one.decode() for one in deserialize_bytes_tensor(encoded)] == texts
