@@ -19,9 +19,16 @@ test: .venv/.installed-dev ## Install, lint and run every test
 lint: .venv/.installed-dev ## Format check, ruff, mypy strict, import contract
 	@scripts/lint
 
-bench: .venv/.installed-dev ## Measure this service against bare BentoML, side by side
+bench: .venv/.installed-dev ## Measure this service against six others, side by side; ARGS="--only rollout,mosec"
 	@scripts/need wrk
-	@$(VENV)/python -m loadtests.bench
+	@$(VENV)/python -m loadtests.bench $(ARGS)
+
+load: .venv/.installed-dev ## Send users to HOST:PORT, from locust's page or for a time: HEADLESS=30s
+	@$(VENV)/python -m locust -f loadtests/locustfile.py --host http://$(HOST):$(PORT) \
+	    $(if $(HEADLESS),--headless -u 30 -r 10 -t $(HEADLESS) --only-summary,--web-host 127.0.0.1)
+
+soak: .venv/.installed-dev ## An hour of steady load: does the workers' memory grow?
+	@$(VENV)/python -m loadtests.soak $(ARGS)
 
 lock: ## Write constraints.txt anew
 	@scripts/lock
@@ -32,5 +39,5 @@ clean: ## Remove .venv, caches and the demo's data in .rollout
 .venv/.installed-%: pyproject.toml constraints.txt scripts/install
 	@scripts/install $*
 
-.PHONY: help serve test lint bench lock clean
+.PHONY: help serve test lint bench load soak lock clean
 .PRECIOUS: .venv/.installed-%

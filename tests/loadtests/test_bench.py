@@ -1,4 +1,4 @@
-"""The comparison runs and every request of it is answered. What it measures is no test."""
+"""The comparison runs, every request of it is answered, and its verdicts are right. What it measures is no test."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from loadtests.closed_loop import Sample
+from loadtests.contenders import BENTOML, CONTENDERS, FASTAPI, MOSEC_ONE, MOSEC_TWO, TWO, Contender
+from loadtests.goals import goals
+from loadtests.ours import Models
+from loadtests.report import render
+from loadtests.results import LARGE, SMALL, Closed, Results
+from loadtests.servers import StartError
 from tests.conftest import ROOT
 
 
@@ -23,30 +31,67 @@ def wrk() -> None:
 
 
 @pytest.mark.usefixtures("wrk")
-def test_the_table_is_printed_and_nothing_fails(tmp_path: Path) -> None:
+def test_the_report_is_printed_and_nothing_fails(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "BENTOML_HOME"}
-    command = [
-        sys.executable,
-        "-m",
-        "loadtests.bench",
-        "--rounds",
-        "1",
-        "--seconds",
-        "1",
-        "--results",
-        str(tmp_path),
-    ]
+    command = [sys.executable, "-m", "loadtests.bench", "--only", "rollout", "--models", SMALL]
+    command += ["--rounds", "1", "--seconds", "1", "--results", str(tmp_path)]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=300
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=500
     )
-    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if re.match(r"\| \d", line)]
-    assert [(row[0], row[1]) for row in rows] == [
-        (connections, name)
-        for connections in ("1", "32", "128")
-        for name in ("Rollout", "bare BentoML", "**ratio**")
-    ]
-    for row in rows:
-        if row[1] != "**ratio**":
-            assert float(row[2].replace(",", "")) > 0
-            assert row[-1] == "0", "failures"
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "bench.md").read_text() in done.stdout
+    assert "<svg" in (tmp_path / "bench.svg").read_text()
+    results = msgspec.json.decode((tmp_path / "bench.json").read_bytes(), type=Results)
+    ours = [contender.name for contender in CONTENDERS if contender.is_ours]
+    assert [run.contender for run in results.closed if run.connections == 1] == ours
+    assert [run.contender for run in results.open] == ours[1:]
+    for sample in [run.sample for run in results.closed]:
+        assert sample.predictions > 0
+        assert sample.failures == 0
+    for arrivals in [run.arrivals for run in results.open]:
+        assert arrivals.failures == 0
+    on, off = results.counted.values()
+    assert min(on.values()) > 0
+    assert max(off.values()) == 0
+    assert len(results.workers) == 2
+    assert not any(worker.has_torch for worker in results.workers)
+    assert not results.absent
+
+
+def sample(rate: float, p50_ms: float = 1.0) -> Sample:
+    return Sample(requests=int(rate), seconds=1, p50_ms=p50_ms, p99_ms=2, failures=0)
+
+
+def test_goals_are_reached_missed_or_not_measured() -> None:
+    results = Results("a machine", rounds=3)
+    for contender, rates in (
+        (TWO, (8000, 10_000, 9000)),  # the median counts, whatever the order
+        (MOSEC_ONE, (4400, 4600, 4500)),
+        (MOSEC_TWO, (4000, 4100, 4200)),
+        (BENTOML, (500, 500, 500)),
+    ):
+        results.closed += [Closed(SMALL, contender.name, 32, sample(rate)) for rate in rates]
+    for contender, p50_ms in ((TWO, 0.5), (FASTAPI, 0.4)):
+        results.closed.append(Closed(SMALL, contender.name, 1, sample(1000, p50_ms)))
+    found = {f"{goal.what}: {goal.wanted}": (goal.verdict, goal.found) for goal in goals(results)}
+    of_32 = "single-row JSON, small model, 32 connections"
+    assert found[f"{of_32}: ≥ 2 × mosec"] == ("reached", "2.00")
+    assert found[f"{of_32}: ≥ 20 × bare BentoML"] == ("missed", "18.00")
+    assert found["p50 at 1 connection, small model: ≤ FastAPI's"] == ("missed", "0.50 ms to 0.40 ms")
+    assert found["larger model, out of the box, 128 connections: ≥ 2 × the best contender"] == (
+        "not measured",
+        None,
+    )
+
+
+def test_a_contender_that_does_not_start_is_in_the_report_with_its_reason(tmp_path: Path) -> None:
+    class NoModels(Models):
+        def home(self, model: str, share: float) -> dict[str, str]:
+            return {}
+
+    absent = Contender("a server", "rollout", ("sh", "-c", "echo an error nobody expected; exit 1"), "/predict")
+    with pytest.raises(StartError) as error, absent.running(NoModels(tmp_path), LARGE, tmp_path):
+        pass
+    assert str(error.value) == "ends at once; an error nobody expected"
+    report = render(Results("a machine", absent={absent.name: str(error.value)}))
+    assert re.search(r"^\| a server \| ends at once; an error nobody expected \|$", report, re.M)

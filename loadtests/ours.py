@@ -1,0 +1,59 @@
+"""Rollout under test: its models, its splits, and how it is started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from loadtests.servers import ROOT
+
+BIN = Path(sys.executable).parent
+RECIPES = {"digits": "loadtests/twins", "digits-cnn": "loadtests/cnn"}
+SERVE = (str(BIN / "rollout"), "serve", "--port", "{port}")
+
+
+class Models:
+    """The bundles that every contender takes its file from, and homes for Rollout itself.
+
+    Args:
+        folder: Where they lie; bundles are kept from run to run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        self._store = self._folder / "bentoml"
+        self._environment = {"BENTOML_HOME": str(self._store), "BENTOML_DO_NOT_TRACK": "True"}
+
+    def build(self, model: str) -> None:
+        """Trains and packs both versions of a model, unless that was done before; they have the same weights."""
+        self._run("build", RECIPES[model], home=self._folder / "building")
+
+    def onnx(self, model: str, variant: str = "onnx") -> Path | None:
+        """Returns the file of a variant, if it passed parity."""
+        file = self._store / "models" / model / "v1" / variant / "model.onnx"
+        return file if file.exists() else None
+
+    def home(self, model: str, share: float) -> dict[str, str]:
+        """Makes a new home with a trial, or with a champion alone at share 0; returns its environment."""
+        template = self._folder / f"{model}-{share}"
+        if not template.exists():
+            trial = ("--challenger", "v2", "--share", str(share)) if share else ()
+            self._run("split", "set", model, "--champion", "v1", *trial, home=template)
+        home = self._folder / "running"
+        shutil.rmtree(home, ignore_errors=True)
+        shutil.copytree(template, home, ignore=shutil.ignore_patterns("*.sock", "lock"))
+        return self._environment | {"ROLLOUT_HOME": str(home)}
+
+    def forget_homes(self) -> None:
+        """Removes the homes of an earlier run, whose formats may have changed since."""
+        for home in self._folder.glob("digits*"):
+            shutil.rmtree(home)
+
+    def _run(self, *arguments: str, home: Path) -> None:
+        environment = os.environ | self._environment | {"ROLLOUT_HOME": str(home)}
+        subprocess.run(
+            [BIN / "rollout", *arguments], cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL
+        )

@@ -1,0 +1,1 @@
+"""The other servers of the comparison, each tuned as its documentation says, in an environment of its own."""
