@@ -38,8 +38,9 @@ class Tally:
         if not self._values:
             return
         buckets = np.searchsorted(self._histogram._upper_bounds, self._values, side="left")
-        for bucket, count in zip(*np.unique(buckets, return_counts=True), strict=True):
-            self._histogram._buckets[bucket].inc(float(count))
+        for bucket, count in enumerate(np.bincount(buckets).tolist()):
+            if count:
+                self._histogram._buckets[bucket].inc(count)
         self._histogram._sum.inc(sum(self._values))
         self._values.clear()
 

@@ -114,6 +114,7 @@ def _supervisor(settings: Settings) -> Multiprocess:
         log_config=_log_config(),
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=DRAIN_S,

@@ -150,7 +150,7 @@ async def infer(
     )
     answers = await engine.predict(model, rows)
     outputs = [_output(name, model.task, answers) for name in names]
-    return Inferred(answers.assignments[0], answers.variants[0], outputs, answers)
+    return Inferred(answers.assignments[0], answers.variants[answers.assignments[0].version], outputs, answers)
 
 
 def _identifier(value: str, pointer: str) -> str:

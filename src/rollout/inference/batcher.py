@@ -18,8 +18,8 @@ from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFai
 from rollout.inference.profile import Profile
 from rollout.inference.watchdog import HANG_S
 
-# Quicker than the way to a thread and back.
-INLINE_BELOW_S = 0.0005
+# Quicker than the way to a thread and back, where the result waits for the interpreter to be free.
+INLINE_BELOW_S = 0.001
 # How often those who wait are looked after while a batch runs in a thread.
 SWEEP_EVERY_S = 0.05
 # How much of each batch's time, against what was measured at load, goes into the estimate of the next.
@@ -204,7 +204,7 @@ class Batcher(Generic[Result]):
         arrays = _merge(batch)
         rows = count(arrays)
         loop = asyncio.get_running_loop()
-        if self._profile.seconds[rows] * self._slowdown < INLINE_BELOW_S:
+        if self._profile.seconds[rows] < INLINE_BELOW_S:
             self._settle(batch, *self._timed(arrays))
             self._freed = True
         else:

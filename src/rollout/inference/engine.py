@@ -17,7 +17,7 @@ from rollout.bundle.store import bundle_names
 from rollout.clock import utc_now
 from rollout.config import Settings
 from rollout.errors import BundleError, RolloutError, StoreUnavailableError, UnknownModelError
-from rollout.inference.rows import Answers, Decision, Rows, to_answer
+from rollout.inference.rows import Answers, Rows, to_answer
 from rollout.inference.version import LoadedVersion
 from rollout.inference.watchdog import Watchdog
 from rollout.review.item import ReviewItem, item_id
@@ -80,6 +80,7 @@ class ServedModel:
             require_interchangeable(champion.manifest, loaded.manifest)
         self.split, self.versions, self.champion = split, together, champion
         self.schema, self.task = champion.schema, champion.manifest.task
+        self.variants = {version: loaded.variant for version, loaded in together.items()}
 
 
 class Engine:
@@ -161,50 +162,38 @@ class Engine:
         Raises:
             RolloutError: If any row is refused or fails: a request is answered whole or not at all.
         """
+        split = model.split
+        assignments = _assign_all(split, rows.client_ids)
+        groups = _by_arm(assignments)
         self.in_flight += 1
         try:
-            return await self._predict(model, rows)
+            futures = [
+                model.versions[version].batcher.submit(
+                    rows.arrays if len(groups) == 1 else take(rows.arrays, np.array(indexes)), rows.deadline
+                )
+                for _, version, indexes in groups
+            ]
+            decisions: list[Any] = [None] * len(rows.client_ids)
+            waited = ran = 0.0
+            for (_, _, indexes), future in zip(groups, futures, strict=True):
+                done = await future
+                for index, result in zip(indexes, done.results, strict=True):
+                    if isinstance(result, RolloutError):
+                        raise result if len(decisions) == 1 else _of_instance(result, index)
+                    decisions[index] = result
+                waited, ran = max(waited, done.waited), max(ran, done.ran)
+            for arm, version, indexes in groups:
+                model.versions[version].count(arm, [decisions[index] for index in indexes])
+            answers = Answers(assignments, model.variants, decisions, {}, waited, ran)
+            uncertain = [index for index, (_, _, needs_review) in enumerate(decisions) if needs_review]
+            if uncertain:
+                now = utc_now("milliseconds")
+                items = [_review_item(model, split, rows, answers, index, now) for index in uncertain]
+                fates = await asyncio.gather(*(self.reviews.add(item) for item in items))
+                answers.fates.update(zip(uncertain, fates, strict=True))
+            return answers
         finally:
             self.in_flight -= 1
-
-    async def _predict(self, model: ServedModel, rows: Rows) -> Answers:
-        split = model.split
-        of_client = {client_id: assign(split, client_id) for client_id in set(rows.client_ids)}
-        assignments = [of_client[client_id] for client_id in rows.client_ids]
-        groups = _by_version(assignments)
-        if len(groups) == 1:
-            parts = {next(iter(groups)): rows.arrays}
-        else:
-            parts = {version: take(rows.arrays, np.array(indexes)) for version, indexes in groups.items()}
-        running = {
-            version: model.versions[version].batcher.submit(arrays, rows.deadline)
-            for version, arrays in parts.items()
-        }
-        decisions: list[Any] = [None] * len(assignments)
-        waited = ran = 0.0
-        for version, future in running.items():
-            done = await future
-            waited, ran = max(waited, done.waited), max(ran, done.ran)
-            for index, result in zip(groups[version], done.results, strict=True):
-                if isinstance(result, RolloutError):
-                    raise result if len(decisions) == 1 else _of_instance(result, index)
-                decisions[index] = result
-        _count(model, assignments, decisions)
-        answers = Answers(
-            assignments,
-            [model.versions[assignment.version].variant for assignment in assignments],
-            decisions,
-            {},
-            waited,
-            ran,
-        )
-        uncertain = [index for index, decision in enumerate(decisions) if decision.needs_review]
-        if uncertain:
-            now = utc_now("milliseconds")
-            items = [_review_item(model, split, rows, answers, index, now) for index in uncertain]
-            fates = await asyncio.gather(*(self.reviews.add(item) for item in items))
-            answers.fates.update(zip(uncertain, fates, strict=True))
-        return answers
 
     async def _follow_splits(self) -> None:
         """Applies changed splits; with Redis gone or a version refused, the last split holds."""
@@ -242,21 +231,21 @@ async def _flush_forever() -> None:
         metrics.flush_tallies()
 
 
-def _by_version(assignments: Sequence[Assignment]) -> dict[str, Sequence[int]]:
-    if len({assignment.version for assignment in assignments}) == 1:
-        return {assignments[0].version: range(len(assignments))}
-    groups: dict[str, list[int]] = {}
-    for index, assignment in enumerate(assignments):
-        groups.setdefault(assignment.version, []).append(index)
-    return dict(groups)
+def _assign_all(split: Split, client_ids: Sequence[str]) -> list[Assignment]:
+    if client_ids.count(client_ids[0]) == len(client_ids):
+        return [assign(split, client_ids[0])] * len(client_ids)
+    return [assign(split, client_id) for client_id in client_ids]
 
 
-def _count(model: ServedModel, assignments: Sequence[Assignment], decisions: Sequence[Decision]) -> None:
-    groups: dict[tuple[str, Arm], list[Decision]] = {}
-    for (arm, version, _), decision in zip(assignments, decisions, strict=True):
-        groups.setdefault((version, arm), []).append(decision)
-    for (version, arm), some in groups.items():
-        model.versions[version].count(arm, some)
+def _by_arm(assignments: Sequence[Assignment]) -> list[tuple[Arm, str, Sequence[int]]]:
+    """Returns arm, version and indexes of the rows that go together."""
+    arm, version, _ = assignments[0]
+    if all(assignment is assignments[0] for assignment in assignments):
+        return [(arm, version, range(len(assignments)))]
+    groups: dict[Arm, tuple[Arm, str, list[int]]] = {}
+    for index, (arm, version, _) in enumerate(assignments):
+        groups.setdefault(arm, (arm, version, []))[2].append(index)
+    return list(groups.values())
 
 
 def _review_item(
@@ -274,7 +263,7 @@ def _review_item(
         at=now,
         arm=assignment.arm,
         version=assignment.version,
-        variant=answers.variants[index],
+        variant=answers.variants[assignment.version],
         revision=split.revision,
         threshold=model.versions[assignment.version].manifest.task.review_limit,
         inputs=msgspec.Raw(inputs),

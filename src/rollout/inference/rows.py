@@ -50,7 +50,7 @@ class Answers(NamedTuple):
 
     Attributes:
         assignments: Arm and version of each row.
-        variants: The variant that scored each row.
+        variants: The variant that scores for each version.
         decisions: What that version decided.
         fates: What became of the rows that go to review, by index.
         waited: Seconds that the rows waited for their batch, at most.
@@ -58,7 +58,7 @@ class Answers(NamedTuple):
     """
 
     assignments: list[Assignment]
-    variants: list[str]
+    variants: Mapping[str, str]
     decisions: list[Decision]
     fates: dict[int, Fate | None]
     waited: float
@@ -129,8 +129,17 @@ def make_predictions(model: str, task: Task, rows: Rows, answers: Answers) -> li
     """
     kind: type[Any] = ClassPrediction if isinstance(task, Classification) else ValuePrediction
     return [
-        kind(model, version, variant, arm, client_id, key, *to_answer(task, decision), answers.fates.get(index))
-        for index, ((arm, version, _), variant, decision, client_id, key) in enumerate(
-            zip(answers.assignments, answers.variants, answers.decisions, rows.client_ids, rows.keys, strict=True)
+        kind(
+            model,
+            version,
+            answers.variants[version],
+            arm,
+            client_id,
+            key,
+            *to_answer(task, decision),
+            answers.fates.get(index),
+        )
+        for index, ((arm, version, _), decision, client_id, key) in enumerate(
+            zip(answers.assignments, answers.decisions, rows.client_ids, rows.keys, strict=True)
         )
     ]
