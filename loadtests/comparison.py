@@ -52,7 +52,6 @@ class Comparison:
 
     def prepare(self) -> None:
         """Trains and packs the models, and installs the contenders."""
-        self._bundles.forget_homes()
         for model in self._models:
             _say(f"building {model}")
             self._bundles.build(model)

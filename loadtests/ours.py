@@ -19,16 +19,17 @@ class Models:
     """The bundles that every contender takes its file from, and homes for Rollout itself.
 
     Args:
-        folder: Where they lie; bundles are kept from run to run.
+        folder: Where they lie; what an earlier run left there is removed.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
+        shutil.rmtree(self._folder, ignore_errors=True)
         self._store = self._folder / "bentoml"
         self._environment = {"BENTOML_HOME": str(self._store), "BENTOML_DO_NOT_TRACK": "True"}
 
     def build(self, model: str) -> None:
-        """Trains and packs both versions of a model, unless that was done before; they have the same weights."""
+        """Trains and packs both versions of a model, with the same weights."""
         self._run("build", RECIPES[model], home=self._folder / "building")
 
     def onnx(self, model: str, variant: str = "onnx") -> Path | None:
@@ -46,11 +47,6 @@ class Models:
         shutil.rmtree(home, ignore_errors=True)
         shutil.copytree(template, home, ignore=shutil.ignore_patterns("*.sock", "lock"))
         return self._environment | {"ROLLOUT_HOME": str(home)}
-
-    def forget_homes(self) -> None:
-        """Removes the homes of an earlier run, whose formats may have changed since."""
-        for home in self._folder.glob("digits*"):
-            shutil.rmtree(home)
 
     def _run(self, *arguments: str, home: Path) -> None:
         environment = os.environ | self._environment | {"ROLLOUT_HOME": str(home)}
