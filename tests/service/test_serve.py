@@ -380,6 +380,28 @@ def test_a_changed_split_is_followed_without_a_restart_or_a_failed_request(bundl
         assert log.count("digits:v2 is loaded") == 2, "once a worker"
 
 
+def test_a_swap_at_full_load_costs_no_request(bundles: str, tmp_path: Path) -> None:
+    """Versions go on trial, are promoted and go back while eight connections never pause."""
+    set_split(tmp_path, "--champion", "v1")
+    stop, statuses = threading.Event(), list[int]()
+    with run_service(tmp_path) as running:
+        asking = [threading.Thread(target=keep_asking, args=(running, stop, statuses)) for _ in range(8)]
+        for thread in asking:
+            thread.start()
+        for split in (TRIAL, ("--champion", "v2"), TRIAL, ("--champion", "v1")):
+            time.sleep(2)
+            set_split(tmp_path, *split)
+        time.sleep(2)
+        stop.set()
+        for thread in asking:
+            thread.join()
+        assert set(statuses) == {200}
+        assert len(statuses) > 1000
+        assert running.log.read_text().count("digits is at revision 5: v1") == 2, (
+            "every worker followed to the end"
+        )
+
+
 def test_only_its_user_may_read_the_token(service: Service) -> None:
     assert stat.S_IMODE((service.home / "token").stat().st_mode) == 0o600
     assert service.log.read_text().count(service.token) == 1, "shown once"
@@ -433,17 +455,34 @@ def test_tokens_open_the_service_to_others(bundles: str, tmp_path: Path) -> None
         assert not (tmp_path / "token").exists()
 
 
-def test_a_damaged_bundle_is_refused_where_it_is_served(bundles: str, tmp_path: Path) -> None:
+def damaged(bundles: str, version: str, tmp_path: Path) -> str:
+    """Returns a copy of the store in which one byte of a version is another."""
     store = tmp_path / "store"
     subprocess.run(["cp", "-r", bundles, store], check=True)
+    (graph,) = store.glob(f"models/digits/{version}/onnx/model.onnx")
+    altered = bytearray(graph.read_bytes())
+    altered[len(altered) // 2] ^= 1
+    graph.write_bytes(altered)
+    return str(store)
+
+
+def test_a_damaged_champion_is_refused_where_it_is_served(bundles: str, tmp_path: Path) -> None:
+    store = damaged(bundles, "v1", tmp_path)
     set_split(tmp_path, *TRIAL)
-    (graph,) = store.glob("models/digits/v2/onnx/model.onnx")
-    damaged = bytearray(graph.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    graph.write_bytes(damaged)
-    line = refuse(tmp_path, "serve", "--port", str(free_port()), BENTOML_HOME=str(store))
-    assert line == "rollout: digits:v2 is refused: onnx/model.onnx was changed after packing"
-    assert line == refuse(tmp_path, "verify", "digits:v2", BENTOML_HOME=str(store))
+    line = refuse(tmp_path, "serve", "--port", str(free_port()), BENTOML_HOME=store)
+    assert line == "rollout: digits:v1 is refused: onnx/model.onnx was changed after packing"
+    assert line == refuse(tmp_path, "verify", "digits:v1", BENTOML_HOME=store)
+
+
+def test_the_clients_of_a_damaged_challenger_get_the_champion(bundles: str, tmp_path: Path) -> None:
+    store = damaged(bundles, "v2", tmp_path)
+    set_split(tmp_path, *TRIAL)
+    with run_service(tmp_path, BENTOML_HOME=store) as running:
+        assert {version for _, version in arms(running).values()} == {"v1"}
+        log = running.log.read_text()
+    assert (
+        "digits:v2 is refused: onnx/model.onnx was changed after packing; its clients get the champion, v1" in log
+    )
 
 
 def test_nobody_waits_for_a_slow_neighbour(bundles: str, tmp_path: Path) -> None:

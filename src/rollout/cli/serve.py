@@ -85,15 +85,14 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
 
 
 async def _check_bundles(settings: Settings, url: str) -> None:
-    """Refuses to start what could not be served; a worker would only say so in the middle of its start."""
+    """Refuses to start without a champion; a worker would only say so in the middle of its start."""
     from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
     from rollout.inference.engine import read_served  # noqa: PLC0415
 
     redis = await connect(url)
     try:
         for name, split in (await read_served(redis)).items():
-            for version in split.versions:
-                open_bundle(f"{name}:{version}", settings.public_key)
+            open_bundle(f"{name}:{split.champion}", settings.public_key)
     finally:
         await redis.aclose()
 

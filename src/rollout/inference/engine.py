@@ -114,12 +114,12 @@ class Engine:
         """Loads and warms up the versions that the splits in Redis name.
 
         Raises:
-            BundleError: If there is nothing to serve, or a bundle is refused.
+            BundleError: If there is nothing to serve, or a champion is refused.
             StoreUnavailableError: If Redis does not answer.
         """
         models = []
         for name, split in (await read_served(redis)).items():
-            models.append(ServedModel(name, split, await _load(name, split.versions, settings)))
+            models.append(await _load_model(name, split, settings))
         reviews = ReviewLog(redis, Spool(settings.home / "spool", settings.spool_bytes), settings.max_reviews)
         reviews.start()
         return cls(models, redis, reviews, settings)
@@ -219,6 +219,17 @@ class Engine:
             logger.error("%s stays at revision %d: %s", model.name, model.split.revision, error.detail)
         else:
             logger.info("%s is at revision %d: %s", model.name, split.revision, ", ".join(split.versions))
+
+
+async def _load_model(name: str, split: Split, settings: Settings) -> ServedModel:
+    """Loads a model as its split says; the clients of a challenger that is refused get the champion."""
+    model = ServedModel(name, split.without_trial(), await _load(name, [split.champion], settings))
+    if split.challenger is not None:
+        try:
+            model.apply(split, await _load(name, [split.challenger], settings))
+        except BundleError as error:
+            logger.error("%s; its clients get the champion, %s", error.detail, split.champion)
+    return model
 
 
 async def _load(name: str, versions: Iterable[str], settings: Settings) -> list[LoadedVersion]:

@@ -56,6 +56,10 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if self.challenger == self.champion:
             raise ConfigError(f"{self.champion} cannot be its own challenger")
 
+    def without_trial(self) -> Split:
+        """Returns this split with the champion alone."""
+        return msgspec.structs.replace(self, challenger=None, share=0.0, shadow=0.0)
+
     @property
     def versions(self) -> tuple[str, ...]:
         """The versions that this split serves, the champion first."""
