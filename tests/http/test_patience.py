@@ -41,7 +41,7 @@ class Engine:
         count = len(rows.client_ids)
         self.groups.append(count)
         decisions = [Decision(0, [0.75, 0.25], needs_review=False)] * count
-        return Answers([Assignment("champion", "v1", None)] * count, ["onnx"] * count, decisions, {}, 0.0, 0.0)
+        return Answers([Assignment("champion", "v1", None)] * count, {"v1": "onnx"}, decisions, {}, 0.0, 0.0)
 
 
 async def stream(engine: Engine, rows: int, timeout_ms: int = 1000) -> list[dict[str, Any]]:
