@@ -62,10 +62,11 @@ def test_answers_are_those_of_single_requests_in_the_order_of_the_lines(service:
     assert [answer["key"] for answer in answers] == [f"k-{number}" for number in range(300)]
     for answer, single in zip(answers, alone, strict=False):
         assert list(answer) == list(single)
-        assert {name: answer[name] for name in answer if name not in ("scores", "confidence")} == {
-            name: single[name] for name in single if name not in ("scores", "confidence")
-        }
-        assert answer["scores"] == pytest.approx(single["scores"], abs=1e-5)
+        # Another worker may have found another variant to be the fastest: it decides the same, by other scores.
+        exact = {name: answer[name] for name in answer if name not in ("scores", "confidence", "variant")}
+        assert exact == {name: single[name] for name in exact}
+        if answer["variant"] == single["variant"]:
+            assert answer["scores"] == pytest.approx(single["scores"], abs=1e-5)
 
 
 def test_a_bad_line_costs_only_itself(service: Service) -> None:

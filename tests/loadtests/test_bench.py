@@ -90,7 +90,7 @@ def test_a_contender_that_does_not_start_is_in_the_report_with_its_reason(tmp_pa
             return {}
 
     absent = Contender("a server", "rollout", ("sh", "-c", "echo an error nobody expected; exit 1"), "/predict")
-    with pytest.raises(StartError) as error, absent.running(NoModels(tmp_path), LARGE, tmp_path):
+    with pytest.raises(StartError) as error, absent.running(NoModels(tmp_path / "home"), LARGE, tmp_path):
         pass
     assert str(error.value) == "ends at once; an error nobody expected"
     report = render(Results("a machine", absent={absent.name: str(error.value)}))
