@@ -32,6 +32,7 @@ from rollout.routing.assignment import assign
 from rollout.routing.split import Split
 from tests.conftest import BIN, ROOT, TRIAL, Service, free_port, run_service, set_split
 from tests.images import row, three_or_eight
+from tests.service.test_drain_and_swap import keep_asking
 
 CLIENTS = [f"client-{number}" for number in range(1000)]
 
@@ -201,15 +202,6 @@ def review_keys(service: Service) -> set[str]:
             since = reviews[-1]["at"]
 
 
-def keep_asking(service: Service, stop: threading.Event, statuses: list[int]) -> None:
-    with service.client() as client:
-        while not stop.is_set():
-            try:
-                statuses.append(client.post("/v1/models/digits/predict", json=row()).status_code)
-            except httpx.TransportError:
-                statuses.append(0)
-
-
 def test_redis_gone_later_predictions_go_on_and_nothing_is_lost(bundles: str, tmp_path: Path) -> None:
     set_split(tmp_path, *TRIAL)
     body = {"client_id": "c-42", "inputs": {"image": three_or_eight()}}
@@ -269,33 +261,6 @@ def test_sigterm_answers_what_is_in_flight_and_exits_cleanly(bundles: str, tmp_p
     with run_service(tmp_path) as again:
         time.sleep(1)
         assert set(answered) <= review_keys(again), "what was acknowledged is there"
-
-
-def test_sigterm_is_a_drain(bundles: str, tmp_path: Path) -> None:
-    """Not ready at once, serving for the grace period, and connections that are kept alive are let go."""
-    set_split(tmp_path, *TRIAL)
-    with (
-        run_service(tmp_path, ROLLOUT_GRACE_S="3") as running,
-        running.client() as kept,
-        running.client() as other,
-    ):
-        assert "connection" not in kept.post("/v1/models/digits/predict", json=row()).headers
-        running.process.terminate()
-        since = time.monotonic()
-        while other.get("/readyz").status_code == 200:
-            assert time.monotonic() - since < 2
-        assert other.get("/livez").status_code == 200
-        answered = 0
-        while time.monotonic() - since < 2.5:
-            with running.client() as new:
-                response = new.post("/v1/models/digits/predict", json=row())
-            assert response.status_code == 200
-            assert response.headers["connection"] == "close"
-            answered += 1
-        assert answered > 10
-        assert kept.post("/v1/models/digits/predict", json=row()).headers["connection"] == "close"
-        assert running.process.wait(10) == 0
-        assert time.monotonic() - since >= 3
 
 
 def test_a_killed_worker_is_replaced_and_nothing_acknowledged_is_lost(bundles: str, tmp_path: Path) -> None:
@@ -378,28 +343,6 @@ def test_a_changed_split_is_followed_without_a_restart_or_a_failed_request(bundl
         log = running.log.read_text()
         assert "digits is at revision 4: v1" in log
         assert log.count("digits:v2 is loaded") == 2, "once a worker"
-
-
-def test_a_swap_at_full_load_costs_no_request(bundles: str, tmp_path: Path) -> None:
-    """Versions go on trial, are promoted and go back while eight connections never pause."""
-    set_split(tmp_path, "--champion", "v1")
-    stop, statuses = threading.Event(), list[int]()
-    with run_service(tmp_path) as running:
-        asking = [threading.Thread(target=keep_asking, args=(running, stop, statuses)) for _ in range(8)]
-        for thread in asking:
-            thread.start()
-        for split in (TRIAL, ("--champion", "v2"), TRIAL, ("--champion", "v1")):
-            time.sleep(2)
-            set_split(tmp_path, *split)
-        time.sleep(2)
-        stop.set()
-        for thread in asking:
-            thread.join()
-        assert set(statuses) == {200}
-        assert len(statuses) > 1000
-        assert running.log.read_text().count("digits is at revision 5: v1") == 2, (
-            "every worker followed to the end"
-        )
 
 
 def test_only_its_user_may_read_the_token(service: Service) -> None:

@@ -1,0 +1,70 @@
+"""Replicas come, go and change their versions, and no request notices."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import httpx
+
+from tests.conftest import TRIAL, Service, run_service, set_split
+from tests.images import row
+
+
+def keep_asking(service: Service, stop: threading.Event, statuses: list[int]) -> None:
+    with service.client() as client:
+        while not stop.is_set():
+            try:
+                statuses.append(client.post("/v1/models/digits/predict", json=row()).status_code)
+            except httpx.TransportError:
+                statuses.append(0)
+
+
+def test_sigterm_is_a_drain(bundles: str, tmp_path: Path) -> None:
+    """Not ready at once, serving for the grace period, and connections that are kept alive are let go."""
+    set_split(tmp_path, *TRIAL)
+    with (
+        run_service(tmp_path, ROLLOUT_GRACE_S="3") as running,
+        running.client() as kept,
+        running.client() as other,
+    ):
+        assert "connection" not in kept.post("/v1/models/digits/predict", json=row()).headers
+        running.process.terminate()
+        since = time.monotonic()
+        while other.get("/readyz").status_code == 200:
+            assert time.monotonic() - since < 2
+        assert other.get("/livez").status_code == 200
+        answered = 0
+        while time.monotonic() - since < 2.5:
+            with running.client() as new:
+                response = new.post("/v1/models/digits/predict", json=row())
+            assert response.status_code == 200
+            assert response.headers["connection"] == "close"
+            answered += 1
+        assert answered > 10
+        assert kept.post("/v1/models/digits/predict", json=row()).headers["connection"] == "close"
+        assert running.process.wait(10) == 0
+        assert time.monotonic() - since >= 3
+
+
+def test_a_swap_at_full_load_costs_no_request(bundles: str, tmp_path: Path) -> None:
+    """Versions go on trial, are promoted and go back while eight connections never pause."""
+    set_split(tmp_path, "--champion", "v1")
+    stop, statuses = threading.Event(), list[int]()
+    with run_service(tmp_path) as running:
+        asking = [threading.Thread(target=keep_asking, args=(running, stop, statuses)) for _ in range(8)]
+        for thread in asking:
+            thread.start()
+        for split in (TRIAL, ("--champion", "v2"), TRIAL, ("--champion", "v1")):
+            time.sleep(2)
+            set_split(tmp_path, *split)
+        time.sleep(2)
+        stop.set()
+        for thread in asking:
+            thread.join()
+        assert set(statuses) == {200}
+        assert len(statuses) > 1000
+        assert running.log.read_text().count("digits is at revision 5: v1") == 2, (
+            "every worker followed to the end"
+        )
