@@ -207,6 +207,31 @@ async def test_a_runtime_that_hangs_keeps_nobody_beyond_the_deadline(pool: Threa
     assert not under_test.hangs()
 
 
+async def test_those_who_wait_are_looked_after_once_however_many_batches_there_were(
+    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeps: list[float] = []
+    sweep = Batcher._sweep
+
+    def counted(swept: Batcher[int]) -> None:
+        sweeps.append(time.monotonic())
+        sweep(swept)
+
+    monkeypatch.setattr(Batcher, "_sweep", counted)
+    run = Held()
+    under_test = batcher(run, pool, row_s=SLOW)
+    run.gate.set()
+    for number in range(30):
+        await submit(under_test, number)
+    run.gate.clear()
+    held = submit(under_test, 0)
+    sweeps.clear()
+    await asyncio.sleep(0.5)
+    assert 1 <= len(sweeps) <= 11
+    run.gate.set()
+    assert await results(held) == [[0]]
+
+
 async def test_more_work_than_can_wait_is_refused_at_once(pool: ThreadPoolExecutor) -> None:
     under_test = batcher(Doubler(), pool, row_s=SLOW, longest_wait=0.5)
     accepted = [submit(under_test, number) for number in range(51)]

@@ -138,6 +138,7 @@ class Batcher(Generic[Result]):
         self._scheduled = False
         self._running: dict[asyncio.Future[Any], tuple[float, list[_Block]]] = {}
         self._freed = False
+        self._sweeper: asyncio.TimerHandle | None = None
 
     @property
     def waiting_seconds(self) -> float:
@@ -209,8 +210,8 @@ class Batcher(Generic[Result]):
             self._freed = True
         else:
             running = loop.run_in_executor(self._executor, self._timed, arrays)
-            if not self._running:
-                loop.call_later(SWEEP_EVERY_S, self._sweep)
+            if self._sweeper is None:
+                self._sweeper = loop.call_later(SWEEP_EVERY_S, self._sweep)
             self._running[running] = time.monotonic(), batch
             running.add_done_callback(self._finish)
         self._schedule()
@@ -265,8 +266,8 @@ class Batcher(Generic[Result]):
         for block in self._queue:
             if block.request.deadline < now:
                 block.request.expire()
-        if self._running:
-            asyncio.get_running_loop().call_later(SWEEP_EVERY_S, self._sweep)
+        loop = asyncio.get_running_loop()
+        self._sweeper = loop.call_later(SWEEP_EVERY_S, self._sweep) if self._running else None
 
     def _timed(self, arrays: Arrays) -> tuple[list[Result | RolloutError], float]:
         start = time.perf_counter()
