@@ -30,6 +30,10 @@ load: .venv/.installed-dev ## Send users to HOST:PORT, from locust's page or for
 soak: .venv/.installed-dev ## An hour of steady load: does the workers' memory grow?
 	@$(VENV)/python -m loadtests.soak $(ARGS)
 
+ramp: .venv/.installed-dev ## Ramp a trial under a million requests to three replicas; is every answer right?
+	@scripts/need haproxy
+	@$(VENV)/python -m loadtests.ramp $(ARGS)
+
 lock: ## Write constraints.txt anew
 	@scripts/lock
 
@@ -39,5 +43,5 @@ clean: ## Remove .venv, caches and the demo's data in .rollout
 .venv/.installed-%: pyproject.toml constraints.txt scripts/install
 	@scripts/install $*
 
-.PHONY: help serve test lint bench load soak lock clean
+.PHONY: help serve test lint bench load soak ramp lock clean
 .PRECIOUS: .venv/.installed-%

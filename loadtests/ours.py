@@ -42,7 +42,7 @@ class Models:
         template = self._folder / f"{model}-{share}"
         if not template.exists():
             trial = ("--challenger", "v2", "--share", str(share)) if share else ()
-            self._run("split", "set", model, "--champion", "v1", *trial, home=template)
+            self._run("split", "set", model, "--champion", "v1", *trial, "--yes", home=template)
         home = self._folder / "running"
         shutil.rmtree(home, ignore_errors=True)
         shutil.copytree(template, home, ignore=shutil.ignore_patterns("*.sock", "lock"))

@@ -53,7 +53,7 @@ def running(
     Raises:
         StartError: If it ends, or does not answer in time.
     """
-    port = _free_port()
+    port = free_port()
     server_environment = os.environ | environment | {"BENCH_PORT": str(port)}
     with log.open("w") as file:
         process = psutil.Popen(
@@ -77,6 +77,13 @@ def ask(url: str, request: Request) -> bytes:
     with urllib.request.urlopen(sent, timeout=10) as response:  # noqa: S310
         answer: bytes = response.read()
     return answer
+
+
+def free_port() -> int:
+    """Returns a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _wait_ready(server: Server, first: Request, log: Path) -> None:
@@ -111,9 +118,3 @@ def _stop(process: psutil.Process) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             left.kill()
     psutil.wait_procs([*alive, *orphans], STOP_TIMEOUT_S)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

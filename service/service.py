@@ -29,11 +29,13 @@ from rollout.http.auth import Auth
 from rollout.http.predict import decode_request
 from rollout.inference.engine import Engine
 from rollout.inference.rows import make_predictions
-from rollout.store import connect
+from rollout.store import client_of
+from service.console import console_routes
 
 GC_THRESHOLDS = (50_000, 20, 100)
 
 api = Api()
+api.app.routes.extend(console_routes(api))
 logger = logging.getLogger("rollout.service")
 
 
@@ -80,7 +82,7 @@ class Predictor:
         self._resources = ExitStack()
         try:
             url = await asyncio.to_thread(self._resources.enter_context, running_redis(settings))
-            self._engine = await Engine.load(settings, await connect(url))
+            self._engine = await Engine.load(settings, client_of(url))
             self._auth = Auth(settings)
         except RolloutError as error:
             logger.error("cannot start: %s", error.detail)
@@ -109,6 +111,10 @@ class Predictor:
         api.close()
         await self._engine.close()
         await asyncio.to_thread(self._resources.close)
+        if self._engine.is_stuck:
+            logger.error("a runtime hangs; this worker ends without it")
+            logging.shutdown()
+            os._exit(0)  # its thread would keep the interpreter from exiting
 
     async def __is_ready__(self) -> bool:
         """Says yes on ``/readyz`` once everything is warm."""
@@ -133,7 +139,7 @@ class Predictor:
             body = msgspec.json.encode({"instances": instances})
             request = await decode_request(body, served.schema, self._settings)
             answers = await self._engine.predict(served, request.rows)
-            predictions = make_predictions(served.name, served.task, request.rows, answers)
+            predictions = make_predictions(served.name, request.rows, answers)
             return [msgspec.to_builtins(one) for one in predictions]
         except RolloutError as error:
             raise NativeError(error) from error

@@ -135,7 +135,7 @@ def run_service(home: Path, command: list[str] | None = None, **environment: str
 def set_split(home: Path, *options: str, model: str = "digits", **environment: str) -> None:
     """Runs ``rollout split set``."""
     subprocess.run(
-        [BIN / "rollout", "split", "set", model, *options],
+        [BIN / "rollout", "split", "set", model, *options, "--yes"],
         cwd=ROOT,
         env=os.environ | {"ROLLOUT_HOME": str(home)} | environment,
         check=True,

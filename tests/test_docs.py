@@ -45,7 +45,7 @@ def test_every_problem_with_its_status() -> None:
 
 
 def test_the_table_of_errors_is_complete() -> None:
-    of_the_terminal = {"ConfigError", "BundleError", "SplitConflictError"}
+    of_the_terminal = {"ConfigError", "BundleError"}
     subclasses = {error.__name__ for error in RolloutError.__subclasses__()}
     assert subclasses - of_the_terminal == {error.__name__ for error in HTTP_ERRORS} - {"RolloutError"}
 

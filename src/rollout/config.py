@@ -35,6 +35,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         max_instances: Most instances in one request.
         max_reviews: Open review items per model; further ones are counted, not kept.
         spool_bytes: Size of the on-disk spool for review items while Redis is away.
+        breaker_rate: Share of a challenger's calls that may fail; above it, its clients get the champion.
+        breaker_window_s: Seconds over which that share is taken.
         intra_op_threads: Threads that onnxruntime or torch uses inside one batch.
 
     Example:
@@ -58,12 +60,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_instances: int = 1024
     max_reviews: int = 1_000_000
     spool_bytes: int = 256 * 1024 * 1024
+    breaker_rate: float = 0.2
+    breaker_window_s: float = 10
     intra_op_threads: int = 1
 
     def __post_init__(self) -> None:
         for name in ("workers", "timeout_ms", "max_body_bytes", "max_instances"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"ROLLOUT_{name.upper()} must be at least 1, not {getattr(self, name)}")
+        if not 0 < self.breaker_rate <= 1:
+            raise ConfigError(f"ROLLOUT_BREAKER_RATE must lie above 0 and up to 1, not {self.breaker_rate}")
+        if not self.breaker_window_s >= 1:
+            raise ConfigError(f"ROLLOUT_BREAKER_WINDOW_S must be at least 1, not {self.breaker_window_s}")
         if not self.grace_s >= 0:
             raise ConfigError(f"ROLLOUT_GRACE_S must be at least 0, not {self.grace_s}")
         for name in ("port", "grpc_port"):

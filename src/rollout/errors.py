@@ -67,6 +67,14 @@ class MethodNotAllowedError(RolloutError):
     status, type, title = 405, "method-not-allowed", "This address does not take this method"
 
 
+class QuarantinedError(RolloutError):
+    status, type, title = 409, "quarantined", "This version was rolled back"
+
+
+class SplitConflictError(RolloutError):
+    status, type, title = 412, "split-conflict", "Somebody else changed the split first"
+
+
 class BodyTooLargeError(RolloutError):
     status, type, title = 413, "body-too-large", "The body is larger than the limit"
 
@@ -77,6 +85,14 @@ class UnsupportedMediaTypeError(RolloutError):
 
 class InvalidRequestError(RolloutError):
     status, type, title = 422, "invalid-request", "The request does not fit what the model takes"
+
+
+class InvalidSplitError(RolloutError):
+    status, type, title = 422, "invalid-split", "This split cannot be served"
+
+
+class PreconditionRequiredError(RolloutError):
+    status, type, title = 428, "precondition-required", "A change must say what it is based on"
 
 
 class PredictionFailedError(RolloutError):
@@ -103,10 +119,6 @@ class BundleError(RolloutError):
     """A bundle cannot be packed, or is refused because it does not hold what it promises."""
 
 
-class SplitConflictError(RolloutError):
-    """Somebody else changed the split first."""
-
-
 HTTP_ERRORS: tuple[type[RolloutError], ...] = (
     RolloutError,
     MalformedBodyError,
@@ -115,9 +127,13 @@ HTTP_ERRORS: tuple[type[RolloutError], ...] = (
     NotFoundError,
     UnknownModelError,
     MethodNotAllowedError,
+    QuarantinedError,
+    SplitConflictError,
     BodyTooLargeError,
     UnsupportedMediaTypeError,
     InvalidRequestError,
+    InvalidSplitError,
+    PreconditionRequiredError,
     PredictionFailedError,
     OverloadedError,
     DeadlineExceededError,

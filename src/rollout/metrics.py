@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import weakref
+from pathlib import Path
 
 import numpy as np
 from prometheus_client import Counter, Gauge, Histogram, values
+from prometheus_client.multiprocess import mark_process_dead
 
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     # The default asks the kernel for the process ID at every increment, which costs more than the increment.
@@ -14,6 +16,8 @@ if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _pid)  # type: ignore[no-untyped-call]
 
 FLUSH_EVERY_S = 0.2
+SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
 
 class Tally:
@@ -29,6 +33,7 @@ class Tally:
     def __init__(self, histogram: Histogram) -> None:
         self._histogram = histogram
         self._values: list[float] = []
+        self._untaken = np.zeros(len(histogram._upper_bounds), np.int64)
         self.observe = self._values.append
         self.observe_all = self._values.extend
         _tallies.add(self)
@@ -38,11 +43,19 @@ class Tally:
         if not self._values:
             return
         buckets = np.searchsorted(self._histogram._upper_bounds, self._values, side="left")
-        for bucket, count in enumerate(np.bincount(buckets).tolist()):
+        counts = np.bincount(buckets, minlength=len(self._untaken))
+        self._untaken += counts
+        for bucket, count in enumerate(counts.tolist()):
             if count:
                 self._histogram._buckets[bucket].inc(count)
         self._histogram._sum.inc(sum(self._values))
         self._values.clear()
+
+    def take(self) -> dict[int, int]:
+        """Returns how many observations were written to which bucket since the last time."""
+        taken = {int(bucket): int(self._untaken[bucket]) for bucket in np.flatnonzero(self._untaken)}
+        self._untaken[:] = 0
+        return taken
 
 
 class Count:
@@ -54,7 +67,7 @@ class Count:
 
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
-        self._count = 0
+        self._count = self._untaken = 0
         _tallies.add(self)
 
     def inc(self, amount: int = 1) -> None:
@@ -65,7 +78,13 @@ class Count:
         """Writes what was added since the last time."""
         if self._count:
             self._counter.inc(self._count)
+            self._untaken += self._count
             self._count = 0
+
+    def take(self) -> int:
+        """Returns how much was written since the last time."""
+        taken, self._untaken = self._untaken, 0
+        return taken
 
 
 _tallies: weakref.WeakSet[Tally | Count] = weakref.WeakSet()
@@ -77,19 +96,76 @@ def flush_tallies() -> None:
         tally.flush()
 
 
-PREDICTIONS = Counter("rollout_predictions", "Predictions answered", ["model", "version", "variant", "arm"])
+def forget_dead_workers() -> None:
+    """Removes what workers that are gone left of the gauges that only count the living."""
+    for file in Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", "/nowhere")).glob("gauge_live*_*.db"):
+        worker = int(file.stem.rpartition("_")[2])
+        if not Path(f"/proc/{worker}").exists():
+            mark_process_dead(worker)  # type: ignore[no-untyped-call]
+
+
+PREDICTIONS = Counter(
+    "rollout_predictions",
+    "Rows answered, by the version that answered and the arm of the client",
+    ["model", "version", "variant", "arm", "revision"],
+)
+FAILURES = Counter(
+    "rollout_failures",
+    "Rows that the version of an arm failed to score, whether or not the champion answered them then",
+    ["model", "version", "arm", "revision"],
+)
+FALLBACKS = Counter(
+    "rollout_fallbacks",
+    "Rows of the challenger's clients that the champion answered, by why",
+    ["model", "version", "revision", "why"],
+)
+SECONDS = Histogram(
+    "rollout_prediction_seconds",
+    "Time that the rows of a request and an arm took in the engine",
+    ["model", "version", "arm", "revision"],
+    buckets=SECONDS_BUCKETS,
+)
 ERRORS = Counter("rollout_errors", "Requests or lines of streams that failed, by problem type", ["model", "type"])
 LATENCY = Histogram(
     "rollout_request_seconds",
     "Time from the whole request to its answer; without streams",
     ["model"],
-    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+    buckets=SECONDS_BUCKETS,
 )
 CONFIDENCE = Histogram(
     "rollout_confidence",
     "Score of the most likely class",
-    ["model", "version", "arm"],
-    buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1),
+    ["model", "version", "arm", "revision"],
+    buckets=CONFIDENCE_BUCKETS,
+)
+SHADOW = Counter(
+    "rollout_shadow",
+    "Rows that the challenger scored unseen, by the arm of the client: agreed, disagreed, failed, or dropped",
+    ["model", "version", "arm", "revision", "outcome"],
+)
+SHADOW_DISTANCE = Histogram(
+    "rollout_shadow_distance",
+    "Total variation distance of the scores, or distance of the values in half intervals of the champion",
+    ["model", "version", "arm", "revision"],
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+SHADOW_SECONDS = Histogram(
+    "rollout_shadow_seconds",
+    "Time of the challenger's batches of rows that it scored unseen",
+    ["model", "version"],
+    buckets=SECONDS_BUCKETS,
+)
+REVISION = Gauge(
+    "rollout_split_revision",
+    "Revision of the split that the worker that is furthest behind serves",
+    ["model"],
+    multiprocess_mode="livemin",
+)
+BREAKER = Gauge(
+    "rollout_breaker_open",
+    "Workers that do not ask the challenger, since it failed too often",
+    ["model"],
+    multiprocess_mode="livesum",
 )
 VARIANT = Gauge(
     "rollout_variant_served",

@@ -111,7 +111,7 @@ def test_no_manifest_is_no_bundle(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"inputs": {"x": Tensor(shape=(2,))}}, "takes other inputs than m:v1"),
-        ({"task": Classification(labels=["b", "a"])}, "has other labels than m:v1"),
+        ({"task": Classification(labels=["b", "c"])}, "has other labels than m:v1"),
         ({"task": Regression()}, "has other labels than m:v1"),
     ],
 )
@@ -122,6 +122,16 @@ def test_versions_that_a_caller_could_tell_apart_cannot_share_a_split(
     require_interchangeable(champion, msgspec.structs.replace(champion, version="v2"))
     with pytest.raises(RolloutError, match=f"m:v2 {words}: they cannot share a split"):
         require_interchangeable(champion, msgspec.structs.replace(champion, version="v2", **changes))
+
+
+def test_labels_may_have_another_order_or_a_declared_meaning(folder: Path) -> None:
+    champion = read_manifest(folder)
+    reordered = msgspec.structs.replace(champion, version="v2", task=Classification(labels=["b", "a"]))
+    require_interchangeable(champion, reordered)
+    renamed = msgspec.structs.replace(champion, version="v2", task=Classification(labels=["A", "b", "a"]))
+    require_interchangeable(champion, renamed, {"v2": {"A": "a"}})
+    with pytest.raises(RolloutError, match="m:v2 has no label 'B'"):
+        require_interchangeable(champion, renamed, {"v2": {"B": "b"}})
 
 
 def test_a_person_can_read_it(folder: Path) -> None:

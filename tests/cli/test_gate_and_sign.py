@@ -157,7 +157,7 @@ def test_what_was_signed_verifies_with_the_key_and_with_no_other(store: Store) -
 
 
 def test_serve_refuses_what_is_not_signed_when_it_has_a_public_key(store: Store) -> None:
-    store.run("split", "set", "sides", "--champion", "v2")
+    store.run("split", "set", "sides", "--champion", "v2", "--yes")
     serve = ("serve", "--port", str(free_port()))
     assert store.run(*serve, code=1, ROLLOUT_PUBLIC_KEY=str(store.public)) == (
         "rollout: sides:v2 is refused: it has no signature, and a public key is configured; "

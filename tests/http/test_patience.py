@@ -15,11 +15,14 @@ from rollout import Classification, InputSchema
 from rollout.bundle.fields import Number
 from rollout.config import Settings
 from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError
+from rollout.http.asked import Asked
 from rollout.http.stream import PredictStream
 from rollout.inference.rows import Answers, Decision, Rows
 from rollout.routing.assignment import Assignment
+from rollout.routing.split import Split
 
 GROUP = 8
+COINS = Classification(labels=["heads", "tails"])
 
 
 class Engine:
@@ -41,7 +44,8 @@ class Engine:
         count = len(rows.client_ids)
         self.groups.append(count)
         decisions = [Decision(0, [0.75, 0.25], needs_review=False)] * count
-        return Answers([Assignment("champion", "v1", None)] * count, {"v1": "onnx"}, decisions, {}, 0.0, 0.0)
+        assignments = [Assignment("champion", "v1", None)] * count
+        return Answers(Split(champion="v1"), COINS, assignments, {"v1": "onnx"}, decisions, {}, {}, 0.0, 0.0)
 
 
 async def stream(engine: Engine, rows: int, timeout_ms: int = 1000) -> list[dict[str, Any]]:
@@ -49,10 +53,9 @@ async def stream(engine: Engine, rows: int, timeout_ms: int = 1000) -> list[dict
     version = SimpleNamespace(profile=SimpleNamespace(max_batch=GROUP))
     model: Any = SimpleNamespace(
         name="coins",
-        task=Classification(labels=["heads", "tails"]),
+        task=COINS,
         schema=InputSchema({"spin": Number()}),
-        versions={"v1": version},
-        split=SimpleNamespace(versions=["v1"]),
+        serving=SimpleNamespace(champion=version, challenger=None),
     )
     body = b"".join(b'{"client_id": "c-%d", "inputs": {"spin": %d}}\n' % (n, n) for n in range(rows))
     sent: list[bytes] = []
@@ -64,7 +67,7 @@ async def stream(engine: Engine, rows: int, timeout_ms: int = 1000) -> list[dict
         sent.append(message.get("body", b""))
 
     settings = Settings(timeout_ms=timeout_ms)
-    predictions = PredictStream(engine, model, settings, None, asyncio.Event())  # type: ignore[arg-type]
+    predictions = PredictStream(engine, model, settings, Asked(), asyncio.Event())  # type: ignore[arg-type]
     await predictions.run(receive, send)
     return [json.loads(line) for line in b"".join(sent).splitlines()]
 

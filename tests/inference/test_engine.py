@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rollout.bundle.task import Scores
 from rollout.config import Settings
 from rollout.errors import PredictionFailedError, UnknownModelError
-from rollout.inference import engine as engine_module
+from rollout.inference import follower as follower_module
 from rollout.inference.engine import Engine
 from rollout.inference.rows import Answers, Decision, Rows
 from rollout.routing.assignment import assign
@@ -51,7 +51,7 @@ async def predict(engine: Engine, rows: Rows) -> Answers:
 async def engine(
     bundles: str, redis: Redis, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Engine]:
-    monkeypatch.setattr(engine_module, "FOLLOW_EVERY_S", 0.05)
+    monkeypatch.setattr(follower_module, "FOLLOW_EVERY_S", 0.05)
     await write_split(redis, "digits", TRIAL)
     loaded = await Engine.load(Settings(home=tmp_path), await connect(valkey_url))
     yield loaded
@@ -92,11 +92,12 @@ async def test_a_split_that_cannot_be_served_changes_nothing(
 
 async def test_without_redis_the_last_split_holds(engine: Engine, redis: Redis) -> None:
     gone = Redis.from_url("unix:///nowhere/valkey.sock")
-    connected, engine.redis = engine.redis, gone
+    (follower,) = engine._followers
+    connected, follower.redis = follower.redis, gone
     await write_split(redis, "digits", Split(revision=1, champion="v2"))
     await asyncio.sleep(0.3)
     assert engine.models["digits"].split.revision == 1
-    engine.redis = connected
+    follower.redis = connected
     await wait_for_revision(engine, 2)
     await gone.aclose()
 
@@ -117,7 +118,7 @@ def black_is_no_number(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("black_is_no_number")
 async def test_scores_that_are_no_numbers_fail_their_row_alone(engine: Engine) -> None:
-    batcher = engine.model("digits").versions["v1"].batcher
+    batcher = engine.model("digits").champion.batcher
     good, black = held_out_rows("c-1"), make_rows(BLACK, "c-1")
     futures = [batcher.submit(rows.arrays, rows.deadline) for rows in (good, black)]
     (scored,), (failed,) = [done.results for done in await asyncio.gather(*futures)]

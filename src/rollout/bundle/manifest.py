@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rollout.errors import BundleError
 FILE_NAME = "manifest.json"
 SIGNATURE = "manifest.sig"
 SCHEMA_VERSION = 2
+NO_MAPPING: Mapping[str, Mapping[str, str]] = {}
 
 
 class PackedVariant(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,20 +138,43 @@ def check_hashes(folder: Path, manifest: Manifest) -> None:
         raise BundleError(f"{manifest.tag} is refused: {unlisted[0]} is not in the manifest")
 
 
-def require_interchangeable(champion: Manifest, challenger: Manifest) -> None:
+def require_interchangeable(
+    champion: Manifest, challenger: Manifest, labels: Mapping[str, Mapping[str, str]] = NO_MAPPING
+) -> None:
     """Refuses a pair of versions between which a caller would notice the difference.
+
+    Args:
+        champion: The one.
+        challenger: The other.
+        labels: By version, what its labels mean to callers, where that is not the label itself.
 
     Raises:
         BundleError: If they do not take the same inputs, or do not have the same labels.
     """
+    for manifest in (champion, challenger):
+        own = manifest.task.labels if isinstance(manifest.task, Classification) else []
+        if unknown := sorted(labels.get(manifest.version, {}).keys() - set(own)):
+            raise BundleError(f"{manifest.tag} has no label {unknown[0]!r} that could mean something else")
     if challenger.inputs != champion.inputs:
         raise BundleError(f"{challenger.tag} takes other inputs than {champion.tag}: they cannot share a split")
-    if _answers(challenger.task) != _answers(champion.task):
-        raise BundleError(f"{challenger.tag} has other labels than {champion.tag}: they cannot share a split")
+    one, other = (answers(each.task, labels.get(each.version, {})) for each in (champion, challenger))
+    if one != other:
+        raise BundleError(
+            f"{challenger.tag} has other labels than {champion.tag}: they cannot share a split unless its "
+            "`labels` say what each of them means"
+        )
 
 
-def _answers(task: Task) -> list[str] | None:
-    return task.labels if isinstance(task, Classification) else None
+def digest(folder: Path) -> str:
+    """Returns what a bundle is known by: the SHA-256 of its manifest, which holds those of all other files."""
+    return _sha256(folder / FILE_NAME)
+
+
+def answers(task: Task, names: Mapping[str, str]) -> list[str] | None:
+    """Returns the labels that callers see, in alphabetical order; ``None`` for a regression."""
+    if not isinstance(task, Classification):
+        return None
+    return sorted({names.get(label, label) for label in task.labels})
 
 
 class _Header(msgspec.Struct):

@@ -19,10 +19,12 @@ from rollout.cli.report import report
 from rollout.cli.reproduce import reproduce
 from rollout.cli.serve import serve
 from rollout.cli.sign import sign
-from rollout.cli.split import split
+from rollout.cli.split import CONFLICT, split
 from rollout.cli.verify import verify
 from rollout.config import load_settings
-from rollout.errors import RolloutError
+from rollout.errors import RolloutError, SplitConflictError
+
+FAILED = 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -38,9 +40,9 @@ for command in (build, cost, demo, diff, gate, init, predict, report, reproduce,
 
 
 def main() -> None:
-    """Runs the command line; an error of ours is one line and exit code 1."""
+    """Runs the command line; an error of ours is one line and an exit code."""
     try:
         cli()
     except RolloutError as error:
         click.echo(f"rollout: {error.detail}", err=True)
-        sys.exit(1)
+        sys.exit(CONFLICT if isinstance(error, SplitConflictError) else FAILED)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import getpass
 import io
+from contextlib import aclosing
 from pathlib import Path
 
 import click
@@ -13,10 +15,13 @@ import PIL.Image
 
 from rollout.cli.build import build_missing
 from rollout.cli.serve import address_options, run_server
-from rollout.cli.split import make_split, put_split
 from rollout.config import Settings, load_settings
 from rollout.embedded import running_redis
 from rollout.http.auth import TOKEN_FILE
+from rollout.routing.control import carry_out, propose
+from rollout.routing.split import Split
+from rollout.routing.splits import read_split
+from rollout.store import connect
 
 
 @click.command()
@@ -28,10 +33,19 @@ def demo(host: str | None, port: int | None, workers: int | None) -> None:
     """
     settings = load_settings(host=host, port=port, workers=workers)
     model = build_missing(Path("models/digits"))
-    first = make_split(model, "v1", "v2", 0.1, None, "the demo's first split")
     with running_redis(settings) as url:
-        asyncio.run(put_split(url, model, first, replace=False))
+        asyncio.run(_put_on_trial(url, model, settings))
     run_server(settings, when_ready=lambda: _greet(settings, model))
+
+
+async def _put_on_trial(url: str, model: str, settings: Settings) -> None:
+    first = Split(champion="v1", challenger="v2", share=0.1, experiment=f"{model}-v1-v2")
+    async with aclosing(await connect(url)) as redis:
+        if await read_split(redis, model) is None:
+            proposal = await propose(redis, model, lambda _: first, revision=0, key=settings.public_key)
+            for warning in proposal.warnings:
+                click.echo(warning, err=True)
+            await carry_out(redis, proposal, getpass.getuser(), "the demo's first split")
 
 
 def _greet(settings: Settings, model: str) -> None:

@@ -26,7 +26,7 @@ from rollout.errors import ConfigError
 from rollout.http.auth import TOKEN_FILE, admin_token
 from rollout.http.protocol import PredictProtocol
 from rollout.inference.watchdog import HANG_S
-from rollout.store import connect
+from rollout.store import client_of
 
 DRAIN_S = 30
 BACKLOG = 4096
@@ -87,11 +87,11 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
 async def _check_bundles(settings: Settings, url: str) -> None:
     """Refuses to start without a champion; a worker would only say so in the middle of its start."""
     from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
-    from rollout.inference.engine import read_served  # noqa: PLC0415
+    from rollout.inference.follower import read_served  # noqa: PLC0415
 
-    redis = await connect(url)
+    redis = client_of(url)
     try:
-        for name, split in (await read_served(redis)).items():
+        for name, split in (await read_served(redis, settings)).items():
             open_bundle(f"{name}:{split.champion}", settings.public_key)
     finally:
         await redis.aclose()

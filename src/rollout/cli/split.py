@@ -4,16 +4,73 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 import msgspec
 
+from rollout.cli.split_view import default_experiment, differences, show_change, show_history, show_split
 from rollout.config import load_settings
 from rollout.embedded import running_redis
-from rollout.errors import ConfigError
-from rollout.routing.split import Split
-from rollout.routing.splits import read_split, write_split
-from rollout.store import connect
+from rollout.errors import ConfigError, InvalidSplitError
+from rollout.routing import changes
+from rollout.routing.assignment import assign as assign_client
+from rollout.routing.assignment import explain
+from rollout.routing.control import Proposal, carry_out, propose, propose_rollback
+from rollout.routing.split import Rule, Split
+from rollout.routing.splits import read_history, read_quarantine, read_split
+from rollout.routing.traffic import read_traffic, read_workers
+from rollout.store import Redis, connect
+
+NOT_ASKED = 2
+CONFLICT = 3
+NOT_CONFIRMED = 4
+# The fields of an assignment, as the HTTP API has them.
+ASSIGNMENT = ("client_id", "arm", "version", "bucket", "revision", "why")
+
+T = TypeVar("T")
+
+
+def share(text: str) -> float:
+    """Reads a share such as ``0.05`` or ``5%``."""
+    try:
+        return round(float(text.removesuffix("%")) / 100, 9) if text.endswith("%") else float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a share, such as 0.05 or 5%") from None
+
+
+def json_file(kind: Any) -> Callable[[str], Any]:
+    """Returns what reads a file that holds a certain kind of JSON."""
+
+    def file(name: str) -> Any:
+        try:
+            return msgspec.json.decode(Path(name).read_bytes(), type=kind)
+        except OSError as error:
+            raise click.BadParameter(f"cannot read {name}: {error.strerror}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, InvalidSplitError) as error:
+            raise click.BadParameter(f"{name}: {error}") from None
+
+    return file
+
+
+RULES = json_file(tuple[Rule, ...])
+LABELS = json_file(dict[str, dict[str, str]])
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def change_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --why, --yes and --json to a command that asks before it changes something."""
+    for option in (
+        json_option,
+        click.option("--yes", is_flag=True, help="Do not ask."),
+        click.option("--why", default="", help="What for; the history keeps it."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -23,82 +80,203 @@ def split() -> None:
 
 @split.command()
 @click.argument("model")
-def show(model: str) -> None:
-    """Print the split of MODEL as JSON."""
-    with running_redis(load_settings()) as url:
-        found = asyncio.run(_read(url, model))
-    if found is None:
-        raise ConfigError(f"{model} has no split; `rollout split set {model} --champion VERSION` makes one")
-    click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+@json_option
+def show(model: str, *, as_json: bool) -> None:
+    """Show the split, and how its arms fared lately."""
+    if as_json:
+        _print_json(_require(_call(lambda redis: read_split(redis, model)), model))
+        return
+
+    async def read(redis: Redis) -> None:
+        show_split(
+            model,
+            _require(await read_split(redis, model), model),
+            await read_traffic(redis, model),
+            await read_workers(redis, model),
+            await read_quarantine(redis, model),
+        )
+
+    _call(read)
 
 
 @split.command("set")
 @click.argument("model")
 @click.option("--champion", required=True, help="The version that serves by default.")
 @click.option("--challenger", help="The version on trial.")
-@click.option("--share", type=float, default=0.0, show_default=True, help="Challenger's share, 0 to 0.5.")
+@click.option("--share", type=share, default="0", help="Its share of the clients, at most 50%.")
 @click.option("--experiment", help="Hash seed of the trial; MODEL-CHAMPION-CHALLENGER by default.")
-@click.option("--why", default="", help="What for; the history keeps it.")
+@click.option("--shadow", type=share, default="0", help="Share of the others' requests that it scores unseen.")
+@click.option("--rules", type=RULES, help="JSON list of rules; without it, they stay as they are.")
+@click.option("--labels", type=LABELS, help="JSON: by version, what its labels mean to callers; likewise.")
+@click.option("--release", is_flag=True, help="Let its versions out of the quarantine.")
+@change_options
 def set_(
-    model: str, champion: str, challenger: str | None, share: float, experiment: str | None, why: str
+    model: str,
+    champion: str,
+    challenger: str | None,
+    share: float,
+    experiment: str | None,
+    shadow: float,
+    rules: tuple[Rule, ...] | None,
+    labels: dict[str, dict[str, str]] | None,
+    *,
+    release: bool,
+    **options: Any,
 ) -> None:
-    """Replace the split of MODEL. Running workers follow within two seconds."""
-    wanted = make_split(model, champion, challenger, share, experiment, why)
-    with running_redis(load_settings()) as url:
-        stored = asyncio.run(put_split(url, model, wanted))
-    click.echo(f"{model} is at revision {stored.revision}")
+    """Replace the whole split. Running workers follow within two seconds."""
+    if experiment is None:
+        experiment = default_experiment(model, champion, challenger)
+
+    def change(current: Split | None) -> Split:
+        kept = current or Split(champion=champion)
+        return Split(
+            champion=champion,
+            challenger=challenger,
+            share=share,
+            experiment=experiment,
+            shadow=shadow,
+            rules=kept.rules if rules is None else rules,
+            labels=kept.labels if labels is None else labels,
+        )
+
+    _change(model, change, release=release, **options)
 
 
-def make_split(
-    model: str, champion: str, challenger: str | None, share: float, experiment: str | None, why: str
-) -> Split:
-    """Makes a split of versions that exist, are whole, and can stand in for each other.
+@split.command()
+@click.argument("model")
+@click.argument("share", type=share)
+@change_options
+def ramp(model: str, share: float, **options: Any) -> None:
+    """Give the challenger another SHARE of the clients, such as 5%."""
+    _change(model, lambda current: changes.ramp(_require(current, model), share), **options)
 
-    Raises:
-        BundleError: If they do not.
-        ConfigError: If the parts do not make a split.
+
+@split.command()
+@click.argument("model")
+@change_options
+def promote(model: str, **options: Any) -> None:
+    """Make the challenger champion. The old one stays in memory, for a rollback."""
+    _change(model, lambda current: changes.promote(_require(current, model)), **options)
+
+
+@split.command()
+@click.argument("model")
+@click.option("--why", required=True, help="What for; the history and the quarantine keep it.")
+@json_option
+def rollback(model: str, why: str, *, as_json: bool) -> None:
+    """Send everybody back at once, without a question.
+
+    That is to the champion while there is a challenger, and after a promotion to the champion before it. The
+    version that nobody gets any more goes into quarantine.
     """
-    from rollout.bundle.manifest import require_interchangeable  # noqa: PLC0415
-    from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
-
-    if challenger is not None and experiment is None:
-        experiment = f"{model}-{champion}-{challenger}"
-    wanted = Split(
-        champion=champion,
-        challenger=challenger,
-        share=share,
-        experiment=experiment or "",
-        by=getpass.getuser(),
-        why=why,
-    )
-    champion_manifest, *others = (open_bundle(f"{model}:{version}")[1] for version in wanted.versions)
-    for other in others:
-        require_interchangeable(champion_manifest, other)
-        if other.gate is None:
-            click.echo(
-                f"{other.tag} goes on trial without a gate: `rollout gate {other.tag} --against {champion}` "
-                "compares it over several seeds",
-                err=True,
-            )
-    return wanted
+    with running_redis(load_settings()) as url:
+        proposal = _call(lambda redis: propose_rollback(redis, model), url)
+        show_change(proposal)
+        _carry_out(url, proposal, why, as_json=as_json)
 
 
-async def put_split(url: str, model: str, wanted: Split, *, replace: bool = True) -> Split:
-    """Stores a split after the one that is there; without ``replace``, keeps the one that is there."""
-    redis = await connect(url)
+@split.command()
+@click.argument("model")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many, at most.")
+@json_option
+def history(model: str, limit: int, *, as_json: bool) -> None:
+    """Show the latest changes, newest first; as JSON oldest first."""
+    # One more, to say what the oldest changed.
+    splits = _call(lambda redis: read_history(redis, model, limit + 1))
+    _require(splits[-1] if splits else None, model)
+    if as_json:
+        _print_json(splits[-limit:])
+    else:
+        show_history(model, splits, limit)
+
+
+@split.command()
+@click.argument("model")
+@click.argument("client")
+@click.option("--segment", default="", help="What the client belongs to, as X-Client-Segment says it.")
+@json_option
+def assign(model: str, client: str, segment: str, *, as_json: bool) -> None:
+    """Say which arm a CLIENT gets, and why."""
+    current = _require(_call(lambda redis: read_split(redis, model)), model)
+    assignment = assign_client(current, client, segment)
+    why = explain(current, assignment)
+    if as_json:
+        found = assignment._asdict() | {"client_id": client, "revision": current.revision, "why": why}
+        _print_json({name: found[name] for name in ASSIGNMENT})
+    else:
+        click.echo(f"{client or 'nobody'} is in the arm {assignment.arm} and gets {assignment.version}: {why}")
+
+
+def _change(
+    model: str,
+    change: Callable[[Split | None], Split],
+    *,
+    why: str,
+    yes: bool,
+    as_json: bool,
+    release: bool = False,
+) -> None:
+    settings = load_settings()
+    with running_redis(settings) as url:
+        proposal = _call(
+            lambda redis: propose(redis, model, change, release=release, key=settings.public_key), url
+        )
+        if proposal.before is not None and not (differences(proposal.before, proposal.after) or proposal.release):
+            click.echo(f"nothing to change: {model} is at revision {proposal.before.revision}", err=as_json)
+            if as_json:
+                _print_json(proposal.before)
+            return
+        show_change(proposal)
+        if proposal.before is not None and not yes:
+            _ask(may_ask=sys.stdin.isatty() and not as_json)
+        _carry_out(url, proposal, why, as_json=as_json)
+
+
+def _ask(*, may_ask: bool) -> None:
+    """Ends the command unless somebody says yes."""
+    if not may_ask:
+        click.echo("rollout: say --yes to change this without being asked; nothing changed", err=True)
+        sys.exit(NOT_ASKED)
     try:
-        current = await read_split(redis, model)
-        if current is not None and not replace:
-            return current
-        revision = 0 if current is None else current.revision
-        return await write_split(redis, model, msgspec.structs.replace(wanted, revision=revision))
-    finally:
-        await redis.aclose()
+        if click.confirm("Go ahead?", prompt_suffix=" ", err=True):
+            return
+    except click.Abort:
+        click.echo(err=True)
+    click.echo("nothing changed", err=True)
+    sys.exit(NOT_CONFIRMED)
 
 
-async def _read(url: str, model: str) -> Split | None:
-    redis = await connect(url)
-    try:
-        return await read_split(redis, model)
-    finally:
-        await redis.aclose()
+def _carry_out(url: str, proposal: Proposal, why: str, *, as_json: bool) -> None:
+    stored = _call(lambda redis: carry_out(redis, proposal, getpass.getuser(), why), url)
+    for version in proposal.quarantine.values():
+        click.echo(
+            f"{proposal.model}:{version} is in quarantine: only `rollout split set … --release` brings it back",
+            err=True,
+        )
+    if as_json:
+        _print_json(stored)
+    else:
+        click.echo(f"{proposal.model} is at revision {stored.revision}")
+
+
+def _call(work: Callable[[Redis], Awaitable[T]], url: str | None = None) -> T:
+    """Runs something on Redis: on the one at ``url``, or on the one that the settings name."""
+    if url is None:
+        with running_redis(load_settings()) as running:
+            return _call(work, running)
+
+    async def run() -> T:
+        async with aclosing(await connect(url)) as redis:
+            return await work(redis)
+
+    return asyncio.run(run())
+
+
+def _require(found: Split | None, model: str) -> Split:
+    if found is None:
+        raise ConfigError(f"{model} has no split; `rollout split set {model} --champion VERSION` makes one")
+    return found
+
+
+def _print_json(value: Any) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

@@ -20,18 +20,20 @@ from rollout.errors import (
     RolloutError,
     UnsupportedMediaTypeError,
 )
+from rollout.http.asked import HEADERS, NOTHING, Asked
 from rollout.http.door import Asgi, Door
 from rollout.http.oip_http import OpenInference, is_infer
 from rollout.http.openapi import build_openapi
-from rollout.http.predict import decode_request, encode_response, parse_timeout, server_timing
+from rollout.http.predict import decode_request, encode_response, server_timing
 from rollout.http.problems import NO_MODEL, as_rollout_error, on_error, problem_response
+from rollout.http.splits import Splits
 from rollout.http.stream import MEDIA_TYPE as LINES
 from rollout.http.stream import PredictStream
 from rollout.http.views import REVIEW_FILTERS, assignment_view, model_view
-from rollout.inference.engine import Engine, ServedModel
+from rollout.inference.engine import Engine
 from rollout.inference.rows import make_predictions
+from rollout.inference.served import ServedModel
 from rollout.review.queue import list_items
-from rollout.routing.splits import read_history
 
 JSON = b"application/json"
 JSON_CONTENT = (b"content-type", JSON)
@@ -53,8 +55,7 @@ class Api(Door):
                 Route("/v1/models/{model}", self._model),
                 Route("/v1/models/{model}/predict", Asgi(self.predict), methods=["POST"]),
                 Route("/v1/models/{model}/assignments/{client_id:path}", self._assignment),
-                Route("/v1/models/{model}/split", self._split),
-                Route("/v1/models/{model}/split/history", self._history),
+                *Splits(self).routes,
                 Route("/v1/models/{model}/reviews", self._reviews),
                 *self._inference_protocol.routes,
                 *(Route(f"/{root}/{{path:path}}", self._nothing_here, methods=METHODS) for root in ("v1", "v2")),
@@ -89,12 +90,11 @@ class Api(Door):
         try:
             engine = self.admit(scope, "app")
             model = engine.model(scope["path"][len(PREDICT_PREFIX) : -len(PREDICT_SUFFIX)])
-            media_type, timeout_ms = self._read_headers(scope)
+            media_type, asked = self._read_headers(scope)
             if media_type == LINES:
-                stream = PredictStream(engine, model, self.settings, timeout_ms, self._draining)
-                await stream.run(receive, send)
+                await PredictStream(engine, model, self.settings, asked, self._draining).run(receive, send)
                 return
-            body, timing = await self._answer(engine, model, timeout_ms, receive)
+            body, timing = await self._answer(engine, model, asked, receive)
         except Exception as error:  # every failure becomes a problem document
             label = NO_MODEL if model is None else model.name
             await problem_response(as_rollout_error(error), label)(scope, receive, send)
@@ -104,16 +104,17 @@ class Api(Door):
         await send({"type": "http.response.body", "body": body})
         model.latency.observe(time.perf_counter() - started)
 
-    def _read_headers(self, scope: Scope) -> tuple[bytes, int | None]:
-        """Returns the media type of the body, and the deadline in milliseconds if the caller has their own."""
-        media_type, timeout_ms, size = b"", None, 0
+    def _read_headers(self, scope: Scope) -> tuple[bytes, Asked]:
+        """Returns the media type of the body, and what else the headers ask for."""
+        media_type, asked, size = b"", NOTHING, 0
         for name, value in scope["headers"]:
             if name == b"content-type":
                 media_type = value.partition(b";")[0].strip().lower()
             elif name == b"content-length":
                 size = int(value)
-            elif name == b"x-request-timeout":
-                timeout_ms = parse_timeout(value)
+            elif name in HEADERS:
+                asked = asked.with_header(name, value)
+        self.check_asked(scope, asked)
         if media_type == JSON:
             self.check_size(size)
         elif media_type != LINES:
@@ -121,15 +122,15 @@ class Api(Door):
                 "send JSON with the header 'Content-Type: application/json', or one instance a line with "
                 f"'Content-Type: {LINES.decode()}'"
             )
-        return media_type, timeout_ms
+        return media_type, asked
 
     async def _answer(
-        self, engine: Engine, model: ServedModel, timeout_ms: int | None, receive: Receive
+        self, engine: Engine, model: ServedModel, asked: Asked, receive: Receive
     ) -> tuple[bytes, bytes]:
         body = await self.read(receive)
-        request = await decode_request(body, model.schema, self.settings, timeout_ms)
+        request = await decode_request(body, model.schema, self.settings, asked)
         answers = await engine.predict(model, request.rows)
-        predictions = make_predictions(model.name, model.task, request.rows, answers)
+        predictions = make_predictions(model.name, request.rows, answers)
         return encode_response(predictions, single=request.single), server_timing(answers)
 
     def _admit_to_model(self, request: Request, role: Role) -> tuple[Engine, ServedModel]:
@@ -150,15 +151,8 @@ class Api(Door):
 
     async def _assignment(self, request: Request) -> Response:
         _, model = self._admit_to_model(request, "app")
-        return _json(assignment_view(model.split, request.path_params["client_id"]))
-
-    async def _split(self, request: Request) -> Response:
-        _, model = self._admit_to_model(request, "admin")
-        return _json(model.split, {"ETag": f'"{model.split.revision}"'})
-
-    async def _history(self, request: Request) -> Response:
-        engine, model = self._admit_to_model(request, "admin")
-        return _json({"history": await read_history(engine.redis, model.name)})
+        segment = request.query_params.get("segment", "")
+        return _json(assignment_view(model.split, request.path_params["client_id"], segment))
 
     async def _reviews(self, request: Request) -> Response:
         engine, model = self._admit_to_model(request, "reviewer")
@@ -193,5 +187,5 @@ class Api(Door):
         raise NotFoundError(f"there is nothing at {path}; /openapi.json lists what there is")
 
 
-def _json(value: object, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(value), headers=headers, media_type="application/json")
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")

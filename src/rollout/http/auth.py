@@ -48,11 +48,15 @@ class Auth:
                 return
             raise _unauthorized("send the header 'Authorization: Bearer TOKEN'")
         scheme, _, token = header.partition(b" ")
-        found = self._roles.get(_digest(token.strip().decode("latin-1")))
+        found = self.role_of(token.strip().decode("latin-1"))
         if scheme.lower() != b"bearer" or found is None:
             raise _unauthorized("the token is not one that this service knows")
         if found not in (role, "admin"):
             raise ForbiddenError(f"this takes the role {role}; the token has the role {found}")
+
+    def role_of(self, token: str) -> Role | None:
+        """Returns the role of a token, or ``None`` if the service does not know it."""
+        return self._roles.get(_digest(token))
 
 
 def admin_token(home: Path) -> tuple[str, bool]:

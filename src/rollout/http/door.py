@@ -6,6 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rollout.config import Role, Settings
 from rollout.errors import BodyTooLargeError, OverloadedError
+from rollout.http.asked import Asked
 from rollout.http.auth import Auth
 from rollout.inference.engine import Engine
 
@@ -63,6 +64,16 @@ class Door:
         assert self._auth is not None  # set together with the engine  # noqa: S101
         self._auth.require(scope, role)
         return engine
+
+    def check_asked(self, scope: Scope, asked: Asked) -> None:
+        """Lets only admins look at another arm than the client's.
+
+        Raises:
+            UnauthorizedError: If there is no valid token.
+            ForbiddenError: If its role is another.
+        """
+        if asked.preview is not None:
+            self.admit(scope, "admin")
 
     async def read(self, receive: Receive) -> bytes:
         """Reads a request's body.

@@ -12,6 +12,7 @@ from rollout.bundle.schema import InvalidInputsError
 from rollout.bundle.task import Classification, Task
 from rollout.config import Settings
 from rollout.errors import FieldError, InvalidRequestError, UnknownModelError
+from rollout.http.asked import Asked
 from rollout.http.oip_messages import InferRequest, InputTensor, RequestedOutput
 from rollout.http.predict import ID_LIMIT, invalid
 from rollout.http.tensors import (
@@ -26,10 +27,11 @@ from rollout.http.tensors import (
     fault,
     read_content,
 )
-from rollout.inference.engine import Engine, ServedModel
+from rollout.inference.engine import Engine
 from rollout.inference.rows import Answers, Rows
+from rollout.inference.served import ServedModel
 from rollout.inference.version import LoadedVersion
-from rollout.routing.assignment import Assignment, assign
+from rollout.routing.assignment import assign
 
 NO_CLIENT = ""
 
@@ -38,14 +40,14 @@ class Inferred(NamedTuple):
     """The answer to a request.
 
     Attributes:
-        assignment: The client's arm, and the version that answered.
-        variant: The variant that answered.
+        version: The version that answered.
+        said: What else is said of the answer.
         outputs: The parts that were asked for, in that order.
         answers: What the engine made of the rows.
     """
 
-    assignment: Assignment
-    variant: str
+    version: str
+    said: dict[str, str | int]
     outputs: list[OutputTensor]
     answers: Answers
 
@@ -107,6 +109,7 @@ async def infer(
     client_id: str | None,
     settings: Settings,
     deadline: float,
+    asked: Asked,
 ) -> Inferred:
     """Answers a request.
 
@@ -119,6 +122,7 @@ async def infer(
         client_id: The client ID that came beside the request; one in its parameters comes first.
         settings: Limits.
         deadline: ``time.monotonic()`` after which nobody waits for the answer.
+        asked: What the headers ask for.
 
     Raises:
         RolloutError: If the request is refused, or a row of it fails: it is answered whole or not at all.
@@ -140,17 +144,27 @@ async def infer(
                 )
             ]
         )
-    _require_version(model, version, client)
+    _require_version(model, version, client, asked)
     rows = Rows(
         [client] * len(sent),
         [None if key is None else _identifier(key, "/parameters/key")] * len(sent),
         {name: columns[name].array for name in model.schema.fields},
         sent,
         deadline,
+        asked.segment,
+        asked.preview,
     )
     answers = await engine.predict(model, rows)
-    outputs = [_output(name, model.task, answers) for name in names]
-    return Inferred(answers.assignments[0], answers.variants[answers.assignments[0].version], outputs, answers)
+    answered_by = answers.version(0)
+    said: dict[str, str | int] = {
+        "arm": answers.assignments[0].arm,
+        "variant": answers.variants[answered_by],
+        "revision": answers.split.revision,
+    }
+    if answers.fallbacks:
+        # One client, one arm; where only some rows fell back, the challenger answered the others.
+        said["fallback"] = next(iter(answers.fallbacks.values()))
+    return Inferred(answered_by, said, [_output(name, answers) for name in names], answers)
 
 
 def _identifier(value: str, pointer: str) -> str:
@@ -159,8 +173,10 @@ def _identifier(value: str, pointer: str) -> str:
     raise invalid([FieldError(pointer, f"must be 1 to {ID_LIMIT} printable characters")])
 
 
-def _require_version(model: ServedModel, version: str, client: str) -> None:
-    given = assign(model.split, client)
+def _require_version(model: ServedModel, version: str, client: str, asked: Asked) -> None:
+    if asked.preview is not None:
+        return
+    given = assign(model.split, client, asked.segment)
     if version and find_version(model, version).version != given.version:
         raise InvalidRequestError(
             f"this client gets {given.version}, as {given.arm}, not {version}: leave the version out of the "
@@ -221,8 +237,8 @@ def _output_names(outputs: Sequence[RequestedOutput], task: Task) -> list[str]:
     return [output.name for output in outputs] or names
 
 
-def _output(name: str, task: Task, answers: Answers) -> OutputTensor:
-    decisions = answers.decisions
+def _output(name: str, answers: Answers) -> OutputTensor:
+    task, decisions = answers.task, answers.decisions
     rows = len(decisions)
     if name == "review":
         fates: list[str] = [answers.fates.get(row) or "" for row in range(rows)] if answers.fates else [""] * rows

@@ -13,6 +13,7 @@ import msgspec
 from rollout import metrics
 from rollout.config import Settings
 from rollout.errors import ConfigError, DeadlineExceededError, FieldError, RolloutError, UnknownModelError
+from rollout.http.asked import NOTHING
 from rollout.http.door import Door
 from rollout.http.oip import find_version, infer, model_metadata, server_metadata
 from rollout.http.oip_messages import InferRequest, explain
@@ -35,11 +36,16 @@ STATUSES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
+    409: grpc.StatusCode.FAILED_PRECONDITION,
+    412: grpc.StatusCode.FAILED_PRECONDITION,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     422: grpc.StatusCode.INVALID_ARGUMENT,
+    428: grpc.StatusCode.FAILED_PRECONDITION,
     500: grpc.StatusCode.INTERNAL,
     503: grpc.StatusCode.UNAVAILABLE,
 }
+# A call's deadline comes with the call.
+METADATA = {"x-client-segment", "x-rollout-arm"}
 CONTENTS = {
     "UINT8": "uint_contents",
     "INT64": "int64_contents",
@@ -160,25 +166,32 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
         remaining = context.time_remaining()
         deadline = time.monotonic() + (settings.timeout_ms / 1000 if remaining is None else remaining)
         asked = _to_request(request)
-        client_id = dict(context.invocation_metadata()).get("x-client-id")
+        metadata = dict(context.invocation_metadata())
+        headers = NOTHING
+        for name in METADATA & metadata.keys():
+            headers = headers.with_header(name.encode(), _as_bytes(metadata[name]))
+        self._door.check_asked(self._scope(context), headers)
         done = await infer(
             self._door.engine,
             model,
             request.model_version,
             asked,
             _contents(request),
-            client_id,
+            metadata.get("x-client-id"),
             settings,
             deadline,
+            headers,
         )
         model.latency.observe(time.perf_counter() - started)
         return messages.ModelInferResponse(
             model_name=model.name,
-            model_version=done.assignment.version,
+            model_version=done.version,
             id=asked.id,
             parameters={
-                name: messages.InferParameter(string_param=value)
-                for name, value in (("arm", done.assignment.arm), ("variant", done.variant))
+                name: messages.InferParameter(
+                    **{"int64_param" if isinstance(value, int) else "string_param": value}
+                )
+                for name, value in done.said.items()
             },
             outputs=[
                 {"name": output.name, "datatype": output.datatype, "shape": output.shape}
@@ -188,8 +201,11 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
         )
 
     def _admit(self, context: Any) -> Engine:
+        return self._door.admit(self._scope(context), "app")
+
+    def _scope(self, context: Any) -> dict[str, Any]:
         headers = [(name.encode(), _as_bytes(value)) for name, value in context.invocation_metadata()]
-        return self._door.admit({"headers": headers, "server": (self._door.settings.host, None)}, "app")
+        return {"headers": headers, "server": (self._door.settings.host, None)}
 
 
 def _to_request(request: Any) -> InferRequest:

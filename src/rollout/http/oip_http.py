@@ -14,13 +14,15 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from rollout.errors import FieldError, MalformedBodyError, UnsupportedMediaTypeError
+from rollout.http.asked import HEADERS, NOTHING
 from rollout.http.door import Asgi, Door
 from rollout.http.oip import Inferred, find_version, infer, model_metadata, server_metadata
 from rollout.http.oip_messages import InferredTensor, InferRequest, InferResponse, explain
-from rollout.http.predict import invalid, parse_timeout, server_timing
+from rollout.http.predict import invalid, server_timing
 from rollout.http.problems import NO_MODEL, as_rollout_error, problem_response
 from rollout.http.tensors import Content
-from rollout.inference.engine import Engine, ServedModel
+from rollout.inference.engine import Engine
+from rollout.inference.served import ServedModel
 
 MODELS, VERSIONS, INFER = "/v2/models/", "/versions/", "/infer"
 MODEL = "/v2/models/{model}"
@@ -77,7 +79,7 @@ class OpenInference:
         self, engine: Engine, model: ServedModel, version: str, scope: Scope, receive: Receive
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
         settings = self._door.settings
-        timeout_ms, encoding, client_id, json_length = settings.timeout_ms, b"", None, None
+        asked, encoding, client_id, json_length = NOTHING, b"", None, None
         for name, value in scope["headers"]:
             if name == b"content-length":
                 self._door.check_size(int(value))
@@ -85,16 +87,17 @@ class OpenInference:
                 json_length = value
             elif name == b"x-client-id":
                 client_id = value.decode("utf-8", "surrogateescape")  # what is no UTF-8 is not printable
-            elif name == b"x-request-timeout":
-                timeout_ms = parse_timeout(value)
+            elif name in HEADERS:
+                asked = asked.with_header(name, value)
             elif name == b"content-encoding":
                 encoding = value
-        deadline = time.monotonic() + timeout_ms / 1000
+        self._door.check_asked(scope, asked)
+        deadline = time.monotonic() + (asked.timeout_ms or settings.timeout_ms) / 1000
         body = await self._door.read(receive)
         if encoding:
             body = self._inflate(body, encoding)
         request, contents = decode_body(body, json_length)
-        done = await infer(engine, model, version, request, contents, client_id, settings, deadline)
+        done = await infer(engine, model, version, request, contents, client_id, settings, deadline, asked)
         return encode_body(request, done, model.name)
 
     def _inflate(self, body: bytes, encoding: bytes) -> bytes:
@@ -185,8 +188,7 @@ def encode_body(request: InferRequest, done: Inferred, model: str) -> tuple[list
         else:
             tensor.data = output.to_list()
         tensors.append(tensor)
-    said = {"arm": done.assignment.arm, "variant": done.variant}
-    chunks[0] = _encode(InferResponse(model, done.assignment.version, request.id or UNSET, said, tensors))
+    chunks[0] = _encode(InferResponse(model, done.version, request.id or UNSET, done.said, tensors))
     body = b"".join(chunks)
     headers = [(b"content-length", b"%d" % len(body)), (b"server-timing", server_timing(done.answers))]
     if len(chunks) == 1:

@@ -75,12 +75,12 @@ class InferredTensor(msgspec.Struct):
 
 
 class InferResponse(msgspec.Struct):
-    """An answer; its parameters are the client's arm and the variant that scored the rows."""
+    """An answer; its parameters are the client's arm, the revision of the split, and the variant that scored."""
 
     model_name: str
     model_version: str
     id: str | UnsetType
-    parameters: dict[str, str]
+    parameters: dict[str, str | int]
     outputs: list[InferredTensor]
 
 

@@ -19,6 +19,7 @@ from rollout.inference.rows import ClassPrediction, ValuePrediction
 from rollout.review.item import ReviewItem
 from rollout.routing.split import Split
 
+ASKING = ("X-Request-Timeout", "X-Client-Segment", "X-Rollout-Arm")
 COMPONENT = "#/components/schemas/{name}"
 
 
@@ -73,11 +74,12 @@ def build_openapi(schemas: Mapping[str, InputSchema]) -> dict[str, Any]:
                 "The arm that a client gets, and why",
                 "getAssignment",
                 {"type": "object"},
-                [model, _parameter("client_id", "path")],
+                [model, _parameter("client_id", "path"), _parameter("segment", "query")],
             )
         },
         "/v1/models/{model}/split": {
-            "get": _operation("The split (admin)", "getSplit", _reference(Split), [model])
+            "get": _operation("The split (admin)", "getSplit", _reference(Split), [model]),
+            "put": _change_split(model),
         },
         "/v1/models/{model}/split/history": {
             "get": _operation(
@@ -127,7 +129,7 @@ def _predict_operation(name: str, instance: type, instances: type) -> dict[str, 
         f"Predict with {name}",
         f"predict_{name}",
         {"oneOf": [_reference(answer) for answer in ANSWERS]},
-        [_parameter("X-Request-Timeout", "header")],
+        [_parameter(name, "header") for name in ASKING],
     )
     body = {"oneOf": [_reference(instance), _reference(instances)]}
     line = {"description": "One a line, for as many as there are", **_reference(instance)}
@@ -140,6 +142,17 @@ def _predict_operation(name: str, instance: type, instances: type) -> dict[str, 
     return operation
 
 
+def _change_split(model: dict[str, Any]) -> dict[str, Any]:
+    operation = _operation(
+        "Replace the split (admin); revision, by, at, previous and digests are not the caller's to say",
+        "putSplit",
+        _reference(Split),
+        [model, _parameter("If-Match", "header", required=True), _parameter("release", "query")],
+    )
+    operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _reference(Split)}}}
+    return operation
+
+
 def _inference_protocol() -> dict[str, Any]:
     paths: dict[str, Any] = {
         "/v2": {"get": _operation("What this server is", "serverMetadata", {"type": "object"})},
@@ -148,7 +161,7 @@ def _inference_protocol() -> dict[str, Any]:
     }
     for tail, suffix, names in (("", "", ["model"]), ("/versions/{version}", "Version", ["model", "version"])):
         place = [_parameter(name, "path") for name in names]
-        headers = [_parameter(name, "header") for name in ("X-Client-Id", "X-Request-Timeout")]
+        headers = [_parameter(name, "header") for name in ("X-Client-Id", *ASKING)]
         infer = _operation(
             "Predict in the Open Inference Protocol; tensors may be binary",
             f"modelInfer{suffix}",
@@ -190,8 +203,8 @@ def _operation(
     }
 
 
-def _parameter(name: str, place: str) -> dict[str, Any]:
-    return {"name": name, "in": place, "required": place == "path", "schema": {"type": "string"}}
+def _parameter(name: str, place: str, *, required: bool = False) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": required or place == "path", "schema": {"type": "string"}}
 
 
 def _reference(kind: type) -> dict[str, Any]:

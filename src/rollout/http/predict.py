@@ -15,6 +15,7 @@ from rollout.bundle.codec import split_location
 from rollout.bundle.schema import Arrays, InputSchema, InvalidInputsError, RawInputs
 from rollout.config import Settings
 from rollout.errors import FieldError, InvalidRequestError, MalformedBodyError, RolloutError
+from rollout.http.asked import NOTHING, Asked
 from rollout.inference.rows import Answers, Prediction, Rows
 
 # A long request lets the others have the event loop after this many seconds of decoding.
@@ -58,22 +59,20 @@ class Request(NamedTuple):
     single: bool
 
 
-async def decode_request(
-    body: bytes, schema: InputSchema, settings: Settings, timeout_ms: int | None = None
-) -> Request:
+async def decode_request(body: bytes, schema: InputSchema, settings: Settings, asked: Asked = NOTHING) -> Request:
     """Decodes and checks a whole request.
 
     Args:
         body: JSON.
         schema: The model's input schema.
         settings: Limits.
-        timeout_ms: The caller's own deadline in milliseconds.
+        asked: What the headers ask for.
 
     Raises:
         MalformedBodyError: If the body is not JSON.
         InvalidRequestError: If anything in it does not fit; every faulty field is pointed at.
     """
-    deadline = time.monotonic() + (timeout_ms or settings.timeout_ms) / 1000
+    deadline = time.monotonic() + (asked.timeout_ms or settings.timeout_ms) / 1000
     instances, single = _instances(body, settings.max_instances)
     decoded = await decode_instances(instances, schema)
     errors = [
@@ -84,7 +83,7 @@ async def decode_request(
     ]
     if errors:
         raise invalid(errors)
-    return Request(make_rows(instances, decoded, deadline), single)
+    return Request(make_rows(instances, decoded, deadline, asked), single)
 
 
 def decode_instance(body: bytes) -> Instance:
@@ -97,7 +96,7 @@ def decode_instance(body: bytes) -> Instance:
     try:
         return _decode_instance(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _as_ours(error) from None
+        raise explain_body(error) from None
 
 
 async def decode_instances(instances: Sequence[Instance], schema: InputSchema) -> list[Arrays | list[FieldError]]:
@@ -124,13 +123,16 @@ async def decode_instances(instances: Sequence[Instance], schema: InputSchema) -
     return decoded
 
 
-def make_rows(instances: Sequence[Instance], decoded: Sequence[Any], deadline: float) -> Rows:
+def make_rows(
+    instances: Sequence[Instance], decoded: Sequence[Any], deadline: float, asked: Asked = NOTHING
+) -> Rows:
     """Joins instances with their decoded inputs.
 
     Args:
         instances: At least one.
         decoded: The arrays of each.
         deadline: ``time.monotonic()`` after which nobody waits for the answer.
+        asked: What the headers ask for.
     """
     if len(instances) == 1:
         arrays = {name: array[None] for name, array in decoded[0].items()}
@@ -142,6 +144,8 @@ def make_rows(instances: Sequence[Instance], decoded: Sequence[Any], deadline: f
         arrays,
         [instance.inputs for instance in instances],
         deadline,
+        asked.segment,
+        asked.preview,
     )
 
 
@@ -155,22 +159,11 @@ def server_timing(answers: Answers) -> bytes:
     return b"queue;dur=%.3f, model;dur=%.3f" % (answers.waited * 1000, answers.ran * 1000)
 
 
-def parse_timeout(header: bytes) -> int:
-    """Reads ``X-Request-Timeout``, in milliseconds.
-
-    Raises:
-        InvalidRequestError: If it is not a whole number from 1 to 600,000.
-    """
-    if header.isdigit() and 1 <= int(header) <= 600_000:
-        return int(header)
-    raise InvalidRequestError("X-Request-Timeout must be a whole number of milliseconds from 1 to 600000")
-
-
 def _instances(body: bytes, most: int) -> tuple[list[Any], bool]:
     try:
         decoded = _decode_body(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _as_ours(error) from None
+        raise explain_body(error) from None
     if decoded.instances is UNSET:
         missing = [name for name in ("client_id", "inputs") if getattr(decoded, name) is UNSET]
         if missing:
@@ -194,7 +187,8 @@ def _check_identifiers(instance: Instance) -> list[FieldError]:
     ]
 
 
-def _as_ours(error: msgspec.DecodeError | UnicodeDecodeError) -> RolloutError:
+def explain_body(error: msgspec.DecodeError | UnicodeDecodeError) -> RolloutError:
+    """Returns the error that says what is wrong with a body."""
     if isinstance(error, msgspec.ValidationError):
         return invalid([_explain(error)])
     return MalformedBodyError(f"{error}; send one JSON object, in UTF-8")

@@ -21,11 +21,13 @@ from rollout.errors import (
     PredictionFailedError,
     RolloutError,
 )
+from rollout.http.asked import Asked
 from rollout.http.lines import Line, Lines
 from rollout.http.predict import Instance, decode_instance, decode_instances, invalid, make_rows
 from rollout.http.problems import as_rollout_error, problem_document
-from rollout.inference.engine import Engine, ServedModel
+from rollout.inference.engine import Engine
 from rollout.inference.rows import Prediction, Rows, make_predictions
+from rollout.inference.served import ServedModel
 
 MEDIA_TYPE = b"application/x-ndjson"
 # How long a stream stands back while others have more work waiting than there is room for.
@@ -60,7 +62,7 @@ class PredictStream:
         engine: Scores the rows.
         model: The model that is asked.
         settings: Limits; the one on a body holds for each line.
-        timeout_ms: The deadline of each group, in milliseconds, if it is not to be the usual one.
+        asked: What the headers ask for; its deadline holds for each group.
         stopping: Set when the service wants to stop.
     """
 
@@ -69,13 +71,14 @@ class PredictStream:
         engine: Engine,
         model: ServedModel,
         settings: Settings,
-        timeout_ms: int | None,
+        asked: Asked,
         stopping: asyncio.Event,
     ) -> None:
         self._engine = engine
         self._model = model
         self._longest = settings.max_body_bytes
-        self._timeout_s = (timeout_ms or settings.timeout_ms) / 1000
+        self._asked = asked
+        self._timeout_s = (asked.timeout_ms or settings.timeout_ms) / 1000
         self._stopping = stopping
         self._scoring = False
 
@@ -123,8 +126,9 @@ class PredictStream:
 
     def _group_size(self) -> int:
         """The rows of a full batch, in whichever version takes the fewest."""
-        versions = self._model.versions
-        return min(versions[version].profile.max_batch for version in self._model.split.versions)
+        serving = self._model.serving
+        both = (serving.champion, serving.challenger or serving.champion)
+        return min(loaded.profile.max_batch for loaded in both)
 
     async def _decode(self, lines: Sequence[Line]) -> _Group:
         instances: dict[int, Instance] = {}
@@ -147,7 +151,10 @@ class PredictStream:
         rows = None
         if fitting:
             rows = make_rows(
-                [instances[number] for number in fitting], [decoded[number] for number in fitting], 0.0
+                [instances[number] for number in fitting],
+                [decoded[number] for number in fitting],
+                0.0,
+                self._asked,
             )
         return _Group([number for number, _ in lines], rows, errors)
 
@@ -175,7 +182,7 @@ class PredictStream:
             try:
                 self._scoring = True
                 answers = await self._engine.predict(self._model, rows)
-                return make_predictions(self._model.name, self._model.task, rows, answers)
+                return make_predictions(self._model.name, rows, answers)
             except (OverloadedError, DeadlineExceededError):
                 if time.monotonic() + PAUSE_S >= rows.deadline:
                     return [self._late()] * count
@@ -203,4 +210,10 @@ class PredictStream:
 
 
 def _part(rows: Rows, part: slice) -> Rows:
-    return Rows(rows.client_ids[part], rows.keys[part], take(rows.arrays, part), rows.sent[part], rows.deadline)
+    return msgspec.structs.replace(
+        rows,
+        client_ids=rows.client_ids[part],
+        keys=rows.keys[part],
+        arrays=take(rows.arrays, part),
+        sent=rows.sent[part],
+    )

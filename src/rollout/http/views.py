@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rollout.inference.engine import ServedModel
-from rollout.routing.assignment import CHALLENGER_START, Assignment, assign
+from rollout.inference.served import ServedModel
+from rollout.routing.assignment import assign, explain
 from rollout.routing.split import Split
 
 REVIEW_FILTERS = frozenset({"state", "reason", "arm", "version", "client_id"})
@@ -36,26 +36,14 @@ def model_view(model: ServedModel) -> dict[str, Any]:
     }
 
 
-def assignment_view(split: Split, client_id: str) -> dict[str, Any]:
+def assignment_view(split: Split, client_id: str, segment: str) -> dict[str, Any]:
     """Shows the arm that a client gets, and why."""
-    assignment = assign(split, client_id)
+    assignment = assign(split, client_id, segment)
     return {
         "client_id": client_id,
         "arm": assignment.arm,
         "version": assignment.version,
         "bucket": assignment.bucket,
         "revision": split.revision,
-        "why": _why(split, assignment),
+        "why": explain(split, assignment),
     }
-
-
-def _why(split: Split, assignment: Assignment) -> str:
-    if assignment.bucket is None:
-        return "there is no challenger on trial"
-    end = round(CHALLENGER_START + split.share, 9)
-    ranges = {
-        "control": f"lies in [0, {split.share:g}), the control of experiment {split.experiment}",
-        "challenger": f"lies in [{CHALLENGER_START:g}, {end:g}), the challenger of experiment {split.experiment}",
-        "champion": f"lies in neither [0, {split.share:g}) nor [{CHALLENGER_START:g}, {end:g})",
-    }
-    return f"bucket {assignment.bucket:.4f} {ranges[assignment.arm]}"

@@ -114,6 +114,9 @@ class Batcher(Generic[Result]):
         executor: Runs the batches that are not quick.
         on_batch: Called with what is to be counted of a batch.
         hang_s: A batch may take this long, in seconds, or many times what it took at load.
+
+    Attributes:
+        inline: Whether a quick batch runs on the event loop. One that would never end must not.
     """
 
     def __init__(
@@ -139,6 +142,17 @@ class Batcher(Generic[Result]):
         self._running: dict[asyncio.Future[Any], tuple[float, list[_Block]]] = {}
         self._freed = False
         self._sweeper: asyncio.TimerHandle | None = None
+        self.inline = True
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return not self._queue and not self._running
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether rows wait for a batch."""
+        return bool(self._queue)
 
     @property
     def waiting_seconds(self) -> float:
@@ -181,9 +195,13 @@ class Batcher(Generic[Result]):
                 headers={"Retry-After": str(math.ceil(self.waiting_seconds))},
             )
 
-    def _require_time(self, request: _Request) -> None:
+    def seconds_for(self, rows: int) -> float:
+        """Estimates how long so many more rows would take from now."""
         running = self._profile.seconds[-1] if self._running else 0.0
-        takes = self.waiting_seconds + (running + request.pending / self._profile.rate) * self._slowdown
+        return self.waiting_seconds + (running + rows / self._profile.rate) * self._slowdown
+
+    def _require_time(self, request: _Request) -> None:
+        takes = self.seconds_for(request.pending)
         if request.since + takes > request.deadline:
             raise DeadlineExceededError(
                 f"{request.pending} rows would take about {takes:.2g} s from now: send fewer at a time, or give "
@@ -205,11 +223,11 @@ class Batcher(Generic[Result]):
         arrays = _merge(batch)
         rows = count(arrays)
         loop = asyncio.get_running_loop()
-        if self._profile.seconds[rows] < INLINE_BELOW_S:
-            self._settle(batch, *self._timed(arrays))
+        if self.inline and self._profile.seconds[rows] < INLINE_BELOW_S:
+            self._settle(batch, *self.run(arrays))
             self._freed = True
         else:
-            running = loop.run_in_executor(self._executor, self._timed, arrays)
+            running = loop.run_in_executor(self._executor, self.run, arrays)
             if self._sweeper is None:
                 self._sweeper = loop.call_later(SWEEP_EVERY_S, self._sweep)
             self._running[running] = time.monotonic(), batch
@@ -269,7 +287,12 @@ class Batcher(Generic[Result]):
         loop = asyncio.get_running_loop()
         self._sweeper = loop.call_later(SWEEP_EVERY_S, self._sweep) if self._running else None
 
-    def _timed(self, arrays: Arrays) -> tuple[list[Result | RolloutError], float]:
+    def run(self, arrays: Arrays) -> tuple[list[Result | RolloutError], float]:
+        """Runs a batch now, in the thread that asks.
+
+        Returns:
+            For each row a result or its error; and the seconds that it took.
+        """
         start = time.perf_counter()
         results = self._run_or_bisect(arrays)
         return results, time.perf_counter() - start

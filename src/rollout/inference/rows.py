@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -11,6 +11,10 @@ from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Classification, Task
 from rollout.review.log import Fate
 from rollout.routing.assignment import Arm, Assignment
+from rollout.routing.split import Split
+
+Fallback = Literal["error", "timeout", "breaker"]
+Preview = Literal["champion", "challenger"]
 
 
 class Rows(msgspec.Struct):
@@ -22,6 +26,8 @@ class Rows(msgspec.Struct):
         arrays: For each field an array of shape ``(rows, *field.shape)``.
         sent: For each row the value of each input, as the caller sent it.
         deadline: ``time.monotonic()`` after which nobody waits for the answer.
+        segment: What the caller says the clients belong to, for the rules of the split.
+        preview: The arm that an admin wants to see; what is answered then is neither counted nor reviewed.
     """
 
     client_ids: Sequence[str]
@@ -29,6 +35,8 @@ class Rows(msgspec.Struct):
     arrays: Arrays
     sent: Sequence[Mapping[str, Any]]
     deadline: float
+    segment: str = ""
+    preview: Preview | None = None
 
 
 class Decision(NamedTuple):
@@ -49,20 +57,30 @@ class Answers(NamedTuple):
     """What the engine makes of the rows of a request, in their order.
 
     Attributes:
+        split: The split under which they were assigned.
+        task: What the decisions are about.
         assignments: Arm and version of each row.
         variants: The variant that scores for each version.
-        decisions: What that version decided.
+        decisions: What was decided on each row.
+        fallbacks: The rows that the champion answered in the challenger's place, by index, and why.
         fates: What became of the rows that go to review, by index.
         waited: Seconds that the rows waited for their batch, at most.
         ran: Seconds that their batches took.
     """
 
+    split: Split
+    task: Task
     assignments: list[Assignment]
     variants: Mapping[str, str]
     decisions: list[Decision]
+    fallbacks: dict[int, Fallback]
     fates: dict[int, Fate | None]
     waited: float
     ran: float
+
+    def version(self, index: int) -> str:
+        """Returns the version that answered a row."""
+        return self.split.champion if index in self.fallbacks else self.assignments[index].version
 
 
 class ClassAnswer(NamedTuple):
@@ -85,6 +103,8 @@ class _Header(msgspec.Struct):
     version: str
     variant: str
     arm: Arm
+    fallback: Fallback | None
+    revision: int
     client_id: str
     key: str | None
 
@@ -118,28 +138,29 @@ def to_answer(task: Task, decision: Decision) -> ClassAnswer | ValueAnswer:
     return ValueAnswer(value, (low, high))
 
 
-def make_predictions(model: str, task: Task, rows: Rows, answers: Answers) -> list[Prediction]:
+def make_predictions(model: str, rows: Rows, answers: Answers) -> list[Prediction]:
     """Joins what is known of the rows with what was decided on them.
 
     Args:
         model: The model.
-        task: Its task, in any version: they have the same labels.
         rows: What was asked for.
         answers: What the engine made of it.
     """
-    kind: type[Any] = ClassPrediction if isinstance(task, Classification) else ValuePrediction
+    kind: type[Any] = ClassPrediction if isinstance(answers.task, Classification) else ValuePrediction
     return [
         kind(
             model,
-            version,
+            version := answers.version(index),
             answers.variants[version],
-            arm,
+            assignment.arm,
+            answers.fallbacks.get(index),
+            answers.split.revision,
             client_id,
             key,
-            *to_answer(task, decision),
+            *to_answer(answers.task, decision),
             answers.fates.get(index),
         )
-        for index, ((arm, version, _), decision, client_id, key) in enumerate(
+        for index, (assignment, decision, client_id, key) in enumerate(
             zip(answers.assignments, answers.decisions, rows.client_ids, rows.keys, strict=True)
         )
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from rollout import metrics
 from rollout.bundle.golden import read_golden
+from rollout.bundle.manifest import digest
 from rollout.bundle.schema import Arrays, InputSchema
 from rollout.bundle.store import open_bundle
 from rollout.bundle.task import Classification, Scores
@@ -21,7 +21,6 @@ from rollout.errors import PredictionFailedError
 from rollout.inference.batcher import Batcher, BatchReport, Left
 from rollout.inference.profile import measure
 from rollout.inference.rows import Decision
-from rollout.routing.assignment import Arm
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +39,7 @@ class LoadedVersion:
 
     def __init__(self, model: str, version: str, settings: Settings) -> None:
         folder, self.manifest = open_bundle(f"{model}:{version}", settings.public_key)
+        self.digest = digest(folder)
         self.model = model
         self.version = version
         self.schema = InputSchema(self.manifest.inputs)
@@ -61,18 +61,11 @@ class LoadedVersion:
         }
         self._batch_rows = metrics.Tally(metrics.BATCH_ROWS.labels(model, version))
         self._queue_seconds = metrics.Tally(metrics.QUEUE_SECONDS.labels(model, version))
-        self._predictions = {
-            arm: metrics.Count(metrics.PREDICTIONS.labels(model, version, self.variant, arm))
-            for arm in get_args(Arm)
-        }
-        self._confidence = {
-            arm: metrics.Tally(metrics.CONFIDENCE.labels(model, version, arm)) for arm in get_args(Arm)
-        }
         self._log()
 
     def close(self) -> None:
-        """Ends the threads that run the batches."""
-        self._executor.shutdown()
+        """Ends the threads that run the batches, as soon as these have ended."""
+        self._executor.shutdown(wait=False)
 
     def score(self, arrays: Arrays) -> list[Decision | PredictionFailedError]:
         """Scores a batch and decides on each row; those that are not finite numbers fail alone."""
@@ -101,12 +94,6 @@ class LoadedVersion:
         for row in np.flatnonzero(~np.isfinite(scores).all(-1)):
             decisions[row] = PredictionFailedError("the model's scores for this input are not finite numbers")
         return decisions
-
-    def count(self, arm: Arm, decisions: Sequence[Decision]) -> None:
-        """Counts the answers to clients of an arm."""
-        self._predictions[arm].inc(len(decisions))
-        if isinstance(self.manifest.task, Classification):
-            self._confidence[arm].observe_all(numbers[best] for best, numbers, _ in decisions)
 
     def _count_batch(self, batch: BatchReport) -> None:
         self._batches[batch.left].inc()

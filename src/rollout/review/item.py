@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-Reason = Literal["low_confidence"]
+Reason = Literal["low_confidence", "disagreement"]
 
 
 class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +32,7 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
         scores: All scores by class.
         value: The value, of a regression.
         interval: The two ends of the interval around it.
+        other: What the challenger made of it unseen, if it was asked: its version and its answer.
         inputs: The inputs as the caller sent them, JSON.
     """
 
@@ -53,6 +54,7 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
     scores: dict[str, float] | None = None
     value: float | None = None
     interval: tuple[float, float] | None = None
+    other: dict[str, Any] | None = None
     inputs: msgspec.Raw
 
 

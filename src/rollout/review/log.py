@@ -15,7 +15,7 @@ from rollout.errors import StoreUnavailableError
 from rollout.review.item import ReviewItem
 from rollout.review.queue import add_items
 from rollout.review.spool import Spool
-from rollout.store import Redis, guard
+from rollout.store import Redis, guard, is_cancelled
 
 Fate = Literal["queued", "deferred"]
 COMMIT_AT_MOST = 256
@@ -98,7 +98,7 @@ class ReviewLog:
         return ["deferred" if one else None for one in spooled]
 
     async def _drain_forever(self) -> None:
-        while True:
+        while not is_cancelled():
             try:
                 if self._redis_is_away or self._spool.size:
                     await self._drain()

@@ -2,11 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import msgspec
 
-from rollout.errors import ConfigError
+from rollout.errors import InvalidSplitError
+
+MOST_RULES = 100
+MOST_CLIENTS = 10_000
+MOST_PATTERNS = 200  # a request may try all of them, which takes about 20 µs
+LONGEST_PATTERN = 128
+
+
+class Rule(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, cache_hash=True
+):
+    """Clients that get an arm before the hash is asked; the first rule that fits decides.
+
+    Attributes:
+        arm: ``challenger`` pins them to it, ``champion`` keeps them out of the trial.
+        clients: Client IDs, or patterns with ``*`` for any characters and ``?`` for one.
+        segments: Values of the caller's ``X-Client-Segment``.
+
+    Raises:
+        InvalidSplitError: If it names neither clients nor segments, or both.
+
+    Example:
+        >>> Rule(arm="challenger", clients=("tester-*", "acme")).arm
+        'challenger'
+        >>> Rule(arm="champion", segments=("enterprise",)).clients
+        ()
+    """
+
+    arm: Literal["champion", "challenger"]
+    clients: tuple[str, ...] = ()
+    segments: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.clients) == bool(self.segments):
+            raise InvalidSplitError("a rule names either clients or segments")
+        for name in self.clients + self.segments:
+            if not 1 <= len(name) <= LONGEST_PATTERN:
+                raise InvalidSplitError(
+                    f"a client or segment in a rule has 1 to {LONGEST_PATTERN} characters, not {len(name)}"
+                )
+
+
+def is_pattern(client: str) -> bool:
+    """Whether a client in a rule stands for more than one."""
+    return "*" in client or "?" in client
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -16,16 +60,20 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         revision: Counts the changes, from 1.
         champion: The version that serves by default.
         challenger: The version on trial, if any.
-        share: Share of the clients that get the challenger, 0 to 0.5; as many again are its control.
+        share: Share of the clients that get the challenger, 0 to 0.5 in steps of 0.0001; as many again are its
+            control.
         experiment: The experiment key: the seed of the hash.
-        shadow: Share of the requests that the challenger scores unseen.
+        shadow: Share of the requests outside the challenger's arm that it scores unseen, 0 to 1.
         rules: Assignments that come before the hash.
+        labels: For a version whose labels have other names than those that callers know: what each means.
+        previous: The champion before the last promotion; it stays loaded, so that going back is instant.
+        digests: For each version the SHA-256 of its manifest: what exactly was put here.
         by: Who made this change.
         at: When, ISO 8601 in UTC.
         why: What for.
 
     Raises:
-        ConfigError: If the share lies outside 0 to 0.5, or there is one without a challenger.
+        InvalidSplitError: If the parts do not make a split.
 
     Example:
         >>> Split(champion="v1", challenger="v2", share=0.1, experiment="digits-v1-v2").share
@@ -38,29 +86,49 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     share: float = 0.0
     experiment: str = ""
     shadow: float = 0.0
-    rules: tuple[dict[str, Any], ...] = ()
+    rules: tuple[Rule, ...] = ()
+    labels: dict[str, dict[str, str]] = {}
+    previous: str | None = None
+    digests: dict[str, str] = {}
     by: str = ""
     at: str = ""
     why: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 0.5:
-            raise ConfigError(
+            raise InvalidSplitError(
                 f"a share must lie between 0 and 0.5, not {self.share}: above one half there is no trial left "
                 "to run, so promote the challenger"
             )
-        if self.challenger is None and self.share:
-            raise ConfigError("a share needs a challenger")
+        # 0.1 + 0.2 is a little more than 0.3 and would let one bucket more into control than into the challenger.
+        msgspec.structs.force_setattr(self, "share", round(self.share, 4))
+        if not 0 <= self.shadow <= 1:
+            raise InvalidSplitError(f"a shadow rate must lie between 0 and 1, not {self.shadow}")
+        if self.challenger is None and (self.share or self.shadow):
+            raise InvalidSplitError("a share or a shadow rate needs a challenger")
         if self.challenger is not None and not self.experiment:
-            raise ConfigError("a challenger needs an experiment key")
+            raise InvalidSplitError("a challenger needs an experiment key")
         if self.challenger == self.champion:
-            raise ConfigError(f"{self.champion} cannot be its own challenger")
+            raise InvalidSplitError(f"{self.champion} cannot be its own challenger")
+        named = [name for rule in self.rules for name in rule.clients + rule.segments]
+        patterns = sum(is_pattern(client) for rule in self.rules for client in rule.clients)
+        if len(self.rules) > MOST_RULES or len(named) > MOST_CLIENTS or patterns > MOST_PATTERNS:
+            raise InvalidSplitError(
+                f"at most {MOST_RULES} rules with {MOST_CLIENTS:,} clients and segments in all, "
+                f"{MOST_PATTERNS} of them patterns"
+            )
 
     def without_trial(self) -> Split:
         """Returns this split with the champion alone."""
-        return msgspec.structs.replace(self, challenger=None, share=0.0, shadow=0.0)
+        return msgspec.structs.replace(self, challenger=None, share=0.0, experiment="", shadow=0.0)
 
     @property
     def versions(self) -> tuple[str, ...]:
         """The versions that this split serves, the champion first."""
         return (self.champion,) if self.challenger is None else (self.champion, self.challenger)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The versions that stay in memory under this split."""
+        more = (self.previous,) if self.previous and self.previous not in self.versions else ()
+        return self.versions + more

@@ -1,6 +1,8 @@
-"""The splits in Redis: compare-and-set on the revision, and an append-only history."""
+"""The splits in Redis: compare-and-set on the revision, an append-only history, and the quarantine."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -9,16 +11,41 @@ from rollout.errors import SplitConflictError
 from rollout.routing.split import Split
 from rollout.store import Keys, Redis, guard
 
-# KEYS: split, history. ARGV: expected revision, new split. Returns the revision found.
+# KEYS: split, history, quarantine. ARGV: expected revision, new split, how many digests are released, these, then
+# digests and records to be quarantined. Returns the revision found.
 PUT = """
 local current = redis.call('GET', KEYS[1])
 local revision = current and cjson.decode(current)['revision'] or 0
 if revision == tonumber(ARGV[1]) then
     redis.call('SET', KEYS[1], ARGV[2])
     redis.call('RPUSH', KEYS[2], ARGV[2])
+    local released = tonumber(ARGV[3])
+    for i = 4, 3 + released do
+        redis.call('HDEL', KEYS[3], ARGV[i])
+    end
+    for i = 4 + released, #ARGV, 2 do
+        redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1])
+    end
 end
 return revision
 """
+NOBODY: Mapping[str, str] = {}
+
+
+class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a bundle cannot go on trial.
+
+    Attributes:
+        version: Its version.
+        by: Who rolled it back.
+        at: When, ISO 8601 in UTC.
+        why: What for.
+    """
+
+    version: str
+    by: str
+    at: str
+    why: str
 
 
 async def read_split(redis: Redis, model: str) -> Split | None:
@@ -32,13 +59,22 @@ async def read_split(redis: Redis, model: str) -> Split | None:
     return None if data is None else msgspec.json.decode(data, type=Split)
 
 
-async def write_split(redis: Redis, model: str, split: Split) -> Split:
+async def write_split(
+    redis: Redis,
+    model: str,
+    split: Split,
+    *,
+    quarantine: Mapping[str, str] = NOBODY,
+    release: Sequence[str] = (),
+) -> Split:
     """Replaces the split that has ``split.revision`` by ``split`` with the next revision.
 
     Args:
         redis: Connection.
         model: The model.
         split: The new split; its revision is the one that the change is based on, 0 for the first.
+        quarantine: Versions that must not come back, by digest.
+        release: Digests that may come back.
 
     Returns:
         The split as it was stored, with its revision and time.
@@ -47,16 +83,14 @@ async def write_split(redis: Redis, model: str, split: Split) -> Split:
         SplitConflictError: If somebody else changed it first.
         StoreUnavailableError: If Redis does not answer.
     """
-    stored = msgspec.structs.replace(
-        split,
-        revision=split.revision + 1,
-        at=utc_now(),
-    )
+    stored = msgspec.structs.replace(split, revision=split.revision + 1, at=utc_now())
+    arguments: list[str | bytes | int] = [split.revision, msgspec.json.encode(stored), len(release), *release]
+    for digest, version in quarantine.items():
+        record = Quarantined(version=version, by=stored.by, at=stored.at, why=stored.why)
+        arguments += [digest, msgspec.json.encode(record)]
     keys = Keys(model)
     async with guard():
-        found = await redis.eval(
-            PUT, 2, keys.split, keys.split_history, str(split.revision), msgspec.json.encode(stored)
-        )
+        found = await redis.eval(PUT, 3, keys.split, keys.split_history, keys.quarantine, *arguments)
     if found != split.revision:
         raise SplitConflictError(
             f"the split of {model} is at revision {found}, not {split.revision}: read it again, then change it"
@@ -73,3 +107,14 @@ async def read_history(redis: Redis, model: str, limit: int = 1000) -> list[Spli
     async with guard():
         entries = await redis.lrange(Keys(model).split_history, -limit, -1)
     return [msgspec.json.decode(entry, type=Split) for entry in entries]
+
+
+async def read_quarantine(redis: Redis, model: str) -> Mapping[str, Quarantined]:
+    """Returns the bundles that were rolled back, by digest.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    async with guard():
+        found: dict[bytes, bytes] = await redis.hgetall(Keys(model).quarantine)  # type: ignore[assignment]
+    return {digest.decode(): msgspec.json.decode(data, type=Quarantined) for digest, data in found.items()}

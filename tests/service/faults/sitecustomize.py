@@ -1,6 +1,6 @@
 """Faults of a runtime, in the workers of a service that a test starts with this folder on its PYTHONPATH.
 
-``FAULT`` names one of the functions here.
+``FAULT`` names one of the functions here, ``FAULT_VERSION`` the version that it happens to; without, to all.
 """
 
 from __future__ import annotations
@@ -29,6 +29,37 @@ def hang_on_black(run: Any, inputs: Any) -> Any:
     return slow(run, inputs)
 
 
+def _is_black(inputs: Any) -> Any:
+    return inputs["image"].max((1, 2)) == 0
+
+
+def raises(run: Any, inputs: Any) -> Any:
+    """Fails if an image is black."""
+    if _is_black(inputs).any():
+        raise RuntimeError("no light")
+    return run(inputs)
+
+
+def hangs(run: Any, inputs: Any) -> Any:
+    """Never returns if an image is black, and is as quick as ever if not."""
+    if _is_black(inputs).any():
+        time.sleep(600)
+    return run(inputs)
+
+
+def not_a_number(run: Any, inputs: Any) -> Any:
+    """Gives NaN for black images."""
+    scores = run(inputs)
+    scores[_is_black(inputs)] = float("nan")
+    return scores
+
+
+def wrong_shape(run: Any, inputs: Any) -> Any:
+    """Forgets a column if an image is black."""
+    scores = run(inputs)
+    return scores[:, 1:] if _is_black(inputs).any() else scores
+
+
 class Finder(importlib.abc.MetaPathFinder):
     """Puts the fault into the module when it is imported."""
 
@@ -43,8 +74,17 @@ class Finder(importlib.abc.MetaPathFinder):
 
         def load_with_fault(module: ModuleType) -> None:
             load(module)
-            fault, run = globals()[os.environ["FAULT"]], module.Onnx.run
-            module.Onnx.run = lambda self, inputs: fault(lambda rows: run(self, rows), inputs)
+            fault, run, init = globals()[os.environ["FAULT"]], module.Onnx.run, module.Onnx.__init__
+            version = os.environ.get("FAULT_VERSION", "")
+
+            def remember(self: Any, path: Any, *arguments: Any, **options: Any) -> None:
+                init(self, path, *arguments, **options)
+                self.is_faulty = version in ("", path.parts[-3])
+
+            module.Onnx.__init__ = remember
+            module.Onnx.run = lambda self, inputs: (
+                fault(lambda rows: run(self, rows), inputs) if self.is_faulty else run(self, inputs)
+            )
 
         spec.loader.exec_module = load_with_fault  # type: ignore[method-assign]
         return spec

@@ -1,0 +1,179 @@
+"""The console's routes, and what holds for each: who may pass, which forms are ours, and errors as pages."""
+
+from __future__ import annotations
+
+import hmac
+from collections import defaultdict
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from rollout.config import Settings
+from rollout.errors import ForbiddenError, InvalidRequestError, MethodNotAllowedError, NotFoundError
+from rollout.http.door import Door
+from rollout.http.problems import as_rollout_error
+from service.console import change, entry, models
+from service.console.render import page, static
+from service.console.session import COOKIE, Session, Sessions
+from service.console.visit import Page, Visit
+
+ROOT = "/console"
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+MOST_FIELDS = 100
+PAGES = (*entry.PAGES, *models.PAGES, *change.PAGES)
+
+
+def console_routes(door: Door) -> list[BaseRoute]:
+    """Returns the routes of the console.
+
+    Args:
+        door: Where the engine is, once it is open.
+    """
+    console = Console(door)
+    by_path: defaultdict[str, dict[str, Page]] = defaultdict(dict)
+    for one in PAGES:
+        by_path[one.path][one.method] = one
+    return [
+        Route(f"{ROOT}/static/{{name}}", _static),
+        *(
+            Route(ROOT + path, Endpoint(console, ROOT + path, methods), methods=METHODS)
+            for path, methods in by_path.items()
+        ),
+        Route(f"{ROOT}/{{path:path}}", Endpoint(console, f"{ROOT}/{{path}}", {}), methods=METHODS),
+    ]
+
+
+class Console:
+    """Lets visitors in.
+
+    Args:
+        door: Where the engine is, once it is open.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._opened: tuple[Settings, Sessions] | None = None
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions under the settings that the door has by now."""
+        settings = self._door.settings
+        if self._opened is None or self._opened[0] is not settings:
+            self._opened = settings, Sessions(settings)
+        return self._opened[1]
+
+    async def answer(self, request: Request, wanted: Page) -> Response:
+        """Answers a request for a page.
+
+        Raises:
+            ForbiddenError: If the role is another, or a form does not come from a page of this session.
+            OverloadedError: If the service is starting or stopping.
+        """
+        engine, sessions = self._door.engine, self.sessions
+        session = sessions.read(request.cookies.get(COOKIE))
+        if session is None and wanted.role is not None:
+            return _ask_to_log_in(request)
+        form: Mapping[str, str] = {}
+        if wanted.method == "POST":
+            _require_same_site(request)
+            form = _parse(await self._door.read(request.receive))
+            if session is not None and wanted.role is not None:
+                _require_own_form(session, form)
+        if wanted.role == "admin" and session is not None and session.role != "admin":
+            raise ForbiddenError(
+                "only an admin may change a split; you are logged in as a reviewer, who may look"
+            )
+        visit = Visit(
+            request=request,
+            engine=engine,
+            settings=self._door.settings,
+            sessions=sessions,
+            session=session,
+            form=form,
+        )
+        return await wanted.handler(visit)
+
+    def session(self, request: Request) -> Session | None:
+        """Returns whose request this is, for pages that tell of an error."""
+        return self.sessions.read(request.cookies.get(COOKIE)) if self._door.is_open else None
+
+
+class Endpoint:
+    """One address as an ASGI application; whatever goes wrong becomes a page.
+
+    Args:
+        console: Lets visitors in.
+        path: The address, for those who use the wrong method.
+        pages: What is there, by method.
+    """
+
+    def __init__(self, console: Console, path: str, pages: Mapping[str, Page]) -> None:
+        self._console, self._path, self._pages = console, path, pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            response = await self._console.answer(request, self._page(request))
+        except Exception as error:  # every failure becomes a page
+            problem = as_rollout_error(error)
+            response = page(
+                "problem.html", problem.status, session=self._console.session(request), problem=problem
+            )
+            response.headers.update(problem.headers)
+        await response(scope, receive, send)
+
+    def _page(self, request: Request) -> Page:
+        found = self._pages.get("GET" if request.method == "HEAD" else request.method)
+        if found is not None:
+            return found
+        if self._pages:
+            allowed = ", ".join(self._pages)
+            raise MethodNotAllowedError(
+                f"{request.url.path} takes {allowed}, not {request.method}", headers={"Allow": allowed}
+            )
+        raise NotFoundError(f"there is nothing at {request.url.path}")
+
+
+async def _static(request: Request) -> Response:
+    found = static(request.path_params["name"], request.query_params.get("v", ""))
+    return found or Response(status_code=404)
+
+
+def _ask_to_log_in(request: Request) -> Response:
+    if request.method == "POST":
+        return Visit.go(f"{ROOT}/login")
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        # A strict cookie stays away when a link elsewhere led here. A page of ours asks again, with the cookie.
+        return page("again.html")
+    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return Visit.go(f"{ROOT}/login" if path == ROOT else f"{ROOT}/login?next={quote(path)}")
+
+
+def _parse(body: bytes) -> Mapping[str, str]:
+    try:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS))
+    except ValueError:
+        raise InvalidRequestError("this is not a form of the console") from None
+
+
+def _require_same_site(request: Request) -> None:
+    """Refuses a form of another site, where the browser says which.
+
+    Over plain HTTP it says less, and a page without referrer has the origin ``null``; the form's own token is
+    checked in any case.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin", "null")
+    foreign = (
+        site != "same-origin" if site else origin != "null" and urlsplit(origin).netloc != request.url.netloc
+    )
+    if foreign:
+        raise ForbiddenError("this form was sent by another site")
+
+
+def _require_own_form(session: Session, form: Mapping[str, str]) -> None:
+    if not hmac.compare_digest(session.csrf.encode(), form.get("csrf", "").encode()):
+        raise ForbiddenError("this form belongs to another session: go back, reload the page and send it again")

@@ -1,0 +1,200 @@
+"""Changing a split in two steps: see what follows, then say why and confirm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import msgspec
+from starlette.responses import Response
+
+from rollout.errors import InvalidSplitError, QuarantinedError, SplitConflictError
+from rollout.routing.changes import consequences, percent, promote, ramp
+from rollout.routing.control import Proposal, carry_out, propose, propose_rollback
+from rollout.routing.split import Split
+from rollout.routing.splits import read_quarantine
+from service.console import words
+from service.console.board import read_entries
+from service.console.models import Fault, show_model
+from service.console.visit import Page, Visit
+
+FIELDS = ("change", "share", "shadow", "challenger", "experiment", "release")
+LONGEST_WHY = 500
+
+
+class Difference(NamedTuple):
+    """One line of what a change changes.
+
+    Attributes:
+        name: Of what.
+        before: How it is.
+        after: How it would be.
+    """
+
+    name: str
+    before: str
+    after: str
+
+
+async def preview(visit: Visit) -> Response:
+    """Says what a change would do, and asks for confirmation."""
+    try:
+        return _preview(visit, await _propose(visit))
+    except (InvalidSplitError, QuarantinedError) as error:
+        return await _refuse(visit, error)
+
+
+async def confirm(visit: Visit) -> Response:
+    """Makes a change, if the split is still the one that was looked at."""
+    why = " ".join(visit.form.get("why", "").split())[:LONGEST_WHY]
+    revision = visit.form.get("revision", "")
+    try:
+        proposal = await _propose(visit, int(revision) if revision.isdecimal() else 0)
+        if visit.form["change"] == "rollback" and not why:
+            return _preview(visit, proposal, "Say why: whoever comes after you will want to know.", 422)
+        stored = await carry_out(visit.engine.redis, proposal, visit.role or "", why)
+    except SplitConflictError:
+        return await _show_conflict(visit, revision)
+    except (InvalidSplitError, QuarantinedError) as error:
+        return await _refuse(visit, error)
+    return visit.go(f"/console/models/{visit.model.name}?revision={stored.revision}")
+
+
+PAGES = (
+    Page("/models/{model}/preview", preview, "POST", role="admin"),
+    Page("/models/{model}/change", confirm, "POST", role="admin"),
+)
+
+
+async def _propose(visit: Visit, revision: int | None = None) -> Proposal:
+    redis, name, form = visit.engine.redis, visit.model.name, visit.form
+    if form.get("change") != "rollback":
+        return await propose(
+            redis,
+            name,
+            _change(name, form),
+            revision=revision,
+            release="release" in form,
+            key=visit.settings.public_key,
+        )
+    proposal = await propose_rollback(redis, name)
+    found = 0 if proposal.before is None else proposal.before.revision
+    if revision not in (None, found):
+        # Who looked at a trial must not undo the promotion that somebody made of it since.
+        raise SplitConflictError(f"the split of {name} is at revision {found}, not {revision}")
+    return proposal
+
+
+def _change(model: str, form: Mapping[str, str]) -> Callable[[Split | None], Split]:
+    """Returns the change that a form asks for.
+
+    Raises:
+        InvalidSplitError: If the form does not say what it takes.
+    """
+    kind = form.get("change")
+    if kind == "share":
+        share = _share(form, "share", "a share")
+        return lambda split: ramp(_known(model, split), share)
+    if kind == "shadow":
+        shadow = _share(form, "shadow", "a shadow rate")
+        return lambda split: msgspec.structs.replace(_known(model, split), shadow=shadow)
+    if kind == "promote":
+        return lambda split: promote(_known(model, split))
+    if kind != "trial":
+        raise InvalidSplitError("this form asks for no change that there is")
+    challenger, experiment = form.get("challenger", ""), form.get("experiment", "").strip()
+    share, shadow = _share(form, "share", "a share"), _share(form, "shadow", "a shadow rate")
+    if not challenger:
+        raise InvalidSplitError("choose the version that goes on trial")
+
+    def begin(split: Split | None) -> Split:
+        current = _known(model, split)
+        key = experiment or f"{model}-{current.champion}-{challenger}"
+        return msgspec.structs.replace(current, challenger=challenger, share=share, shadow=shadow, experiment=key)
+
+    return begin
+
+
+def _known(model: str, split: Split | None) -> Split:
+    if split is None:
+        raise InvalidSplitError(f"{model} has no split any more")
+    return split
+
+
+def _share(form: Mapping[str, str], name: str, what: str) -> float:
+    """Reads a share in percent.
+
+    Raises:
+        InvalidSplitError: If it is not a number.
+    """
+    text = form.get(name, "").strip().removesuffix("%").strip().replace(",", ".") or "0"
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InvalidSplitError(f"{what} must be a number of percent, not {form[name]!r}")
+    return round(number / 100, 8)
+
+
+def _preview(visit: Visit, proposal: Proposal, fault: str = "", status: int = 200) -> Response:
+    before = proposal.before
+    return visit.page(
+        "preview.html",
+        status,
+        model=visit.model.name,
+        change=visit.form["change"],
+        before=before,
+        after=proposal.after,
+        revision=0 if before is None else before.revision,
+        consequences=consequences(before, proposal.after),
+        warnings=proposal.warnings,
+        quarantined=sorted(proposal.quarantine.values()),
+        released=proposal.release,
+        differences=_differences(before, proposal.after),
+        fields={name: visit.form[name] for name in FIELDS if name in visit.form},
+        why=visit.form.get("why", ""),
+        fault=fault,
+    )
+
+
+def _differences(before: Split | None, after: Split) -> list[Difference]:
+    lines: list[tuple[str, Callable[[Split], str]]] = [
+        ("Champion", lambda split: split.champion),
+        ("Challenger", lambda split: split.challenger or "none"),
+        ("Clients of the challenger", lambda split: percent(split.share)),
+        ("Clients of its control", lambda split: percent(split.share)),
+        ("Experiment key", lambda split: split.experiment or "none"),
+        ("Shadow rate", lambda split: percent(split.shadow)),
+        ("Stays in memory to go back to", lambda split: split.previous or "none"),
+    ]
+    return [Difference(name, "–" if before is None else show(before), show(after)) for name, show in lines]
+
+
+async def _refuse(visit: Visit, error: InvalidSplitError | QuarantinedError) -> Response:
+    """Shows a refusal beside the form that asked for it, with what was entered."""
+    change, text = visit.form.get("change", ""), error.detail
+    held = isinstance(error, QuarantinedError)
+    if held:
+        version = visit.form.get("challenger", "")
+        records = await read_quarantine(visit.engine.redis, visit.model.name)
+        for record in records.values():
+            if record.version == version:
+                why = f": {record.why}" if record.why else ""
+                text = f"{version} was rolled back by {record.by} on {words.when(record.at)} UTC{why}"
+    return await show_model(visit, Fault(change, text, held), visit.form, error.status)
+
+
+async def _show_conflict(visit: Visit, revision: str) -> Response:
+    """Says who was first, and what they changed."""
+    entries = await read_entries(visit.engine.redis, visit.model.name, 20)
+    since = [entry for entry in entries if not revision.isdecimal() or entry.split.revision > int(revision)]
+    return visit.page(
+        "conflict.html",
+        412,
+        model=visit.model.name,
+        entries=since,
+        revision=revision,
+        fields={name: visit.form[name] for name in FIELDS if name in visit.form},
+    )

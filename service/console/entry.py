@@ -1,0 +1,75 @@
+"""Logging in with a token, and out."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rollout.http.auth import TOKEN_FILE
+from service.console.session import COOKIE, LASTS_S
+from service.console.visit import Page, Visit
+
+HOME = "/console"
+
+
+async def show(visit: Visit) -> Response:
+    """Shows the form, or where to go for those who are logged in."""
+    if visit.session is not None:
+        return visit.go(_wanted(visit.request.query_params.get("next", "")))
+    return _form(visit, visit.request.query_params.get("next", ""))
+
+
+async def log_in(visit: Visit) -> Response:
+    """Begins a session for the token of a reviewer or admin."""
+    wanted = visit.form.get("next", "")
+    role = visit.sessions.role_of(visit.form.get("token", "").strip())
+    if role is None:
+        return _form(visit, wanted, "That is not a token of this service.", 401)
+    if role == "app":
+        return _form(
+            visit,
+            wanted,
+            "This token has the role app: it may predict, and see nothing here. "
+            "Use the token of a reviewer, who may look, or of an admin, who may change.",
+            403,
+        )
+    response = visit.go(_wanted(wanted))
+    response.set_cookie(
+        COOKIE,
+        visit.sessions.begin(role),
+        max_age=LASTS_S,
+        path=HOME,
+        secure=_came_encrypted(visit.request),
+        httponly=True,
+        samesite="strict",
+    )
+    return response
+
+
+async def log_out(visit: Visit) -> Response:
+    """Ends the session in this browser."""
+    response = visit.go(f"{HOME}/login")
+    response.delete_cookie(COOKIE, path=HOME, httponly=True, samesite="strict")
+    return response
+
+
+PAGES = (
+    Page("/login", show, role=None),
+    Page("/login", log_in, "POST", role=None),
+    Page("/logout", log_out, "POST"),
+)
+
+
+def _form(visit: Visit, wanted: str, refusal: str = "", status: int = 200) -> Response:
+    token_file = None if visit.settings.roles_by_token() else visit.settings.home / TOKEN_FILE
+    return visit.page("login.html", status, wanted=wanted, refusal=refusal, token_file=token_file)
+
+
+def _wanted(path: str) -> str:
+    """Returns where somebody was going, if that is in the console: nobody is sent elsewhere."""
+    return path if path.startswith(f"{HOME}/") and "\\" not in path else HOME
+
+
+def _came_encrypted(request: Request) -> bool:
+    # What ends TLS in front of us says so. Who lies here makes their own cookie stricter.
+    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))

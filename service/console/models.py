@@ -1,0 +1,147 @@
+"""The models, and the page of one: arms, traffic, workers, quarantine, rules, history."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import bentoml
+from bentoml.exceptions import BentoMLException
+from starlette.responses import Response
+
+from rollout.errors import InvalidSplitError, StoreUnavailableError
+from rollout.routing.assignment import Assignment, assign, explain
+from rollout.routing.changes import rollback
+from rollout.routing.split import Split
+from service.console import charts
+from service.console.board import Board, read_board, read_entries
+from service.console.visit import Page, Visit
+
+QUICK = (1, 5, 10, 25, 50)
+MOST_ENTRIES = 1000
+NOTHING: Mapping[str, str] = {}
+
+
+class Fault(NamedTuple):
+    """Why a change was not taken, to be shown where it was entered.
+
+    Attributes:
+        change: Which change.
+        text: Why not.
+        release: Whether its version is in quarantine, and may be let out.
+    """
+
+    change: str
+    text: str
+    release: bool = False
+
+
+class Lookup(NamedTuple):
+    """What a client gets.
+
+    Attributes:
+        client_id: The caller's own ID of the client.
+        segment: What the client belongs to.
+        assignment: What it gets.
+        why: Why.
+    """
+
+    client_id: str
+    segment: str
+    assignment: Assignment
+    why: str
+
+
+async def list_models(visit: Visit) -> Response:
+    """Shows all models; where there is one, that one."""
+    models = list(visit.engine.models.values())
+    if len(models) == 1:
+        return visit.go(f"/console/models/{models[0].name}")
+    boards = [await read_board(visit.engine.redis, model) for model in models]
+    return visit.page("models.html", boards=boards)
+
+
+async def show(visit: Visit) -> Response:
+    """Shows a model."""
+    return await show_model(visit)
+
+
+async def show_model(
+    visit: Visit, fault: Fault | None = None, values: Mapping[str, str] = NOTHING, status: int = 200
+) -> Response:
+    """Shows a model, with what was entered and why it was not taken.
+
+    Args:
+        visit: The request.
+        fault: What was wrong.
+        values: What was entered.
+        status: Of HTTP.
+    """
+    board = await read_board(visit.engine.redis, visit.model)
+    versions = await asyncio.to_thread(_versions, board) if visit.role == "admin" else []
+    asked = visit.request.query_params
+    return visit.page(
+        "model.html",
+        status,
+        board=board,
+        labels=charts.LABELS,
+        versions=versions,
+        quick=QUICK,
+        goes_back=_goes_back(board.split),
+        lookup=_look_up(board.split, asked.get("client", "").strip(), asked.get("segment", "").strip()),
+        done=asked.get("revision") == str(board.split.revision),
+        fault=fault,
+        values=values,
+    )
+
+
+async def live(visit: Visit) -> Response:
+    """Shows what changes by itself, to be put into a page that is open."""
+    board = await read_board(visit.engine.redis, visit.model)
+    if not board.online:
+        raise StoreUnavailableError("Redis does not answer")  # the page keeps what it shows
+    return visit.page("live.html", board=board, labels=charts.LABELS)
+
+
+async def show_history(visit: Visit) -> Response:
+    """Shows every change of a split."""
+    name = visit.model.name
+    entries = await read_entries(visit.engine.redis, name, MOST_ENTRIES)
+    return visit.page("history.html", model=name, entries=entries)
+
+
+PAGES = (
+    Page("", list_models),
+    Page("/models/{model}", show),
+    Page("/models/{model}/live", live),
+    Page("/models/{model}/history", show_history),
+)
+
+
+def _versions(board: Board) -> list[str]:
+    """Returns the versions in the store that may go on trial, the likeliest first."""
+    try:
+        stored = bentoml.models.list(board.model)
+    except BentoMLException:
+        return []
+    stored.sort(key=lambda model: model.creation_time, reverse=True)
+    versions = [str(model.tag.version) for model in stored if model.tag.version != board.split.champion]
+    back = {record.version for record in board.quarantine} | {board.split.challenger}
+    return sorted(versions, key=lambda version: version in back)
+
+
+def _goes_back(split: Split) -> tuple[str, str] | None:
+    """Returns the version that a rollback takes away and the one that it brings back; ``None`` where none can."""
+    try:
+        after, version = rollback(split)
+    except InvalidSplitError:
+        return None
+    return version, after.champion
+
+
+def _look_up(split: Split, client_id: str, segment: str) -> Lookup | None:
+    if not client_id:
+        return None
+    assignment = assign(split, client_id, segment)
+    return Lookup(client_id, segment, assignment, explain(split, assignment))

@@ -1,0 +1,79 @@
+"""Pages from templates, with the headers that keep everything else out of them."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import jinja2
+from starlette.responses import Response
+
+from rollout.routing.changes import percent
+from service.console import words
+
+FOLDER = Path(__file__).parent
+STATIC = {path.name: path.read_bytes() for path in (FOLDER / "static").iterdir()}
+MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript"}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+def page(template: str, status: int = 200, **context: object) -> Response:
+    """Returns a template as an HTML page.
+
+    Args:
+        template: Its name.
+        status: Of HTTP.
+        **context: What it shows.
+    """
+    html = _environment().get_template(template).render(context)
+    return Response(html, status, HEADERS, "text/html")
+
+
+def static(name: str, version: str) -> Response | None:
+    """Returns a style sheet or script, or ``None`` if there is none of this name.
+
+    It may be kept for good where the address names this very content: while replicas are replaced, a page of one
+    may ask another.
+    """
+    if name not in STATIC:
+        return None
+    kept = "public, max-age=31536000, immutable" if version == _version(name) else "no-store"
+    headers = HEADERS | {"Cache-Control": kept}
+    return Response(STATIC[name], headers=headers, media_type=MEDIA_TYPES[Path(name).suffix])
+
+
+@cache
+def _version(name: str) -> str:
+    return hashlib.sha256(STATIC[name]).hexdigest()[:12]
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.globals["static"] = lambda name: f"/console/static/{name}?v={_version(name)}"
+    environment.filters |= {
+        "percent": percent,
+        "count": words.count,
+        "duration": words.duration,
+        "fraction": words.fraction,
+        "sentence": words.sentence,
+        "rate": words.rate,
+        "when": words.when,
+    }
+    return environment

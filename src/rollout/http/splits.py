@@ -1,0 +1,107 @@
+"""The split over HTTP: read it, change it if nobody else was first, and see every change."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from rollout.errors import (
+    InvalidRequestError,
+    PreconditionRequiredError,
+    StoreUnavailableError,
+    UnsupportedMediaTypeError,
+)
+from rollout.http.door import Door
+from rollout.http.predict import explain_body
+from rollout.inference.engine import Engine
+from rollout.routing.control import carry_out, propose
+from rollout.routing.split import Split
+from rollout.routing.splits import read_history, read_split
+
+PATH = "/v1/models/{model}/split"
+ETAG = re.compile(r'"?(\d{1,15})"?')
+
+
+class Splits:
+    """The routes of the split.
+
+    Args:
+        door: Lets requests through to the engine.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self.routes = [
+            Route(PATH, self._split, methods=["GET", "PUT"]),
+            Route(f"{PATH}/history", self._history),
+        ]
+
+    async def _split(self, request: Request) -> Response:
+        engine = self._door.admit(request.scope, "admin")
+        model = engine.model(request.path_params["model"])
+        if request.method == "PUT":
+            return _split_response(await self._change(request, engine, model.name))
+        try:
+            return _split_response(await read_split(engine.redis, model.name) or model.split)
+        except StoreUnavailableError:
+            return _split_response(model.split)
+
+    async def _change(self, request: Request, engine: Engine, model: str) -> Split:
+        revision = _revision(request.headers.get("if-match"))
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise UnsupportedMediaTypeError("send JSON with the header 'Content-Type: application/json'")
+        wanted = decode_split(await self._door.read(request.receive), model)
+        proposal = await propose(
+            engine.redis,
+            model,
+            lambda _: wanted,
+            revision=revision,
+            release=request.query_params.get("release") == "true",
+            key=self._door.settings.public_key,
+        )
+        return await carry_out(engine.redis, proposal, "admin", wanted.why)
+
+    async def _history(self, request: Request) -> Response:
+        engine = self._door.admit(request.scope, "admin")
+        model = engine.model(request.path_params["model"])
+        return _json({"history": await read_history(engine.redis, model.name)})
+
+
+def decode_split(body: bytes, model: str) -> Split:
+    """Reads a split as it is sent; a challenger without an experiment key gets the usual one.
+
+    Raises:
+        MalformedBodyError: If the body is not JSON.
+        InvalidRequestError: If a field is unknown or does not fit.
+        InvalidSplitError: If the parts do not make a split.
+    """
+    try:
+        sent = msgspec.json.decode(body)
+        if isinstance(sent, dict) and sent.get("challenger") and not sent.get("experiment"):
+            sent["experiment"] = f"{model}-{sent.get('champion')}-{sent['challenger']}"
+        return msgspec.convert(sent, Split)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise explain_body(error) from None
+
+
+def _revision(header: str | None) -> int:
+    if header is None:
+        raise PreconditionRequiredError(
+            "send the header If-Match with the revision that the change is based on: the ETag of GET"
+        )
+    found = ETAG.fullmatch(header.strip())
+    if found is None:
+        raise InvalidRequestError('If-Match must be a revision, such as "12"')
+    return int(found[1])
+
+
+def _split_response(split: Split) -> Response:
+    return _json(split, {"ETag": f'"{split.revision}"'})
+
+
+def _json(value: object, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(value), headers=headers, media_type="application/json")

@@ -1,0 +1,135 @@
+"""Answering the rows of a request under one revision of the split: assign, batch, run, decide, count."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rollout.bundle.parity import take
+from rollout.bundle.schema import Arrays
+from rollout.errors import InvalidRequestError, RolloutError
+from rollout.inference.rows import Answers, Decision, Fallback, Preview, Rows
+from rollout.inference.served import Serving
+from rollout.routing.assignment import Arm, Assignment, assign
+
+
+async def answer(serving: Serving, rows: Rows) -> Answers:
+    """Scores each row with the version that its client is assigned.
+
+    Raises:
+        RolloutError: If any row is refused or fails.
+    """
+    started = time.perf_counter()
+    assignments = _assign_all(serving, rows)
+    groups = _by_arm(assignments)
+    parts = {arm: _part(rows.arrays, indexes, len(assignments)) for arm, indexes in groups.items()}
+    champions = {
+        arm: serving.champion.batcher.submit(arrays, rows.deadline)
+        for arm, arrays in parts.items()
+        if arm != "challenger"
+    }
+    decisions: list[Any] = [None] * len(assignments)
+    fallbacks: dict[int, Fallback] = {}
+    waited = ran = 0.0
+    try:
+        for arm in sorted(groups, key="challenger".__ne__):  # the champion is at work already
+            if arm == "challenger":
+                assert serving.trial is not None  # noqa: S101  nobody is assigned to a challenger without one
+                tried = await serving.trial.score(parts[arm], rows.deadline)
+                results, times = tried.results, (tried.waited, tried.ran)
+                fallbacks.update((groups[arm][index], why) for index, why in tried.fallbacks.items())
+                serving.counts[arm].failures.inc(tried.failures)
+            else:
+                done = await champions[arm]
+                results, times = done.results, (done.waited, done.ran)
+            for index, result in zip(groups[arm], results, strict=True):
+                decisions[index] = result
+            waited, ran = max(waited, times[0]), max(ran, times[1])
+    except BaseException:
+        for future in champions.values():
+            future.cancel()
+        raise
+    answers = Answers(
+        serving.split, serving.task, assignments, serving.variants, decisions, fallbacks, {}, waited, ran
+    )
+    _require_decisions(serving, answers)
+    if serving.translations:
+        _translate(serving, answers)
+    seconds = time.perf_counter() - started
+    for arm, indexes in groups.items():
+        counted = decisions if len(groups) == 1 else [decisions[index] for index in indexes]
+        why = [fallbacks[index] for index in indexes if index in fallbacks] if fallbacks else ()
+        serving.counts[arm].count(counted, why, seconds)
+    return answers
+
+
+async def preview(serving: Serving, rows: Rows, arm: Preview) -> Answers:
+    """Scores rows with the version of an arm, whoever sent them; nothing is counted, and nothing falls back.
+
+    Raises:
+        RolloutError: If there is no such arm, or any row is refused or fails.
+    """
+    loaded = serving.champion if arm == "champion" else serving.challenger
+    if loaded is None:
+        raise InvalidRequestError(
+            "there is no challenger on trial to look at: leave out the header X-Rollout-Arm"
+        )
+    done = await loaded.batcher.submit(rows.arrays, rows.deadline)
+    assignments = [Assignment(arm, loaded.version, None)] * len(rows.client_ids)
+    results: list[Any] = done.results
+    for index, result in enumerate(results):
+        if isinstance(result, RolloutError):
+            raise _of_instance(result, index, len(results))
+    answers = Answers(
+        serving.split, serving.task, assignments, serving.variants, results, {}, {}, done.waited, done.ran
+    )
+    _translate(serving, answers)
+    return answers
+
+
+def _assign_all(serving: Serving, rows: Rows) -> list[Assignment]:
+    client_ids, split = rows.client_ids, serving.split
+    if client_ids.count(client_ids[0]) == len(client_ids):
+        return [assign(split, client_ids[0], rows.segment)] * len(client_ids)
+    return [assign(split, client_id, rows.segment) for client_id in client_ids]
+
+
+def _by_arm(assignments: Sequence[Assignment]) -> dict[Arm, Sequence[int]]:
+    """Returns the indexes of the rows of each arm."""
+    if all(assignment is assignments[0] for assignment in assignments):
+        return {assignments[0].arm: range(len(assignments))}
+    groups: dict[Arm, list[int]] = {}
+    for index, assignment in enumerate(assignments):
+        groups.setdefault(assignment.arm, []).append(index)
+    return {**groups}
+
+
+def _part(arrays: Arrays, indexes: Sequence[int], rows: int) -> Arrays:
+    return arrays if len(indexes) == rows else take(arrays, np.array(indexes))
+
+
+def _require_decisions(serving: Serving, answers: Answers) -> None:
+    failed = [index for index, result in enumerate(answers.decisions) if isinstance(result, RolloutError)]
+    if not failed:
+        return
+    for index in failed:
+        serving.counts[answers.assignments[index].arm].failures.inc()
+    error: Any = answers.decisions[failed[0]]
+    raise _of_instance(error, failed[0], len(answers.decisions))
+
+
+def _translate(serving: Serving, answers: Answers) -> None:
+    decisions: list[Decision] = answers.decisions
+    for index, decision in enumerate(decisions):
+        translate = serving.translations.get(answers.version(index))
+        if translate is not None:
+            decisions[index] = translate(decision)
+
+
+def _of_instance(error: RolloutError, index: int, rows: int) -> RolloutError:
+    if rows == 1:
+        return error
+    return type(error)(f"instance {index}: {error.detail}", headers=error.headers)

@@ -1,0 +1,103 @@
+"""What is counted of an arm: the answers of one version under one revision of the split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
+
+from rollout import metrics
+from rollout.bundle.task import Classification, Task
+from rollout.inference.rows import Decision, Fallback
+from rollout.inference.version import LoadedVersion
+from rollout.routing.assignment import Arm
+
+Outcome = Literal["agreed", "disagreed", "failed", "dropped"]
+TRAFFIC_NAMES: dict[Outcome, str] = {
+    "agreed": "agreed",
+    "disagreed": "disagreed",
+    "failed": "shadow_failed",
+    "dropped": "shadow_dropped",
+}
+
+
+class ArmCounts:
+    """Counts the answers to the clients of an arm.
+
+    Args:
+        arm: The arm.
+        loaded: The version that the arm names.
+        champion: The version that answers in its place.
+        challenger: The version that scores unseen, if any.
+        task: What is answered.
+        revision: Revision of the split.
+    """
+
+    def __init__(
+        self,
+        arm: Arm,
+        loaded: LoadedVersion,
+        champion: LoadedVersion,
+        challenger: LoadedVersion | None,
+        task: Task,
+        revision: int,
+    ) -> None:
+        self.arm = arm
+        self.version = loaded.version
+        self._task = task
+        model = loaded.model
+        where = (model, loaded.version, arm, revision)
+        self._answered = metrics.Count(
+            metrics.PREDICTIONS.labels(model, loaded.version, loaded.variant, arm, revision)
+        )
+        self.failures = metrics.Count(metrics.FAILURES.labels(*where))
+        self._seconds = metrics.Tally(metrics.SECONDS.labels(*where))
+        self._confidence = metrics.Tally(metrics.CONFIDENCE.labels(*where))
+        self._fallbacks: dict[Fallback, metrics.Count] = {}
+        self.shadow: dict[Outcome, metrics.Count] = {}
+        if arm == "challenger":
+            self._fallen_back = metrics.Count(
+                metrics.PREDICTIONS.labels(model, champion.version, champion.variant, arm, revision)
+            )
+            self._fallbacks = {
+                why: metrics.Count(metrics.FALLBACKS.labels(model, loaded.version, revision, why))
+                for why in get_args(Fallback)
+            }
+        elif challenger is not None:
+            unseen = (model, challenger.version, arm, revision)
+            self.shadow = {
+                outcome: metrics.Count(metrics.SHADOW.labels(*unseen, outcome)) for outcome in get_args(Outcome)
+            }
+            self.distance = metrics.Tally(metrics.SHADOW_DISTANCE.labels(*unseen))
+
+    def count(self, decisions: Sequence[Decision], fallbacks: Sequence[Fallback], seconds: float) -> None:
+        """Counts the answer to a request.
+
+        Args:
+            decisions: What was decided on its rows.
+            fallbacks: For those that the champion answered in the challenger's place, why.
+            seconds: How long it took.
+        """
+        self._seconds.observe(seconds)
+        if fallbacks:
+            self._answered.inc(len(decisions) - len(fallbacks))
+            self._fallen_back.inc(len(fallbacks))
+            for why in fallbacks:
+                self._fallbacks[why].inc()
+        else:
+            self._answered.inc(len(decisions))
+        if isinstance(self._task, Classification):
+            self._confidence.observe_all(numbers[best] for best, numbers, _ in decisions)
+
+    def take(self) -> Iterator[tuple[tuple[Arm, str, str], int]]:
+        """Yields what was counted since the last time, in the terms of ``add_traffic``."""
+        answered = self._answered.take()
+        if self.arm == "challenger":
+            answered += self._fallen_back.take()
+        counts = {"predictions": answered, "failures": self.failures.take()}
+        counts |= {f"fallbacks.{why}": count.take() for why, count in self._fallbacks.items()}
+        counts |= {f"seconds.{bucket}": count for bucket, count in self._seconds.take().items()}
+        counts |= {f"confidence.{bucket}": count for bucket, count in self._confidence.take().items()}
+        counts |= {TRAFFIC_NAMES[outcome]: count.take() for outcome, count in self.shadow.items()}
+        for name, count in counts.items():
+            if count:
+                yield (self.arm, self.version, name), count

@@ -1,0 +1,165 @@
+"""Following the split: what is new is loaded beside what serves, then the model switches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections import Counter
+
+from rollout.bundle.store import bundle_names
+from rollout.config import Settings
+from rollout.errors import BundleError, StoreUnavailableError
+from rollout.inference.served import ServedModel
+from rollout.inference.version import LoadedVersion
+from rollout.routing.assignment import Arm
+from rollout.routing.last_seen import keep_split, last_splits
+from rollout.routing.split import Split
+from rollout.routing.splits import read_split
+from rollout.routing.traffic import Worker, add_traffic
+from rollout.store import Redis, is_cancelled, require_supported
+
+FOLLOW_EVERY_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+async def read_served(redis: Redis, settings: Settings) -> dict[str, Split]:
+    """Returns the split of every model that has bundles and a split; without Redis, those last seen here.
+
+    Raises:
+        BundleError: If there is none.
+        StoreUnavailableError: If Redis does not answer, and none was ever seen here.
+    """
+    names = sorted(bundle_names())
+    try:
+        await require_supported(redis)
+        found = {name: await read_split(redis, name) for name in names}
+        splits = {name: split for name, split in found.items() if split is not None}
+    except StoreUnavailableError as error:
+        splits = {name: split for name, split in last_splits(settings.home).items() if name in names}
+        if not splits:
+            raise
+        logger.warning("%s; the splits that were last seen here hold", error.detail)
+    if not splits:
+        raise BundleError(
+            f"there is nothing to serve; models with bundles: {', '.join(names) or 'none'}; with a split: none; "
+            "`rollout build` makes bundles, `rollout split set MODEL --champion VERSION` makes a split"
+        )
+    return splits
+
+
+async def load_model(name: str, split: Split, settings: Settings) -> ServedModel:
+    """Loads a model as its split says; the clients of a challenger that is refused get the champion.
+
+    Raises:
+        BundleError: If the champion is refused.
+    """
+    champion = await asyncio.to_thread(LoadedVersion, name, split.champion, settings)
+    model = ServedModel(name, split.without_trial(), [champion], settings)
+    loaded = []
+    for version in split.kept[1:]:
+        try:
+            loaded.append(await asyncio.to_thread(LoadedVersion, name, version, settings))
+        except BundleError as error:
+            logger.error("%s; %s serves without it", error.detail, name)
+    if {version.version for version in loaded} >= set(split.versions[1:]):
+        try:
+            model.apply(split, loaded)
+        except BundleError as error:
+            logger.error("%s; its clients get the champion, %s", error.detail, split.champion)
+    return model
+
+
+class Follower:
+    """Keeps one model at the split in Redis, and tells Redis what it answered.
+
+    Args:
+        model: The model.
+        redis: Connection.
+        settings: With which further versions are loaded.
+    """
+
+    def __init__(self, model: ServedModel, redis: Redis, settings: Settings) -> None:
+        self._model = model
+        self.redis = redis
+        self._settings = settings
+        self._loading: dict[str, asyncio.Task[LoadedVersion]] = {}
+        self._refused = (0, "")
+        self._untold: Counter[tuple[Arm, str, str]] = Counter()
+        self._id = f"{socket.gethostname()}:{os.getpid()}"
+
+    async def run(self) -> None:
+        """Follows for ever; with Redis gone or a version refused, the last split holds."""
+        await self._keep()
+        while not is_cancelled():
+            try:
+                await self._follow()
+                await self._tell()
+            except StoreUnavailableError:
+                pass
+            except Exception:
+                logger.exception("the split of %s could not be followed; trying again", self._model.name)
+            if self._loading:
+                await asyncio.wait(self._loading.values(), timeout=FOLLOW_EVERY_S)
+            else:
+                await asyncio.sleep(FOLLOW_EVERY_S)
+
+    async def _follow(self) -> None:
+        model = self._model
+        model.retire()
+        split = await read_split(self.redis, model.name)
+        if split is None or split.revision in (model.split.revision, self._refused[0]):
+            return
+        try:
+            versions = self._loaded(split)
+            if versions is None:
+                return
+            model.apply(split, versions)
+        except BundleError as error:
+            self._refused = split.revision, error.detail
+            logger.error("%s stays at revision %d: %s", model.name, model.split.revision, error.detail)
+        else:
+            logger.info("%s is at revision %d: %s", model.name, split.revision, ", ".join(split.versions))
+            await self._keep()
+
+    def _loaded(self, split: Split) -> list[LoadedVersion] | None:
+        """Returns the versions that are new with a split, or nothing while one that it serves is being loaded.
+
+        Raises:
+            BundleError: If one that it serves is refused.
+        """
+        missing = self._model.missing(split)
+        for version in missing:
+            if version not in self._loading:
+                load = asyncio.to_thread(LoadedVersion, self._model.name, version, self._settings)
+                self._loading[version] = asyncio.get_running_loop().create_task(load)
+        if not all(self._loading[version].done() for version in missing):
+            return None
+        done = {version: self._loading.pop(version) for version in missing}
+        for version in split.versions:
+            if version in done and (error := done[version].exception()) is not None:
+                raise error
+        return [task.result() for task in done.values() if task.exception() is None]
+
+    async def _keep(self) -> None:
+        try:
+            await asyncio.to_thread(keep_split, self._settings.home, self._model.name, self._model.split)
+        except OSError as error:
+            logger.warning("the split of %s cannot be kept on disk: %s", self._model.name, error)
+
+    async def _tell(self) -> None:
+        model = self._model
+        serving = model.serving
+        for counts in serving.counts.values():
+            self._untold.update(dict(counts.take()))
+        worker = Worker(
+            id=self._id,
+            revision=serving.split.revision,
+            variants={version: loaded.variant for version, loaded in model.versions.items()},
+            breaker="closed" if serving.trial is None else serving.trial.breaker.state,
+            refused=self._refused[1] if self._refused[0] > serving.split.revision else "",
+        )
+        await add_traffic(self.redis, model.name, self._untold, worker)
+        self._untold.clear()

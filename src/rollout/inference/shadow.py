@@ -1,0 +1,218 @@
+"""The shadow: the challenger scores a sample of the others' requests, after they were answered and unseen."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from rollout import metrics
+from rollout.bundle.parity import take
+from rollout.bundle.schema import Arrays
+from rollout.bundle.task import Classification, Task
+from rollout.errors import RolloutError
+from rollout.inference.reviewing import Other, review_item
+from rollout.inference.rows import Answers, Decision, Rows
+from rollout.inference.served import ServedModel, Serving
+from rollout.review.item import ReviewItem, item_id
+from rollout.routing.assignment import position
+
+# Rows are gathered so long, in seconds, before a batch of them runs: together they cost less.
+GATHER_S = 0.1
+# For so long those that are being answered come first; then they come first only where rows wait.
+PATIENCE_S = 0.05
+LATEST_S = 2.0
+MOST_ROWS = 2048
+MOST_BYTES = 64 * 1024 * 1024
+
+logger = logging.getLogger(__name__)
+
+
+class _Unseen(NamedTuple):
+    """A row that was answered, and what became of it."""
+
+    rows: Rows
+    answers: Answers
+    row: int
+    pi: float
+    since: float
+    size: int
+
+    @property
+    def arrays(self) -> Arrays:
+        return take(self.rows.arrays, slice(self.row, self.row + 1))
+
+
+class Shadow:
+    """Scores rows unseen, when there is nothing better to do, and drops them when there is too much.
+
+    Args:
+        model: The model.
+        answering: Says how many requests are being answered.
+        add: Takes a review item where the two disagree.
+
+    Attributes:
+        is_running: Whether a batch runs.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel,
+        answering: Callable[[], int],
+        add: Callable[[ReviewItem], Awaitable[object]],
+    ) -> None:
+        self._model = model
+        self._answering = answering
+        self._add = add
+        self._queue: deque[tuple[Serving, _Unseen]] = deque()
+        self._bytes = 0
+        self._arrived = asyncio.Event()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"{model.name}-shadow")
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._tallies: dict[str, metrics.Tally] = {}
+        self.is_running = False
+
+    def close(self) -> None:
+        """Drops what waits."""
+        self._task.cancel()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def offer(self, serving: Serving, rows: Rows, answers: Answers) -> None:
+        """Takes those rows of an answered request that the hash picks and the challenger has not seen."""
+        split = serving.split
+        now = time.monotonic()
+        size = sum(array.nbytes for array in rows.arrays.values()) // len(answers.decisions)
+        for index, assignment in enumerate(answers.assignments):
+            if assignment.arm == "challenger" or not self._is_picked(split.experiment, split.shadow, rows, index):
+                continue
+            if len(self._queue) >= MOST_ROWS or self._bytes + size > MOST_BYTES:
+                serving.counts[assignment.arm].shadow["dropped"].inc()
+                continue
+            pi = min(1.0, math.ceil(split.shadow * 10_000) / 10_000)
+            self._queue.append((serving, _Unseen(rows, answers, index, pi, now, size)))
+            self._bytes += size
+        self._arrived.set()
+
+    def _is_picked(self, experiment: str, rate: float, rows: Rows, index: int) -> bool:
+        """Decides by a hash of the prediction's identity: a repeated request is picked again, or never."""
+        if rate >= 1:
+            return True
+        identity = item_id(rows.client_ids[index], rows.keys[index], msgspec.json.encode(rows.sent[index]))
+        return position(f"{experiment}:shadow", identity) < rate
+
+    async def _run(self) -> None:
+        while True:
+            self._arrived.clear()
+            await self._arrived.wait()
+            await asyncio.sleep(GATHER_S)
+            while self._queue:
+                await self._give_way()
+                try:
+                    await self._score(*self._next_batch())
+                except Exception:
+                    logger.exception("the shadow of %s failed", self._model.name)
+
+    async def _give_way(self) -> None:
+        since = time.monotonic()
+        while self._queue and (
+            self._queue[0][0].is_busy or (self._answering() and time.monotonic() < since + PATIENCE_S)
+        ):
+            await asyncio.sleep(0.002)
+            self._drop_late()
+
+    def _drop_late(self) -> None:
+        oldest = time.monotonic() - LATEST_S
+        while self._queue and self._queue[0][1].since < oldest:
+            serving, unseen = self._pop()
+            serving.counts[unseen.answers.assignments[unseen.row].arm].shadow["dropped"].inc()
+
+    def _pop(self) -> tuple[Serving, _Unseen]:
+        serving, unseen = self._queue.popleft()
+        self._bytes -= unseen.size
+        return serving, unseen
+
+    def _next_batch(self) -> tuple[Serving | None, list[_Unseen]]:
+        """Takes rows that were answered under one revision, a batch at most."""
+        if not self._queue:
+            return None, []
+        serving = self._queue[0][0]
+        assert serving.challenger is not None  # noqa: S101  nothing is offered without one
+        batch: list[_Unseen] = []
+        while self._queue and self._queue[0][0] is serving and len(batch) < serving.challenger.profile.max_batch:
+            batch.append(self._pop()[1])
+        return serving, batch
+
+    async def _score(self, serving: Serving | None, batch: list[_Unseen]) -> None:
+        if (
+            serving is None
+            or serving.challenger is None
+            or serving.split.challenger != self._model.split.challenger
+        ):
+            return  # the trial is over
+        challenger = serving.challenger
+        parts = [unseen.arrays for unseen in batch]
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        self.is_running = True
+        results, seconds = await asyncio.get_running_loop().run_in_executor(
+            self._executor, challenger.batcher.run, arrays
+        )
+        self.is_running = False
+        self._seconds(challenger.version).observe(seconds)
+        translate = serving.translations.get(challenger.version, lambda decision: decision)
+        for unseen, result in zip(batch, results, strict=True):
+            counts = serving.counts[unseen.answers.assignments[unseen.row].arm]
+            if isinstance(result, RolloutError):
+                counts.shadow["failed"].inc()
+                continue
+            theirs = translate(result)
+            ours = unseen.answers.decisions[unseen.row]
+            counts.distance.observe(distance(serving.task, ours, theirs))
+            if agree(serving.task, ours, theirs):
+                counts.shadow["agreed"].inc()
+            else:
+                counts.shadow["disagreed"].inc()
+                await self._disagree(unseen, Other(challenger.version, theirs))
+
+    async def _disagree(self, unseen: _Unseen, other: Other) -> None:
+        """Offers a row to the review queue, unless it is there for another reason."""
+        if unseen.row not in unseen.answers.fates:
+            await self._add(
+                review_item(
+                    self._model, unseen.rows, unseen.answers, unseen.row, "disagreement", unseen.pi, other
+                )
+            )
+
+    def _seconds(self, version: str) -> metrics.Tally:
+        if version not in self._tallies:
+            self._tallies[version] = metrics.Tally(metrics.SHADOW_SECONDS.labels(self._model.name, version))
+        return self._tallies[version]
+
+
+def agree(task: Task, ours: Decision, theirs: Decision) -> bool:
+    """Whether two decisions are the same: the same class, or a value within the interval of the champion."""
+    if isinstance(task, Classification):
+        return ours.best == theirs.best
+    _, low, high = ours.numbers
+    return low <= theirs.numbers[0] <= high
+
+
+def distance(task: Task, ours: Decision, theirs: Decision) -> float:
+    """How far two decisions are apart.
+
+    Returns:
+        Of two distributions over classes the total variation distance, ``sum(|p - q|) / 2``, from 0 to 1 (Levin,
+        Peres and Wilmer, "Markov Chains and Mixing Times", 4.2); of two values, their distance in half intervals
+        of the champion.
+    """
+    if isinstance(task, Classification):
+        return sum(abs(p - q) for p, q in zip(ours.numbers, theirs.numbers, strict=True)) / 2
+    value, low, high = ours.numbers
+    return abs(value - theirs.numbers[0]) / max((high - low) / 2, 1e-12)

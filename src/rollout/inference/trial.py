@@ -1,0 +1,138 @@
+"""A challenger on trial: it is asked first, and where it fails its clients get the champion's answer in time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rollout import metrics
+from rollout.bundle.parity import count, take
+from rollout.bundle.schema import Arrays
+from rollout.config import Settings
+from rollout.errors import DeadlineExceededError, OverloadedError, RolloutError
+from rollout.inference.breaker import Breaker
+from rollout.inference.rows import Fallback
+from rollout.inference.version import LoadedVersion
+from rollout.routing.traffic import BreakerState
+
+# What the champion would take by estimate, so many times, is left for it of a request's time,
+RESERVE = 3
+# and at least and at most these shares of it.
+LEAST_RESERVE, LARGEST_RESERVE = 0.25, 0.5
+PROBE_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class Tried(NamedTuple):
+    """What became of the rows of a request.
+
+    Attributes:
+        results: For each row a decision, or an error that both versions made.
+        fallbacks: The rows that the champion answered, by index, and why.
+        failures: Rows that the challenger was asked and failed to score.
+        waited: Seconds until the first of them was in a batch.
+        ran: Seconds that their batches took.
+    """
+
+    results: list[Any]
+    fallbacks: dict[int, Fallback]
+    failures: int
+    waited: float
+    ran: float
+
+
+class Trial:
+    """Scores rows with the challenger, and with the champion what the challenger cannot score.
+
+    Args:
+        champion: Answers where the challenger fails.
+        challenger: Is asked first, unless its breaker is open.
+        settings: How often it may fail.
+    """
+
+    def __init__(self, champion: LoadedVersion, challenger: LoadedVersion, settings: Settings) -> None:
+        self.champion = champion
+        self.challenger = challenger
+        self.breaker = Breaker(settings.breaker_rate, settings.breaker_window_s, self._report)
+        self._probe: asyncio.Task[None] | None = None
+        metrics.BREAKER.labels(champion.model).set(0)
+
+    async def score(self, arrays: Arrays, deadline: float) -> Tried:
+        """Scores the rows of a request.
+
+        Args:
+            arrays: For each field an array of shape ``(rows, *field.shape)``.
+            deadline: ``time.monotonic()`` after which nobody waits for the answer.
+
+        Raises:
+            OverloadedError: If the champion has too much to do as well.
+            DeadlineExceededError: If the champion cannot make it either.
+        """
+        rows = count(arrays)
+        if self.breaker.state != "closed":
+            self._offer_probe(arrays)
+            ran = await self.champion.batcher.submit(arrays, deadline)
+            return Tried(ran.results, dict.fromkeys(range(rows), "breaker"), 0, ran.waited, ran.ran)
+        results, waited, ran_s = await self._ask(arrays, rows, deadline)
+        failed = [index for index, result in enumerate(results) if isinstance(result, RolloutError)]
+        if not failed:
+            self.breaker.record(failed=False)
+            return Tried(results, {}, 0, waited, ran_s)
+        rest = arrays if len(failed) == rows else take(arrays, np.array(failed))
+        again = await self.champion.batcher.submit(rest, deadline)
+        fallbacks: dict[int, Fallback] = {}
+        for index, result in zip(failed, again.results, strict=True):
+            if not isinstance(result, RolloutError):
+                late = isinstance(results[index], DeadlineExceededError | OverloadedError)
+                fallbacks[index] = "timeout" if late else "error"
+            results[index] = result
+        # What the champion cannot score either is the fault of the row.
+        self.breaker.record(failed=bool(fallbacks))
+        return Tried(results, fallbacks, len(fallbacks), waited + again.waited, ran_s + again.ran)
+
+    async def _ask(self, arrays: Arrays, rows: int, deadline: float) -> tuple[list[Any], float, float]:
+        remaining = deadline - time.monotonic()
+        reserve = max(RESERVE * self.champion.batcher.seconds_for(rows), LEAST_RESERVE * remaining)
+        share = remaining - min(reserve, LARGEST_RESERVE * remaining)
+        try:
+            async with asyncio.timeout(share):
+                ran = await self.challenger.batcher.submit(arrays, deadline)
+        except TimeoutError:
+            late = DeadlineExceededError("the challenger did not answer in time")
+            return [late] * rows, share, 0.0
+        except (OverloadedError, DeadlineExceededError) as error:
+            return [error] * rows, 0.0, 0.0
+        return ran.results, ran.waited, ran.ran
+
+    def end(self) -> None:
+        """Forgets the breaker: nobody is on trial any more."""
+        metrics.BREAKER.labels(self.champion.model).set(0)
+
+    def _offer_probe(self, arrays: Arrays) -> None:
+        """Asks the challenger without anybody waiting for it, if it is time for that."""
+        if self.breaker.wants_probe():
+            self._probe = asyncio.get_running_loop().create_task(self._run_probe(take(arrays, slice(0, 1))))
+
+    async def _run_probe(self, row: Arrays) -> None:
+        failed = True
+        try:
+            async with asyncio.timeout(PROBE_S):
+                ran = await self.challenger.batcher.submit(row, time.monotonic() + PROBE_S)
+                failed = isinstance(ran.results[0], RolloutError)
+        except (TimeoutError, RolloutError):
+            pass
+        finally:
+            self.breaker.probed(failed=failed)
+
+    def _report(self, state: BreakerState) -> None:
+        metrics.BREAKER.labels(self.champion.model).set(state != "closed")
+        tag = self.challenger.manifest.tag
+        if state == "closed":
+            logger.info("%s answers again; its clients get it", tag)
+        elif state == "open":
+            logger.error("%s fails too often; its clients get %s", tag, self.champion.version)

@@ -1,0 +1,135 @@
+"""Changes of a split: what each makes of it, and what follows for the clients. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import product
+
+import msgspec
+
+from rollout.errors import InvalidSplitError
+from rollout.routing.assignment import CHALLENGER_START
+from rollout.routing.split import Split
+
+BUCKETS = 10_000
+
+
+def ramp(split: Split, share: float) -> Split:
+    """Gives the challenger another share of the clients.
+
+    Raises:
+        InvalidSplitError: If there is no challenger, or the share lies outside 0 to 0.5.
+    """
+    if split.challenger is None:
+        raise InvalidSplitError("there is no challenger on trial whose share could change")
+    return msgspec.structs.replace(split, share=share)
+
+
+def promote(split: Split) -> Split:
+    """Makes the challenger champion; the old champion stays loaded.
+
+    Raises:
+        InvalidSplitError: If there is no challenger.
+    """
+    if split.challenger is None:
+        raise InvalidSplitError("there is no challenger on trial that could be promoted")
+    return msgspec.structs.replace(split.without_trial(), champion=split.challenger)
+
+
+def rollback(split: Split) -> tuple[Split, str]:
+    """Sends everybody back: from the challenger to the champion, or after a promotion to the champion before it.
+
+    Returns:
+        The split, and the version that nobody gets any more.
+
+    Raises:
+        InvalidSplitError: If there is nothing to go back from.
+    """
+    if split.challenger is not None:
+        return split.without_trial(), split.challenger
+    if split.previous is None:
+        raise InvalidSplitError("there is neither a challenger on trial nor a promotion to go back from")
+    return msgspec.structs.replace(split, champion=split.previous), split.champion
+
+
+def follow(current: Split | None, wanted: Split) -> Split:
+    """Fills in what is not the caller's to say: the revision, the champion to go back to, and the digests.
+
+    Who went back to a champion has nothing further to go back to, unless it came back by a trial.
+    """
+    if current is None:
+        return msgspec.structs.replace(wanted, revision=0, previous=None, digests={})
+    if wanted.champion == current.champion:
+        previous = current.previous
+    else:
+        went_back = wanted.champion == current.previous and wanted.champion != current.challenger
+        previous = None if went_back else current.champion
+    after = msgspec.structs.replace(wanted, revision=current.revision, previous=previous)
+    return msgspec.structs.replace(
+        after,
+        digests={version: current.digests[version] for version in after.kept if version in current.digests},
+        labels={version: names for version, names in wanted.labels.items() if version in after.kept},
+    )
+
+
+def moves(before: Split, after: Split) -> dict[tuple[str, str], float]:
+    """Returns the share of clients that get another version, by (version before, version after).
+
+    Exact where the experiment stays; the product of the shares where a new one shuffles the clients. Rules are
+    left out: nobody knows how many clients they fit.
+    """
+    if before.experiment == after.experiment:
+        pairs = Counter(zip(_versions(before), _versions(after), strict=True))
+        shares = {pair: count / BUCKETS for pair, count in pairs.items()}
+    else:
+        one, other = Counter(_versions(before)), Counter(_versions(after))
+        shares = {(a, b): one[a] * other[b] / BUCKETS**2 for a, b in product(one, other)}
+    return {pair: share for pair, share in shares.items() if pair[0] != pair[1]}
+
+
+def consequences(before: Split | None, after: Split) -> list[str]:
+    """Says in sentences what a change does to the clients."""
+    if before is None:
+        return [f"Everybody gets {after.champion}."] if after.challenger is None else [_trial(after)]
+    sentences = []
+    moved = moves(before, after)
+    for (old, new), share in sorted(moved.items(), key=lambda item: -item[1]):
+        back = "" if (new, old) in moved else ", nobody back"
+        who = "everybody" if share == 1 else f"about {percent(share)} of the clients"
+        sentences.append(f"Moves {who} from {old} to {new}{back if share < 1 else ''}.")
+    if not moved:
+        sentences.append("Nobody gets another version.")
+    if after.challenger is not None and before.experiment != after.experiment:
+        sentences.append(_trial(after))
+        if before.challenger is not None:
+            sentences.append("The new experiment key shuffles all clients: who was in the trial may now be out.")
+    if after.shadow != before.shadow:
+        unseen = after.challenger or before.challenger
+        sentences.append(f"{unseen} scores {percent(after.shadow)} of the others' requests unseen.")
+    if after.rules != before.rules:
+        sentences.append(
+            f"{len(after.rules)} rules come before the hash, {len(before.rules)} did; whom they move depends on "
+            "who calls."
+        )
+    return sentences
+
+
+def _trial(split: Split) -> str:
+    return (
+        f"{split.challenger} goes on trial with {percent(split.share)} of the clients, and as many are its "
+        f"control; everybody else gets {split.champion}."
+    )
+
+
+def percent(share: float) -> str:
+    """Writes a share for people: 0.0525 is 5.25 %."""
+    return f"{share * 100:.4g} %"
+
+
+def _versions(split: Split) -> list[str]:
+    """Returns the version of each bucket."""
+    versions = [split.champion] * BUCKETS
+    if split.challenger is not None:
+        start, size = round(CHALLENGER_START * BUCKETS), round(split.share * BUCKETS)
+        versions[start : start + size] = [split.challenger] * size
+    return versions

@@ -1,0 +1,148 @@
+"""Changing a split: what the command line, the API and the console have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from rollout.errors import BundleError, InvalidSplitError, QuarantinedError, SplitConflictError
+from rollout.routing.changes import follow, rollback
+from rollout.routing.split import Split
+from rollout.routing.splits import read_quarantine, read_split, write_split
+from rollout.store import Redis
+
+
+class Proposal(NamedTuple):
+    """A change that was checked and not yet made.
+
+    Attributes:
+        model: The model.
+        before: The split that it is based on, if there is one.
+        after: The split that it would make.
+        warnings: What speaks against it, in sentences.
+        release: Digests that leave the quarantine with it.
+        quarantine: Versions that go into quarantine with it, by digest.
+    """
+
+    model: str
+    before: Split | None
+    after: Split
+    warnings: list[str]
+    release: tuple[str, ...] = ()
+    quarantine: Mapping[str, str] = {}
+
+
+async def propose(
+    redis: Redis,
+    model: str,
+    change: Callable[[Split | None], Split],
+    *,
+    revision: int | None = None,
+    release: bool = False,
+    key: Path | None = None,
+) -> Proposal:
+    """Checks a change: that its versions exist, are whole, can stand in for each other, and were not rolled back.
+
+    Args:
+        redis: Connection.
+        model: The model.
+        change: Makes the new split of the current one, which is ``None`` where nobody has set one.
+        revision: The revision that the change is based on, if somebody says.
+        release: Whether versions may leave the quarantine.
+        key: Public key of who must have signed the bundles, if anybody.
+
+    Raises:
+        InvalidSplitError: If it would make a split that cannot be served.
+        QuarantinedError: If one of its versions was rolled back.
+        SplitConflictError: If the current revision is another.
+        StoreUnavailableError: If Redis does not answer.
+    """
+    before = await read_split(redis, model)
+    found = 0 if before is None else before.revision
+    if revision is not None and revision != found:
+        raise SplitConflictError(
+            f"the split of {model} is at revision {found}, not {revision}: read it again, then change it"
+        )
+    after = follow(before, change(before))
+    warnings: list[str] = []
+    if before is None or set(after.versions) - set(before.digests) or after.labels != before.labels:
+        after, warnings = await asyncio.to_thread(_vet, model, after, key)
+    return Proposal(model, before, after, warnings, await _leaving(redis, model, after, release=release))
+
+
+async def propose_rollback(redis: Redis, model: str) -> Proposal:
+    """Prepares to send everybody back, which needs no bundle: nothing may stand in its way.
+
+    Raises:
+        InvalidSplitError: If there is nothing to go back from.
+        StoreUnavailableError: If Redis does not answer.
+    """
+    before = await read_split(redis, model)
+    if before is None:
+        raise InvalidSplitError(f"{model} has no split")
+    changed, version = rollback(before)
+    quarantine = {before.digests[version]: version} if version in before.digests else {}
+    return Proposal(model, before, follow(before, changed), [], quarantine=quarantine)
+
+
+async def carry_out(redis: Redis, proposal: Proposal, by: str, why: str) -> Split:
+    """Makes a change.
+
+    Args:
+        redis: Connection.
+        proposal: The change.
+        by: Who makes it.
+        why: What for.
+
+    Returns:
+        The split as it is stored.
+
+    Raises:
+        SplitConflictError: If somebody else changed it since the proposal.
+        StoreUnavailableError: If Redis does not answer.
+    """
+    split = msgspec.structs.replace(proposal.after, by=by, why=why)
+    return await write_split(
+        redis, proposal.model, split, quarantine=proposal.quarantine, release=proposal.release
+    )
+
+
+def _vet(model: str, split: Split, key: Path | None) -> tuple[Split, list[str]]:
+    from rollout.bundle.manifest import digest, require_interchangeable  # noqa: PLC0415
+    from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
+
+    try:
+        bundles = {version: open_bundle(f"{model}:{version}", key) for version in split.versions}
+        champion = bundles[split.champion][1]
+        for _, manifest in bundles.values():
+            require_interchangeable(champion, manifest, split.labels)
+    except BundleError as error:
+        raise InvalidSplitError(error.detail) from None
+    warnings = []
+    if split.challenger is not None and bundles[split.challenger][1].gate is None:
+        tag = f"{model}:{split.challenger}"
+        warnings.append(
+            f"{tag} goes on trial without a gate: `rollout gate {tag} --against {split.champion}` compares it "
+            "over several seeds"
+        )
+    digests = split.digests | {version: digest(folder) for version, (folder, _) in bundles.items()}
+    return msgspec.structs.replace(split, digests=digests), warnings
+
+
+async def _leaving(redis: Redis, model: str, after: Split, *, release: bool) -> tuple[str, ...]:
+    """Returns the digests that leave the quarantine."""
+    quarantine = await read_quarantine(redis, model)
+    digests = {version: after.digests[version] for version in after.versions if version in after.digests}
+    held = {version: digest for version, digest in digests.items() if digest in quarantine}
+    if held and not release:
+        version, digest = next(iter(held.items()))
+        record = quarantine[digest]
+        raise QuarantinedError(
+            f"{model}:{version} was rolled back by {record.by} at {record.at} ({record.why}); it cannot come "
+            "back unless you say --release, or ?release=true over HTTP"
+        )
+    return tuple(held.values())

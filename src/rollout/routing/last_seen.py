@@ -1,0 +1,33 @@
+"""The splits that were last seen, on disk: with Redis gone they hold, over a restart too."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from rollout.errors import InvalidSplitError
+from rollout.routing.split import Split
+
+FOLDER = "splits"
+
+
+def keep_split(home: Path, model: str, split: Split) -> None:
+    """Writes a split down, in place of the one before."""
+    folder = home / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{model}.{os.getpid()}"
+    draft.write_bytes(msgspec.json.encode(split))
+    draft.replace(folder / f"{model}.json")
+
+
+def last_splits(home: Path) -> dict[str, Split]:
+    """Returns the split of each model that was last seen; what cannot be read counts as never seen."""
+    splits = {}
+    for file in sorted((home / FOLDER).glob("*.json")):
+        try:
+            splits[file.stem] = msgspec.json.decode(file.read_bytes(), type=Split)
+        except (msgspec.DecodeError, InvalidSplitError):
+            continue
+    return splits

@@ -1,0 +1,167 @@
+"""What it takes to change a split in the console."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rollout.config import Settings
+from rollout.routing.changes import promote
+from rollout.routing.control import carry_out, propose
+from rollout.routing.split import Split
+from rollout.routing.splits import read_split
+from rollout.store import Redis
+from tests.service.console.stage import (
+    ADMIN,
+    MODEL,
+    REVIEWER,
+    TOKENS,
+    TRIAL,
+    Browser,
+    Stage,
+    text_of,
+)
+
+
+async def test_a_reviewer_sees_everything_and_changes_nothing(stage: Stage) -> None:
+    async with stage.browser(REVIEWER) as browser:
+        page = await browser.get(MODEL)
+        assert "Look up a client" in text_of(page)
+        assert "/preview" not in page.text
+        for path in ("preview", "change"):
+            answer = await browser.fill(path, change="share", share="50", revision="2", why="why not")
+            assert answer.status_code == 403
+            assert "only an admin may change a split".capitalize() in text_of(answer)
+    assert (await stage.split()).share == 0.05
+
+
+async def test_a_share_is_changed_in_two_steps(stage: Stage, admin: Browser) -> None:
+    page = await admin.fill("preview", change="share", share="10")
+    assert page.status_code == 200
+    text = text_of(page)
+    assert "Give v2 10 % of the clients?" in text
+    assert "Moves about 5 % of the clients from v1 to v2, nobody back." in text
+    assert "Clients of the challenger 5 % changes to 10 %" in text
+    assert (await stage.split()).share == 0.05
+    answer = await admin.fill("change", change="share", share="10", revision="2", why=" looks\n good ")
+    assert answer.headers["location"] == f"{MODEL}?revision=3"
+    split = await stage.split()
+    assert (split.share, split.by, split.why, split.revision) == (0.1, "admin", "looks good", 3)
+    page = await admin.get(answer.headers["location"])
+    assert "Revision 3 is in force" in text_of(page)
+    assert "Share 5 % → 10 %" in text_of(page)
+
+
+async def test_shadow_and_promotion(stage: Stage, admin: Browser) -> None:
+    assert "v2 scores 20 % of the others' requests unseen." in text_of(
+        await admin.fill("preview", change="shadow", shadow="20")
+    )
+    await admin.fill("change", change="shadow", shadow="20", revision="2", why="")
+    assert (await stage.split()).shadow == 0.2
+    assert "Moves about 95 % of the clients from v1 to v2" in text_of(
+        await admin.fill("preview", change="promote")
+    )
+    await admin.fill("change", change="promote", revision="3", why="better")
+    split = await stage.split()
+    assert (split.champion, split.challenger, split.previous) == ("v2", None, "v1")
+    page = text_of(await admin.get(MODEL))
+    assert "Promoted v2, before v1" in page
+    assert "Roll back v2" in page
+
+
+async def test_a_rollback_takes_a_why(stage: Stage, admin: Browser) -> None:
+    said = text_of(await admin.fill("preview", change="rollback"))
+    assert "Moves about 5 % of the clients from v2 to v1, nobody back." in said
+    assert "v2 goes into quarantine" in said
+    page = await admin.fill("change", change="rollback", revision="2", why="  ")
+    assert page.status_code == 422
+    assert "Say why" in text_of(page)
+    assert (await stage.split()).challenger == "v2"
+    await admin.fill("change", change="rollback", revision="2", why="wrong sevens")
+    split = await stage.split()
+    assert (split.challenger, split.why) == (None, "wrong sevens")
+    answer = await admin.fill("preview", change="rollback")
+    assert answer.status_code == 422
+    assert "There is neither a challenger on trial nor a promotion to go back from." in text_of(answer)
+
+
+@pytest.mark.parametrize(
+    ("form", "sentence"),
+    [
+        ({"change": "share", "share": "60"}, "A share must lie between 0 and 0.5"),
+        ({"change": "share", "share": "lots"}, "A share must be a number of percent, not 'lots'."),
+        ({"change": "share", "share": "nan"}, "A share must be a number of percent, not 'nan'."),
+        ({"change": "shadow", "shadow": "-1"}, "A shadow rate must lie between 0 and 1"),
+        ({"change": "trial", "challenger": ""}, "Choose the version that goes on trial."),
+        ({"change": "trial", "challenger": "v1"}, "v1 cannot be its own challenger."),
+        ({"change": "dance"}, "This form asks for no change that there is."),
+        ({}, "This form asks for no change that there is."),
+    ],
+)
+async def test_a_refusal_stands_beside_the_form(admin: Browser, form: dict[str, str], sentence: str) -> None:
+    for path in ("preview", "change"):
+        answer = await admin.fill(path, **form, revision="2")
+        assert answer.status_code == 422
+        if form.get("change") in ("share", "shadow", "trial"):
+            assert sentence in text_of(answer)
+            for name in ("share", "shadow"):
+                if name in form:
+                    assert f'name="{name}"' in answer.text
+                    assert f'value="{form[name]}"' in answer.text
+
+
+@pytest.mark.parametrize("kind", ["share", "rollback", "promote"])
+async def test_who_comes_second_is_told_who_was_first(stage: Stage, admin: Browser, kind: str) -> None:
+    first = await propose(stage.redis, "digits", lambda split: promote(split) if split else TRIAL)
+    await carry_out(stage.redis, first, "grace", "it is better")
+    answer = await admin.fill("change", change=kind, share="50", revision="2", why="I say so")
+    assert answer.status_code == 412
+    page = text_of(answer)
+    assert re.search(r"Changed by grace at [\d: -]+ UTC: it is at revision 3, and you looked at 2.", page)
+    assert "Promoted v2, before v1 it is better" in page
+    assert (await stage.split()).revision == 3
+
+
+async def test_a_form_without_its_revision_changes_nothing(stage: Stage, admin: Browser) -> None:
+    for revision in ("", "x", "-2", "99"):
+        answer = await admin.fill("change", change="share", share="50", revision=revision)
+        assert answer.status_code == 412
+    assert (await stage.split()).revision == 2
+
+
+async def test_a_new_trial_and_a_version_from_quarantine(redis: Redis, tmp_path: Path, bundles: str) -> None:
+    def begin(_: Split | None) -> Split:
+        return Split(champion="v1")
+
+    await carry_out(redis, await propose(redis, "digits", begin), "ada", "")
+    served = await read_split(redis, "digits")
+    assert served is not None
+    stage = Stage(redis, Settings(home=tmp_path, tokens=TOKENS), served)
+    trial = {"change": "trial", "challenger": "v2", "share": "2.5", "shadow": "10", "experiment": ""}
+    async with stage.browser(ADMIN) as admin:
+        page = await admin.get(MODEL)
+        assert "<option selected>v2</option>" in page.text
+        assert 'value="digits-v1-v2"' in page.text
+        said = text_of(await admin.fill("preview", **trial))
+        assert "Put v2 on trial?" in said
+        assert "v2 goes on trial with 2.5 % of the clients" in said
+        assert "digits:v2 goes on trial without a gate" in said
+        await admin.fill("change", **trial, revision="1", why="first look")
+        split = await stage.split()
+        assert (split.challenger, split.share, split.shadow) == ("v2", 0.025, 0.1)
+        assert split.experiment == "digits-v1-v2"
+        await admin.fill("change", change="rollback", revision="2", why="wrong sevens")
+        answer = await admin.fill("preview", **trial)
+        assert answer.status_code == 409
+        assert re.search(r"v2 was rolled back by admin on [\d: -]+ UTC: wrong sevens\.", text_of(answer), re.I)
+        assert "Let it out of quarantine" in text_of(answer)
+        assert 'value="2.5"' in answer.text
+        page = await admin.fill("preview", **trial, release="on")
+        assert "v2 leaves the quarantine." in text_of(page)
+        await admin.fill("change", **trial, release="on", revision="3", why="fixed")
+        assert (await stage.split()).challenger == "v2"
+        answer = await admin.fill("preview", **(trial | {"challenger": "v9"}))
+        assert answer.status_code == 422
+        assert "There is no bundle digits:v9" in text_of(answer)
