@@ -15,12 +15,14 @@ from rollout.bundle.manifest import (
     Manifest,
     PackedVariant,
     check_hashes,
+    digest,
     hash_files,
     read_manifest,
     require_interchangeable,
     write_manifest,
 )
 from rollout.bundle.parity import Parity
+from tests.cli.test_report import GATE
 
 EXACT = Parity(rows=9, largest_difference=1e-6, answers_flipped=0, reviews_flipped=0)
 
@@ -132,6 +134,13 @@ def test_labels_may_have_another_order_or_a_declared_meaning(folder: Path) -> No
     require_interchangeable(champion, renamed, {"v2": {"A": "a"}})
     with pytest.raises(RolloutError, match="m:v2 has no label 'B'"):
         require_interchangeable(champion, renamed, {"v2": {"B": "b"}})
+
+
+def test_a_gate_makes_no_other_bundle(folder: Path) -> None:
+    manifest = read_manifest(folder)
+    gated = msgspec.structs.replace(manifest, gate=GATE)
+    assert digest(gated) == digest(manifest)
+    assert digest(msgspec.structs.replace(manifest, hashes={})) != digest(manifest)
 
 
 def test_a_person_can_read_it(folder: Path) -> None:

@@ -401,7 +401,7 @@ async def test_show_says_how_the_arms_fare(split: Command, redis: Redis) -> None
         await add_traffic(redis, "digits", seen, worker)  # type: ignore[arg-type]
     lines = [" ".join(line.split()) for line in split("show", "digits").splitlines()]
     assert "champion v1 90 % 12,345 0 % 0 1.51 35" in lines
-    assert "control v1 5 % 0 all 0 – –" in lines
+    assert "control v1 5 % 0 100 % 0 – –" in lines
     assert "challenger v2 5 % 600 10 % 59 – –" in lines
     assert "fallbacks error 50, timeout 9" in lines
     assert "agreement of 200 rows it decided 98.5 % as the champion did, failed on 0 and was spared 4" in lines

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from rollout.bundle.manifest import Manifest, digest, read_manifest, write_manifest
+from rollout.bundle.manifest import digest, read_manifest, write_manifest
 from rollout.bundle.store import bundle_exists, bundle_path, save_bundle
 from rollout.bundle.task import Classification
 from rollout.errors import InvalidSplitError, QuarantinedError, SplitConflictError, StoreUnavailableError
@@ -23,6 +23,7 @@ from rollout.routing.control import Proposal, carry_out, propose, propose_rollba
 from rollout.routing.split import Split
 from rollout.routing.splits import read_history, read_quarantine, read_split
 from rollout.store import Redis
+from tests.cli.test_report import GATE
 
 pytestmark = pytest.mark.usefixtures("bundles")
 
@@ -42,20 +43,18 @@ def pack(bundles: str, tmp_path: Path) -> Iterator[Pack]:
         shutil.rmtree(folder, ignore_errors=True)
         source = bundle_path("digits:v1")
         shutil.copytree(source, folder, ignore=shutil.ignore_patterns("model.yaml"))
-        write_manifest(folder, copied(read_manifest(source), version, changes))
+        manifest = msgspec.structs.replace(read_manifest(source), name=MODEL, version=version, **changes)
+        write_manifest(folder, manifest)
         if bundle_exists(tag):
             bentoml.models.delete(tag)
         packed.add(tag)
-        return digest(save_bundle(folder, read_manifest(folder)))
+        save_bundle(folder, manifest)
+        return digest(manifest)
 
     yield build
     for tag in packed:
         if bundle_exists(tag):
             bentoml.models.delete(tag)
-
-
-def copied(manifest: Manifest, version: str, changes: dict[str, Any]) -> Manifest:
-    return msgspec.structs.replace(manifest, name=MODEL, version=version, **changes)
 
 
 def to(champion: str = "v1", challenger: str | None = "v2", share: float = 0.1, **fields: Any) -> Change:
@@ -87,7 +86,8 @@ async def test_a_proposal_changes_nothing_and_carrying_it_out_does(redis: Redis)
     stored = await carry_out(redis, proposal, "ada", "first look")
     assert stored == await read_split(redis, "digits")
     assert (stored.revision, stored.by, stored.why) == (1, "ada", "first look")
-    assert stored.digests == {version: digest(bundle_path(f"digits:{version}")) for version in ("v1", "v2")}
+    manifests = {version: read_manifest(bundle_path(f"digits:{version}")) for version in ("v1", "v2")}
+    assert stored.digests == {version: digest(manifest) for version, manifest in manifests.items()}
 
 
 async def test_a_challenger_without_a_gate_is_warned_of(redis: Redis) -> None:
@@ -221,6 +221,17 @@ async def test_a_version_that_was_built_anew_is_another_bundle(redis: Redis, pac
     assert new != old
     assert (await put(redis, to())).digests["v2"] == new
     assert (await read_quarantine(redis, MODEL)).keys() == {old}
+
+
+async def test_a_gate_that_is_added_later_does_not_make_it_another_bundle(redis: Redis, pack: Pack) -> None:
+    pack("v1")
+    bare = pack("v2")
+    await put(redis, to())
+    await roll_back(redis)
+    assert pack("v2", gate=GATE) == bare
+    with pytest.raises(QuarantinedError):
+        await propose(redis, MODEL, to())
+    assert (await propose(redis, MODEL, to(), release=True)).warnings == []
 
 
 async def test_a_rollback_needs_no_bundles(redis: Redis, pack: Pack) -> None:

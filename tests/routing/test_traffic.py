@@ -193,8 +193,14 @@ def test_quantiles_are_interpolated_within_their_bucket(arm: ArmTraffic, quantil
 def test_rates_need_something_to_be_rates_of() -> None:
     silent = ArmTraffic(arm="champion", version="v1")
     assert (silent.latency(0.5), silent.failure_rate, silent.agreement) == (None, None, None)
-    some = ArmTraffic(arm="challenger", version="v2", predictions=8, failures=2, agreed=9, disagreed=1)
+    some = ArmTraffic(
+        arm="challenger", version="v2", predictions=8, failures=2, fallbacks={"error": 2}, agreed=9, disagreed=1
+    )
     assert (some.failure_rate, some.agreement) == (0.25, 0.9)
+    champion = ArmTraffic(arm="champion", version="v1", predictions=6, failures=2)
+    assert champion.failure_rate == 0.25
+    idle = ArmTraffic(arm="challenger", version="v2", predictions=6, fallbacks={"breaker": 6})
+    assert idle.failure_rate is None, "it was not asked"
 
 
 def test_arms_do_not_share_their_counts() -> None:

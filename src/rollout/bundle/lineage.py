@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import importlib.metadata
 import platform
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rollout.__about__ import __version__
-from rollout.bundle.machine import gpu_name
+from rollout.bundle.machine import gpu_name, user_name
 from rollout.bundle.schema import Labelled
 
 RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "scikit-learn")
@@ -38,7 +37,7 @@ def describe_surroundings() -> dict[str, Any]:
         },
         "code": {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "by": getpass.getuser(),
+        "by": user_name(),
     }
 
 

@@ -1,7 +1,9 @@
-"""The machine: what its processor and its GPU are called."""
+"""The machine: what its processor, its GPU and its user are called."""
 
 from __future__ import annotations
 
+import getpass
+import os
 import platform
 from pathlib import Path
 
@@ -13,6 +15,14 @@ def cpu_name() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def user_name() -> str:
+    """Returns who runs this; in a container that may be a number without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def gpu_name() -> str | None:

@@ -165,9 +165,12 @@ def require_interchangeable(
         )
 
 
-def digest(folder: Path) -> str:
-    """Returns what a bundle is known by: the SHA-256 of its manifest, which holds those of all other files."""
-    return _sha256(folder / FILE_NAME)
+def digest(manifest: Manifest) -> str:
+    """Returns what a bundle is known by: the SHA-256 of its manifest, which holds those of all other files.
+
+    Without the gate, which is added to a bundle that may be serving already.
+    """
+    return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(manifest, gate=None))).hexdigest()
 
 
 def answers(task: Task, names: Mapping[str, str]) -> list[str] | None:

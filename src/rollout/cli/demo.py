@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import getpass
 import io
 from contextlib import aclosing
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 import msgspec
 import PIL.Image
 
+from rollout.bundle.machine import user_name
 from rollout.cli.build import build_missing
 from rollout.cli.serve import address_options, run_server
 from rollout.config import Settings, load_settings
@@ -45,7 +45,7 @@ async def _put_on_trial(url: str, model: str, settings: Settings) -> None:
             proposal = await propose(redis, model, lambda _: first, revision=0, key=settings.public_key)
             for warning in proposal.warnings:
                 click.echo(warning, err=True)
-            await carry_out(redis, proposal, getpass.getuser(), "the demo's first split")
+            await carry_out(redis, proposal, user_name(), "the demo's first split")
 
 
 def _greet(settings: Settings, model: str) -> None:

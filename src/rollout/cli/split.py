@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from rollout.bundle.machine import user_name
 from rollout.cli.split_view import default_experiment, differences, show_change, show_history, show_split
 from rollout.config import load_settings
 from rollout.embedded import running_redis
@@ -247,7 +247,7 @@ def _ask(*, may_ask: bool) -> None:
 
 
 def _carry_out(url: str, proposal: Proposal, why: str, *, as_json: bool) -> None:
-    stored = _call(lambda redis: carry_out(redis, proposal, getpass.getuser(), why), url)
+    stored = _call(lambda redis: carry_out(redis, proposal, user_name(), why), url)
     for version in proposal.quarantine.values():
         click.echo(
             f"{proposal.model}:{version} is in quarantine: only `rollout split set … --release` brings it back",

@@ -207,7 +207,7 @@ def _arms(split: Split, traffic: Sequence[ArmTraffic]) -> Table:
 
 def _failed(traffic: ArmTraffic) -> str:
     if traffic.failure_rate is None:
-        return "all" if traffic.failures else NOTHING
+        return NOTHING
     return f"{traffic.failure_rate * 100:.2g} %"
 
 

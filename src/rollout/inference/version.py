@@ -39,7 +39,7 @@ class LoadedVersion:
 
     def __init__(self, model: str, version: str, settings: Settings) -> None:
         folder, self.manifest = open_bundle(f"{model}:{version}", settings.public_key)
-        self.digest = digest(folder)
+        self.digest = digest(self.manifest)
         self.model = model
         self.version = version
         self.schema = InputSchema(self.manifest.inputs)

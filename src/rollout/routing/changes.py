@@ -39,17 +39,24 @@ def promote(split: Split) -> Split:
 def rollback(split: Split) -> tuple[Split, str]:
     """Sends everybody back: from the challenger to the champion, or after a promotion to the champion before it.
 
+    One step, and not a second one by pressing twice: nothing remains to go back to.
+
     Returns:
         The split, and the version that nobody gets any more.
 
     Raises:
         InvalidSplitError: If there is nothing to go back from.
     """
-    if split.challenger is not None:
-        return split.without_trial(), split.challenger
-    if split.previous is None:
-        raise InvalidSplitError("there is neither a challenger on trial nor a promotion to go back from")
-    return msgspec.structs.replace(split, champion=split.previous), split.champion
+    champion, left = (
+        (split.previous, split.champion) if split.challenger is None else (split.champion, split.challenger)
+    )
+    if champion is None:
+        raise InvalidSplitError(
+            "there is neither a challenger on trial nor a promotion to go back from; "
+            "`rollout split set MODEL --champion VERSION` goes anywhere"
+        )
+    after = msgspec.structs.replace(split.without_trial(), champion=champion, previous=None)
+    return _with_known(after, split), left
 
 
 def follow(current: Split | None, wanted: Split) -> Split:
@@ -65,10 +72,15 @@ def follow(current: Split | None, wanted: Split) -> Split:
         went_back = wanted.champion == current.previous and wanted.champion != current.challenger
         previous = None if went_back else current.champion
     after = msgspec.structs.replace(wanted, revision=current.revision, previous=previous)
+    return _with_known(after, current)
+
+
+def _with_known(after: Split, before: Split) -> Split:
+    """Keeps the digests and labels of those versions that stay."""
     return msgspec.structs.replace(
         after,
-        digests={version: current.digests[version] for version in after.kept if version in current.digests},
-        labels={version: names for version, names in wanted.labels.items() if version in after.kept},
+        digests={version: before.digests[version] for version in after.kept if version in before.digests},
+        labels={version: names for version, names in after.labels.items() if version in after.kept},
     )
 
 
@@ -103,9 +115,8 @@ def consequences(before: Split | None, after: Split) -> list[str]:
         sentences.append(_trial(after))
         if before.challenger is not None:
             sentences.append("The new experiment key shuffles all clients: who was in the trial may now be out.")
-    if after.shadow != before.shadow:
-        unseen = after.challenger or before.challenger
-        sentences.append(f"{unseen} scores {percent(after.shadow)} of the others' requests unseen.")
+    if after.challenger is not None and after.shadow != before.shadow:
+        sentences.append(f"{after.challenger} scores {percent(after.shadow)} of the others' requests unseen.")
     if after.rules != before.rules:
         sentences.append(
             f"{len(after.rules)} rules come before the hash, {len(before.rules)} did; whom they move depends on "

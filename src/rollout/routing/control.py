@@ -84,9 +84,9 @@ async def propose_rollback(redis: Redis, model: str) -> Proposal:
     before = await read_split(redis, model)
     if before is None:
         raise InvalidSplitError(f"{model} has no split")
-    changed, version = rollback(before)
+    after, version = rollback(before)
     quarantine = {before.digests[version]: version} if version in before.digests else {}
-    return Proposal(model, before, follow(before, changed), [], quarantine=quarantine)
+    return Proposal(model, before, after, [], quarantine=quarantine)
 
 
 async def carry_out(redis: Redis, proposal: Proposal, by: str, why: str) -> Split:
@@ -129,7 +129,7 @@ def _vet(model: str, split: Split, key: Path | None) -> tuple[Split, list[str]]:
             f"{tag} goes on trial without a gate: `rollout gate {tag} --against {split.champion}` compares it "
             "over several seeds"
         )
-    digests = split.digests | {version: digest(folder) for version, (folder, _) in bundles.items()}
+    digests = split.digests | {version: digest(manifest) for version, (_, manifest) in bundles.items()}
     return msgspec.structs.replace(split, digests=digests), warnings
 
 

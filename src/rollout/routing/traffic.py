@@ -54,8 +54,9 @@ class ArmTraffic(msgspec.Struct, kw_only=True):
 
     @property
     def failure_rate(self) -> float | None:
-        """Share of the rows that this version failed to score; ``None`` without rows."""
-        return self.failures / self.predictions if self.predictions else None
+        """Share of the rows given to this version that it failed to score; ``None`` without rows."""
+        asked = self.predictions - sum(self.fallbacks.values()) + self.failures
+        return self.failures / asked if asked else None
 
     @property
     def agreement(self) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from rollout.bundle.evidence import Decision, GateResult, Metric, PValues, Spread
+from rollout.bundle.machine import user_name
 from rollout.bundle.parity import run_in_batches, take
 from rollout.bundle.schema import Labelled
 from rollout.bundle.source import Source
@@ -101,7 +101,7 @@ def run_gate(
         decision=judgement.decision,
         why=judgement.why,
         at=utc_now(),
-        by=getpass.getuser(),
+        by=user_name(),
     )
 
 
