@@ -111,17 +111,18 @@ def _change(fleet: Fleet, valkey: Valkey, environment: Environment, share: float
     before = len(_splits(valkey))
     with ThreadPoolExecutor(1) as thread:
         command = thread.submit(run, environment, "split", "ramp", MODEL, str(share), "--yes")
-        while len(splits := _splits(valkey)) == before and not command.done():
+        while not command.done() and len(_splits(valkey)) == before:
             time.sleep(LOOK_EVERY_S)
         changed_at = time.monotonic()
+        revision = max(_splits(valkey))
         seconds = [math.inf] * len(fleet.replicas)
         while math.inf in seconds and time.monotonic() - changed_at < PATIENCE_S:
             for index, replica in enumerate(fleet.replicas):
-                if seconds[index] == math.inf and _revision(replica) == max(splits):
+                if seconds[index] == math.inf and _revision(replica) == revision:
                     seconds[index] = time.monotonic() - changed_at
             time.sleep(LOOK_EVERY_S)
         command.result()
-    return Change(max(splits), seconds)
+    return Change(revision, seconds)
 
 
 def _splits(valkey: Valkey) -> dict[int, Split]:

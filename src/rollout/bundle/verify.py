@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,7 +96,13 @@ def verify_bundle(folder: Path, manifest: Manifest) -> dict[str, Parity]:
     }
 
 
-def choose_variant(folder: Path, manifest: Manifest, names: Iterable[str], threads: int = 1) -> Choice:
+def choose_variant(
+    folder: Path,
+    manifest: Manifest,
+    names: Iterable[str],
+    threads: int = 1,
+    agree: Callable[[str], str] = lambda fastest: fastest,
+) -> Choice:
     """Loads the variants that may serve, checks each on this machine, and picks the fastest that passed.
 
     Args:
@@ -104,6 +110,7 @@ def choose_variant(folder: Path, manifest: Manifest, names: Iterable[str], threa
         manifest: Its manifest.
         names: The variants that may serve, those to be preferred first.
         threads: Threads that one batch may use.
+        agree: Makes of the fastest the one that all workers serve.
 
     Raises:
         BundleError: If none passed; with the reason of each.
@@ -125,6 +132,8 @@ def choose_variant(folder: Path, manifest: Manifest, names: Iterable[str], threa
     for name in passed:
         if seconds[name] < CLEARLY * seconds[best]:
             best = name
+    agreed = agree(best)
+    best = agreed if agreed in passed else best
     return Choice(best, passed[best], seconds, refused)
 
 

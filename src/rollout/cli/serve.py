@@ -25,6 +25,7 @@ from rollout.embedded import running_redis
 from rollout.errors import ConfigError
 from rollout.http.auth import TOKEN_FILE, admin_token
 from rollout.http.protocol import PredictProtocol
+from rollout.inference.agreement import forget_choices
 from rollout.inference.watchdog import HANG_S
 from rollout.store import client_of
 
@@ -146,6 +147,7 @@ def _prepare_workers(settings: Settings, url: str) -> None:
         ROLLOUT_WORKERS=str(settings.workers),
     )
     # Workers add their metrics up through files; those of the last run would be counted again.
+    forget_choices(settings.home)
     metrics = settings.home.resolve() / "metrics"
     shutil.rmtree(metrics, ignore_errors=True)
     metrics.mkdir(parents=True)

@@ -18,6 +18,7 @@ from rollout.bundle.task import Classification, Scores
 from rollout.bundle.verify import choose_variant
 from rollout.config import Settings
 from rollout.errors import PredictionFailedError
+from rollout.inference.agreement import agree_on
 from rollout.inference.batcher import Batcher, BatchReport, Left
 from rollout.inference.profile import measure
 from rollout.inference.rows import Decision
@@ -43,7 +44,14 @@ class LoadedVersion:
         self.model = model
         self.version = version
         self.schema = InputSchema(self.manifest.inputs)
-        self.choice = choose_variant(folder, self.manifest, settings.variants(), settings.intra_op_threads)
+        names = settings.variants()
+        self.choice = choose_variant(
+            folder,
+            self.manifest,
+            names,
+            settings.intra_op_threads,
+            lambda fastest: agree_on(settings.home, self.digest, names, fastest),
+        )
         self.variant, self._runtime = self.choice.name, self.choice.variant
         cores = max(1, len(os.sched_getaffinity(0)) // settings.workers // settings.intra_op_threads)
         self.profile = measure(self.score, read_golden(folder).inputs, cores)
@@ -103,7 +111,7 @@ class LoadedVersion:
     def _log(self) -> None:
         profile = self.profile
         logger.info(
-            "%s is loaded: variant %s agrees with its golden examples and is the fastest (%s); batches of up to "
+            "%s is loaded: variant %s agrees with its golden examples and serves (%s); batches of up to "
             "%d rows in %.2f ms, %d at a time",
             self.manifest.tag,
             self.variant,

@@ -1,0 +1,132 @@
+"""What answers under a revision: labels, bundles, and versions that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from rollout.config import Settings
+from rollout.errors import StoreUnavailableError
+from rollout.inference import follower as follower_module
+from rollout.inference import served as served_module
+from rollout.inference.engine import Engine
+from rollout.inference.follower import read_served
+from rollout.inference.rows import Decision
+from rollout.inference.served import Translation
+from rollout.inference.version import LoadedVersion
+from rollout.routing.changes import promote
+from rollout.routing.control import carry_out, propose, propose_rollback
+from rollout.routing.last_seen import keep_split, last_splits
+from rollout.routing.split import Split
+from rollout.routing.splits import write_split
+from rollout.store import Redis, client_of, connect
+
+TRIAL = Split(champion="v1", challenger="v2", share=0.5, experiment="digits-v1-v2")
+
+
+def test_labels_are_translated_and_those_that_mean_the_same_are_added() -> None:
+    translate = Translation(["cat", "lion", "dog"], {"lion": "cat"}, ["dog", "cat"])
+    assert translate(Decision(2, [0.3, 0.3, 0.4], needs_review=True)) == Decision(
+        1, [0.4, 0.6], needs_review=True
+    )
+
+
+@pytest.fixture
+async def engine(
+    bundles: str, redis: Redis, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Engine]:
+    monkeypatch.setattr(follower_module, "FOLLOW_EVERY_S", 0.05)
+    proposal = await propose(redis, "digits", lambda _: TRIAL)
+    await carry_out(redis, proposal, "ada", "a trial")
+    loaded = await Engine.load(Settings(home=tmp_path), await connect(valkey_url))
+    yield loaded
+    await loaded.close()
+
+
+async def followed(engine: Engine, revision: int, seconds: float = 20) -> None:
+    give_up = time.monotonic() + seconds
+    while engine.model("digits").split.revision != revision:
+        assert time.monotonic() < give_up, engine.model("digits").split
+        await asyncio.sleep(0.01)
+
+
+async def test_a_promotion_and_the_way_back_load_nothing(
+    engine: Engine, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> LoadedVersion:
+        raise AssertionError("something is loaded")
+
+    monkeypatch.setattr(follower_module, "LoadedVersion", never)
+    model = engine.model("digits")
+    await carry_out(redis, await propose(redis, "digits", lambda now: promote(now or TRIAL)), "ada", "better")
+    await followed(engine, 2)
+    assert (model.champion.version, model.serving.challenger, set(model.versions)) == ("v2", None, {"v1", "v2"})
+    await carry_out(redis, await propose_rollback(redis, "digits"), "ada", "worse after all")
+    await followed(engine, 3)
+    assert model.champion.version == "v1"
+
+
+async def test_a_rollback_does_not_wait_for_what_is_being_loaded(
+    engine: Engine, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version that takes long to load is on its way when the kill switch is pressed."""
+
+    def slowly(*arguments: object) -> LoadedVersion:
+        time.sleep(3)
+        return LoadedVersion(*arguments)  # type: ignore[arg-type]
+
+    model = engine.model("digits")
+    await carry_out(redis, await propose_rollback(redis, "digits"), "ada", "bad")
+    await followed(engine, 2)
+    del model.versions["v2"]
+    monkeypatch.setattr(follower_module, "LoadedVersion", slowly)
+    again = await propose(redis, "digits", lambda _: TRIAL, release=True)
+    await carry_out(redis, again, "ada", "once more")
+    await asyncio.sleep(0.5)
+    assert model.split.revision == 2, "it is still being loaded"
+    await carry_out(redis, await propose_rollback(redis, "digits"), "ada", "no, stop")
+    await followed(engine, 4, seconds=1)
+
+
+async def test_another_bundle_of_the_same_version_is_refused(
+    engine: Engine, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    split = engine.model("digits").split
+    forged = msgspec.structs.replace(split, digests={**split.digests, "v2": "0" * 64})
+    await write_split(redis, "digits", forged)
+    for _ in range(400):
+        await asyncio.sleep(0.05)
+        if "is not the bundle that the split names" in caplog.text:
+            break
+    assert "digits stays at revision 1: digits:v2 on this machine is not the bundle" in caplog.text
+    assert engine.model("digits").split.revision == 1
+
+
+async def test_versions_that_nobody_names_leave_the_memory(
+    engine: Engine, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served_module, "RETIRE_AFTER_S", 0.3)
+    await carry_out(redis, await propose_rollback(redis, "digits"), "ada", "bad")
+    await followed(engine, 2)
+    assert set(engine.model("digits").versions) == {"v1", "v2"}
+    await asyncio.sleep(1)
+    assert set(engine.model("digits").versions) == {"v1"}
+
+
+async def test_without_redis_the_splits_on_disk_hold(bundles: str, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    gone = client_of("unix:///nowhere/valkey.sock")
+    with pytest.raises(StoreUnavailableError):
+        await read_served(gone, settings)
+    keep_split(tmp_path, "digits", TRIAL)
+    (tmp_path / "splits" / "languages.json").write_text('{"champion":')
+    assert last_splits(tmp_path) == {"digits": TRIAL}
+    assert await read_served(gone, settings) == {"digits": TRIAL}
+    loaded = await Engine.load(settings, gone)
+    assert loaded.model("digits").split == TRIAL
+    await loaded.close()

@@ -1,0 +1,153 @@
+"""The shadow: which requests, how far apart, and what gives way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rollout import Classification, Regression
+from rollout.config import Settings
+from rollout.inference import shadow as shadow_module
+from rollout.inference.engine import Engine
+from rollout.inference.rows import Decision, Rows
+from rollout.inference.shadow import agree, distance
+from rollout.review.queue import list_items
+from rollout.routing.assignment import assign
+from rollout.routing.split import Split
+from rollout.routing.splits import write_split
+from rollout.store import Redis, connect
+from tests.images import held_out
+
+THREE = Classification(labels=["a", "b", "c"])
+
+
+def decide(*numbers: float) -> Decision:
+    return Decision(int(np.argmax(numbers)), list(numbers), needs_review=False)
+
+
+def value(number: float, half: float) -> Decision:
+    return Decision(0, [number, number - half, number + half], needs_review=False)
+
+
+def test_classes_agree_on_the_class_and_differ_by_total_variation() -> None:
+    ours, theirs = decide(0.5, 0.3, 0.2), decide(0.2, 0.6, 0.2)
+    assert not agree(THREE, ours, theirs)
+    assert agree(THREE, ours, decide(0.4, 0.3, 0.3))
+    assert distance(THREE, ours, theirs) == pytest.approx(0.3)
+    assert distance(THREE, decide(1, 0, 0), decide(0, 1, 0)) == 1
+
+
+def test_values_agree_within_the_champions_interval() -> None:
+    task = Regression()
+    assert agree(task, value(10, 2), value(12, 9))
+    assert not agree(task, value(10, 2), value(12.1, 9))
+    assert distance(task, value(10, 2), value(13, 9)) == pytest.approx(1.5)
+
+
+def rows(start: int, count: int) -> Rows:
+    images = held_out().inputs["image"][np.arange(start, start + count) % 360]
+    return Rows(
+        [f"c-{start + n}" for n in range(count)],
+        [f"k-{start + n}" for n in range(count)],
+        {"image": images},
+        [{"image": int(image.sum())} for image in images],
+        time.monotonic() + 10,
+    )
+
+
+@pytest.fixture
+async def engine(bundles: str, redis: Redis, valkey_url: str, tmp_path: Path) -> AsyncIterator[Engine]:
+    split = Split(champion="v1", challenger="v2", share=0.2, experiment="digits-v1-v2", shadow=0.3)
+    await write_split(redis, "digits", split)
+    loaded = await Engine.load(Settings(home=tmp_path), await connect(valkey_url))
+    yield loaded
+    await loaded.close()
+
+
+def outcomes(engine: Engine) -> dict[str, int]:
+    """Adds up what was counted, over the arms."""
+    counts = engine.model("digits").serving.counts
+    found: dict[str, int] = {}
+    for arm in ("champion", "control"):
+        for outcome, count in counts[arm].shadow.items():
+            count.flush()
+            found[outcome] = found.get(outcome, 0) + count.take()
+    return found
+
+
+async def quiet(engine: Engine) -> None:
+    (shadow,) = engine._shadows.values()
+    for _ in range(400):
+        await asyncio.sleep(0.02)
+        if not shadow._queue and not shadow.is_running:
+            break
+    await asyncio.sleep(0.1)
+
+
+async def test_the_share_is_kept_and_the_same_predictions_are_picked_again(engine: Engine, redis: Redis) -> None:
+    model = engine.model("digits")
+    outside = sum(assign(model.split, f"c-{n}").arm != "challenger" for n in range(1000))
+    scored = []
+    for _ in range(2):
+        for start in range(0, 1000, 50):
+            await engine.predict(model, rows(start, 50))
+        await quiet(engine)
+        found = outcomes(engine)
+        assert found["failed"] == found["dropped"] == 0
+        scored.append(found["agreed"] + found["disagreed"])
+    assert scored[0] == scored[1]
+    assert abs(scored[0] - 0.3 * outside) < 4 * (outside * 0.3 * 0.7) ** 0.5
+    items = [item async for item in list_items(redis, "digits", {"reason": "disagreement"})]
+    assert items
+    for item in items:
+        assert item.pi == 0.3
+        assert item.other is not None
+        assert item.other["label"] != item.label
+        assert item.revision == 1
+        assert assign(model.split, item.client_id).arm == item.arm != "challenger"
+
+
+async def test_nothing_is_scored_while_rows_wait(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shadow_module, "LATEST_S", 0.5)
+    model = engine.model("digits")
+    monkeypatch.setattr(type(model.serving), "is_busy", property(lambda _: True))
+    await engine.predict(model, rows(0, 64))
+    await quiet(engine)
+    found = outcomes(engine)
+    assert found["dropped"] > 0
+    assert found["agreed"] == found["disagreed"] == 0
+
+
+async def test_a_full_queue_drops(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shadow_module, "MOST_ROWS", 5)
+    await engine.predict(engine.model("digits"), rows(0, 200))
+    await quiet(engine)
+    found = outcomes(engine)
+    assert found["agreed"] + found["disagreed"] == 5
+    assert found["dropped"] > 5
+
+
+async def test_one_row_that_fails_fails_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = engine.model("digits")
+    runtime = model.versions["v2"]._runtime
+    run = runtime.run
+
+    def spoil(inputs: Any) -> Any:
+        scores = run(inputs)
+        scores[0] = np.nan
+        return scores
+
+    monkeypatch.setattr(runtime, "run", spoil)
+    everybody = [n for n in range(400) if assign(model.split, f"c-{n}").arm == "champion"]
+    for n in everybody[:60]:
+        await engine.predict(model, rows(n, 1))
+    await quiet(engine)
+    found = outcomes(engine)
+    assert found["failed"] >= 1
+    assert found["agreed"] + found["disagreed"] >= 1
