@@ -11,7 +11,16 @@ from pathlib import Path
 
 from loadtests import closed_loop, in_process, open_loop
 from loadtests.bodies import BATCH, cycle, write_requests
-from loadtests.contenders import EVERYTHING_OFF, EVERYTHING_ON, MOSEC_ONE, ONE, TWO, Contender
+from loadtests.contenders import (
+    EVERYTHING_OFF,
+    EVERYTHING_ON,
+    MOSEC_ONE,
+    ONE,
+    SHADOW_OFF,
+    SHADOW_ON,
+    TWO,
+    Contender,
+)
 from loadtests.ours import Models
 from loadtests.results import BINARY_CONNECTIONS, CONNECTIONS, SMALL, Ceiling, Closed, Open, Results
 from loadtests.servers import Server, StartError
@@ -22,6 +31,8 @@ WARM_UP_S = 1
 SERIOUS = 250
 # Above it, the client's own work would show.
 HIGHEST_RATE = 500
+# So few arrivals a second leave the machine idle.
+IDLE_RATE = 100
 
 
 class Comparison:
@@ -74,6 +85,8 @@ class Comparison:
         if SMALL in self._models and any(contender.is_ours for contender in self._contenders):
             for contender in (EVERYTHING_ON, EVERYTHING_OFF)[::turn]:
                 self._serve(contender, SMALL, partial(self._closed_loops, CONNECTIONS[1:]))
+            for contender in (SHADOW_ON, SHADOW_OFF)[::turn]:
+                self._serve(contender, SMALL, self._idle)
 
     def run_open_loops(self) -> None:
         """Sends bursty arrivals, at half the rate that the slowest contender can answer and the same for all."""
@@ -127,6 +140,14 @@ class Comparison:
         arrivals = asyncio.run(open_loop.run(server.url, requests, due))
         self._results.open.append(Open(model, contender.name, arrivals))
         _say(f"{model}, {arrivals.rate:.0f} arrivals/s, {contender.name}: p99 {arrivals.p99_ms:.1f} ms")
+
+    def _idle(self, server: Server, contender: Contender, model: str) -> None:
+        due = open_loop.schedule(IDLE_RATE, 5 * self._seconds, open_loop.POISSON)
+        requests = cycle(contender.requests(model))
+        asyncio.run(open_loop.run(server.url, requests, due[: len(due) // 10]))  # warm-up
+        arrivals = asyncio.run(open_loop.run(server.url, requests, due))
+        self._results.idle.append(Open(model, contender.name, arrivals))
+        _say(f"round {self._results.rounds}, {contender.name}: p99 {arrivals.p99_ms:.2f} ms on an idle machine")
 
     def _leave_out(self, contender: Contender, error: StartError) -> None:
         self._results.absent[contender.name] = str(error)

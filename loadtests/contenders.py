@@ -32,6 +32,7 @@ class Contender(NamedTuple):
         environment: Variables of its own.
         binary: Where it takes binary tensors, if it does.
         share: For Rollout, the challenger's share of a trial.
+        shadow: For Rollout, the share of the requests that the challenger scores unseen.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Contender(NamedTuple):
     environment: Mapping[str, str] = {}
     binary: str | None = None
     share: float = 0.0
+    shadow: float = 0.0
 
     @property
     def is_ours(self) -> bool:
@@ -88,7 +90,7 @@ class Contender(NamedTuple):
         """
         command = self.command
         if self.is_ours:
-            environment = {**models.home(model, self.share), **self.environment}
+            environment = {**models.home(model, self.share, self.shadow), **self.environment}
         else:
             environment = {"BENCH_ONNX": str(models.onnx(model)), **self.environment}
             program, *arguments = command
@@ -158,3 +160,7 @@ EVERYTHING_OFF = _rollout(
     PYTHONPATH=str(ROOT / "loadtests" / "plain"),
     **FP32,
 )._replace(binary=None)
+
+# What it costs the others that the challenger scores all their requests unseen, while there is little to do.
+SHADOW_OFF = _rollout("Rollout, no shadow", 0.0, ROLLOUT_WORKERS="2", **FP32)
+SHADOW_ON = SHADOW_OFF._replace(name="Rollout, shadow at 100 %", shadow=1.0)

@@ -15,6 +15,8 @@ from loadtests.contenders import (
     MOSEC_ONE,
     MOSEC_TWO,
     ONE,
+    SHADOW_OFF,
+    SHADOW_ON,
     TWO,
     Contender,
 )
@@ -88,6 +90,7 @@ def goals(results: Results) -> list[Goal]:
             at_least=2,
         ),
         _cost_of_everything(results),
+        _cost_of_shadow(results),
         _memory(results),
     ]
     return found
@@ -138,6 +141,15 @@ def _cost_of_everything(results: Results) -> Goal:
         costs[connections] = 1 - ratio
     found = ", ".join(f"{cost:.1%} at {connections} connections" for connections, cost in costs.items())
     return Goal(what, wanted, found, max(costs.values()) <= 0.1)
+
+
+def _cost_of_shadow(results: Results) -> Goal:
+    what, wanted = "p99 with a shadow of 100 % on an idle machine", "≤ 1.1 × without"
+    shadowed, alone = results.idle_p99(SHADOW_ON), results.idle_p99(SHADOW_OFF)
+    if shadowed is None or not alone:
+        return Goal(what, wanted, None, reached=False)
+    ratio = shadowed / alone
+    return Goal(what, wanted, f"{ratio:.2f} ({shadowed:.2f} ms to {alone:.2f} ms)", ratio <= 1.1)
 
 
 def _memory(results: Results) -> Goal:

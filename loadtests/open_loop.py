@@ -22,6 +22,7 @@ Times = NDArray[np.float64]
 TIMEOUT_S = 10
 # Gamma with this shape: half the gaps are far shorter than the mean, a few are many times as long.
 BURSTY = 0.25
+POISSON = 1.0
 
 
 class Arrivals(msgspec.Struct):

@@ -37,11 +37,12 @@ class Models:
         file = self._store / "models" / model / "v1" / variant / "model.onnx"
         return file if file.exists() else None
 
-    def home(self, model: str, share: float) -> dict[str, str]:
-        """Makes a new home with a trial, or with a champion alone at share 0; returns its environment."""
-        template = self._folder / f"{model}-{share}"
+    def home(self, model: str, share: float, shadow: float) -> dict[str, str]:
+        """Makes a new home, with a trial if there is a share or a shadow rate; returns its environment."""
+        template = self._folder / f"{model}-{share}-{shadow}"
         if not template.exists():
-            trial = ("--challenger", "v2", "--share", str(share)) if share else ()
+            shares = ("--challenger", "v2", "--share", str(share), "--shadow", str(shadow))
+            trial = shares if share or shadow else ()
             self._run("split", "set", model, "--champion", "v1", *trial, "--yes", home=template)
         home = self._folder / "running"
         shutil.rmtree(home, ignore_errors=True)

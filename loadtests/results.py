@@ -51,6 +51,7 @@ class Results(msgspec.Struct):
         rounds: Rounds, of which the report gives medians.
         closed: Closed-loop runs, in the order in which they ran.
         open: Open-loop runs.
+        idle: Open-loop runs at a rate that leaves the machine idle, with and without a shadow.
         ceilings: onnxruntime by itself.
         workers: The workers of a Rollout that served the small model with both versions of its trial.
         counted: Predictions and review items that the servers of the last comparison of costs counted.
@@ -61,6 +62,7 @@ class Results(msgspec.Struct):
     rounds: int = 0
     closed: list[Closed] = []
     open: list[Open] = []
+    idle: list[Open] = []
     ceilings: list[Ceiling] = []
     workers: list[Worker] = []
     counted: dict[str, dict[str, int]] = {}
@@ -90,6 +92,11 @@ class Results(msgspec.Struct):
     def rate(self, model: str, contender: Contender, connections: int, rows: int = 1) -> float | None:
         """Returns the median of the rows answered a second; ``None`` if they were not measured."""
         return self.median(lambda sample: sample.rate, model, contender, connections, rows)
+
+    def idle_p99(self, contender: Contender) -> float | None:
+        """Returns the median over the rounds of the p99 on an idle machine, in milliseconds."""
+        found = [run.arrivals.p99_ms for run in self.idle if run.contender == contender.name]
+        return statistics.median(found) if found else None
 
     def ceiling(self, model: str, of: Callable[[Alone], float], variant: str = "onnx") -> float | None:
         """Returns the median of a figure of onnxruntime by itself; ``None`` if it was not measured."""

@@ -86,7 +86,7 @@ def test_goals_are_reached_missed_or_not_measured() -> None:
 
 def test_a_contender_that_does_not_start_is_in_the_report_with_its_reason(tmp_path: Path) -> None:
     class NoModels(Models):
-        def home(self, model: str, share: float) -> dict[str, str]:
+        def home(self, model: str, share: float, shadow: float) -> dict[str, str]:
             return {}
 
     absent = Contender("a server", "rollout", ("sh", "-c", "echo an error nobody expected; exit 1"), "/predict")
