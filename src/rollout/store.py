@@ -94,6 +94,7 @@ async def require_supported(client: Redis) -> None:
     """
     try:
         async with guard():
+            await client.ping()  # while it still reads its data, it refuses this
             info = await client.info("server")
     except StoreUnavailableError as error:
         raise StoreUnavailableError(f"Redis does not answer: {error.__cause__}") from error

@@ -117,7 +117,7 @@ def test_64_rows_are_answered_as_predict_answers_them(
     expected = predictions(doors.service, client_id)
     assert (response["model_name"], response["id"]) == ("digits", "r-1")
     assert response["model_version"] == expected[0]["version"] == ("v2" if arm == "challenger" else "v1")
-    assert response["parameters"] == {"arm": arm, "variant": expected[0]["variant"]}
+    assert response["parameters"] == {"arm": arm, "variant": expected[0]["variant"], "revision": 1}
     assert [output["name"] for output in response["outputs"]] == OUTPUTS
     assert as_text(result.as_numpy("label")) == [one["label"] for one in expected]
     assert as_text(result.as_numpy("review")) == [one["review"] or "" for one in expected]

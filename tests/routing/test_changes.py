@@ -176,7 +176,7 @@ def test_moves_to_another_experiment_are_those_of_the_clients() -> None:
         (
             TRIAL,
             replace(TRIAL, rules=(Rule(arm="champion", clients=("ada",)), Rule(arm="champion", segments=("b",)))),
-            ["Nobody gets another version.", "2 rules come before the hash, 0 did; whom they move depends"],
+            ["Nobody gets another version.", "Rules before the hash: 0 → 2. Whom they move depends"],
         ),
     ],
 )

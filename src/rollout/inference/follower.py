@@ -20,7 +20,7 @@ from rollout.routing.splits import read_split
 from rollout.routing.traffic import Worker, add_traffic
 from rollout.store import Redis, is_cancelled, require_supported
 
-FOLLOW_EVERY_S = 1.0
+FOLLOW_EVERY_S = 0.5
 
 logger = logging.getLogger(__name__)
 
