@@ -119,7 +119,8 @@ def consequences(before: Split | None, after: Split) -> list[str]:
         sentences.append(f"{after.challenger} scores {percent(after.shadow)} of the others' requests unseen.")
     if after.rules != before.rules:
         sentences.append(
-            f"Rules before the hash: {len(before.rules)} → {len(after.rules)}. Whom they move depends on who calls."
+            f"Rules before the hash: {len(before.rules)} → {len(after.rules)}. "
+            "Whom they move depends on who calls."
         )
     return sentences
 
