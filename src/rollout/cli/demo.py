@@ -58,6 +58,7 @@ def _greet(settings: Settings, model: str) -> None:
         f"  model        {base}/v1/models/{model}\n"
         f"  API          {base}/openapi.json\n"
         f"  metrics      {base}/metrics\n"
+        f"  console      {base}/console\n"
         f"{admin}\n"
         "Try it:\n\n"
         f"curl -s {base}/v1/models/{model}/predict -H 'Content-Type: application/json' "
