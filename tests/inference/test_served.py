@@ -16,15 +16,18 @@ from rollout.inference import follower as follower_module
 from rollout.inference import served as served_module
 from rollout.inference.engine import Engine
 from rollout.inference.follower import read_served
-from rollout.inference.rows import Decision
+from rollout.inference.rows import Decision, Rows
 from rollout.inference.served import Translation
 from rollout.inference.version import LoadedVersion
+from rollout.routing.assignment import assign
 from rollout.routing.changes import promote
 from rollout.routing.control import carry_out, propose, propose_rollback
 from rollout.routing.last_seen import keep_split, last_splits
 from rollout.routing.split import Split
 from rollout.routing.splits import write_split
+from rollout.routing.traffic import read_traffic, read_workers
 from rollout.store import Redis, client_of, connect
+from tests.images import held_out
 
 TRIAL = Split(champion="v1", challenger="v2", share=0.5, experiment="digits-v1-v2")
 
@@ -34,6 +37,11 @@ def test_labels_are_translated_and_those_that_mean_the_same_are_added() -> None:
     assert translate(Decision(2, [0.3, 0.3, 0.4], needs_review=True)) == Decision(
         1, [0.4, 0.6], needs_review=True
     )
+
+
+def one_row(client_id: str) -> Rows:
+    image = held_out().inputs["image"][:1]
+    return Rows([client_id], [None], {"image": image}, [{"image": image[0].tolist()}], time.monotonic() + 10)
 
 
 @pytest.fixture
@@ -91,6 +99,27 @@ async def test_a_rollback_does_not_wait_for_what_is_being_loaded(
     assert model.split.revision == 2, "it is still being loaded"
     await carry_out(redis, await propose_rollback(redis, "digits"), "ada", "no, stop")
     await followed(engine, 4, seconds=1)
+
+
+async def test_what_was_counted_before_a_switch_is_told(engine: Engine, redis: Redis) -> None:
+    """Requests are answered and the split changes before anything is written down."""
+    await followed(engine, 1)
+    for number in range(40):
+        await engine.predict(engine.model("digits"), one_row(f"c-{number}"))
+    await carry_out(redis, await propose_rollback(redis, "digits"), "ada", "bad")
+    await followed(engine, 2)
+    for number in range(40):
+        await engine.predict(engine.model("digits"), one_row(f"c-{number}"))
+    for _ in range(100):
+        await asyncio.sleep(0.05)
+        arms = await read_traffic(redis, "digits")
+        if sum(arm.predictions for arm in arms) >= 80:
+            break
+    assert sum(arm.predictions for arm in arms) == 80
+    challengers = sum(assign(TRIAL, f"c-{number}").arm == "challenger" for number in range(40))
+    assert {(arm.arm, arm.version): arm.predictions for arm in arms}["challenger", "v2"] == challengers
+    (worker,) = await read_workers(redis, "digits")
+    assert (worker.revision, worker.breaker, worker.refused) == (2, "closed", "")
 
 
 async def test_another_bundle_of_the_same_version_is_refused(

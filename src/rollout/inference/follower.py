@@ -152,7 +152,7 @@ class Follower:
     async def _tell(self) -> None:
         model = self._model
         serving = model.serving
-        for counts in serving.counts.values():
+        for counts in (counts for each in model.servings for counts in each.counts.values()):
             self._untold.update(dict(counts.take()))
         worker = Worker(
             id=self._id,

@@ -54,6 +54,7 @@ class Serving:
         trial: The challenger and its breaker, where there is one.
 
     Attributes:
+        since: When it began, of ``time.monotonic()``.
         task: What is answered, in the labels that callers see.
         counts: What is counted of each arm.
         translations: For each version that needs it, what puts its decisions in the callers' labels.
@@ -62,6 +63,7 @@ class Serving:
     def __init__(self, split: Split, versions: Mapping[str, LoadedVersion], trial: Trial | None) -> None:
         self.split = split
         self.trial = trial
+        self.since = time.monotonic()
         self.champion = versions[split.champion]
         self.challenger = None if split.challenger is None else versions[split.challenger]
         self.variants = {version: versions[version].variant for version in split.versions}
@@ -92,6 +94,7 @@ class ServedModel:
 
     Attributes:
         serving: What answers now; whoever answers a request holds on to it until the end.
+        servings: It, and those before it under which requests may still end and be counted.
 
     Raises:
         BundleError: If the versions cannot stand in for each other, or are not what the split names.
@@ -104,6 +107,7 @@ class ServedModel:
         self._settings = settings
         self._unused_since: dict[str, float] = {}
         self.serving = self._serve(split, versions, None)
+        self.servings = [self.serving]
 
     @property
     def split(self) -> Split:
@@ -141,10 +145,13 @@ class ServedModel:
                 nothing changes.
         """
         self.serving = self._serve(split, versions, self.serving)
+        self.servings.append(self.serving)
 
     def retire(self) -> None:
-        """Lets go of versions that the split has not named for a while."""
+        """Lets go of revisions and of versions that the split has not named for a while."""
         now = time.monotonic()
+        while len(self.servings) > 1 and now - self.servings[1].since > RETIRE_AFTER_S:
+            del self.servings[0]
         for version, loaded in list(self.versions.items()):
             if version in self.split.kept:
                 self._unused_since.pop(version, None)
