@@ -151,8 +151,8 @@ SHADOW_DISTANCE = Histogram(
 )
 SHADOW_SECONDS = Histogram(
     "rollout_shadow_seconds",
-    "Time of the challenger's batches of rows that it scored unseen",
-    ["model", "version"],
+    "Time of the batch in which the challenger scored a row unseen",
+    ["model", "version", "arm", "revision"],
     buckets=SECONDS_BUCKETS,
 )
 REVISION = Gauge(

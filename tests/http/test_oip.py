@@ -128,6 +128,15 @@ def test_64_rows_are_answered_as_predict_answers_them(
     )
 
 
+def test_an_admin_sees_the_other_arm(client: triton.InferenceServerClient, doors: Doors) -> None:
+    look = {"X-Client-Id": CLIENTS["control"], "X-Rollout-Arm": "challenger"}
+    with pytest.raises(InferenceServerException, match="Authorization"):
+        client.infer("digits", images(), headers=look)
+    admin = look | {"Authorization": f"Bearer {doors.service.token}"}
+    response = client.infer("digits", images(), headers=admin).get_response()
+    assert (response["model_version"], response["parameters"]["arm"]) == ("v2", "challenger")
+
+
 def test_the_client_id_comes_in_the_parameters_or_in_a_header(client: triton.InferenceServerClient) -> None:
     def answered(headers: dict[str, str] | None = None, **parameters: str) -> tuple[str, str]:
         response = client.infer("digits", images(), headers=headers, parameters=parameters).get_response()

@@ -240,6 +240,15 @@ async def test_the_rows_get_as_long_as_the_call_has_and_a_refusal_says_when_to_c
     assert call.aborted == (grpc.StatusCode.DEADLINE_EXCEEDED, "too late", (("retry-after", "3"),))
 
 
+def test_an_admin_sees_the_other_arm(doors: Doors, client: triton.InferenceServerClient) -> None:
+    look = {"x-client-id": CLIENTS["control"], "x-rollout-arm": "challenger"}
+    with pytest.raises(InferenceServerException, match="Authorization"):
+        client.infer("digits", images(), headers=look)
+    admin = look | {"authorization": f"Bearer {doors.service.token}"}
+    result = client.infer("digits", images(), headers=admin)
+    assert (result.get_response().model_version, parameters(result)["arm"]) == ("v2", "challenger")
+
+
 def test_every_problem_has_a_status() -> None:
     codes = {error.type: status_of(error("")).name for error in HTTP_ERRORS if error.status not in (405, 415)}
     assert "UNKNOWN" not in codes.values()

@@ -68,6 +68,7 @@ class ArmCounts:
                 outcome: metrics.Count(metrics.SHADOW.labels(*unseen, outcome)) for outcome in get_args(Outcome)
             }
             self.distance = metrics.Tally(metrics.SHADOW_DISTANCE.labels(*unseen))
+            self.shadow_seconds = metrics.Tally(metrics.SHADOW_SECONDS.labels(*unseen))
 
     def count(self, decisions: Sequence[Decision], fallbacks: Sequence[Fallback], seconds: float) -> None:
         """Counts the answer to a request.

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from rollout import metrics
 from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Classification, Task
@@ -77,7 +76,6 @@ class Shadow:
         self._arrived = asyncio.Event()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"{model.name}-shadow")
         self._task = asyncio.get_running_loop().create_task(self._run())
-        self._tallies: dict[str, metrics.Tally] = {}
         self.is_running = False
 
     def close(self) -> None:
@@ -165,10 +163,10 @@ class Shadow:
             self._executor, challenger.batcher.run, arrays
         )
         self.is_running = False
-        self._seconds(challenger.version).observe(seconds)
         translate = serving.translations.get(challenger.version, lambda decision: decision)
         for unseen, result in zip(batch, results, strict=True):
             counts = serving.counts[unseen.answers.assignments[unseen.row].arm]
+            counts.shadow_seconds.observe(seconds)
             if isinstance(result, RolloutError):
                 counts.shadow["failed"].inc()
                 continue
@@ -189,11 +187,6 @@ class Shadow:
                     self._model, unseen.rows, unseen.answers, unseen.row, "disagreement", unseen.pi, other
                 )
             )
-
-    def _seconds(self, version: str) -> metrics.Tally:
-        if version not in self._tallies:
-            self._tallies[version] = metrics.Tally(metrics.SHADOW_SECONDS.labels(self._model.name, version))
-        return self._tallies[version]
 
 
 def agree(task: Task, ours: Decision, theirs: Decision) -> bool:
