@@ -61,6 +61,14 @@ async def redis(valkey_url: str) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
+def need(program: str) -> None:
+    """Installs a program where that is allowed; without it CI fails and others are told."""
+    found = subprocess.run([ROOT / "scripts" / "need", program], capture_output=True, text=True, check=False)
+    if found.returncode:
+        assert "CI" not in os.environ, found.stderr
+        pytest.skip(found.stderr.strip())
+
+
 class Service:
     """A running service and the files that it leaves."""
 

@@ -14,7 +14,7 @@ from torch.utils.cpp_extension import include_paths, library_paths
 
 from rollout.bundle.golden import Golden, read_golden
 from rollout.bundle.store import open_bundle
-from tests.conftest import ROOT
+from tests.conftest import need
 
 SOURCE = Path(__file__).parent / "cpp" / "golden.cpp"
 TOLERANCE = 1e-5  # of the largest score
@@ -23,7 +23,7 @@ TOLERANCE = 1e-5  # of the largest score
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``golden.cpp``, compiled against the libtorch of the torch wheel."""
-    subprocess.run([ROOT / "scripts" / "need", "g++"], check=True)
+    need("g++")
     program = tmp_path_factory.mktemp("cpp") / "golden"
     abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}"
     includes = [f"-I{path}" for path in include_paths()]

@@ -18,16 +18,13 @@ from loadtests.ours import Models
 from loadtests.report import render
 from loadtests.results import LARGE, SMALL, Closed, Results
 from loadtests.servers import StartError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, need
 
 
 @pytest.fixture
 def wrk() -> None:
-    """The load generator, installed where that is allowed; without it CI fails and others are told."""
-    found = subprocess.run([ROOT / "scripts" / "need", "wrk"], capture_output=True, text=True, check=False)
-    if found.returncode:
-        assert "CI" not in os.environ, found.stderr
-        pytest.skip(found.stderr.strip())
+    """The load generator."""
+    need("wrk")
 
 
 @pytest.mark.usefixtures("wrk")

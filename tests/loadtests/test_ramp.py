@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -22,18 +21,15 @@ from loadtests.callers import CLIENT, Part, Seen, Tally, send, share_progress
 from loadtests.ramp_report import Change, Outcome, faults, show
 from rollout.routing.assignment import assign
 from rollout.routing.split import Split
-from tests.conftest import ROOT
+from tests.conftest import ROOT, need
 
 CLIENTS = 50
 
 
 @pytest.fixture
 def haproxy() -> None:
-    """The load balancer, installed where that is allowed; without it CI fails and others are told."""
-    found = subprocess.run([ROOT / "scripts" / "need", "haproxy"], capture_output=True, text=True, check=False)
-    if found.returncode:
-        assert "CI" not in os.environ, found.stderr
-        pytest.skip(found.stderr.strip())
+    """The load balancer."""
+    need("haproxy")
 
 
 @pytest.mark.usefixtures("haproxy")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,7 +13,7 @@ import uvicorn
 from playwright.async_api import Page, async_playwright
 from starlette.types import ASGIApp
 
-from tests.conftest import ROOT
+from tests.conftest import need
 
 # The contrast of everything that can be read with what lies behind it, where it is less than 4.5.
 LOW_CONTRAST = """() => {
@@ -40,7 +39,7 @@ IS_TOO_WIDE = "document.scrollingElement.scrollWidth > innerWidth"
 
 def find_chromium() -> str:
     """Returns the path of Chromium, installed if need be."""
-    subprocess.run([ROOT / "scripts" / "need", "chromium"], check=True)
+    need("chromium")
     found = shutil.which("chromium")
     assert found is not None
     return found
