@@ -53,6 +53,7 @@ class Board:
         workers: Who serves it.
         quarantine: Versions that were rolled back.
         history: The latest changes, newest first.
+        ungated: The challenger, if no gate was run on it.
         online: Whether Redis answered.
     """
 
@@ -64,6 +65,7 @@ class Board:
     workers: Sequence[Worker] = ()
     quarantine: Sequence[Quarantined] = ()
     history: Sequence[words.Entry] = ()
+    ungated: str | None = None
     online: bool = True
 
     @property
@@ -154,9 +156,10 @@ async def read_board(redis: Redis, served: ServedModel) -> Board:
             workers=await read_workers(redis, name),
             quarantine=by_time(await read_quarantine(redis, name)),
             history=(await read_entries(redis, name, SHOWN)),
+            ungated=_ungated(served),
         )
     except StoreUnavailableError:
-        return Board(model=name, split=served.split, at=at, online=False)
+        return Board(model=name, split=served.split, at=at, ungated=_ungated(served), online=False)
 
 
 async def read_entries(redis: Redis, model: str, limit: int) -> list[words.Entry]:
@@ -167,6 +170,12 @@ async def read_entries(redis: Redis, model: str, limit: int) -> list[words.Entry
     """
     splits = await read_history(redis, model, limit + 1)
     return words.history(splits, first_is_known=len(splits) <= limit)
+
+
+def _ungated(served: ServedModel) -> str | None:
+    """Returns the challenger that this worker serves, if no gate was run on it."""
+    challenger = served.serving.challenger
+    return challenger.version if challenger is not None and challenger.manifest.gate is None else None
 
 
 def by_time(quarantine: Mapping[str, Quarantined]) -> list[Quarantined]:

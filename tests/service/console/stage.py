@@ -48,7 +48,10 @@ class StandIn:
     def __init__(self, redis: Redis, **splits: Split) -> None:
         self.redis = redis
         self.models: dict[str, Any] = {
-            name: SimpleNamespace(name=name, split=split) for name, split in splits.items()
+            name: SimpleNamespace(
+                name=name, split=split, serving=SimpleNamespace(challenger=_ungated(split.challenger))
+            )
+            for name, split in splits.items()
         }
 
     def model(self, name: str) -> Any:
@@ -56,6 +59,11 @@ class StandIn:
         if name not in self.models:
             raise UnknownModelError(f"there is no model {name!r}")
         return self.models[name]
+
+
+def _ungated(version: str | None) -> Any:
+    """Returns a challenger that no gate was run on."""
+    return version and SimpleNamespace(version=version, manifest=SimpleNamespace(gate=None))
 
 
 def make_app(redis: Redis, settings: Settings, **splits: Split) -> Starlette:

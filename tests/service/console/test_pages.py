@@ -49,6 +49,12 @@ async def test_pages_need_nothing_that_the_policy_forbids(admin: Browser) -> Non
             assert link.startswith(("/console", "#", "data:image/svg+xml"))
 
 
+async def test_a_challenger_without_a_gate_is_told(admin: Browser, redis: Redis, tmp_path: Path) -> None:
+    assert "v2 is on trial without a gate: rollout gate digits:v2 --against v1" in text_of(await admin.get(MODEL))
+    async with Stage(redis, Settings(home=tmp_path, tokens=TOKENS), ALONE).browser(ADMIN) as browser:
+        assert "gate" not in text_of(await browser.get(MODEL))
+
+
 async def test_static_files_may_be_kept_under_the_name_of_their_content(admin: Browser) -> None:
     page = (await admin.get("/console/login")).text
     links = re.findall(r'"(/console/static/[^"]+)"', (await admin.get(MODEL)).text)
