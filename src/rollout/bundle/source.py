@@ -16,6 +16,8 @@ from rollout.bundle.task import Classification, Scores, Task
 from rollout.errors import BundleError
 
 NOISE = 1e-3
+# A dropout over few values may well do the same twice.
+ASKED_AGAIN = 4
 
 
 class Source(torch.nn.Module):
@@ -127,9 +129,9 @@ def _require_repeatable(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...
                 f"{_called(module, layer)} changes its {buffer} when it is called: a prediction would depend on "
                 "those before it"
             )
-    second = _layer_outputs(module, inputs)
+    again = [_layer_outputs(module, inputs) for _ in range(ASKED_AGAIN)]
     for name, output in first.items():
-        if not _same(output, second[name]):
+        if not all(_same(output, outputs[name]) for outputs in again):
             raise BundleError(
                 f"{_called(module, name)} answers differently when it is asked twice: is there a dropout or a "
                 "random number in its forward?"
