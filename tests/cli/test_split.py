@@ -10,6 +10,7 @@ import select
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ class Command:
             stdin=end,
             stdout=end,
             stderr=end,
+            # Whoever runs the tests in the background has it ignored, which would be inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         os.close(end)
         printed = b""
@@ -85,7 +88,8 @@ class Command:
             printed += os.read(terminal, 1024)
         meanwhile()
         self._answer(process, terminal, answer)
-        while True:
+        give_up = time.monotonic() + 60
+        while time.monotonic() < give_up:
             if answer in (b"^C", b"\x04") and not select.select([terminal], [], [], 5)[0]:
                 self._answer(process, terminal, answer)  # it came before anybody listened
                 continue
