@@ -147,6 +147,23 @@ async def test_versions_that_nobody_names_leave_the_memory(
     assert set(engine.model("digits").versions) == {"v1"}
 
 
+async def test_a_version_that_hangs_is_loaded_anew_when_it_comes_back(
+    engine: Engine, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = engine.model("digits")
+    hanging = model.versions["v2"]
+    monkeypatch.setattr(hanging.batcher, "hangs", lambda: True)
+    await carry_out(redis, await propose_rollback(redis, "digits"), "ada", "it hangs")
+    await followed(engine, 2)
+    await asyncio.sleep(0.3)
+    assert set(model.versions) == {"v1"}
+    assert engine.is_stuck
+    again = await propose(redis, "digits", lambda _: TRIAL, release=True)
+    await carry_out(redis, again, "ada", "mended")
+    await followed(engine, 3)
+    assert model.versions["v2"] is not hanging
+
+
 async def test_without_redis_the_splits_on_disk_hold(bundles: str, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     gone = client_of("unix:///nowhere/valkey.sock")

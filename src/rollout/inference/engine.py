@@ -82,9 +82,12 @@ class Engine:
     @property
     def is_stuck(self) -> bool:
         """Whether a batch runs although nobody waits for it: the runtime of a challenger may hang."""
-        versions = (loaded for model in self.models.values() for loaded in model.versions.values())
-        return any(shadow.is_running for shadow in self._shadows.values()) or not all(
-            loaded.batcher.is_idle for loaded in versions
+        models = self.models.values()
+        versions = (loaded for model in models for loaded in model.versions.values())
+        return (
+            any(shadow.is_running for shadow in self._shadows.values())
+            or any(model.has_left_a_thread for model in models)
+            or not all(loaded.batcher.is_idle for loaded in versions)
         )
 
     def _hanging(self) -> str | None:

@@ -94,6 +94,7 @@ class ServedModel:
 
     Attributes:
         serving: What answers now; whoever answers a request holds on to it until the end.
+        has_left_a_thread: Whether a version that hangs was let go of; its thread stays.
         servings: It, and those before it under which requests may still end and be counted.
 
     Raises:
@@ -106,6 +107,7 @@ class ServedModel:
         self.latency = metrics.Tally(metrics.LATENCY.labels(name))
         self._settings = settings
         self._unused_since: dict[str, float] = {}
+        self.has_left_a_thread = False
         self.serving = self._serve(split, versions, None)
         self.servings = [self.serving]
 
@@ -155,6 +157,10 @@ class ServedModel:
         for version, loaded in list(self.versions.items()):
             if version in self.split.kept:
                 self._unused_since.pop(version, None)
+            elif loaded.batcher.hangs():  # should it come back, it is loaded anew
+                self.has_left_a_thread = True
+                self._unused_since.pop(version, None)
+                del self.versions[version]
             elif now - self._unused_since.setdefault(version, now) > RETIRE_AFTER_S and loaded.batcher.is_idle:
                 del self.versions[version], self._unused_since[version]
                 loaded.close()
