@@ -8,8 +8,8 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -57,9 +57,6 @@ class Shadow:
         model: The model.
         answering: Says how many requests are being answered.
         add: Takes a review item where the two disagree.
-
-    Attributes:
-        is_running: Whether a batch runs.
     """
 
     def __init__(
@@ -76,7 +73,12 @@ class Shadow:
         self._arrived = asyncio.Event()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"{model.name}-shadow")
         self._task = asyncio.get_running_loop().create_task(self._run())
-        self.is_running = False
+        self._batch: Future[Any] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a batch runs."""
+        return self._batch is not None and not self._batch.done()
 
     def close(self) -> None:
         """Drops what waits."""
@@ -158,11 +160,8 @@ class Shadow:
         challenger = serving.challenger
         parts = [unseen.arrays for unseen in batch]
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        self.is_running = True
-        results, seconds = await asyncio.get_running_loop().run_in_executor(
-            self._executor, challenger.batcher.run, arrays
-        )
-        self.is_running = False
+        self._batch = self._executor.submit(challenger.batcher.run, arrays)
+        results, seconds = await asyncio.wrap_future(self._batch)
         translate = serving.translations.get(challenger.version, lambda decision: decision)
         for unseen, result in zip(batch, results, strict=True):
             counts = serving.counts[unseen.answers.assignments[unseen.row].arm]
