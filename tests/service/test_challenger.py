@@ -145,3 +145,18 @@ def test_disagreements_in_shadow_are_offered_for_review(bundles: str, tmp_path: 
             assert item["other"]["version"] == "v2"
             assert item["other"]["label"] != item["label"]
         assert len(unseen) <= disagreed <= len(unseen) + len(unsure)
+
+
+def test_one_that_hangs_in_shadow_costs_nobody_anything(bundles: str, tmp_path: Path) -> None:
+    set_split(tmp_path, "--champion", "v1", "--challenger", "v2", "--shadow", "1")
+    with run_with(tmp_path, "hangs") as service, service.client() as client:
+        for number in range(40):
+            body = {"client_id": f"c-{number}", "inputs": {"image": BLACK}}
+            since = time.monotonic()
+            assert client.post("/v1/models/digits/predict", json=body).json()["version"] == "v1"
+            assert time.monotonic() - since < 0.5
+            time.sleep(0.02)
+        time.sleep(12)  # longer than the watchdog lets a champion hang
+        assert client.post("/v1/models/digits/predict", json=body).status_code == 200
+        assert "to be replaced" not in service.log.read_text()
+        assert service.stop() == 0
