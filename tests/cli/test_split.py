@@ -394,7 +394,7 @@ async def test_show_says_how_the_arms_fare(split: Command, redis: Redis) -> None
         ("control", "v1", "failures"): 5,
         ("challenger", "v2", "predictions"): 600,
         ("challenger", "v2", "failures"): 60,
-        ("challenger", "v2", "fallbacks.error"): 50,
+        ("challenger", "v2", "fallbacks.error"): 51,
         ("challenger", "v2", "fallbacks.timeout"): 9,
     }
     for worker, seen in (
@@ -406,8 +406,8 @@ async def test_show_says_how_the_arms_fare(split: Command, redis: Redis) -> None
     lines = [" ".join(line.split()) for line in split("show", "digits").splitlines()]
     assert "champion v1 90 % 12,345 0 % 0 1.51 35" in lines
     assert "control v1 5 % 0 100 % 0 – –" in lines
-    assert "challenger v2 5 % 600 10 % 59 – –" in lines
-    assert "fallbacks error 50, timeout 9" in lines
+    assert "challenger v2 5 % 600 10 % 60 – –" in lines
+    assert "fallbacks error 51, timeout 9" in lines
     assert "agreement of 200 rows it decided 98.5 % as the champion did, failed on 0 and was spared 4" in lines
     assert "workers 2 follow revision 1" in lines
     assert "1 follows revision 0" in lines

@@ -208,7 +208,7 @@ def _arms(split: Split, traffic: Sequence[ArmTraffic]) -> Table:
 def _failed(traffic: ArmTraffic) -> str:
     if traffic.failure_rate is None:
         return NOTHING
-    return f"{traffic.failure_rate * 100:.2g} %"
+    return f"{traffic.failure_rate * 100:.3g} %"
 
 
 def _milliseconds(traffic: ArmTraffic, quantile: float) -> str:
