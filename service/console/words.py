@@ -53,7 +53,7 @@ def duration(seconds: float | None) -> str:
         return "–"
     if seconds >= 1:
         return f"{seconds:.3g} s"
-    return f"{seconds * 1000:.2g} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
+    return f"{seconds * 1000:.2g} ms" if seconds < 0.01 else f"{seconds * 1000:.0f} ms"
 
 
 def when(at: str) -> str:

@@ -32,10 +32,11 @@ def test_changes_in_words() -> None:
 
 def test_numbers_in_words() -> None:
     assert [words.rate(number) for number in (0, 0.0123, 1.25, 1234.5)] == ["0", "0.012", "1.2", "1,234"]
-    assert [words.duration(seconds) for seconds in (None, 0.00043, 0.0123, 0.25, 1.5)] == [
+    assert [words.duration(seconds) for seconds in (None, 0.00043, 0.0123, 0.0996, 0.25, 1.5)] == [
         "–",
         "0.43 ms",
         "12 ms",
+        "100 ms",
         "250 ms",
         "1.5 s",
     ]
