@@ -76,6 +76,7 @@ async def _propose(visit: Visit, revision: int | None = None) -> Proposal:
             _change(name, form),
             revision=revision,
             release="release" in form,
+            renew=form.get("change") == "trial",
             key=visit.settings.public_key,
         )
     proposal = await propose_rollback(redis, name)

@@ -99,6 +99,16 @@ def test_one_that_hangs_costs_a_part_of_the_deadline_and_then_nothing(bundles: s
     assert "a runtime hangs; this worker ends without it" in service.log.read_text()
 
 
+def test_callers_in_a_hurry_open_no_breaker(bundles: str, tmp_path: Path) -> None:
+    set_split(tmp_path, *HALF)
+    with run_with(tmp_path, "hangs") as service, service.client() as client:
+        for number in range(8):
+            body = {"client_id": CHALLENGED[number], "inputs": {"image": BLACK}}
+            hurry = {"X-Request-Timeout": "90"}
+            assert client.post("/v1/models/digits/predict", json=body, headers=hurry).status_code in (200, 503)
+        assert metric(service, "rollout_breaker_open") == 0
+
+
 def test_the_breaker_closes_by_probing(bundles: str, tmp_path: Path) -> None:
     set_split(tmp_path, *HALF)
     with run_with(tmp_path, "raises") as service, service.client() as client:

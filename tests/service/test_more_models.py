@@ -46,7 +46,7 @@ def test_a_text_is_answered_with_its_language(trio: Service) -> None:
 def test_a_time_and_a_place_are_answered_with_a_value_and_an_interval(trio: Service) -> None:
     answer = ask(trio, "departures", DEPARTURE)
     assert list(answer) == [
-        "model", "version", "variant", "arm", "client_id", "key", "value", "interval", "review",
+        "model", "version", "variant", "arm", "fallback", "revision", "client_id", "key", "value", "interval", "review",
     ]  # fmt: skip
     low, high = answer["interval"]
     assert low < answer["value"] < high

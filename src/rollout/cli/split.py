@@ -139,7 +139,7 @@ def set_(
             labels=kept.labels if labels is None else labels,
         )
 
-    _change(model, change, release=release, **options)
+    _change(model, change, release=release, renew=True, **options)
 
 
 @split.command()
@@ -215,11 +215,13 @@ def _change(
     yes: bool,
     as_json: bool,
     release: bool = False,
+    renew: bool = False,
 ) -> None:
     settings = load_settings()
     with running_redis(settings) as url:
         proposal = _call(
-            lambda redis: propose(redis, model, change, release=release, key=settings.public_key), url
+            lambda redis: propose(redis, model, change, release=release, renew=renew, key=settings.public_key),
+            url,
         )
         if proposal.before is not None and not (differences(proposal.before, proposal.after) or proposal.release):
             click.echo(f"nothing to change: {model} is at revision {proposal.before.revision}", err=as_json)

@@ -37,7 +37,12 @@ def differences(before: Split | None, after: Split) -> dict[str, tuple[str, str]
     pairs = {name: (old[name], value) for name, value in _fields(after).items()}
     if before is None:
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    return {name: pair for name, pair in pairs.items() if getattr(before, name) != getattr(after, name)}
+    changed = {name: pair for name, pair in pairs.items() if getattr(before, name) != getattr(after, name)}
+    for version in before.digests.keys() & after.digests.keys():
+        old_digest, new_digest = before.digests[version], after.digests[version]
+        if old_digest != new_digest:
+            changed[f"bundle {version}"] = old_digest[:12], new_digest[:12]
+    return changed
 
 
 def show_change(proposal: Proposal) -> None:

@@ -60,6 +60,7 @@ class Splits:
             model,
             lambda _: wanted,
             revision=revision,
+            renew=True,
             release=request.query_params.get("release") == "true",
             key=self._door.settings.public_key,
         )

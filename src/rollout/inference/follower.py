@@ -63,7 +63,8 @@ async def load_model(name: str, split: Split, settings: Settings) -> ServedModel
         try:
             loaded.append(await asyncio.to_thread(LoadedVersion, name, version, settings))
         except BundleError as error:
-            logger.error("%s; %s serves without it", error.detail, name)
+            served = f"; its clients get the champion, {split.champion}" if version == split.challenger else ""
+            logger.error("%s%s", error.detail, served)
     if {version.version for version in loaded} >= set(split.versions[1:]):
         try:
             model.apply(split, loaded)

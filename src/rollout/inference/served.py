@@ -172,7 +172,8 @@ class ServedModel:
             if not _is_named(together[version], split):
                 raise BundleError(
                     f"{self.name}:{version} on this machine is not the bundle that the split names: its manifest "
-                    f"has the SHA-256 {together[version].digest[:12]}…, not {split.digests[version][:12]}…"
+                    f"has the SHA-256 {together[version].digest[:12]}…, not {split.digests[version][:12]}…; "
+                    "`rollout split set` says which one it is to be"
                 )
             require_interchangeable(champion.manifest, together[version].manifest, split.labels)
         if before is not None:

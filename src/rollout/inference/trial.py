@@ -23,6 +23,8 @@ from rollout.routing.traffic import BreakerState
 RESERVE = 3
 # and at least and at most these shares of it.
 LEAST_RESERVE, LARGEST_RESERVE = 0.25, 0.5
+# A caller who gives less than this share of the usual deadline is in a hurry: that it was not met says nothing.
+HURRY = 0.1
 PROBE_S = 1.0
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ class Trial:
     def __init__(self, champion: LoadedVersion, challenger: LoadedVersion, settings: Settings) -> None:
         self.champion = champion
         self.challenger = challenger
+        self._hurry_s = HURRY * settings.timeout_ms / 1000
         self.breaker = Breaker(settings.breaker_rate, settings.breaker_window_s, self._report)
         self._probe: asyncio.Task[None] | None = None
         metrics.BREAKER.labels(champion.model).set(0)
@@ -74,6 +77,7 @@ class Trial:
             DeadlineExceededError: If the champion cannot make it either.
         """
         rows = count(arrays)
+        in_hurry = deadline - time.monotonic() < self._hurry_s
         if self.breaker.state != "closed":
             self._offer_probe(arrays)
             ran = await self.champion.batcher.submit(arrays, deadline)
@@ -92,7 +96,7 @@ class Trial:
                 fallbacks[index] = "timeout" if late else "error"
             results[index] = result
         # What the champion cannot score either is the fault of the row.
-        self.breaker.record(failed=bool(fallbacks))
+        self.breaker.record(failed=bool(fallbacks) and not (in_hurry and "error" not in fallbacks.values()))
         return Tried(results, fallbacks, len(fallbacks), waited + again.waited, ran_s + again.ran)
 
     async def _ask(self, arrays: Arrays, rows: int, deadline: float) -> tuple[list[Any], float, float]:

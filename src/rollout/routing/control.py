@@ -43,6 +43,7 @@ async def propose(
     *,
     revision: int | None = None,
     release: bool = False,
+    renew: bool = False,
     key: Path | None = None,
 ) -> Proposal:
     """Checks a change: that its versions exist, are whole, can stand in for each other, and were not rolled back.
@@ -53,6 +54,7 @@ async def propose(
         change: Makes the new split of the current one, which is ``None`` where nobody has set one.
         revision: The revision that the change is based on, if somebody says.
         release: Whether versions may leave the quarantine.
+        renew: Whether the bundles are looked at again that the split knows: they may have been built anew.
         key: Public key of who must have signed the bundles, if anybody.
 
     Raises:
@@ -69,7 +71,7 @@ async def propose(
         )
     after = follow(before, change(before))
     warnings: list[str] = []
-    if before is None or set(after.versions) - set(before.digests) or after.labels != before.labels:
+    if before is None or renew or set(after.versions) - set(before.digests) or after.labels != before.labels:
         after, warnings = await asyncio.to_thread(_vet, model, after, key)
     return Proposal(model, before, after, warnings, await _leaving(redis, model, after, release=release))
 

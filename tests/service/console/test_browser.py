@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +16,8 @@ from rollout.routing.control import carry_out, propose
 from rollout.routing.split import Split
 from rollout.routing.splits import read_split
 from rollout.store import Redis
-from tests.conftest import Service
+from tests.conftest import TRIAL as ON_TRIAL
+from tests.conftest import Service, run_service, set_split
 from tests.service.console.browser import IS_TOO_WIDE, LOW_CONTRAST, browsing, serving, tab_to
 from tests.service.console.stage import (
     ADMIN,
@@ -249,6 +250,14 @@ async def test_a_link_from_elsewhere_leads_to_the_page(chromium: str, site: str)
         await page.goto("http://elsewhere.test/")
         await page.get_by_text("digits").click()
         await expect(page.get_by_role("heading", level=1)).to_have_text("digits")
+
+
+@pytest.fixture
+def service(bundles: str, tmp_path: Path) -> Iterator[Service]:
+    """The real service, whose split is changed here."""
+    set_split(tmp_path, *ON_TRIAL)
+    with run_service(tmp_path) as running:
+        yield running
 
 
 async def test_on_the_real_service(chromium: str, service: Service) -> None:
