@@ -223,6 +223,15 @@ async def test_a_version_that_was_built_anew_is_another_bundle(redis: Redis, pac
     assert (await read_quarantine(redis, MODEL)).keys() == {old}
 
 
+async def test_a_ramp_keeps_the_bundle_and_setting_the_split_looks_at_it_again(redis: Redis, pack: Pack) -> None:
+    pack("v1")
+    old = pack("v2")
+    await put(redis, to())
+    new = pack("v2", created_at="2026-11-22T10:00:00Z")
+    assert (await propose(redis, MODEL, lambda now: ramp(now or to()(None), 0.3))).after.digests["v2"] == old
+    assert (await propose(redis, MODEL, to(), renew=True)).after.digests["v2"] == new
+
+
 async def test_a_gate_that_is_added_later_does_not_make_it_another_bundle(redis: Redis, pack: Pack) -> None:
     pack("v1")
     bare = pack("v2")
