@@ -25,7 +25,7 @@ from rollout.review.item import ReviewItem, item_id
 from rollout.routing.assignment import position
 
 # Rows are gathered so long, in seconds, before a batch of them runs: together they cost less.
-GATHER_S = 0.1
+GATHER_S = 0.5
 # For so long those that are being answered come first; then they come first only where rows wait.
 PATIENCE_S = 0.05
 LATEST_S = 2.0
