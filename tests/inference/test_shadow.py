@@ -15,6 +15,7 @@ from rollout import Classification, Regression
 from rollout.config import Settings
 from rollout.inference import shadow as shadow_module
 from rollout.inference.engine import Engine
+from rollout.inference.follower import Follower
 from rollout.inference.rows import Decision, Rows
 from rollout.inference.shadow import agree, distance
 from rollout.review.queue import list_items
@@ -62,7 +63,13 @@ def rows(start: int, count: int) -> Rows:
 
 
 @pytest.fixture
-async def engine(bundles: str, redis: Redis, valkey_url: str, tmp_path: Path) -> AsyncIterator[Engine]:
+async def engine(
+    bundles: str, redis: Redis, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Engine]:
+    async def tell_nobody(_: object) -> None:
+        """Leaves what was counted to the tests."""
+
+    monkeypatch.setattr(Follower, "_tell", tell_nobody)
     split = Split(champion="v1", challenger="v2", share=0.2, experiment="digits-v1-v2", shadow=0.3)
     await write_split(redis, "digits", split)
     loaded = await Engine.load(Settings(home=tmp_path), await connect(valkey_url))
