@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from redis.asyncio import Redis as AnyRedis
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -55,8 +56,9 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 async def redis(valkey_url: str) -> AsyncIterator[Redis]:
     """A connection to an empty Valkey."""
+    async with AnyRedis.from_url(valkey_url, socket_timeout=30) as patient:
+        await patient.flushall()  # a busy disk may take seconds for it
     client = await connect(valkey_url)
-    await client.flushall()
     yield client
     await client.aclose()
 
