@@ -99,6 +99,13 @@ async def test_a_rollback_does_not_wait_for_what_is_being_loaded(
     assert model.split.revision == 2, "it is still being loaded"
     await carry_out(redis, await propose_rollback(redis, "digits"), "ada", "no, stop")
     await followed(engine, 4, seconds=1)
+    loading = engine._followers[0]._loading
+    assert loading, "it is still being loaded, for nobody"
+    for _ in range(100):
+        if not loading:
+            break
+        await asyncio.sleep(0.05)
+    assert not loading, "nobody let go of it"
 
 
 async def test_what_was_counted_before_a_switch_is_told(engine: Engine, redis: Redis) -> None:

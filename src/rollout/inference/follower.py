@@ -8,6 +8,7 @@ import os
 import socket
 from collections import Counter
 
+from rollout import metrics
 from rollout.bundle.store import bundle_names
 from rollout.config import Settings
 from rollout.errors import BundleError, StoreUnavailableError
@@ -102,8 +103,9 @@ class Follower:
                 pass
             except Exception:
                 logger.exception("the split of %s could not be followed; trying again", self._model.name)
-            if self._loading:
-                await asyncio.wait(self._loading.values(), timeout=FOLLOW_EVERY_S)
+            self._show_breaker()
+            if loading := [task for task in self._loading.values() if not task.done()]:
+                await asyncio.wait(loading, timeout=FOLLOW_EVERY_S)
             else:
                 await asyncio.sleep(FOLLOW_EVERY_S)
 
@@ -111,6 +113,7 @@ class Follower:
         model = self._model
         model.retire()
         split = await read_split(self.redis, model.name)
+        self._drop_unwanted(split or model.split)
         if split is None or split.revision in (model.split.revision, self._refused[0]):
             return
         try:
@@ -124,6 +127,14 @@ class Follower:
         else:
             logger.info("%s is at revision %d: %s", model.name, split.revision, ", ".join(split.versions))
             await self._keep()
+
+    def _drop_unwanted(self, split: Split) -> None:
+        """Lets go of what was loaded for a split that has been replaced meanwhile."""
+        for version, task in list(self._loading.items()):
+            if version not in split.kept and task.done():
+                del self._loading[version]
+                if task.exception() is None:
+                    task.result().close()
 
     def _loaded(self, split: Split) -> list[LoadedVersion] | None:
         """Returns the versions that are new with a split, or nothing while one that it serves is being loaded.
@@ -143,6 +154,11 @@ class Follower:
             if version in done and (error := done[version].exception()) is not None:
                 raise error
         return [task.result() for task in done.values() if task.exception() is None]
+
+    def _show_breaker(self) -> None:
+        trial = self._model.serving.trial
+        is_open = trial is not None and trial.breaker.state != "closed"
+        metrics.BREAKER.labels(self._model.name).set(is_open)
 
     async def _keep(self) -> None:
         try:

@@ -188,8 +188,6 @@ class ServedModel:
             challenger.batcher.inline = False  # one that hangs must not take the event loop with it
             if trial is None or (trial.champion, trial.challenger) != (champion, challenger):
                 trial = Trial(champion, challenger, self._settings)
-        elif before is not None and before.trial is not None:
-            before.trial.end()
         serving = Serving(split, together, trial)
         self.versions = together
         metrics.REVISION.labels(self.name).set(split.revision)

@@ -89,6 +89,7 @@ class Shadow:
         """Takes those rows of an answered request that the hash picks and the challenger has not seen."""
         split = serving.split
         now = time.monotonic()
+        pi = min(1.0, math.ceil(split.shadow * 10_000) / 10_000)
         size = sum(array.nbytes for array in rows.arrays.values()) // len(answers.decisions)
         for index, assignment in enumerate(answers.assignments):
             if assignment.arm == "challenger" or not self._is_picked(split.experiment, split.shadow, rows, index):
@@ -96,7 +97,6 @@ class Shadow:
             if len(self._queue) >= MOST_ROWS or self._bytes + size > MOST_BYTES:
                 serving.counts[assignment.arm].shadow["dropped"].inc()
                 continue
-            pi = min(1.0, math.ceil(split.shadow * 10_000) / 10_000)
             self._queue.append((serving, _Unseen(rows, answers, index, pi, now, size)))
             self._bytes += size
         self._arrived.set()
@@ -116,7 +116,8 @@ class Shadow:
             while self._queue:
                 await self._give_way()
                 try:
-                    await self._score(*self._next_batch())
+                    if self._queue:
+                        await self._score(*self._next_batch())
                 except Exception:
                     logger.exception("the shadow of %s failed", self._model.name)
 
@@ -139,10 +140,8 @@ class Shadow:
         self._bytes -= unseen.size
         return serving, unseen
 
-    def _next_batch(self) -> tuple[Serving | None, list[_Unseen]]:
+    def _next_batch(self) -> tuple[Serving, list[_Unseen]]:
         """Takes rows that were answered under one revision, a batch at most."""
-        if not self._queue:
-            return None, []
         serving = self._queue[0][0]
         assert serving.challenger is not None  # noqa: S101  nothing is offered without one
         batch: list[_Unseen] = []
@@ -150,14 +149,10 @@ class Shadow:
             batch.append(self._pop()[1])
         return serving, batch
 
-    async def _score(self, serving: Serving | None, batch: list[_Unseen]) -> None:
-        if (
-            serving is None
-            or serving.challenger is None
-            or serving.split.challenger != self._model.split.challenger
-        ):
-            return  # the trial is over
+    async def _score(self, serving: Serving, batch: list[_Unseen]) -> None:
         challenger = serving.challenger
+        if challenger is None or serving.split.challenger != self._model.split.challenger:
+            return  # the trial is over
         parts = [unseen.arrays for unseen in batch]
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         self._batch = self._executor.submit(challenger.batcher.run, arrays)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rollout import metrics
 from rollout.bundle.parity import count, take
 from rollout.bundle.schema import Arrays
 from rollout.config import Settings
@@ -63,7 +62,6 @@ class Trial:
         self._hurry_s = HURRY * settings.timeout_ms / 1000
         self.breaker = Breaker(settings.breaker_rate, settings.breaker_window_s, self._report)
         self._probe: asyncio.Task[None] | None = None
-        metrics.BREAKER.labels(champion.model).set(0)
 
     async def score(self, arrays: Arrays, deadline: float) -> Tried:
         """Scores the rows of a request.
@@ -113,10 +111,6 @@ class Trial:
             return [error] * rows, 0.0, 0.0
         return ran.results, ran.waited, ran.ran
 
-    def end(self) -> None:
-        """Forgets the breaker: nobody is on trial any more."""
-        metrics.BREAKER.labels(self.champion.model).set(0)
-
     def _offer_probe(self, arrays: Arrays) -> None:
         """Asks the challenger without anybody waiting for it, if it is time for that."""
         if self.breaker.wants_probe():
@@ -134,7 +128,6 @@ class Trial:
             self.breaker.probed(failed=failed)
 
     def _report(self, state: BreakerState) -> None:
-        metrics.BREAKER.labels(self.champion.model).set(state != "closed")
         tag = self.challenger.manifest.tag
         if state == "closed":
             logger.info("%s answers again; its clients get it", tag)
