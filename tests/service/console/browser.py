@@ -59,7 +59,7 @@ async def browsing(chromium: str, base: str, *forgiven: str, **options: Any) -> 
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         context = await browser.new_context(base_url=base, **options)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(60_000)
         page = await context.new_page()
         page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: complaints.append(str(error)))
