@@ -15,6 +15,8 @@ RECIPE = Recipe(
         # The baseline errs too often for 2 %: with 359 calibration rows nobody could vouch for that.
         "v1": Version(v1.train, Classification(labels=DIGITS, risk=0.05), v1.HYPERPARAMETERS),
         "v2": Version(v2.train, Classification(labels=DIGITS, risk=0.02), v2.HYPERPARAMETERS),
+        # The network of v2, taught by what reviewers said about the scans that v1 and v2 were unsure of.
+        "v3": Version(v2.train, Classification(labels=DIGITS, risk=0.02), v2.HYPERPARAMETERS, needs_labels=True),
     },
     baselines={
         "always the most frequent digit": baselines.majority_class,

@@ -44,8 +44,10 @@ def test_verify_prints_a_table(bundles: str, tmp_path: Path) -> None:
 def test_build_builds_only_what_is_missing(bundles: str, tmp_path: Path) -> None:
     assert run(tmp_path, "build", "models/digits") == (
         "digits:v1 is in the store already\ndigits:v2 is in the store already\n"
+        "digits:v3 learns from reviewed labels and is left out; "
+        "`rollout build models/digits v3 --labels FILE` builds it\n"
     )
-    assert "has no version v7; it has v1, v2" in run(tmp_path, "build", "models/digits", "v7", code=1)
+    assert "has no version v7; it has v1, v2, v3" in run(tmp_path, "build", "models/digits", "v7", code=1)
     assert "has no recipe.py" in run(tmp_path, "build", "models/cats", code=1)
 
 

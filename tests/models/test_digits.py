@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
 from models.digits import data
 from models.digits.preprocessing import Standardise
+from models.digits.recipe import RECIPE
 from rollout.bundle.lineage import hash_rows
+from rollout.training.labels import add_labels
+from tests.images import png, three_or_eight
+from tests.training.taught import row, write
 
 # The split is the same everywhere: a change of it is a change of every figure that was ever published.
 SHA256 = "0f15256a2d648c62a3f284be7b4479523a125334f273411186379d3c2c1a7a9d"
@@ -39,3 +45,20 @@ def test_statistics_come_from_the_training_part_only_and_constant_cells_stay_zer
     assert constant.any()
     assert np.abs(grids[:, constant]).max() < 1
     assert np.allclose(grids.std(0)[~constant], 1, atol=0.01)
+
+
+def test_v3_is_taught_by_reviewers_and_not_by_what_it_is_measured_on(tmp_path: Path) -> None:
+    digits = RECIPE.load()
+    small = digits.evaluation.inputs["image"][3, ::4, ::4]  # a caller may send the 8×8 grid as it was scanned
+    file = write(
+        tmp_path / "labels.jsonl",
+        row("a", inputs={"image": three_or_eight()}, model="digits", label="8"),
+        row("b", inputs={"image": png(small)}, model="digits", label=str(digits.evaluation.targets[3])),
+    )
+    taught = add_labels(digits, RECIPE, "v3", {file.name: file})
+    assert taught.labels is not None
+    assert (taught.labels.used, taught.labels.left_out["held_out"]) == (1, 1)
+    assert taught.train.inputs["image"][1078:].tolist() == [three_or_eight()]
+    assert taught.train.targets[1078:].tolist() == [8]
+    for version in ("v1", "v2"):
+        assert add_labels(digits, RECIPE, version, {}) is digits

@@ -6,37 +6,61 @@ import time
 from pathlib import Path
 
 import click
+import msgspec
 from rich.console import Console
+
+from rollout.errors import ConfigError
+
+labels_option = click.option(
+    "--labels",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Reviewed labels that a version learns from, JSON lines as exported; may be given several times.",
+)
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("versions", nargs=-1)
-def build(folder: Path, versions: tuple[str, ...]) -> None:
+@labels_option
+def build(folder: Path, versions: tuple[str, ...], labels: tuple[Path, ...]) -> None:
     """Train and pack the VERSIONS of the model in FOLDER that the store does not have yet; all by default.
 
     FOLDER, such as models/digits, holds a recipe.py with a RECIPE.
     """
-    build_missing(folder, versions)
+    build_missing(folder, versions, labels)
 
 
-def build_missing(folder: Path, versions: tuple[str, ...] = ()) -> str:
+def build_missing(folder: Path, versions: tuple[str, ...] = (), labels: tuple[Path, ...] = ()) -> str:
     """Trains and packs versions that the store does not have, and returns the model's name.
 
+    Without ``labels``, a version that learns from reviewed labels is built only if it is asked for by name, and
+    then refused.
+
     Raises:
-        ConfigError: If there is no recipe, or it does not know a version.
+        ConfigError: If there is no recipe, it does not know a version, or the labels cannot be used.
     """
     from rollout.bundle.store import bundle_exists  # noqa: PLC0415  the store imports BentoML
     from rollout.training.build import build_version  # noqa: PLC0415
-    from rollout.training.recipe import load_recipe  # noqa: PLC0415
+    from rollout.training.labels import in_words, name_exports  # noqa: PLC0415
+    from rollout.training.recipe import ReviewedLabels, load_recipe  # noqa: PLC0415
 
     console = Console(highlight=False)
-    recipe = load_recipe(folder)
-    for version in versions or tuple(recipe.versions):
+    recipe, exports = load_recipe(folder), name_exports(labels)
+    asked = versions or tuple(recipe.versions)
+    if exports and not any(recipe.version(version).needs_labels for version in asked):
+        raise ConfigError(f"{recipe.name} {', '.join(asked)}: none learns from labels; leave out --labels")
+    for version in asked:
         tag = f"{recipe.name}:{version}"
-        recipe.version(version)
+        learns = recipe.version(version).needs_labels
         if bundle_exists(tag):
             console.print(f"{tag} is in the store already")
+            continue
+        if learns and not exports and not versions:
+            command = f"rollout build {folder} {version} --labels FILE"
+            console.print(
+                f"{tag} learns from reviewed labels and is left out; `{command}` builds it", soft_wrap=True
+            )
             continue
         start = time.monotonic()
         with console.status(tag) as status:
@@ -46,8 +70,10 @@ def build_missing(folder: Path, versions: tuple[str, ...] = ()) -> str:
                 if not console.is_terminal:
                     console.print(f"{tag}: {step}")
 
-            manifest = build_version(recipe, version, show)
+            manifest = build_version(recipe, version, show, exports)
         console.print(f"{tag} is trained, compared and packed ({time.monotonic() - start:.0f} s)")
+        if used := manifest.lineage["data"].get("labels"):
+            console.print(f"  reviewed labels: {in_words(msgspec.convert(used, ReviewedLabels))}")
         for words, variants in (("kept", manifest.variants), ("left out", manifest.left_out)):
             if variants:
                 console.print(f"  {words}: {', '.join(variants)}")

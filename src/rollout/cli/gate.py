@@ -9,6 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
+from rollout.cli.build import labels_option
 from rollout.cli.report import show
 from rollout.errors import ConfigError
 
@@ -19,7 +20,10 @@ from rollout.errors import ConfigError
 @click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True, help="Trainings of each.")
 @click.option("--margin", type=float, help="Largest loss that counts as not worse; 0.01, or 1 % of an error.")
 @click.option("--models", type=click.Path(path_type=Path), default=Path("models"), help="Folder of the recipes.")
-def gate(tag: str, against: str, seeds: int, margin: float | None, models: Path) -> None:
+@labels_option
+def gate(
+    tag: str, against: str, seeds: int, margin: float | None, models: Path, labels: tuple[Path, ...]
+) -> None:
     """Train TAG, such as digits:v2, and the champion with several seeds each and compare them.
 
     The result becomes part of the manifest, so gate a bundle before you sign it.
@@ -28,6 +32,7 @@ def gate(tag: str, against: str, seeds: int, margin: float | None, models: Path)
     from rollout.bundle.report import describe_gate  # noqa: PLC0415
     from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
     from rollout.training.gate import run_gate  # noqa: PLC0415
+    from rollout.training.labels import find_exports  # noqa: PLC0415
     from rollout.training.recipe import load_recipe  # noqa: PLC0415
 
     folder, manifest = open_bundle(tag)
@@ -37,6 +42,9 @@ def gate(tag: str, against: str, seeds: int, margin: float | None, models: Path)
             "and sign it again"
         )
     recipe = load_recipe(models / manifest.name)
+    exports = {manifest.version: find_exports(manifest, labels)}
+    if recipe.version(against).needs_labels:
+        exports[against] = find_exports(open_bundle(f"{recipe.name}:{against}")[1], labels)
     console = Console(highlight=False)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("training", total=2 * seeds)
@@ -47,6 +55,7 @@ def gate(tag: str, against: str, seeds: int, margin: float | None, models: Path)
             seeds=seeds,
             margin=margin,
             on_step=lambda step: progress.update(task, advance=1, description=step),
+            labels=exports,
         )
     write_manifest(folder, msgspec.structs.replace(manifest, gate=result))
     show([describe_gate(manifest.tag, result)], folder)

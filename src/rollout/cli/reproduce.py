@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from rollout.cli.build import labels_option
+
 
 @click.command()
 @click.argument("tag")
@@ -14,19 +16,23 @@ from rich.console import Console
     "--seeds", type=click.IntRange(min=2), default=4, show_default=True, help="Trainings for the spread."
 )
 @click.option("--models", type=click.Path(path_type=Path), default=Path("models"), help="Folder of the recipes.")
-def reproduce(tag: str, seeds: int, models: Path) -> None:
+@labels_option
+def reproduce(tag: str, seeds: int, models: Path, labels: tuple[Path, ...]) -> None:
     """Train TAG, such as digits:v2, again with its own seed: identical, within the spread over seeds, or not.
 
     Exit code 1 says that it is not.
     """
     from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
+    from rollout.training.labels import find_exports  # noqa: PLC0415
     from rollout.training.recipe import load_recipe  # noqa: PLC0415
     from rollout.training.reproduction import reproduce_version  # noqa: PLC0415
 
     folder, manifest = open_bundle(tag)
+    exports = find_exports(manifest, labels)
     console = Console(highlight=False)
     with console.status(f"training {tag} again") as status:
-        result = reproduce_version(load_recipe(models / manifest.name), folder, manifest, seeds, status.update)
+        recipe = load_recipe(models / manifest.name)
+        result = reproduce_version(recipe, folder, manifest, seeds, status.update, exports)
     console.print(f"[bold]{result.outcome}[/]: {result.why}", soft_wrap=True)
     for head, changed in result.changes.items():
         if changed:

@@ -50,7 +50,7 @@ def check_data(dataset: Dataset, inputs: Mapping[str, Field], task: Task) -> lis
     parts = {"train": dataset.train, "calibration": dataset.calibration, "evaluation": dataset.evaluation}
     for part in parts.values():
         task.check_targets(part.targets)
-    keys = {name: _keys(part.inputs, inputs) for name, part in parts.items()}
+    keys = {name: row_keys(part.inputs, inputs) for name, part in parts.items()}
     numeric = {
         name: _flat(dataset.train.inputs[name])
         for name, field in inputs.items()
@@ -67,6 +67,12 @@ def check_data(dataset: Dataset, inputs: Mapping[str, Field], task: Task) -> lis
         findings += _rows_per_class(dataset.train, task.labels)
         findings += _label_noise(dataset.train, inputs, task.labels)
     return findings
+
+
+def row_keys(arrays: Arrays, inputs: Mapping[str, Field]) -> list[bytes]:
+    """Returns a hash of the inputs of each row."""
+    columns = [_flat(np.ascontiguousarray(arrays[name])).view(np.uint8) for name in inputs]
+    return [hashlib.blake2b(row, digest_size=16).digest() for row in np.hstack(columns)]
 
 
 def _missing_values(parts: Mapping[str, Labelled], inputs: Mapping[str, Field]) -> Iterator[Finding]:
@@ -206,12 +212,6 @@ def _field_features(array: NDArray[Any], field: Field) -> Any:
     known = np.ma.masked_invalid(_flat(array).astype(np.float64))
     standardised = ((known - known.mean(0)) / known.std(0)).filled(0)  # 0 where missing, or never varying
     return (standardised / math.sqrt(known.shape[1])).astype(np.float32)
-
-
-def _keys(arrays: Arrays, inputs: Mapping[str, Field]) -> list[bytes]:
-    """Returns a hash of the inputs of each row."""
-    columns = [_flat(np.ascontiguousarray(arrays[name])).view(np.uint8) for name in inputs]
-    return [hashlib.blake2b(row, digest_size=16).digest() for row in np.hstack(columns)]
 
 
 def _flat(array: NDArray[Any]) -> NDArray[Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from rollout.bundle.source import Source
 from rollout.bundle.task import Classification, Task
 from rollout.clock import utc_now
 from rollout.errors import BundleError, ConfigError
+from rollout.training.labels import add_labels
 from rollout.training.recipe import Recipe
 
 Losses = NDArray[np.float64]
@@ -50,6 +52,7 @@ def run_gate(
     seeds: int,
     margin: float | None = None,
     on_step: Callable[[str], None] = lambda _: None,
+    labels: Mapping[str, Mapping[str, Path]] = {},
 ) -> GateResult:
     """Trains two versions with the same seeds, and decides between them on the evaluation part.
 
@@ -61,9 +64,11 @@ def run_gate(
         margin: The largest loss that still counts as not worse. By default one point of the error rate, or 1 %
             of the champion's mean absolute error.
         on_step: Called with a line for each step.
+        labels: For each version that learns from reviewed labels its exports, by name.
 
     Raises:
-        ConfigError: If there is no such version, or one is a classifier and the other a regression.
+        ConfigError: If there is no such version, one is a classifier and the other a regression, or reviewed
+            labels cannot be used.
         BundleError: If a trained module could not be packed, or its outputs are not finite.
     """
     tasks = {name: recipe.version(name).task for name in (candidate, champion)}
@@ -75,10 +80,11 @@ def run_gate(
     )
     losses: dict[str, Losses] = {}
     for name, task in tasks.items():
+        train = add_labels(dataset, recipe, name, labels.get(name, {})).train
         runs = []
         for seed in range(recipe.seed, recipe.seed + seeds):
             on_step(f"training {name} with seed {seed}")
-            runs.append(evaluation_losses(recipe.train(name, dataset.train, seed), task, evaluation))
+            runs.append(evaluation_losses(recipe.train(name, train, seed), task, evaluation))
         losses[name] = np.stack(runs)
     classifies = isinstance(tasks[champion], Classification)
     metric: Metric = "error rate" if classifies else "mean absolute error"

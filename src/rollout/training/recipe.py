@@ -23,6 +23,20 @@ Train = Callable[[Labelled, int], torch.nn.Module]
 Baseline = Callable[[Labelled, Arrays], NDArray[Any]]
 
 
+class ReviewedLabels(msgspec.Struct, frozen=True, kw_only=True):
+    """What exports of the review queue gave to a training part.
+
+    Attributes:
+        files: SHA-256 of each export, by its name.
+        used: Rows that the training part got.
+        left_out: Rows that it did not get, by why.
+    """
+
+    files: dict[str, str]
+    used: int
+    left_out: dict[str, int]
+
+
 class Dataset(NamedTuple):
     """The rows of a model, in three parts.
 
@@ -32,6 +46,7 @@ class Dataset(NamedTuple):
         evaluation: What every published figure is measured on.
         source: Where the rows come from.
         split: The rule that parted them.
+        labels: What reviewed labels the training part has besides.
     """
 
     train: Labelled
@@ -39,6 +54,7 @@ class Dataset(NamedTuple):
     evaluation: Labelled
     source: str
     split: str
+    labels: ReviewedLabels | None = None
 
 
 class Version(NamedTuple):
@@ -49,12 +65,15 @@ class Version(NamedTuple):
         task: What it answers, and what counts as unsure.
         hyperparameters: What the lineage records of it.
         flip_rate: Largest share of evaluation rows that a quantized variant may answer differently.
+        needs_labels: Whether it learns from reviewed labels too, which ``rollout build --labels`` adds to the
+            training part.
     """
 
     train: Train
     task: Task
     hyperparameters: Mapping[str, Any]
     flip_rate: float = 0.002
+    needs_labels: bool = False
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):

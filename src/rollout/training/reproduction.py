@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,6 +15,7 @@ from rollout.bundle.parity import run_in_batches, take
 from rollout.bundle.source import Source
 from rollout.training.build import describe_version
 from rollout.training.gate import evaluation_losses
+from rollout.training.labels import add_labels
 from rollout.training.recipe import Recipe
 
 Outcome = Literal["identical", "within the spread over seeds", "not reproduced"]
@@ -37,7 +38,12 @@ class Reproduction(NamedTuple):
 
 
 def reproduce_version(
-    recipe: Recipe, folder: Path, manifest: Manifest, seeds: int, on_step: Callable[[str], None] = lambda _: None
+    recipe: Recipe,
+    folder: Path,
+    manifest: Manifest,
+    seeds: int,
+    on_step: Callable[[str], None] = lambda _: None,
+    labels: Mapping[str, Path] = {},
 ) -> Reproduction:
     """Trains a version again with its seed and, if it comes out different, with ``seeds`` others.
 
@@ -47,8 +53,12 @@ def reproduce_version(
         manifest: Its manifest.
         seeds: Further trainings that the spread is taken over.
         on_step: Called with a line for each training.
+        labels: The exports that it learnt from, by their recorded names.
+
+    Raises:
+        ConfigError: If it learns from reviewed labels and they cannot be used.
     """
-    dataset = recipe.load()
+    dataset = add_labels(recipe.load(), recipe, manifest.version, labels)
     version = recipe.version(manifest.version)
     now = {**describe_surroundings(), **describe_version(recipe, manifest.version, dataset)}
     changes = differences(manifest.lineage, now)

@@ -1,0 +1,194 @@
+"""Reviewed labels: the rows of an export of the review queue become rows of a training part."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from rollout.bundle.manifest import Manifest
+from rollout.bundle.schema import InputSchema, InvalidInputsError, Labelled, RawInputs
+from rollout.bundle.task import Classification, Task
+from rollout.errors import ConfigError
+from rollout.training.checks import row_keys
+from rollout.training.recipe import Dataset, Recipe, ReviewedLabels
+
+# Why a row is left out: a later one of the same prediction counts, or the one that it is linked to; its label was
+# taken back; its inputs are no longer kept, or never all were; calibration or evaluation has the same inputs.
+WHY = ("repeated", "linked", "retracted", "without_inputs", "held_out")
+
+
+class _Row(msgspec.Struct):
+    id: str
+    model: str
+    client_id: str
+    cursor: int
+    key: str | None = None
+    inputs: RawInputs | None = None
+    label: str | None = None
+    value: float | None = None
+    retracted: bool = False
+    linked_to: str | None = None
+    place: str = ""
+
+
+def name_exports(files: Iterable[Path]) -> dict[str, Path]:
+    """Returns exports by their names, as a lineage tells them apart.
+
+    Raises:
+        ConfigError: If two have the same name.
+    """
+    named: dict[str, Path] = {}
+    for file in files:
+        if named.setdefault(file.name, file) != file:
+            raise ConfigError(f"two files of labels are called {file.name}: rename one")
+    return named
+
+
+def find_exports(manifest: Manifest, files: Iterable[Path]) -> dict[str, Path]:
+    """Returns, by their recorded names, those of ``files`` that a bundle learnt from.
+
+    Raises:
+        ConfigError: If one is not among them, whatever its name.
+    """
+    recorded = manifest.lineage.get("data", {}).get("labels", {}).get("files", {})
+    given = {hashlib.sha256(_read(file)).hexdigest(): file for file in files}
+    if lacking := [f"{name} (SHA-256 {digest})" for name, digest in recorded.items() if digest not in given]:
+        raise ConfigError(f"{manifest.tag} learnt from labels in {', '.join(lacking)}: give that with --labels")
+    return {name: given[digest] for name, digest in recorded.items()}
+
+
+def add_labels(dataset: Dataset, recipe: Recipe, name: str, exports: Mapping[str, Path]) -> Dataset:
+    """Adds reviewed labels to the training part, if the version learns from them.
+
+    Each reviewed prediction counts once, with its latest label, whatever the order of the files. What calibration
+    or evaluation has as well is left out: figures measured on rows that the model learnt from would be too good.
+
+    Args:
+        dataset: What the recipe loads.
+        recipe: The model's recipe.
+        name: The version.
+        exports: Files of JSON lines as the review queue exports them, by name.
+
+    Raises:
+        ConfigError: If the version learns from labels and there are none that can be used, or a row does not fit
+            the recipe.
+    """
+    version = recipe.version(name)
+    if not version.needs_labels:
+        return dataset
+    if not exports:
+        raise ConfigError(
+            f"{recipe.name}:{name} learns from reviewed labels: give an export of them with --labels FILE"
+        )
+    contents = {export: _read(file) for export, file in exports.items()}
+    left_out: Counter[str] = Counter()
+    rows = [row for export, content in contents.items() for row in _parse(content, export, recipe.name)]
+    rows = list(_final(rows, recipe.inputs, left_out))
+    train = dataset.train
+    if rows:
+        learnt = _decode(rows, InputSchema(recipe.inputs), version.task)
+        measured = (dataset.calibration, dataset.evaluation)
+        held_out = {key for part in measured for key in row_keys(part.inputs, recipe.inputs)}
+        kept = [row for row, key in enumerate(row_keys(learnt.inputs, recipe.inputs)) if key not in held_out]
+        left_out["held_out"] = len(rows) - len(kept)
+        train = _append(train, learnt, kept)
+    labels = ReviewedLabels(
+        files={export: hashlib.sha256(content).hexdigest() for export, content in contents.items()},
+        used=len(train.targets) - len(dataset.train.targets),
+        left_out={why: left_out[why] for why in WHY},
+    )
+    if not labels.used:
+        raise ConfigError(f"no row of {', '.join(exports)} can be used: {in_words(labels)}")
+    return dataset._replace(train=train, labels=labels)
+
+
+def in_words(labels: ReviewedLabels) -> str:
+    """Says how many reviewed rows were used, and how many were left out and why.
+
+    Example:
+        >>> in_words(ReviewedLabels(files={}, used=40, left_out={"linked": 2, "retracted": 0, "held_out": 1}))
+        '40 used; left out: 2 linked, 1 held out'
+    """
+    left_out = [f"{rows:,} {why.replace('_', ' ')}" for why, rows in labels.left_out.items() if rows]
+    return f"{labels.used:,} used" + (f"; left out: {', '.join(left_out)}" if left_out else "")
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"the labels in {file} cannot be read: {error.strerror}") from None
+
+
+def _parse(content: bytes, export: str, model: str) -> Iterator[_Row]:
+    decoder = msgspec.json.Decoder(_Row)
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip():
+            continue
+        place = f"{export}, line {number}"
+        try:
+            row = decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{place} is no row of an export of the review queue in JSON: {error}") from None
+        if row.model != model:
+            raise ConfigError(f"{place} is a row of {row.model}, not of {model}: export the labels of {model}")
+        row.place = place
+        yield row
+
+
+def _final(rows: list[_Row], fields: Collection[str], left_out: Counter[str]) -> Iterator[_Row]:
+    latest = {
+        (row.client_id, row.key) if row.key is not None else row.id: row
+        for row in sorted(rows, key=lambda row: (row.cursor, row.id))
+    }
+    left_out["repeated"] = len(rows) - len(latest)
+    items: dict[str, _Row] = {}
+    for row in sorted(latest.values(), key=lambda row: row.linked_to is not None):
+        items.setdefault(row.linked_to or row.id, row)
+    left_out["linked"] = len(latest) - len(items)
+    for row in items.values():
+        if row.retracted:
+            left_out["retracted"] += 1
+        elif not all(_is_there(row, field) for field in fields):
+            left_out["without_inputs"] += 1
+        else:
+            yield row
+
+
+def _is_there(row: _Row, field: str) -> bool:
+    return row.inputs is not None and bytes(row.inputs.get(field, b"null")) != b"null"  # redacted ones are null
+
+
+def _decode(rows: list[_Row], schema: InputSchema, task: Task) -> Labelled:
+    decoded = []
+    for row in rows:
+        try:
+            decoded.append(schema.decode(row.inputs or {}))
+        except InvalidInputsError as error:
+            details = "; ".join(f"/inputs{pointer}: {detail}" for pointer, detail in error.errors)
+            raise ConfigError(f"{row.place}: {details}") from None
+    inputs = {name: np.stack([arrays[name] for arrays in decoded]) for name in schema.fields}
+    return Labelled(inputs, np.array([_target(row, task) for row in rows]))
+
+
+def _target(row: _Row, task: Task) -> float:
+    if not isinstance(task, Classification):
+        if row.value is None:
+            raise ConfigError(f"{row.place}: /value is required, since the model answers with a number")
+        return row.value
+    if row.label not in task.labels:
+        raise ConfigError(f"{row.place}: /label must be one of {', '.join(task.labels)}, not {row.label}")
+    return task.labels.index(row.label)
+
+
+def _append(train: Labelled, learnt: Labelled, kept: list[int]) -> Labelled:
+    inputs = {name: np.concatenate([array, learnt.inputs[name][kept]]) for name, array in train.inputs.items()}
+    targets = learnt.targets[kept]
+    if np.issubdtype(train.targets.dtype, np.floating):
+        targets = targets.astype(train.targets.dtype)
+    return Labelled(inputs, np.concatenate([train.targets, targets]))
