@@ -34,6 +34,9 @@ ramp: .venv/.installed-dev ## Ramp a trial under a million requests to three rep
 	@scripts/need haproxy
 	@$(VENV)/python -m loadtests.ramp $(ARGS)
 
+reviews: .venv/.installed-dev ## A million review items: how long a claim takes, what an item weighs and costs
+	@$(VENV)/python -m loadtests.reviews $(ARGS)
+
 lock: ## Write constraints.txt anew
 	@scripts/lock
 
@@ -43,5 +46,5 @@ clean: ## Remove .venv, caches and the demo's data in .rollout
 .venv/.installed-%: pyproject.toml constraints.txt scripts/install
 	@scripts/install $*
 
-.PHONY: help serve test lint bench load soak ramp lock clean
+.PHONY: help serve test lint bench load soak ramp reviews lock clean
 .PRECIOUS: .venv/.installed-%

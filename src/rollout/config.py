@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -38,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         breaker_rate: Share of a challenger's calls that may fail; above it, its clients get the champion.
         breaker_window_s: Seconds over which that share is taken.
         intra_op_threads: Threads that onnxruntime or torch uses inside one batch.
+        webhook_url: Where labels are sent as people decide; empty for nowhere.
+        webhook_secret: What they are signed with: ``whsec_`` and base64, or any text of 24 characters or more.
 
     Example:
         >>> Settings(home=Path("/srv/rollout"), redis_url="redis://cache:6379/0", workers=4).workers
@@ -63,6 +68,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     breaker_rate: float = 0.2
     breaker_window_s: float = 10
     intra_op_threads: int = 1
+    webhook_url: str = ""
+    webhook_secret: str = ""
 
     def __post_init__(self) -> None:
         for name in ("workers", "timeout_ms", "max_body_bytes", "max_instances"):
@@ -88,6 +95,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if "export" in self.variants():
             raise ConfigError("ROLLOUT_VARIANT: export is not served, since loading it can unpickle")
         self.roles_by_token()
+        if self.webhook_url:
+            self._check_webhook()
 
     def variants(self) -> tuple[str, ...]:
         """Returns the variants that may serve, those to be preferred first."""
@@ -110,6 +119,34 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 )
             roles[token] = names[role]
         return roles
+
+    def webhook_key(self) -> bytes:
+        """Returns the key that signs what is sent to the webhook.
+
+        Raises:
+            ConfigError: If the secret has fewer than 24 bytes, or is not base64 after ``whsec_``.
+        """
+        encoded = self.webhook_secret.removeprefix("whsec_")
+        try:
+            key = encoded.encode() if encoded == self.webhook_secret else base64.b64decode(encoded, validate=True)
+        except binascii.Error:
+            key = b""
+        if len(key) < 24:
+            raise ConfigError(
+                "ROLLOUT_WEBHOOK_SECRET must be whsec_ and at least 24 bytes in base64, or a text of at least 24 "
+                "characters: the receiver checks the signature with it"
+            )
+        return key
+
+    def _check_webhook(self) -> None:
+        try:
+            parts = urlsplit(self.webhook_url)
+            is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_url = False
+        if not is_url:
+            raise ConfigError("ROLLOUT_WEBHOOK_URL must be a whole URL that starts with http:// or https://")
+        self.webhook_key()
 
     @property
     def listens_on_loopback(self) -> bool:

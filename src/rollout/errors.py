@@ -63,12 +63,24 @@ class UnknownModelError(RolloutError):
     status, type, title = 404, "unknown-model", "No such model is being served"
 
 
+class UnknownItemError(RolloutError):
+    status, type, title = 404, "unknown-item", "The review queue has no such item"
+
+
 class MethodNotAllowedError(RolloutError):
     status, type, title = 405, "method-not-allowed", "This address does not take this method"
 
 
 class QuarantinedError(RolloutError):
     status, type, title = 409, "quarantined", "This version was rolled back"
+
+
+class LeaseLostError(RolloutError):
+    status, type, title = 409, "lease-lost", "Somebody else may have this review item by now"
+
+
+class OutcomeConflictError(RolloutError):
+    status, type, title = 409, "outcome-conflict", "Another outcome was reported before"
 
 
 class SplitConflictError(RolloutError):
@@ -126,8 +138,11 @@ HTTP_ERRORS: tuple[type[RolloutError], ...] = (
     ForbiddenError,
     NotFoundError,
     UnknownModelError,
+    UnknownItemError,
     MethodNotAllowedError,
     QuarantinedError,
+    LeaseLostError,
+    OutcomeConflictError,
     SplitConflictError,
     BodyTooLargeError,
     UnsupportedMediaTypeError,

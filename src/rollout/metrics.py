@@ -195,3 +195,18 @@ REVIEW_ITEMS = Counter(
     "Review items by what became of them: queued, deferred to the spool, or dropped because both were full",
     ["model", "reason", "fate"],
 )
+TRIAL_PREDICTIONS = Counter(
+    "rollout_trial_predictions",
+    "Predictions with a key in the trial: kept for their outcomes, or dropped for lack of room",
+    ["model", "fate"],
+)
+OUTCOMES = Counter(
+    "rollout_outcomes",
+    "Outcomes reported: joined with a prediction, waiting for one, repeated, or refused as contradictions",
+    ["model", "fate"],
+)
+WEBHOOKS = Counter(
+    "rollout_webhooks",
+    "Attempts to tell the webhook of a decision: delivered, or failed and to be tried again",
+    ["model", "fate"],
+)

@@ -45,7 +45,7 @@ class Engine:
         self.groups.append(count)
         decisions = [Decision(0, [0.75, 0.25], needs_review=False)] * count
         assignments = [Assignment("champion", "v1", None)] * count
-        return Answers(Split(champion="v1"), COINS, assignments, {"v1": "onnx"}, decisions, {}, {}, 0.0, 0.0)
+        return Answers(Split(champion="v1"), COINS, assignments, {"v1": "onnx"}, decisions, {}, {}, 0.0, 0.0, 0.0)
 
 
 async def stream(engine: Engine, rows: int, timeout_ms: int = 1000) -> list[dict[str, Any]]:

@@ -110,7 +110,7 @@ async def test_the_share_is_kept_and_the_same_predictions_are_picked_again(engin
         scored.append(found["agreed"] + found["disagreed"])
     assert scored[0] == scored[1]
     assert abs(scored[0] - 0.3 * outside) < 4 * (outside * 0.3 * 0.7) ** 0.5
-    items = [item async for item in list_items(redis, "digits", {"reason": "disagreement"})]
+    items = [item async for item, _ in list_items(redis, "digits", {"reason": "disagreement"})]
     assert items
     for item in items:
         assert item.pi == 0.3

@@ -27,6 +27,7 @@ def make_item(number: int, **changes: Any) -> ReviewItem:
         "confidence": 0.4,
         "threshold": 0.6,
         "scores": {"3": 0.4, "8": 0.35},
+        "same": item_id(f"client-{number}", None, b"{}"),
         "inputs": msgspec.Raw(b'{"image":[[1]]}'),
     }
     return ReviewItem(**(fields | changes))

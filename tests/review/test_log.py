@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rollout.config import Settings
 from rollout.embedded import running_redis
 from rollout.review import log as log_module
+from rollout.review.item import ReviewItem
 from rollout.review.log import ReviewLog
 from rollout.review.queue import add_items, list_items
 from rollout.review.spool import Spool
@@ -18,7 +20,7 @@ from tests.review.items import make_item
 
 
 async def keys(redis: Redis) -> set[str | None]:
-    return {item.key async for item in list_items(redis, "digits", {})}
+    return {item.key async for item, _ in list_items(redis, "digits", {})}
 
 
 @pytest.fixture
@@ -39,9 +41,9 @@ async def test_items_of_many_callers_go_in_groups(
 ) -> None:
     groups = []
 
-    async def counting(redis: Redis, items: list[object], limit: int) -> list[bool]:
+    async def counting(redis: Redis, items: list[ReviewItem], limit: int, policies: Any) -> list[bool]:
         groups.append(len(items))
-        return await add_items(redis, items, limit)  # type: ignore[arg-type]
+        return await add_items(redis, items, limit, policies)
 
     monkeypatch.setattr(log_module, "add_items", counting)
     log = ReviewLog(redis, spool, 1000)

@@ -14,13 +14,13 @@ from tests.review.items import make_item
 
 
 async def keys(redis: Redis, model: str = "digits", since: str | None = None, **filters: str) -> list[str | None]:
-    return [item.key async for item in list_items(redis, model, filters, since)]
+    return [item.key async for item, _ in list_items(redis, model, filters, since)]
 
 
 async def test_items_come_back_whole_and_oldest_first(redis: Redis) -> None:
     items = [make_item(number) for number in (3, 1, 2)]
     assert await add_items(redis, items, 100) == [True, True, True]
-    found = [item async for item in list_items(redis, "digits", {})]
+    found = [item async for item, _ in list_items(redis, "digits", {})]
     assert found == sorted(items, key=lambda item: item.at)
 
 
@@ -28,7 +28,7 @@ async def test_a_repeated_prediction_makes_no_second_item(redis: Redis) -> None:
     first = make_item(1)
     assert await add_items(redis, [first, first], 100) == [True, True]
     assert await add_items(redis, [make_item(1, confidence=0.1)], 100) == [True]
-    assert [item async for item in list_items(redis, "digits", {})] == [first]
+    assert [item async for item, _ in list_items(redis, "digits", {})] == [first]
 
 
 async def test_a_full_queue_takes_nothing_new_but_knows_what_it_has(redis: Redis) -> None:

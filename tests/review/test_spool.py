@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import zlib
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,14 @@ def test_processes_share_it_while_it_is_drained(tmp_path: Path) -> None:
         assert writer.exitcode == 0
     found += drain(Spool(tmp_path, LIMIT))
     assert sorted(map(str, found)) == sorted(f"key-{start + n}" for start in (0, 1000, 2000) for n in range(50))
+
+
+def test_what_another_release_wrote_holds_nothing_up(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 1_000_000)
+    data = b'{"id":"of another time"}'
+    line = b"%08x %b\n" % (zlib.crc32(data), data)
+    (tmp_path / "items.jsonl").write_bytes(line)
+    spool.append([make_item(1)])
+    with spool.drain() as items:
+        assert [item.key for item in items] == ["key-1"]
+    assert (tmp_path / "unreadable.jsonl").read_bytes() == line

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,26 +13,28 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rollout.config import Role
 from rollout.errors import (
-    InvalidRequestError,
     MethodNotAllowedError,
     NotFoundError,
     RolloutError,
     UnsupportedMediaTypeError,
 )
 from rollout.http.asked import HEADERS, NOTHING, Asked
+from rollout.http.bodies import json_response
+from rollout.http.clients import Clients
 from rollout.http.door import Asgi, Door
+from rollout.http.feedback import Feedback
 from rollout.http.oip_http import OpenInference, is_infer
 from rollout.http.openapi import build_openapi
 from rollout.http.predict import decode_request, encode_response, server_timing
 from rollout.http.problems import NO_MODEL, as_rollout_error, on_error, problem_response
+from rollout.http.reviews import Reviews
 from rollout.http.splits import Splits
 from rollout.http.stream import MEDIA_TYPE as LINES
 from rollout.http.stream import PredictStream
-from rollout.http.views import REVIEW_FILTERS, assignment_view, model_view
+from rollout.http.views import assignment_view, model_view
 from rollout.inference.engine import Engine
 from rollout.inference.rows import make_predictions
 from rollout.inference.served import ServedModel
-from rollout.review.queue import list_items
 
 JSON = b"application/json"
 JSON_CONTENT = (b"content-type", JSON)
@@ -56,7 +57,9 @@ class Api(Door):
                 Route("/v1/models/{model}/predict", Asgi(self.predict), methods=["POST"]),
                 Route("/v1/models/{model}/assignments/{client_id:path}", self._assignment),
                 *Splits(self).routes,
-                Route("/v1/models/{model}/reviews", self._reviews),
+                *Reviews(self).routes,
+                *Feedback(self).routes,
+                *Clients(self).routes,
                 *self._inference_protocol.routes,
                 *(Route(f"/{root}/{{path:path}}", self._nothing_here, methods=METHODS) for root in ("v1", "v2")),
             ],
@@ -139,42 +142,20 @@ class Api(Door):
 
     async def _openapi(self, request: Request) -> Response:
         engine = self.engine
-        return _json(build_openapi({name: model.schema for name, model in engine.models.items()}))
+        return json_response(build_openapi({name: model.schema for name, model in engine.models.items()}))
 
     async def _models(self, request: Request) -> Response:
         engine = self.admit(request.scope, "app")
-        return _json({"models": [model_view(model) for model in engine.models.values()]})
+        return json_response({"models": [model_view(model) for model in engine.models.values()]})
 
     async def _model(self, request: Request) -> Response:
         _, model = self._admit_to_model(request, "app")
-        return _json(model_view(model))
+        return json_response(model_view(model))
 
     async def _assignment(self, request: Request) -> Response:
         _, model = self._admit_to_model(request, "app")
         segment = request.query_params.get("segment", "")
-        return _json(assignment_view(model.split, request.path_params["client_id"], segment))
-
-    async def _reviews(self, request: Request) -> Response:
-        engine, model = self._admit_to_model(request, "reviewer")
-        filters = dict(request.query_params)
-        limit = filters.pop("limit", "100")
-        since = filters.pop("since", None)
-        unknown = sorted(filters.keys() - REVIEW_FILTERS)
-        if unknown:
-            raise InvalidRequestError(
-                f"there is no filter {unknown[0]!r}; there are limit, since, {', '.join(sorted(REVIEW_FILTERS))}"
-            )
-        if not limit.isdecimal() or not 1 <= int(limit) <= 1000:
-            raise InvalidRequestError("limit must be a whole number from 1 to 1000")
-        reviews = []
-        try:
-            async for item in list_items(engine.redis, model.name, filters, since):
-                reviews.append(item)
-                if len(reviews) == int(limit):
-                    break
-        except ValueError:
-            raise InvalidRequestError("since must be a time in ISO 8601, such as 2026-11-22T10:00:00Z") from None
-        return _json({"reviews": reviews})
+        return json_response(assignment_view(model.split, request.path_params["client_id"], segment))
 
     async def _nothing_here(self, request: Request) -> Response:
         path = request.url.path
@@ -185,7 +166,3 @@ class Api(Door):
                     f"{path} takes {allowed}, not {request.method}", headers={"Allow": allowed}
                 )
         raise NotFoundError(f"there is nothing at {path}; /openapi.json lists what there is")
-
-
-def _json(value: object) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")

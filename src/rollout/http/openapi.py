@@ -10,12 +10,15 @@ import msgspec
 from rollout.__about__ import __version__
 from rollout.bundle.schema import InputSchema
 from rollout.errors import HTTP_ERRORS
+from rollout.http.feedback import OutcomeView, OutcomeViews, Report, Reports
 from rollout.http.oip_messages import InferRequest, InferResponse
 from rollout.http.predict import Identifier
 from rollout.http.problems import MEDIA_TYPE, TYPE_PREFIX
+from rollout.http.reviews import FILTERS, ClaimRequest, ResolveRequest, SetAsideRequest, TokenRequest
 from rollout.http.stream import MEDIA_TYPE as LINES
-from rollout.http.views import REVIEW_FILTERS
 from rollout.inference.rows import ClassPrediction, ValuePrediction
+from rollout.review.desk import Claim, Leased
+from rollout.review.export import ExportRow
 from rollout.review.item import ReviewItem
 from rollout.routing.split import Split
 
@@ -45,6 +48,8 @@ class ValuePredictions(msgspec.Struct):
     predictions: list[ValuePrediction]
 
 
+REVIEWING = (ClaimRequest, ResolveRequest, SetAsideRequest, TokenRequest, Claim, Leased, ExportRow)
+FEEDBACK = (Report, Reports, OutcomeView, OutcomeViews)
 ANSWERS = (ClassPrediction, ClassPredictions, ValuePrediction, ValuePredictions)
 
 
@@ -57,7 +62,7 @@ def build_openapi(schemas: Mapping[str, InputSchema]) -> dict[str, Any]:
     bodies = {name: _body_types(name, schema) for name, schema in schemas.items()}
     types = [kind for pair in bodies.values() for kind in pair]
     _, components = msgspec.json.schema_components(
-        [*types, *ANSWERS, InferRequest, InferResponse, Problem, ReviewItem, Split],
+        [*types, *ANSWERS, *REVIEWING, *FEEDBACK, InferRequest, InferResponse, Problem, ReviewItem, Split],
         ref_template=COMPONENT,
     )
     paths: dict[str, Any] = {
@@ -86,15 +91,9 @@ def build_openapi(schemas: Mapping[str, InputSchema]) -> dict[str, Any]:
                 "Every change of the split (admin)", "getSplitHistory", _list_of(Split, "history"), [model]
             )
         },
-        "/v1/models/{model}/reviews": {
-            "get": _operation(
-                "Open review items, oldest first (reviewer)",
-                "listReviews",
-                _list_of(ReviewItem, "reviews"),
-                [model, *(_parameter(name, "query") for name in sorted({"since", "limit", *REVIEW_FILTERS}))],
-            )
-        },
     }
+    paths |= _reviews(model)
+    paths |= _feedback(model)
     paths |= _inference_protocol()
     return {
         "openapi": "3.1.0",
@@ -149,8 +148,76 @@ def _change_split(model: dict[str, Any]) -> dict[str, Any]:
         _reference(Split),
         [model, _parameter("If-Match", "header", required=True), _parameter("release", "query")],
     )
-    operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _reference(Split)}}}
-    return operation
+    return _with_body(operation, Split)
+
+
+def _reviews(model: dict[str, Any]) -> dict[str, Any]:
+    path, item = "/v1/models/{model}/reviews", [model, _parameter("id", "path")]
+    wanted = [_parameter(name, "query") for name in ("state", "since", "limit", *FILTERS)]
+    steps = {
+        "resolve": ("Answer a leased item", ResolveRequest, {"type": "object"}),
+        "skip": ("Leave a leased item without an answer", SetAsideRequest, {"type": "object"}),
+        "escalate": ("Leave a leased item to an adjudicator", SetAsideRequest, {"type": "object"}),
+        "release": ("Give a leased item back", TokenRequest, {"type": "object"}),
+        "undo": ("Take one's last decision back; the item is leased again", TokenRequest, _reference(Leased)),
+    }
+    paths = {
+        path: {
+            "get": _operation(
+                "Review items in a state, open ones without another (reviewer)",
+                "listReviews",
+                _list_of(ReviewItem, "reviews"),
+                [model, *wanted],
+            )
+        },
+        f"{path}/claim": {
+            "post": _with_body(
+                _operation("Lease the next items (reviewer)", "claimReviews", _reference(Claim), [model]),
+                ClaimRequest,
+            )
+        },
+        f"{path}/export": {
+            "get": _operation(
+                "Every label, a row a line; those since a cursor or a time (reviewer)",
+                "exportReviews",
+                _reference(ExportRow),
+                [model, *(_parameter(name, "query") for name in ("since", "format", *FILTERS))],
+            )
+        },
+        f"{path}/{{id}}": {
+            "get": _operation("One review item (reviewer)", "getReview", _reference(ReviewItem), item)
+        },
+    }
+    for step, (summary, body, answer) in steps.items():
+        operation = _operation(f"{summary} (reviewer)", f"{step}Review", answer, item)
+        paths[f"{path}/{{id}}/{step}"] = {"post": _with_body(operation, body)}
+    return paths
+
+
+def _feedback(model: dict[str, Any]) -> dict[str, Any]:
+    report = _operation(
+        "Report what turned out to be true",
+        "reportOutcomes",
+        {"oneOf": [_reference(kind) for kind in (OutcomeView, OutcomeViews)]},
+        [model],
+    )
+    body = {"oneOf": [_reference(kind) for kind in (Report, Reports)]}
+    report["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    forget = _operation(
+        "Forget a client: review items, inputs, outcomes, predictions (admin)",
+        "forgetClient",
+        {"type": "object"},
+        [model, _parameter("client_id", "path")],
+    )
+    return {
+        "/v1/models/{model}/feedback": {"post": report},
+        "/v1/models/{model}/clients/{client_id}": {"delete": forget},
+    }
+
+
+def _with_body(operation: dict[str, Any], kind: type) -> dict[str, Any]:
+    body = {"required": True, "content": {"application/json": {"schema": _reference(kind)}}}
+    return operation | {"requestBody": body}
 
 
 def _inference_protocol() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from rollout.errors import (
     StoreUnavailableError,
     UnsupportedMediaTypeError,
 )
+from rollout.http.bodies import json_response
 from rollout.http.door import Door
 from rollout.http.predict import explain_body
 from rollout.inference.engine import Engine
@@ -69,7 +70,7 @@ class Splits:
     async def _history(self, request: Request) -> Response:
         engine = self._door.admit(request.scope, "admin")
         model = engine.model(request.path_params["model"])
-        return _json({"history": await read_history(engine.redis, model.name)})
+        return json_response({"history": await read_history(engine.redis, model.name)})
 
 
 def decode_split(body: bytes, model: str) -> Split:
@@ -101,8 +102,4 @@ def _revision(header: str | None) -> int:
 
 
 def _split_response(split: Split) -> Response:
-    return _json(split, {"ETag": f'"{split.revision}"'})
-
-
-def _json(value: object, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(value), headers=headers, media_type="application/json")
+    return json_response(split, {"ETag": f'"{split.revision}"'})

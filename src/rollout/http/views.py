@@ -8,8 +8,6 @@ from rollout.inference.served import ServedModel
 from rollout.routing.assignment import assign, explain
 from rollout.routing.split import Split
 
-REVIEW_FILTERS = frozenset({"state", "reason", "arm", "version", "client_id"})
-
 
 def model_view(model: ServedModel) -> dict[str, Any]:
     """Shows a model: what it takes and gives, which versions are loaded, and its split."""

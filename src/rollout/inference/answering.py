@@ -53,7 +53,16 @@ async def answer(serving: Serving, rows: Rows) -> Answers:
             future.cancel()
         raise
     answers = Answers(
-        serving.split, serving.task, assignments, serving.variants, decisions, fallbacks, {}, waited, ran
+        serving.split,
+        serving.task,
+        assignments,
+        serving.variants,
+        decisions,
+        fallbacks,
+        {},
+        waited,
+        ran,
+        time.time(),
     )
     _require_decisions(serving, answers)
     if serving.translations:
@@ -84,7 +93,16 @@ async def preview(serving: Serving, rows: Rows, arm: Preview) -> Answers:
         if isinstance(result, RolloutError):
             raise _of_instance(result, index, len(results))
     answers = Answers(
-        serving.split, serving.task, assignments, serving.variants, results, {}, {}, done.waited, done.ran
+        serving.split,
+        serving.task,
+        assignments,
+        serving.variants,
+        results,
+        {},
+        {},
+        done.waited,
+        done.ran,
+        time.time(),
     )
     _translate(serving, answers)
     return answers

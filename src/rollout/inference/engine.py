@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rollout import metrics
 from rollout.config import Settings
 from rollout.errors import UnknownModelError
 from rollout.inference.answering import answer, preview
+from rollout.inference.awaiting import await_outcomes
 from rollout.inference.follower import Follower, load_model, read_served
-from rollout.inference.reviewing import review_item
+from rollout.inference.reviewing import Pick, pick, review_item
 from rollout.inference.rows import Answers, Rows
 from rollout.inference.served import ServedModel
 from rollout.inference.shadow import Shadow
 from rollout.inference.watchdog import Watchdog
 from rollout.review.log import ReviewLog
+from rollout.review.predictions import Predictions
 from rollout.review.spool import Spool
+from rollout.review.webhook import Webhook
 from rollout.store import Redis
 
 
@@ -48,6 +51,11 @@ class Engine:
         self._background = [loop.create_task(_flush_forever())]
         self._followers = [Follower(model, redis, settings) for model in self.models.values()]
         self._background += [loop.create_task(follower.run()) for follower in self._followers]
+        self._predictions = Predictions(redis, {name: model.intake for name, model in self.models.items()})
+        self._background.append(loop.create_task(self._predictions.run()))
+        if settings.webhook_url:
+            hooks = [Webhook(redis, name, settings.webhook_url, settings.webhook_key()) for name in self.models]
+            self._background += [loop.create_task(hook.run()) for hook in hooks]
 
     @classmethod
     async def load(cls, settings: Settings, redis: Redis) -> Engine:
@@ -59,8 +67,11 @@ class Engine:
         """
         metrics.forget_dead_workers()
         splits = await read_served(redis, settings)
-        models = [await load_model(name, split, settings) for name, split in splits.items()]
-        reviews = ReviewLog(redis, Spool(settings.home / "spool", settings.spool_bytes), settings.max_reviews)
+        models = [await load_model(name, split, settings, redis) for name, split in splits.items()]
+        intakes = {model.name: model.intake for model in models}
+        reviews = ReviewLog(
+            redis, Spool(settings.home / "spool", settings.spool_bytes), settings.max_reviews, intakes
+        )
         reviews.start()
         return cls(models, redis, reviews, settings)
 
@@ -72,6 +83,7 @@ class Engine:
         for shadow in self._shadows.values():
             shadow.close()
         await self.reviews.close()
+        await self._predictions.close()
         metrics.flush_tallies()
         for model in self.models.values():
             for loaded in model.versions.values():
@@ -122,17 +134,29 @@ class Engine:
             if rows.preview is not None:
                 return await preview(serving, rows, rows.preview)
             answers = await answer(serving, rows)
-            uncertain = [index for index, decision in enumerate(answers.decisions) if decision.needs_review]
-            if uncertain:
-                items = [review_item(model, rows, answers, index, "low_confidence", 1.0) for index in uncertain]
-                fates = await asyncio.gather(*(self.reviews.add(item) for item in items))
-                answers.fates.update(zip(uncertain, fates, strict=True))
+            if picks := pick(model.intake, rows, answers):
+                await self._review(model, rows, answers, picks)
         finally:
             self.in_flight -= 1
+        # As soon as the answer is on its way.
         if serving.split.shadow:
-            # As soon as the answer is on its way.
             asyncio.get_running_loop().call_soon(self._shadows[model.name].offer, serving, rows, answers)
+        if serving.trial is not None:
+            asyncio.get_running_loop().call_soon(self._await_outcomes, model, rows, answers)
         return answers
+
+    def _await_outcomes(self, model: ServedModel, rows: Rows, answers: Answers) -> None:
+        self._predictions.offer(model.name, await_outcomes(rows, answers))
+
+    async def _review(self, model: ServedModel, rows: Rows, answers: Answers, picks: Sequence[Pick]) -> None:
+        answers.fates.update((index, None) for index, _, _ in picks)
+        items = {
+            index: review_item(model, rows, answers, index, reason, pi)
+            for index, reason, pi in picks
+            if pi is not None
+        }
+        fates = await asyncio.gather(*(self.reviews.add(item) for item in items.values()))
+        answers.fates.update(zip(items, fates, strict=True))
 
 
 async def _flush_forever() -> None:

@@ -14,6 +14,7 @@ from rollout.config import Settings
 from rollout.errors import BundleError, StoreUnavailableError
 from rollout.inference.served import ServedModel
 from rollout.inference.version import LoadedVersion
+from rollout.review.policy import keep_policy, last_policy, read_policy
 from rollout.routing.assignment import Arm
 from rollout.routing.last_seen import keep_split, last_splits
 from rollout.routing.split import Split
@@ -51,7 +52,7 @@ async def read_served(redis: Redis, settings: Settings) -> dict[str, Split]:
     return splits
 
 
-async def load_model(name: str, split: Split, settings: Settings) -> ServedModel:
+async def load_model(name: str, split: Split, settings: Settings, redis: Redis) -> ServedModel:
     """Loads a model as its split says; the clients of a challenger that is refused get the champion.
 
     Raises:
@@ -59,6 +60,11 @@ async def load_model(name: str, split: Split, settings: Settings) -> ServedModel
     """
     champion = await asyncio.to_thread(LoadedVersion, name, split.champion, settings)
     model = ServedModel(name, split.without_trial(), [champion], settings)
+    try:
+        model.intake.policy = await read_policy(redis, name)
+        await asyncio.to_thread(keep_policy, settings.home, name, model.intake.policy)
+    except StoreUnavailableError:
+        model.intake.policy = last_policy(settings.home, name)
     loaded = []
     for version in split.kept[1:]:
         try:
@@ -99,6 +105,7 @@ class Follower:
             try:
                 await self._follow()
                 await self._tell()
+                await self._follow_policy()
             except StoreUnavailableError:
                 pass
             except Exception:
@@ -154,6 +161,12 @@ class Follower:
             if version in done and (error := done[version].exception()) is not None:
                 raise error
         return [task.result() for task in done.values() if task.exception() is None]
+
+    async def _follow_policy(self) -> None:
+        intake = self._model.intake
+        if await intake.follow(self.redis):
+            logger.info("the review policy of %s is another one: %s", self._model.name, intake.policy)
+            await asyncio.to_thread(keep_policy, self._settings.home, self._model.name, intake.policy)
 
     def _show_breaker(self) -> None:
         trial = self._model.serving.trial

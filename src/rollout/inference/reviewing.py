@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import msgspec
 
-from rollout.clock import utc_now
 from rollout.inference.rows import Answers, Decision, Rows, to_answer
 from rollout.inference.served import ServedModel
-from rollout.review.item import Reason, ReviewItem, item_id
+from rollout.review.intake import Intake
+from rollout.review.item import Reason, ReviewItem, item_id, same_inputs
+from rollout.review.state import iso
 
 
 class Other(NamedTuple):
@@ -17,6 +19,41 @@ class Other(NamedTuple):
 
     version: str
     decision: Decision
+
+
+class Pick(NamedTuple):
+    """A row that goes to review.
+
+    Attributes:
+        row: Its index.
+        reason: Why a person should look at it.
+        pi: The probability with which it got here; ``None`` where it did not, since there are too many.
+    """
+
+    row: int
+    reason: Reason
+    pi: float | None
+
+
+def pick(intake: Intake, rows: Rows, answers: Answers) -> list[Pick]:
+    """Returns the rows that are to be reviewed: the uncertain, and a random few of the others."""
+    picks = []
+    for index, decision in enumerate(answers.decisions):
+        identity = identify(rows, index)
+        if decision.needs_review:
+            picks.append(Pick(index, "low_confidence", intake.admit("low_confidence", 1.0, identity)))
+        elif intake.audits(identity):
+            picks.append(Pick(index, "audit", intake.admit("audit", intake.policy.audit, identity)))
+    return picks
+
+
+def identify(rows: Rows, index: int) -> bytes:
+    """Returns what a prediction is told from others by: client and key, or client and inputs."""
+    key = rows.keys[index]
+    if key is not None:
+        return f"{rows.client_ids[index]}\0{key}".encode()
+    parts = (array[index].tobytes() for array in rows.arrays.values())
+    return b"\0".join((rows.client_ids[index].encode(), b"", *parts))
 
 
 def review_item(
@@ -40,8 +77,12 @@ def review_item(
         other: What the challenger made of it, if it was asked too.
     """
     client_id, key = rows.client_ids[index], rows.keys[index]
-    inputs = msgspec.json.encode(rows.sent[index])
+    sent = rows.sent[index]
+    inputs = msgspec.json.encode(sent)
+    redact = model.intake.policy.redact
+    kept = msgspec.json.encode({**sent, **dict.fromkeys(sent.keys() & set(redact))}) if redact else inputs
     version = answers.version(index)
+    limit = model.versions[version].manifest.task.review_limit
     unseen: dict[str, Any] | None = None
     if other is not None:
         unseen = {"version": other.version, **to_answer(answers.task, other.decision)._asdict()}
@@ -52,13 +93,14 @@ def review_item(
         key=key,
         reason=reason,
         pi=pi,
-        at=utc_now("milliseconds"),
+        at=iso(round(answers.at * 1000)),
         arm=answers.assignments[index].arm,
         version=version,
         variant=answers.variants[version],
         revision=answers.split.revision,
-        threshold=model.versions[version].manifest.task.review_limit,
-        inputs=msgspec.Raw(inputs),
+        threshold=limit if math.isfinite(limit) else None,
+        same=same_inputs(client_id, inputs),
+        inputs=msgspec.Raw(kept),
         other=unseen,
         **to_answer(answers.task, answers.decisions[index])._asdict(),
     )

@@ -66,6 +66,7 @@ class Answers(NamedTuple):
         fates: What became of the rows that go to review, by index.
         waited: Seconds that the rows waited for their batch, at most.
         ran: Seconds that their batches took.
+        at: When they were answered, seconds since 1970.
     """
 
     split: Split
@@ -77,6 +78,7 @@ class Answers(NamedTuple):
     fates: dict[int, Fate | None]
     waited: float
     ran: float
+    at: float
 
     def version(self, index: int) -> str:
         """Returns the version that answered a row."""

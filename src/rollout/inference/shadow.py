@@ -18,7 +18,7 @@ from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Classification, Task
 from rollout.errors import RolloutError
-from rollout.inference.reviewing import Other, review_item
+from rollout.inference.reviewing import Other, identify, review_item
 from rollout.inference.rows import Answers, Decision, Rows
 from rollout.inference.served import ServedModel, Serving
 from rollout.review.item import ReviewItem, item_id
@@ -175,12 +175,12 @@ class Shadow:
 
     async def _disagree(self, unseen: _Unseen, other: Other) -> None:
         """Offers a row to the review queue, unless it is there for another reason."""
-        if unseen.row not in unseen.answers.fates:
-            await self._add(
-                review_item(
-                    self._model, unseen.rows, unseen.answers, unseen.row, "disagreement", unseen.pi, other
-                )
-            )
+        rows, answers, row = unseen.rows, unseen.answers, unseen.row
+        if row in answers.fates:
+            return
+        pi = self._model.intake.admit("disagreement", unseen.pi, identify(rows, row))
+        if pi is not None:
+            await self._add(review_item(self._model, rows, answers, row, "disagreement", pi, other))
 
 
 def agree(task: Task, ours: Decision, theirs: Decision) -> bool:

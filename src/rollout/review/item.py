@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from typing import Any, Literal
 
 import msgspec
 
-Reason = Literal["low_confidence", "disagreement"]
+Reason = Literal["low_confidence", "disagreement", "audit"]
+
+# How many seconds the item that is most worth a look gets ahead of one that is worth none.
+LARGEST_LEAD_S = 24 * 3600
+GONE = msgspec.Raw(b"null")
 
 
 class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +23,6 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
         model: The model.
         client_id: The caller's own ID of the client.
         key: The caller's own ID of the prediction, if it gave one.
-        state: Where it is on its way.
         reason: Why it is here.
         pi: Probability with which it got here, for weighted estimates; never 0.
         at: When it was predicted, ISO 8601 in UTC.
@@ -26,21 +30,22 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
         version: The version that answered.
         variant: The variant that answered.
         revision: Revision of the split under which it was decided.
-        threshold: The confidence that it missed, or the width that its interval exceeded.
+        threshold: The confidence below which review begins, or the width above which; ``None`` without one.
         label: The most likely class, of a classification.
         confidence: Its score.
         scores: All scores by class.
         value: The value, of a regression.
         interval: The two ends of the interval around it.
         other: What the challenger made of it unseen, if it was asked: its version and its answer.
-        inputs: The inputs as the caller sent them, JSON.
+        same: What the predictions with the same inputs for the same client have in common.
+        inputs: The inputs as the caller sent them, JSON; ``null`` once the time that they are kept is over.
+        linked_to: The item of the same inputs under another key, if this prediction is only linked to it.
     """
 
     id: str
     model: str
     client_id: str
     key: str | None
-    state: Literal["open"] = "open"
     reason: Reason
     pi: float
     at: str
@@ -48,14 +53,46 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     variant: str
     revision: int
-    threshold: float
+    threshold: float | None
     label: str | None = None
     confidence: float | None = None
     scores: dict[str, float] | None = None
     value: float | None = None
     interval: tuple[float, float] | None = None
     other: dict[str, Any] | None = None
-    inputs: msgspec.Raw
+    same: str
+    inputs: msgspec.Raw = msgspec.field(default_factory=lambda: GONE)
+    linked_to: str | None = None
+
+    @property
+    def has_inputs(self) -> bool:
+        """Whether the inputs are still kept."""
+        return bytes(self.inputs) != b"null"
+
+    @property
+    def value_of_a_look(self) -> float:
+        """How much a look at it is expected to be worth, from 0 to 1.
+
+        An uncertain one is worth more the smaller the margin between the two likeliest classes (Settles, "Active
+        Learning Literature Survey", 2009, 3.1), or the wider the interval; one that the versions disagree on, at
+        least a half. An audit is worth its place in the row: it must be a fair sample.
+        """
+        if self.reason == "audit":
+            return 0.0
+        if self.scores is not None and len(self.scores) > 1:
+            second, first = sorted(self.scores.values())[-2:]
+            uncertainty = 1 - (first - second)
+        elif self.interval is not None:
+            width = self.interval[1] - self.interval[0]
+            uncertainty = 0.0 if self.threshold is None else width / (width + self.threshold)
+        else:
+            uncertainty = 0.0
+        return (1 + uncertainty) / 2 if self.reason == "disagreement" else uncertainty
+
+    @property
+    def rank(self) -> float:
+        """The place in the queue, least first: seconds since 1970, less what a look is worth: nothing starves."""
+        return milliseconds(self.at) / 1000 - LARGEST_LEAD_S * self.value_of_a_look
 
 
 def item_id(client_id: str, key: str | None, inputs: bytes) -> str:
@@ -65,3 +102,20 @@ def item_id(client_id: str, key: str | None, inputs: bytes) -> str:
     """
     identity = [client_id, key] if key is not None else [client_id, None, hashlib.sha256(inputs).hexdigest()]
     return hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]
+
+
+def same_inputs(client_id: str, inputs: bytes) -> str:
+    """Returns what the same inputs of the same client have in common: 32 hexadecimal digits."""
+    return hashlib.sha256(msgspec.json.encode(client_id) + inputs).hexdigest()[:32]
+
+
+def milliseconds(at: str) -> int:
+    """Returns a time in ISO 8601, UTC where it does not say, in milliseconds since 1970.
+
+    Raises:
+        ValueError: If it is not one.
+    """
+    moment = datetime.datetime.fromisoformat(at)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    return round(moment.timestamp() * 1000)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Literal
 
 from rollout import metrics
 from rollout.errors import StoreUnavailableError
+from rollout.review.intake import Intake
 from rollout.review.item import ReviewItem
-from rollout.review.queue import add_items
+from rollout.review.policy import ReviewPolicy
+from rollout.review.queue import FOREVER, add_items
 from rollout.review.spool import Spool
 from rollout.store import Redis, guard, is_cancelled
 
 Fate = Literal["queued", "deferred"]
 COMMIT_AT_MOST = 256
 DRAIN_EVERY_S = 0.5
+NO_INTAKES: Mapping[str, Intake] = {}
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +33,16 @@ class ReviewLog:
         redis: Connection.
         spool: Takes the items while Redis is away.
         limit: Most open items of a model.
+        intakes: How items are kept, by model.
     """
 
-    def __init__(self, redis: Redis, spool: Spool, limit: int) -> None:
+    def __init__(
+        self, redis: Redis, spool: Spool, limit: int, intakes: Mapping[str, Intake] = NO_INTAKES
+    ) -> None:
         self._redis = redis
         self._spool = spool
         self._limit = limit
+        self._intakes = intakes
         self._waiting: list[tuple[ReviewItem, asyncio.Future[Fate | None]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
@@ -88,7 +94,7 @@ class ReviewLog:
     async def _keep(self, items: Sequence[ReviewItem]) -> list[Fate | None]:
         if not self._redis_is_away:
             try:
-                kept = await add_items(self._redis, items, self._limit)
+                kept = await add_items(self._redis, items, self._limit, self._policies())
             except StoreUnavailableError as error:
                 self._redis_is_away = True
                 logger.warning("Redis does not answer; review items go to the spool: %s", error.__cause__)
@@ -96,6 +102,9 @@ class ReviewLog:
                 return ["queued" if one else None for one in kept]
         spooled = await asyncio.to_thread(self._spool.append, items)
         return ["deferred" if one else None for one in spooled]
+
+    def _policies(self) -> dict[str, ReviewPolicy]:
+        return {name: intake.policy for name, intake in self._intakes.items()}
 
     async def _drain_forever(self) -> None:
         while not is_cancelled():
@@ -115,7 +124,7 @@ class ReviewLog:
         with self._spool.drain() as items:
             while group := list(islice(items, COMMIT_AT_MOST)):
                 # "deferred" was a promise: these are kept even where the queue has filled up meanwhile.
-                await add_items(self._redis, group, limit=sys.maxsize)
+                await add_items(self._redis, group, FOREVER, self._policies())
                 drained += len(group)
         if self._redis_is_away or drained:
             logger.info("Redis answers again; %d review items came from the spool", drained)

@@ -1,8 +1,7 @@
-"""The queue in Redis: adding items once, and listing them."""
+"""The queue in Redis: adding items once, and reading them."""
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -10,38 +9,88 @@ from typing import Any
 
 import msgspec
 
-from rollout.review.item import ReviewItem
+from rollout.review.item import GONE, ReviewItem, milliseconds
+from rollout.review.policy import DEFAULT, ReviewPolicy
+from rollout.review.scripts import JOIN, KEEP
+from rollout.review.state import State, Work
 from rollout.store import Keys, Redis, guard
 
-LIST_CHUNK = 200
+CHUNK = 200
+# Where the items of a state lie, each a sorted set; open ones that lack a further review lie apart.
+PLACES: Mapping[State, tuple[str, ...]] = {
+    State.OPEN: ("again", "open"),
+    State.LEASED: ("leased",),
+    State.RESOLVED: ("resolved",),
+    State.SKIPPED: ("skipped",),
+    State.ESCALATED: ("escalated",),
+}
+NO_POLICIES: Mapping[str, ReviewPolicy] = {}
+FOREVER = 2**53
 
-# KEYS: open items, then each item. ARGV: limit, then for each item its ID, time and JSON.
+# KEYS: open, again, leased, counts, entered, excess, changes, outcomes, then for each item those of itself, of
+# its inputs, of what has the same inputs, of its client, of its client's being forgotten, and of its outcome.
+# ARGV: limit, prefix of items, seconds to keep inputs, then for each item ID, rank, reason, version and arm,
+# weight, limit of the reason, time, JSON, inputs.
 # Returns for each item 1 where the queue has it now, 0 where the queue is full.
-ADD = """
-local kept = {}
-for i = 2, #KEYS do
-    local first = (i - 2) * 3 + 2
-    if redis.call('EXISTS', KEYS[i]) == 1 then
-        kept[i - 1] = 1
-    elseif redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then
-        kept[i - 1] = 0
-    else
-        redis.call('SET', KEYS[i], ARGV[first + 2])
-        redis.call('ZADD', KEYS[1], ARGV[first + 1], ARGV[first])
-        kept[i - 1] = 1
+ADD = f"""{JOIN}{KEEP}
+local kept = {{}}
+local limit, prefix, ttl = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+for i = 1, (#KEYS - 8) / 6 do
+    local item, inputs, same, client, forgotten, outcome = unpack(KEYS, 3 + i * 6, 8 + i * 6)
+    local id, rank, reason, group, weight, most, at, json, sent = unpack(ARGV, i * 9 - 5, i * 9 + 3)
+    local first = redis.call('GET', same)
+    local is_new = redis.call('EXISTS', item) == 0
+        and tonumber(redis.call('GET', forgotten) or 0) < tonumber(at)
+    local has_room = redis.call('ZCARD', KEYS[1]) + redis.call('ZCARD', KEYS[2]) + redis.call('ZCARD', KEYS[3])
+        < limit
+        and tonumber(redis.call('HGET', KEYS[4], 'open|' .. reason) or 0)
+            + tonumber(redis.call('HGET', KEYS[4], 'leased|' .. reason) or 0) < tonumber(most)
+    kept[i] = 1
+    if is_new and first and redis.call('EXISTS', prefix .. first) == 1 then
+        -- JSON ends with "linked_to":null}}
+        redis.call('SET', item, string.sub(json, 1, -6) .. '"' .. first .. '"}}')
+        redis.call('SADD', prefix .. first .. ':links', id)
+        if redis.call('ZSCORE', KEYS[7], first) then
+            redis.call('ZADD', KEYS[7], next_cursor(KEYS[7]), first)
+        end
+    elseif is_new and has_room then
+        redis.call('SET', item, json)
+        redis.call('SET', inputs, sent, 'EX', ttl)
+        redis.call('SET', same, id, 'EX', ttl)
+        redis.call('ZADD', KEYS[1], rank, id)
+        redis.call('HINCRBY', KEYS[4], 'open|' .. reason, 1)
+    elseif is_new then
+        redis.call('HINCRBY', KEYS[6], reason, 1)
+        kept[i] = 0
+        is_new = false
+    end
+    if is_new then
+        redis.call('HINCRBY', KEYS[5], group .. '|items', 1)
+        redis.call('HINCRBYFLOAT', KEYS[5], group .. '|weight', weight)
+        keep(client, 'review:' .. id)
+        -- Predictions in the trial are joined with their outcomes by themselves.
+        if string.sub(group, -9) == '|champion' then
+            join(KEYS[8], outcome, id, json)
+        end
     end
 end
 return kept
 """
 
 
-async def add_items(redis: Redis, items: Sequence[ReviewItem], limit: int) -> list[bool]:
+async def add_items(
+    redis: Redis,
+    items: Sequence[ReviewItem],
+    limit: int,
+    policies: Mapping[str, ReviewPolicy] = NO_POLICIES,
+) -> list[bool]:
     """Adds items that the queue does not have yet.
 
     Args:
         redis: Connection.
         items: Items of one or several models.
         limit: Most open items of a model.
+        policies: How they are kept, by model.
 
     Returns:
         For each item, in order, whether the queue has it now; ``False`` means that the queue is full.
@@ -53,50 +102,117 @@ async def add_items(redis: Redis, items: Sequence[ReviewItem], limit: int) -> li
     async with guard():
         for model, group in groupby(sorted(items, key=attrgetter("model")), key=attrgetter("model")):
             chunk = list(group)
-            names = Keys(model)
-            arguments: list[str | bytes | float] = [limit]
+            names, policy = Keys(model), policies.get(model, DEFAULT)
+            shared = ("open", "again", "leased", "counts", "entered", "excess", "changes")
+            keys = [*(names.reviews(place) for place in shared), names.outcomes]
+            arguments: list[Any] = [limit, names.review(""), policy.retention_s]
             for item in chunk:
-                arguments += [item.id, _milliseconds(item.at), msgspec.json.encode(item)]
-            keys = [names.open_reviews, *(names.review(item.id) for item in chunk)]
+                client = names.client(item.client_id)
+                same = names.same_inputs(item.same)
+                keys += [
+                    names.review(item.id),
+                    names.review(item.id, ":inputs"),
+                    same,
+                    client,
+                    f"{client}:forgotten",
+                    names.outcome(item.id),
+                ]
+                arguments += [
+                    item.id,
+                    item.rank,
+                    item.reason,
+                    f"{item.reason}|{item.version}|{item.arm}",
+                    1 / item.pi,
+                    policy.limits.get(item.reason, FOREVER),
+                    milliseconds(item.at),
+                    msgspec.json.encode(msgspec.structs.replace(item, inputs=GONE)),
+                    bytes(item.inputs),
+                ]
             answers = await redis.eval(ADD, len(keys), *keys, *arguments)
             kept.update(((model, item.id), bool(answer)) for item, answer in zip(chunk, answers, strict=True))
     return [kept[item.model, item.id] for item in items]
 
 
+async def read_items(redis: Redis, model: str, ids: Sequence[str]) -> list[tuple[ReviewItem, bytes | None]]:
+    """Returns items with their inputs and their work as it is stored; what is not there is left out.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    if not ids:
+        return []
+    names = Keys(model)
+    async with guard():
+        parts = [names.review(item_id, part) for part in ("", ":inputs", ":work") for item_id in ids]
+        found: list[Any] = await redis.mget(parts)
+    count = len(ids)
+    return [
+        (_with_inputs(msgspec.json.decode(data, type=ReviewItem), inputs), work)
+        for data, inputs, work in zip(found[:count], found[count : 2 * count], found[2 * count :], strict=True)
+        if data is not None
+    ]
+
+
+async def read_item(redis: Redis, model: str, item_id: str) -> tuple[ReviewItem, Work] | None:
+    """Returns an item and what became of it, or ``None`` if there is none.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    found = await read_items(redis, model, [item_id])
+    return None if not found else (found[0][0], read_work(found[0][1]))
+
+
+async def read_links(redis: Redis, model: str, item_id: str) -> list[ReviewItem]:
+    """Returns the predictions that have the same inputs as an item under other keys.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    async with guard():
+        links: set[bytes] = await redis.smembers(Keys(model).review(item_id, ":links"))  # type: ignore[assignment]
+    return [link for link, _ in await read_items(redis, model, sorted(link.decode() for link in links))]
+
+
+def read_work(stored: bytes | None) -> Work:
+    """Decodes the work of an item; nobody has touched it yet where there is none."""
+    return Work() if stored is None else msgspec.json.decode(stored, type=Work)
+
+
 async def list_items(
-    redis: Redis, model: str, filters: Mapping[str, str], since: str | None = None
-) -> AsyncIterator[ReviewItem]:
-    """Yields the open items of a model, oldest first.
+    redis: Redis, model: str, filters: Mapping[str, str], since: str | None = None, state: State = State.OPEN
+) -> AsyncIterator[tuple[ReviewItem, Work]]:
+    """Yields the items of a model in one state, open ones in the order in which they are claimed.
 
     Args:
         redis: Connection.
         model: The model.
         filters: Fields of ``ReviewItem`` with the values wanted.
-        since: Earliest time, ISO 8601; all where it is ``None``.
+        since: Earliest time of the prediction, ISO 8601; all where it is ``None``.
+        state: The state.
 
     Raises:
         StoreUnavailableError: If Redis does not answer.
+        ValueError: If ``since`` is not a time.
     """
-    names = Keys(model)
-    start: float = float("-inf") if since is None else _milliseconds(since)
-    offset = 0
-    while True:
-        async with guard():
-            ids: list[Any] = await redis.zrangebyscore(names.open_reviews, start, "+inf", offset, LIST_CHUNK)
-            found = await redis.mget([names.review(item.decode()) for item in ids]) if ids else []
-        if not ids:
-            return
-        for data in found:
-            if data is None:
-                continue
-            item = msgspec.json.decode(data, type=ReviewItem)
-            if all(getattr(item, field) == value for field, value in filters.items()):
-                yield item
-        offset += len(ids)
+    earliest = 0 if since is None else milliseconds(since)
+    for place in PLACES[state]:
+        offset = 0
+        while True:
+            async with guard():
+                ids: list[Any] = await redis.zrange(Keys(model).reviews(place), offset, offset + CHUNK - 1)
+            if not ids:
+                break
+            for item, work in await read_items(redis, model, [item_id.decode() for item_id in ids]):
+                if milliseconds(item.at) >= earliest and matches(item, filters):
+                    yield item, read_work(work)
+            offset += len(ids)
 
 
-def _milliseconds(iso: str) -> float:
-    moment = datetime.datetime.fromisoformat(iso)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return moment.timestamp() * 1000
+def matches(item: ReviewItem, filters: Mapping[str, str]) -> bool:
+    """Whether the fields of an item have the values wanted."""
+    return all(getattr(item, field) == value for field, value in filters.items())
+
+
+def _with_inputs(item: ReviewItem, inputs: bytes | None) -> ReviewItem:
+    return item if inputs is None else msgspec.structs.replace(item, inputs=msgspec.Raw(inputs))

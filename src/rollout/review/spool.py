@@ -7,6 +7,7 @@ last line, and its checksum tells.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,8 @@ from pathlib import Path
 import msgspec
 
 from rollout.review.item import ReviewItem
+
+logger = logging.getLogger(__name__)
 
 
 class Spool:
@@ -90,7 +93,17 @@ class Spool:
             for line in file:
                 checksum, _, data = line.rstrip(b"\n").partition(b" ")
                 if checksum == b"%08x" % zlib.crc32(data) and data:
-                    yield msgspec.json.decode(data, type=ReviewItem)
+                    try:
+                        yield msgspec.json.decode(data, type=ReviewItem)
+                    except msgspec.ValidationError as error:
+                        self._set_aside(line, error)
+
+    def _set_aside(self, line: bytes, error: msgspec.ValidationError) -> None:
+        """Keeps what another release of Rollout wrote, without holding up the rest."""
+        aside = self._folder / "unreadable.jsonl"
+        logger.error("a review item of another release cannot be read (%s); it is kept in %s", error, aside)
+        with aside.open("ab") as file:
+            file.write(line)
 
     def _ends_whole(self) -> bool:
         with self._file.open("rb") as file:

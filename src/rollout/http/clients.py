@@ -1,0 +1,33 @@
+"""Forgetting a client over HTTP."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from rollout.errors import InvalidRequestError
+from rollout.http.bodies import json_response
+from rollout.http.door import Door
+from rollout.review.forget import forget_client
+
+
+class Clients:
+    """The route that forgets a client.
+
+    Args:
+        door: Lets requests through to the engine.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self.routes = [Route("/v1/models/{model}/clients/{client_id:path}", self._forget, methods=["DELETE"])]
+
+    async def _forget(self, request: Request) -> Response:
+        engine = self._door.admit(request.scope, "admin")
+        model = engine.model(request.path_params["model"])
+        client_id = request.path_params["client_id"]
+        if not client_id:
+            raise InvalidRequestError("name the client to forget at the end of the path")
+        retention_s = model.intake.policy.retention_s
+        return json_response({"forgotten": await forget_client(engine.redis, model.name, client_id, retention_s)})

@@ -1,0 +1,200 @@
+"""Feedback over HTTP: callers report what turned out to be true."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from rollout import metrics
+from rollout.bundle.task import Classification, Task
+from rollout.clock import utc_now
+from rollout.errors import FieldError, OutcomeConflictError
+from rollout.http.bodies import json_response, read_json
+from rollout.http.door import Door
+from rollout.http.predict import ID_LIMIT, Identifier, invalid
+from rollout.review.outcomes import Outcome, Recorded, record_outcomes
+
+NAMED = 20  # labels in a sentence
+
+
+class Report(msgspec.Struct, forbid_unknown_fields=True):
+    """What turned out to be true of one prediction: a label, or of a regression a value."""
+
+    client_id: Identifier
+    key: Identifier
+    label: str | None = None
+    value: float | None = None
+
+
+class Reports(msgspec.Struct, forbid_unknown_fields=True):
+    """Several outcomes at once."""
+
+    outcomes: list[Report]
+
+
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    """Either one outcome, or ``outcomes``."""
+
+    client_id: Identifier | UnsetType = UNSET
+    key: Identifier | UnsetType = UNSET
+    label: str | None = None
+    value: float | None = None
+    outcomes: list[Report] | UnsetType = UNSET
+
+
+class OutcomeView(msgspec.Struct, kw_only=True):
+    """An outcome that was taken.
+
+    Attributes:
+        model: The model.
+        client_id: The caller's own ID of the client.
+        key: The caller's own ID of the prediction.
+        label: The class, of a classification.
+        value: The value, of a regression.
+        at: When it was first reported, ISO 8601 in UTC.
+        repeated: Whether it had been reported before.
+        joined: Whether its prediction is known; otherwise the outcome waits for it.
+        arm: The client's arm when it was predicted.
+        version: The version that answered.
+        revision: Revision of the split then.
+    """
+
+    model: str
+    client_id: str
+    key: str
+    label: str | UnsetType = UNSET
+    value: float | UnsetType = UNSET
+    at: str
+    repeated: bool
+    joined: bool
+    arm: str | None
+    version: str | None
+    revision: int | None
+
+
+class OutcomeViews(msgspec.Struct):
+    """Several outcomes that were taken, in the order in which they were reported."""
+
+    outcomes: list[OutcomeView]
+
+
+class Feedback:
+    """The route of feedback.
+
+    Args:
+        door: Lets requests through to the engine.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self.routes = [Route("/v1/models/{model}/feedback", self._report, methods=["POST"])]
+
+    async def _report(self, request: Request) -> Response:
+        engine = self._door.admit(request.scope, "app")
+        model = engine.model(request.path_params["model"])
+        body = await read_json(self._door, request, _Body)
+        reports, single = _reports(body, self._door.settings.max_instances)
+        pointers = [""] if single else [f"/outcomes/{index}" for index in range(len(reports))]
+        errors = [
+            FieldError(pointer + at, detail)
+            for pointer, report in zip(pointers, reports, strict=True)
+            for at, detail in _faults(report, model.task)
+        ]
+        if errors:
+            raise invalid(errors)
+        at = utc_now("milliseconds")
+        outcomes = [
+            Outcome(client_id=one.client_id, key=one.key, at=at, label=one.label, value=one.value)
+            for one in reports
+        ]
+        recorded = await record_outcomes(engine.redis, model.name, outcomes, model.intake.policy.retention_s)
+        for one in recorded:
+            metrics.OUTCOMES.labels(model.name, _fate(one)).inc()
+        _require_no_contradiction(pointers, recorded)
+        views = [_view(model.name, one) for one in recorded]
+        return json_response(views[0] if single else OutcomeViews(views))
+
+
+def _reports(body: _Body, most: int) -> tuple[list[Report], bool]:
+    """Returns what is reported, and whether it is one outcome, not a list."""
+    if body.outcomes is UNSET:
+        missing = [name for name in ("client_id", "key") if getattr(body, name) is UNSET]
+        if missing:
+            raise invalid([FieldError(f"/{name}", "is required") for name in missing])
+        return [msgspec.convert(body, Report, from_attributes=True)], True
+    if any(getattr(body, name) not in (UNSET, None) for name in Report.__struct_fields__):
+        raise invalid(
+            [FieldError("/outcomes", "stands alone: client_id, key and label or value go into each outcome")]
+        )
+    if not 1 <= len(body.outcomes) <= most:
+        raise invalid([FieldError("/outcomes", f"must hold 1 to {most} outcomes, not {len(body.outcomes)}")])
+    return body.outcomes, False
+
+
+def _faults(report: Report, task: Task) -> Iterator[FieldError]:
+    for name in ("client_id", "key"):
+        if not getattr(report, name).isprintable():
+            yield FieldError(f"/{name}", f"must be 1 to {ID_LIMIT} printable characters")
+    if isinstance(task, Classification):
+        if report.value is not None:
+            yield FieldError("/value", "does not fit: this model tells classes apart, send a label")
+        if report.label not in task.labels:
+            more = ", …" if len(task.labels) > NAMED else ""
+            yield FieldError("/label", f"must be one of {', '.join(task.labels[:NAMED])}{more}")
+    else:
+        if report.label is not None:
+            yield FieldError("/label", "does not fit: this model predicts a number, send a value")
+        if report.value is None or not math.isfinite(report.value):
+            yield FieldError("/value", "must be a finite number")
+
+
+def _fate(recorded: Recorded) -> str:
+    if recorded.fate == "new":
+        return "waiting" if recorded.outcome.predicted is None else "joined"
+    return "repeated" if recorded.fate == "repeated" else "refused"
+
+
+def _require_no_contradiction(pointers: list[str], recorded: list[Recorded]) -> None:
+    """Refuses contradictions, and names them.
+
+    Raises:
+        OutcomeConflictError: If there are any; the others were taken.
+    """
+    errors = []
+    for pointer, one in zip(pointers, recorded, strict=True):
+        if one.fate == "contradicted":
+            name = "value" if one.outcome.label is None else "label"
+            detail = f"is {getattr(one.outcome, name)} since {one.outcome.at}"
+            errors.append(FieldError(f"{pointer}/{name}", detail))
+    if not errors:
+        return
+    if pointers == [""]:
+        raise OutcomeConflictError(f"the {errors[0].pointer[1:]} {errors[0].detail}, and stays so", errors=errors)
+    raise OutcomeConflictError(
+        f"{len(errors)} of {len(recorded)} outcomes contradict what was reported before, which stays; the others "
+        "were taken",
+        errors=errors,
+    )
+
+
+def _view(model: str, recorded: Recorded) -> OutcomeView:
+    outcome, predicted = recorded.outcome, recorded.outcome.predicted
+    return OutcomeView(
+        model=model,
+        client_id=outcome.client_id,
+        key=outcome.key,
+        label=UNSET if outcome.label is None else outcome.label,
+        value=UNSET if outcome.value is None else outcome.value,
+        at=outcome.at,
+        repeated=recorded.fate == "repeated",
+        joined=predicted is not None,
+        arm=None if predicted is None else predicted.arm,
+        version=None if predicted is None else predicted.version,
+        revision=None if predicted is None else predicted.revision,
+    )

@@ -1,0 +1,245 @@
+"""The review queue over HTTP: take items, decide on them, take a decision back, and read what there is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from rollout.errors import InvalidRequestError, UnknownItemError
+from rollout.http.bodies import json_response, read_json
+from rollout.http.door import Door
+from rollout.http.predict import Identifier
+from rollout.inference.engine import Engine
+from rollout.inference.served import ServedModel
+from rollout.review import desk
+from rollout.review.access import note_access
+from rollout.review.export import ExportRow, encode_row, export_rows, read_lineage, read_since
+from rollout.review.item import ReviewItem, milliseconds
+from rollout.review.queue import list_items, read_item, read_links
+from rollout.review.state import Answer, Review, State, Work
+
+PATH = "/v1/models/{model}/reviews"
+FILTERS = ("reason", "arm", "version", "client_id", "label")
+MOST_CLAIMED = 100
+LONGEST_LEASE_S = 24 * 3600
+MOST_LISTED = 1000
+
+Why = Annotated[str, Meta(min_length=1, max_length=1000)]
+
+
+class ClaimRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Who wants how many items, for how long, and which."""
+
+    reviewer: Identifier
+    count: Annotated[int, Meta(ge=1, le=MOST_CLAIMED)] = 1
+    lease_s: Annotated[float, Meta(ge=1, le=LONGEST_LEASE_S)] = desk.LEASE_S
+    filters: dict[str, str] = {}
+    escalated: bool = False
+
+
+class ResolveRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The lease's token, and the class or the value."""
+
+    token: str
+    label: str | None = None
+    value: float | None = None
+
+
+class SetAsideRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The lease's token, and the reason."""
+
+    token: str
+    why: Why
+
+
+class TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The lease's token."""
+
+    token: str
+
+
+class DecisionView(msgspec.Struct, kw_only=True):
+    """What became of an item.
+
+    Attributes:
+        label: The class that people agreed on.
+        value: The value that people agreed on.
+        why: Why it was skipped or escalated.
+        at: When it was decided, ISO 8601 in UTC.
+        reviews: Who said what.
+    """
+
+    label: str | None
+    value: float | None
+    why: str
+    at: str | None
+    reviews: tuple[Review, ...]
+
+
+class Reviews:
+    """The routes of the review queue.
+
+    Args:
+        door: Lets requests through to the engine.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        item = f"{PATH}/{{id}}"
+        self.routes = [
+            Route(PATH, self._list),
+            Route(f"{PATH}/claim", self._claim, methods=["POST"]),
+            Route(f"{PATH}/export", self._export),
+            Route(item, self._show),
+            Route(f"{item}/resolve", self._resolve, methods=["POST"]),
+            Route(f"{item}/skip", self._skip, methods=["POST"]),
+            Route(f"{item}/escalate", self._escalate, methods=["POST"]),
+            Route(f"{item}/release", self._release, methods=["POST"]),
+            Route(f"{item}/undo", self._undo, methods=["POST"]),
+        ]
+
+    def _admit(self, request: Request) -> tuple[Engine, ServedModel]:
+        engine = self._door.admit(request.scope, "reviewer")
+        return engine, engine.model(request.path_params["model"])
+
+    async def _claim(self, request: Request) -> Response:
+        engine, model = self._admit(request)
+        asked = await read_json(self._door, request, ClaimRequest)
+        if not asked.reviewer.isprintable():
+            raise InvalidRequestError("reviewer must be 1 to 128 printable characters")
+        _require_known(asked.filters)
+        claim = await desk.claim(
+            engine.redis,
+            model.name,
+            asked.reviewer,
+            asked.count,
+            asked.lease_s,
+            filters=asked.filters,
+            escalated=asked.escalated,
+        )
+        await note_access(
+            engine.redis, model.name, asked.reviewer, "reviewer", "claim", [one.item.id for one in claim.items]
+        )
+        return json_response(claim)
+
+    async def _resolve(self, request: Request) -> Response:
+        engine, model = self._admit(request)
+        asked = await read_json(self._door, request, ResolveRequest)
+        answer = Answer(label=asked.label, value=asked.value)
+        return _decided(
+            await desk.resolve(engine.redis, model.name, request.path_params["id"], asked.token, answer)
+        )
+
+    async def _skip(self, request: Request) -> Response:
+        engine, model = self._admit(request)
+        asked = await read_json(self._door, request, SetAsideRequest)
+        return _decided(
+            await desk.skip(engine.redis, model.name, request.path_params["id"], asked.token, asked.why)
+        )
+
+    async def _escalate(self, request: Request) -> Response:
+        engine, model = self._admit(request)
+        asked = await read_json(self._door, request, SetAsideRequest)
+        return _decided(
+            await desk.escalate(engine.redis, model.name, request.path_params["id"], asked.token, asked.why)
+        )
+
+    async def _release(self, request: Request) -> Response:
+        engine, model = self._admit(request)
+        asked = await read_json(self._door, request, TokenRequest)
+        await desk.release(engine.redis, model.name, request.path_params["id"], asked.token)
+        return json_response({"state": State.OPEN})
+
+    async def _undo(self, request: Request) -> Response:
+        engine, model = self._admit(request)
+        asked = await read_json(self._door, request, TokenRequest)
+        return json_response(await desk.undo(engine.redis, model.name, request.path_params["id"], asked.token))
+
+    async def _show(self, request: Request) -> Response:
+        engine, model = self._admit(request)
+        item_id = request.path_params["id"]
+        found = await read_item(engine.redis, model.name, item_id)
+        if found is None:
+            raise UnknownItemError(f"{model.name} has no review item {item_id!r}")
+        await note_access(engine.redis, model.name, "", "reviewer", "show", [item_id])
+        links = await read_links(engine.redis, model.name, item_id)
+        shown = [{"client_id": link.client_id, "key": link.key, "at": link.at} for link in links]
+        return json_response(_view(*found) | {"links": shown})
+
+    async def _list(self, request: Request) -> Response:
+        engine, model = self._admit(request)
+        filters = dict(request.query_params)
+        limit = filters.pop("limit", "100")
+        since = filters.pop("since", None)
+        state = filters.pop("state", State.OPEN)
+        _require_known(filters)
+        if not limit.isdecimal() or not 1 <= int(limit) <= MOST_LISTED:
+            raise InvalidRequestError(f"limit must be a whole number from 1 to {MOST_LISTED}")
+        if state not in tuple(State):
+            raise InvalidRequestError(f"state must be one of {', '.join(State)}")
+        _require_time(since)
+        reviews: list[dict[str, Any]] = []
+        async for item, work in list_items(engine.redis, model.name, filters, since, State(state)):
+            reviews.append(_view(item, work))
+            if len(reviews) == int(limit):
+                break
+        await note_access(engine.redis, model.name, "", "reviewer", "list", [one["id"] for one in reviews])
+        return json_response({"reviews": reviews})
+
+    async def _export(self, request: Request) -> Response:
+        engine, model = self._admit(request)
+        filters = dict(request.query_params)
+        since = filters.pop("since", None)
+        if filters.pop("format", "jsonl") != "jsonl":
+            raise InvalidRequestError("format must be jsonl; `rollout review export` writes Parquet")
+        _require_known(filters)
+        rows = export_rows(
+            engine.redis,
+            model.name,
+            None if since is None else read_since(since),
+            read_lineage(model.name),
+            who="",
+            role="reviewer",
+            filters=filters,
+        )
+        return StreamingResponse(_lines(rows), media_type="application/x-ndjson")
+
+
+async def _lines(rows: AsyncIterator[ExportRow]) -> AsyncIterator[bytes]:
+    async for row in rows:
+        yield encode_row(row) + b"\n"
+
+
+def _view(item: ReviewItem, work: Work) -> dict[str, Any]:
+    """Shows an item; what people said of it is shown once it is decided."""
+    decision = None
+    if work.state in (State.RESOLVED, State.SKIPPED):
+        decision = DecisionView(
+            label=work.label, value=work.value, why=work.why, at=work.decided_at, reviews=work.reviews
+        )
+    return msgspec.structs.asdict(item) | {"state": work.state, "decision": decision}
+
+
+def _decided(work: Work) -> Response:
+    return json_response({"state": work.state, "label": work.label, "value": work.value, "why": work.why})
+
+
+def _require_known(filters: Mapping[str, Any]) -> None:
+    unknown = sorted(filters.keys() - set(FILTERS))
+    if unknown:
+        raise InvalidRequestError(
+            f"there is no filter {unknown[0]!r}; there are limit, since, state, {', '.join(FILTERS)}"
+        )
+
+
+def _require_time(since: str | None) -> None:
+    try:
+        milliseconds(since or "2026-11-22")
+    except ValueError:
+        raise InvalidRequestError("since must be a time in ISO 8601, such as 2026-11-22T10:00:00Z") from None

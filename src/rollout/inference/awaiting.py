@@ -1,0 +1,37 @@
+"""Which predictions wait for their outcomes: those in the trial whose caller gave them a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rollout.bundle.task import Classification
+from rollout.inference.rows import Answers, Rows
+from rollout.review.predictions import Predicted, Waiting
+from rollout.review.state import iso
+
+
+def await_outcomes(rows: Rows, answers: Answers) -> Iterator[Waiting]:
+    """Yields what is kept of the rows of a request."""
+    at = iso(round(answers.at * 1000))
+    is_class = isinstance(answers.task, Classification)
+    labels = answers.task.labels if isinstance(answers.task, Classification) else []
+    for index, assignment in enumerate(answers.assignments):
+        key = rows.keys[index]
+        if assignment.arm == "champion" or key is None:
+            continue
+        version = answers.version(index)
+        best, numbers, _ = answers.decisions[index]
+        predicted = Predicted(
+            at=at,
+            arm=assignment.arm,
+            version=version,
+            variant=answers.variants[version],
+            revision=answers.split.revision,
+            label=labels[best] if is_class else None,
+            confidence=numbers[best] if is_class else None,
+            value=None if is_class else numbers[0],
+            interval=None if is_class else (numbers[1], numbers[2]),
+            fallback=answers.fallbacks.get(index),
+            pinned=assignment.rule is not None,
+        )
+        yield Waiting(rows.client_ids[index], key, predicted)

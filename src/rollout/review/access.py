@@ -1,0 +1,78 @@
+"""The access log: who saw which review items. Nobody sees an item without being noted first."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import msgspec
+
+from rollout.review.policy import DAY_S
+from rollout.review.state import iso
+from rollout.store import Keys, Redis, guard
+
+MOST_ENTRIES = 100_000
+KEPT_DAYS = 90
+IDS_AN_ENTRY = 200
+PAGE = 1000
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody saw items. Their IDs name no client, so that forgetting one leaves the log as it is.
+
+    Attributes:
+        at: When, ISO 8601 in UTC.
+        who: The reviewer's name; empty where none was given.
+        role: The role of the token.
+        did: How: ``claim``, ``list``, ``show``, ``export`` and so on.
+        ids: The items.
+    """
+
+    at: str
+    who: str
+    role: str
+    did: str
+    ids: list[str]
+
+
+async def note_access(redis: Redis, model: str, who: str, role: str, did: str, ids: Sequence[str]) -> None:
+    """Notes that somebody is about to see items: call it first, and show nothing if it fails.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer; what is not noted must not be seen.
+    """
+    if not ids:
+        return
+    log = Keys(model).access
+    async with guard():
+        seconds, _ = await redis.time()
+        pipe = redis.pipeline(transaction=True)
+        for start in range(0, len(ids), IDS_AN_ENTRY):
+            seen = msgspec.json.encode(ids[start : start + IDS_AN_ENTRY])
+            entry: dict[Any, Any] = {"who": who, "role": role, "did": did, "ids": seen}
+            pipe.xadd(log, entry, maxlen=MOST_ENTRIES, approximate=True)
+        pipe.xtrim(log, minid=(seconds - KEPT_DAYS * DAY_S) * 1000, approximate=True)
+        await pipe.execute()
+
+
+async def read_access(redis: Redis, model: str) -> AsyncIterator[Access]:
+    """Yields the log of a model, oldest entries first.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    first = "-"
+    while True:
+        async with guard():
+            entries: Any = await redis.xrange(Keys(model).access, first, "+", PAGE)
+        for entry_id, entry in entries:
+            yield Access(
+                at=iso(int(entry_id.partition(b"-")[0])),
+                who=entry[b"who"].decode(),
+                role=entry[b"role"].decode(),
+                did=entry[b"did"].decode(),
+                ids=msgspec.json.decode(entry[b"ids"]),
+            )
+        if len(entries) < PAGE:
+            return
+        first = f"({entries[-1][0].decode()}"

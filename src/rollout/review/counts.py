@@ -1,0 +1,83 @@
+"""The queue of a model in figures."""
+
+from __future__ import annotations
+
+import msgspec
+
+from rollout.review.item import Reason
+from rollout.review.queue import PLACES, read_items
+from rollout.review.state import State
+from rollout.store import Keys, Redis, guard
+
+
+class Entered(msgspec.Struct, frozen=True, kw_only=True):
+    """What entered the queue of one kind.
+
+    Attributes:
+        reason: Why it is there.
+        version: The version that answered.
+        arm: The arm of the client.
+        items: How many predictions.
+        weight: How many predictions they stand for: the sum of 1/pi.
+    """
+
+    reason: Reason
+    version: str
+    arm: str
+    items: int
+    weight: float
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """The queue of a model in figures.
+
+    Attributes:
+        states: How many items are where, by reason.
+        entered: What entered so far.
+        excess: What did not enter, for being too much, by reason.
+        oldest: When the oldest of the open items was predicted, ISO 8601.
+    """
+
+    states: dict[State, dict[Reason, int]]
+    entered: list[Entered]
+    excess: dict[Reason, int]
+    oldest: str | None
+
+
+async def read_counts(redis: Redis, model: str) -> Counts:
+    """Returns the queue of a model in figures.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    names = Keys(model)
+    async with guard():
+        pipe = redis.pipeline(transaction=False)
+        for name in ("counts", "entered", "excess"):
+            pipe.hgetall(names.reviews(name))
+        for place in PLACES[State.OPEN]:
+            pipe.zrange(names.reviews(place), 0, 0)
+        counts, entered, excess, *first = await pipe.execute()
+    states: dict[State, dict[Reason, int]] = {state: {} for state in State}
+    for field, number in counts.items():
+        state, _, reason = field.decode().partition("|")
+        if int(number):
+            states[State(state)][reason] = int(number)
+    heads = await read_items(redis, model, [item_id.decode() for ids in first for item_id in ids])
+    return Counts(
+        states=states,
+        entered=[
+            Entered(
+                reason=reason,
+                version=version,
+                arm=arm,
+                items=int(number),
+                weight=float(entered[f"{reason}|{version}|{arm}|weight".encode()]),
+            )
+            for field, number in sorted(entered.items())
+            for reason, version, arm, what in [field.decode().split("|")]
+            if what == "items"
+        ],
+        excess={reason.decode(): int(number) for reason, number in excess.items()},
+        oldest=min((item.at for item, _ in heads), default=None),
+    )

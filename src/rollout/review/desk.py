@@ -1,0 +1,338 @@
+"""The reviewers' desk: taking items, deciding on them, and taking a decision back."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from rollout.errors import InvalidRequestError, LeaseLostError, UnknownItemError
+from rollout.review import state
+from rollout.review.item import ReviewItem
+from rollout.review.policy import read_policy
+from rollout.review.queue import CHUNK, PLACES, matches, read_items, read_work
+from rollout.review.state import Answer, State, Taken, Work
+from rollout.review.steps import Step, commit
+from rollout.store import Keys, Redis, guard
+
+LEASE_S = 300.0
+# Somebody else was faster so many times in a row: that happens to no person.
+MOST_TRIES = 10
+# So many more than wanted are looked at, should others take some at the same time.
+SPARE = 10
+NOTHING: Mapping[str, str] = {}
+
+
+class Leased(msgspec.Struct, frozen=True, kw_only=True):
+    """An item that a reviewer has.
+
+    Attributes:
+        item: The item.
+        token: What to show when deciding.
+        until: When the lease ends, ISO 8601 in UTC.
+        reviews: The answers that differ, of an escalated item; otherwise nobody sees another's answer.
+    """
+
+    item: ReviewItem
+    token: str
+    until: str
+    reviews: tuple[state.Review, ...] = ()
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reviewer gets.
+
+    Attributes:
+        items: The items.
+        open: Items that nobody has, of all kinds.
+        leased_by_others: Items that other reviewers have.
+        escalated: Items that wait for an adjudicator.
+    """
+
+    items: list[Leased]
+    open: int
+    leased_by_others: int
+    escalated: int
+
+
+async def claim(
+    redis: Redis,
+    model: str,
+    reviewer: str,
+    count: int = 1,
+    lease_s: float = LEASE_S,
+    *,
+    filters: Mapping[str, str] = NOTHING,
+    escalated: bool = False,
+) -> Claim:
+    """Leases items to a reviewer: their own first, then those that lack a further review, then the most valuable.
+
+    Args:
+        redis: Connection.
+        model: The model.
+        reviewer: Who.
+        count: How many items at most.
+        lease_s: Seconds until they go to somebody else.
+        filters: Fields of ``ReviewItem`` with the values wanted.
+        escalated: Whether to take what others differed on or passed on.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    names = Keys(model)
+    async with guard():
+        pipe = redis.pipeline(transaction=False)
+        pipe.time()
+        pipe.zrange(names.reviews("leased"), 0, -1, withscores=True)
+        pipe.hgetall(names.reviews("lessees"))
+        time, leased, lessees = await pipe.execute()
+    now = _milliseconds(time)
+    until = now + round(lease_s * 1000)
+    await _expire(redis, model, [item_id.decode() for item_id, end in leased if end <= now], now)
+    held = [item_id for item_id, end in leased if end > now and lessees.get(item_id) == reviewer.encode()]
+    origin = State.ESCALATED if escalated else State.OPEN
+    taken: list[Leased] = []
+    own = [
+        Step(item, stored, work, state.renew(work, until), None)
+        for item, stored, work in await _read(redis, model, [item_id.decode() for item_id in held])
+        if work.state is State.LEASED and _origin(work) is origin and matches(item, filters)
+    ]
+    await _take(redis, model, own[:count], taken)
+    if len(taken) < count:
+        async for steps in _offers(redis, model, reviewer, origin, filters, count, until, now):
+            await _take(redis, model, steps[: count - len(taken)], taken)
+            if len(taken) >= count:
+                break
+    async with guard():
+        pipe = redis.pipeline(transaction=False)
+        for place in ("open", "again", "escalated", "leased"):
+            pipe.zcard(names.reviews(place))
+        pipe.hvals(names.reviews("lessees"))
+        never, again, waiting, _, holders = await pipe.execute()
+    others = sum(holder != reviewer.encode() for holder in holders)
+    return Claim(items=taken, open=never + again, leased_by_others=others, escalated=waiting)
+
+
+async def resolve(redis: Redis, model: str, item_id: str, token: str, answer: Answer) -> Work:
+    """Takes a reviewer's answer.
+
+    Returns:
+        What became of the item: it is resolved, or open for a further review, or escalated where they differ.
+
+    Raises:
+        InvalidRequestError: If the answer does not fit the item.
+        LeaseLostError: If somebody else may have the item by now; then nothing changes.
+        UnknownItemError: If there is no such item.
+        StoreUnavailableError: If Redis does not answer.
+    """
+    required = (await read_policy(redis, model)).required_reviews
+
+    def step(work: Work, now: int) -> Taken:
+        lease = state.require_lease(work, token, now)
+        return state.resolve(work, lease, answer, now, required)
+
+    return await _decide(redis, model, item_id, step, answer)
+
+
+async def skip(redis: Redis, model: str, item_id: str, token: str, why: str) -> Work:
+    """Decides that nobody is to answer.
+
+    Raises:
+        LeaseLostError: If somebody else may have the item by now; then nothing changes.
+        UnknownItemError: If there is no such item.
+        StoreUnavailableError: If Redis does not answer.
+    """
+
+    def step(work: Work, now: int) -> Taken:
+        lease = state.require_lease(work, token, now)
+        return state.set_aside(work, lease, "skip", why, now)
+
+    return await _decide(redis, model, item_id, step)
+
+
+async def escalate(redis: Redis, model: str, item_id: str, token: str, why: str) -> Work:
+    """Leaves the answer to an adjudicator.
+
+    Raises:
+        LeaseLostError: If somebody else may have the item by now; then nothing changes.
+        UnknownItemError: If there is no such item.
+        StoreUnavailableError: If Redis does not answer.
+    """
+
+    def step(work: Work, now: int) -> Taken:
+        lease = state.require_lease(work, token, now)
+        return state.set_aside(work, lease, "escalate", why, now)
+
+    return await _decide(redis, model, item_id, step)
+
+
+async def release(redis: Redis, model: str, item_id: str, token: str) -> None:
+    """Gives an item back before its lease ends.
+
+    Raises:
+        LeaseLostError: If somebody else may have the item by now; then nothing changes.
+        UnknownItemError: If there is no such item.
+        StoreUnavailableError: If Redis does not answer.
+    """
+
+    def step(work: Work, now: int) -> Taken:
+        state.require_lease(work, token, now)
+        return state.give_back(work, "release", now)
+
+    await _decide(redis, model, item_id, step)
+
+
+async def undo(redis: Redis, model: str, item_id: str, token: str, lease_s: float = LEASE_S) -> Leased:
+    """Takes a reviewer's own last decision back, and leases the item to them again under the same token.
+
+    Raises:
+        LeaseLostError: If somebody else has had the item since; then nothing changes.
+        UnknownItemError: If there is no such item.
+        StoreUnavailableError: If Redis does not answer.
+    """
+
+    def step(work: Work, now: int) -> Taken:
+        return state.undo(work, token, now + round(lease_s * 1000), now)
+
+    work = await _decide(redis, model, item_id, step)
+    ((item, _),) = await read_items(redis, model, [item_id])
+    return _leased(item, work)
+
+
+async def take_over(redis: Redis, model: str, item_id: str, reviewer: str, answer: Answer) -> bool:
+    """Resolves an item by an answer that was given elsewhere.
+
+    Returns:
+        Whether it was resolved by it; ``False`` where the very same answer was there already.
+
+    Raises:
+        InvalidRequestError: If the answer does not fit the item.
+        LeaseLostError: If the item was resolved otherwise; then nothing changes.
+        UnknownItemError: If there is no such item.
+        StoreUnavailableError: If Redis does not answer.
+    """
+    is_there = False
+
+    def step(work: Work, now: int) -> Taken | None:
+        nonlocal is_there
+        is_there = work.state is State.RESOLVED
+        if not is_there:
+            return state.take_over(work, reviewer, answer, now)
+        if Answer(label=work.label, value=work.value) != answer:
+            raise LeaseLostError(f"{item_id} was resolved as {work.label or work.value}: nothing was changed")
+        return None
+
+    await _decide(redis, model, item_id, step, answer)
+    return not is_there
+
+
+def require_answer(item: ReviewItem, answer: Answer) -> None:
+    """Refuses an answer that is no class of the model, or no value.
+
+    Raises:
+        InvalidRequestError: If it does not fit.
+    """
+    if item.scores is not None and (answer.label not in item.scores or answer.value is not None):
+        raise InvalidRequestError(f"label must be one of {', '.join(item.scores)}")
+    if item.scores is None and (answer.value is None or answer.label is not None):
+        raise InvalidRequestError("value must be a number")
+
+
+async def _decide(
+    redis: Redis,
+    model: str,
+    item_id: str,
+    step: Callable[[Work, int], Taken | None],
+    answer: Answer | None = None,
+) -> Work:
+    for _ in range(MOST_TRIES):
+        async with guard():
+            now = _milliseconds(await redis.time())
+        found = await _read(redis, model, [item_id])
+        if not found:
+            raise UnknownItemError(f"{model} has no review item {item_id!r}; its client may have been forgotten")
+        item, stored, work = found[0]
+        if item.linked_to is not None:
+            return await _decide(redis, model, item.linked_to, step, answer)
+        if answer is not None:
+            require_answer(item, answer)
+        taken = step(work, now)
+        if taken is None:
+            return work
+        if (await commit(redis, model, [Step(item, stored, work, *taken)]))[0]:
+            return taken[0]
+    raise LeaseLostError("somebody else changes this item all the time: claim again")
+
+
+async def _read(redis: Redis, model: str, ids: list[str]) -> list[tuple[ReviewItem, bytes | None, Work]]:
+    return [(item, stored, read_work(stored)) for item, stored in await read_items(redis, model, ids)]
+
+
+async def _take(redis: Redis, model: str, steps: list[Step], taken: list[Leased]) -> None:
+    """Stores claims, and adds what they led to."""
+    done = await commit(redis, model, steps)
+    taken += [_leased(step.item, step.after) for step, one in zip(steps, done, strict=True) if one]
+
+
+async def _expire(redis: Redis, model: str, ids: list[str], now: int) -> None:
+    await commit(
+        redis,
+        model,
+        [
+            Step(item, stored, work, *state.give_back(work, "expire", now))
+            for item, stored, work in await _read(redis, model, ids)
+            if work.state is State.LEASED and work.lease is not None and work.lease.until <= now
+        ],
+    )
+
+
+async def _offers(
+    redis: Redis,
+    model: str,
+    reviewer: str,
+    origin: State,
+    filters: Mapping[str, str],
+    count: int,
+    until: int,
+    now: int,
+) -> AsyncIterator[list[Step]]:
+    """Yields claims of items that a reviewer may have, in order; those whose inputs are gone are retired."""
+    for place in PLACES[origin]:
+        offset, size = 0, count + SPARE
+        while True:
+            async with guard():
+                ids: list[Any] = await redis.zrange(Keys(model).reviews(place), offset, offset + size - 1)
+            if not ids:
+                break
+            retired, offers = [], []
+            for item, stored, work in await _read(redis, model, [item_id.decode() for item_id in ids]):
+                if work.state is not origin:
+                    continue  # somebody else was faster
+                if not item.has_inputs:
+                    retired.append(Step(item, stored, work, *state.retire(work, now)))
+                elif not work.was_reviewed_by(reviewer) and matches(item, filters):
+                    token = secrets.token_urlsafe(12)
+                    offers.append(Step(item, stored, work, *state.claim(work, reviewer, token, until, now)))
+            gone = sum(await commit(redis, model, retired))
+            yield offers
+            # Those taken have left: a few may be seen twice, which `commit` refuses, and none is passed over.
+            offset += max(0, len(ids) - gone - len(offers))
+            size = CHUNK
+
+
+def _origin(work: Work) -> State | None:
+    return None if work.lease is None else work.lease.origin
+
+
+def _leased(item: ReviewItem, work: Work) -> Leased:
+    lease = work.lease
+    assert lease is not None  # noqa: S101  that is what leased means
+    seen = work.reviews if lease.origin is State.ESCALATED else ()
+    return Leased(item=item, token=lease.token, until=state.iso(lease.until), reviews=seen)
+
+
+def _milliseconds(time: tuple[int, int]) -> int:
+    seconds, microseconds = time
+    return seconds * 1000 + microseconds // 1000

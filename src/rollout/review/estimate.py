@@ -1,0 +1,124 @@
+"""How often a model is right on all of its traffic, from what came to review, and what that rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from rollout.judge.accuracy import Reviewed, estimate_accuracy
+from rollout.judge.accuracy import Stratum as Sampled
+from rollout.review.counts import Entered
+from rollout.review.item import Reason
+
+# What the unbiased estimate rests on; whatever the versions disagree on is one of the two as well.
+SAMPLED: tuple[Reason, ...] = ("low_confidence", "audit")
+# Less than that of what entered is reviewed: then the estimate says what it assumes.
+MOST = 0.8
+
+ByReason = Mapping[Reason, Sequence[Reviewed]]
+
+
+class Stratum(msgspec.Struct, frozen=True, kw_only=True):
+    """What came to review for one reason.
+
+    Attributes:
+        reason: Why.
+        entered: Predictions that entered the queue.
+        weight: Predictions that they stand for.
+        reviewed: Those that people have answered.
+        right: Weighted share of these on which the model was right; ``None`` where there are none.
+    """
+
+    reason: Reason
+    entered: int
+    weight: float
+    reviewed: int
+    right: float | None
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a model is right.
+
+    Attributes:
+        version: The version; ``None`` for all together.
+        reviewed: Predictions that people have answered.
+        raw: Share of them on which the model was right: of what was reviewed, not of what was asked.
+        estimate: The share of all predictions that are right, unbiased by what was sent to review.
+        low: Lower end of its 95 % interval.
+        high: Its upper end.
+        strata: What it rests on, by reason.
+        notes: What is missing or assumed, in sentences.
+    """
+
+    version: str | None
+    reviewed: int
+    raw: float | None
+    estimate: float | None
+    low: float | None
+    high: float | None
+    strata: list[Stratum]
+    notes: list[str]
+
+
+def estimate(model: str, version: str | None, entered: Sequence[Entered], reviewed: ByReason) -> Estimate:
+    """Estimates how often a model is right on all of its traffic.
+
+    Args:
+        model: The model.
+        version: The version; ``None`` for all together.
+        entered: What entered the queue of it.
+        reviewed: Its predictions that people have answered, by reason.
+    """
+    strata = []
+    for reason in dict.fromkeys([*SAMPLED, *(one.reason for one in entered)]):
+        found = reviewed.get(reason, ())
+        weight = sum(one.weight for one in found)
+        strata.append(
+            Stratum(
+                reason=reason,
+                entered=sum(one.items for one in entered if one.reason == reason),
+                weight=sum(one.weight for one in entered if one.reason == reason),
+                reviewed=len(found),
+                right=sum(one.weight for one in found if one.right) / weight if weight else None,
+            )
+        )
+    everything = [one for found in reviewed.values() for one in found]
+    sampled: dict[str, Sampled] = {
+        one.reason: Sampled(one.weight, reviewed.get(one.reason, ())) for one in strata if one.reason in SAMPLED
+    }
+    audited = sampled["audit"].weight > 0
+    # Without an audit, nothing speaks for what the model was sure of.
+    accuracy = estimate_accuracy(sampled if audited else {})
+    return Estimate(
+        version=version,
+        reviewed=len(everything),
+        raw=sum(one.right for one in everything) / len(everything) if everything else None,
+        estimate=accuracy.estimate,
+        low=accuracy.low,
+        high=accuracy.high,
+        strata=strata,
+        notes=_notes(model, strata),
+    )
+
+
+def _notes(model: str, strata: Sequence[Stratum]) -> list[str]:
+    sampled = {stratum.reason: stratum for stratum in strata if stratum.reason in SAMPLED}
+    if not sampled["audit"].weight:
+        return [
+            "nothing of audit has entered, so that nothing is known of what the model was sure of: "
+            f"`rollout review policy {model} --set audit=0.005`"
+        ]
+    notes = [
+        f"nothing of {reason} is reviewed yet, and {one.entered:,} entered: there is no estimate without"
+        for reason, one in sampled.items()
+        if one.entered and not one.reviewed
+    ]
+    if notes:
+        return notes
+    for reason, one in sampled.items():
+        if one.reviewed < MOST * one.entered:
+            assumed = "the estimate assumes that what was not looked at is like what was"
+            order = ", while the least certain come first" if reason == "low_confidence" else ""
+            notes.append(f"{one.reviewed:,} of {one.entered:,} of {reason} are reviewed: {assumed}{order}")
+    return notes

@@ -1,0 +1,178 @@
+"""Outcomes: what callers report to have been true, joined with what had been predicted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from rollout.review.item import item_id
+from rollout.review.predictions import Predicted
+from rollout.review.queue import CHUNK
+from rollout.review.scripts import KEEP, NEXT_CURSOR
+from rollout.store import Keys, Redis, guard
+
+RECORD_AT_MOST = 100
+
+# KEYS: outcomes, then for each outcome those of itself, of its prediction, of its review item, and of its client.
+# ARGV: seconds to keep, then for each outcome ID and JSON.
+# Returns for each outcome 1 where it is new, what is reported of it, and what had been predicted.
+RECORD = f"""{NEXT_CURSOR}{KEEP}
+local found = {{}}
+local seconds = tonumber(ARGV[1])
+local oldest = (redis.call('TIME')[1] - seconds) * 1000000
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', oldest))
+for i = 1, (#KEYS - 1) / 4 do
+    local outcome, prediction, item, client = unpack(KEYS, i * 4 - 2, i * 4 + 1)
+    local id, json = unpack(ARGV, i * 2, i * 2 + 1)
+    local is_new = redis.call('HSETNX', outcome, 'reported', json)
+    if is_new == 1 then
+        local predicted = redis.call('GET', prediction)
+        local reviewed = not predicted and redis.call('GET', item)
+        -- Of what is in the trial, the prediction is on its way.
+        if reviewed and cjson.decode(reviewed).arm == 'champion' then
+            predicted = reviewed
+        end
+        if predicted then
+            redis.call('HSET', outcome, 'predicted', predicted)
+        end
+        redis.call('EXPIRE', outcome, seconds)
+        redis.call('ZADD', KEYS[1], next_cursor(KEYS[1]), id)
+        keep(client, 'outcome:' .. id, seconds)
+    end
+    local stored = redis.call('HMGET', outcome, 'reported', 'predicted')
+    found[i] = {{is_new, stored[1], stored[2]}}
+end
+return found
+"""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What turned out to be true of one prediction.
+
+    Attributes:
+        client_id: The caller's own ID of the client.
+        key: The caller's own ID of the prediction.
+        at: When it was reported, ISO 8601 in UTC.
+        label: The class, of a classification.
+        value: The value, of a regression.
+        cursor: Microseconds since 1970 of its last change, growing within a model: reported, or joined later.
+        predicted: What had been predicted; ``None`` while that is not known.
+    """
+
+    client_id: str
+    key: str
+    at: str
+    label: str | None = None
+    value: float | None = None
+    cursor: int = 0
+    predicted: Predicted | None = None
+
+    @property
+    def id(self) -> str:
+        """The ID that its prediction and its review item have, too."""
+        return item_id(self.client_id, self.key, b"")
+
+
+class Recorded(NamedTuple):
+    """What became of a report.
+
+    Attributes:
+        outcome: The outcome that counts: the first that was reported.
+        fate: Whether it is ``new``, ``repeated``, or ``contradicted`` by this report, which changed nothing.
+    """
+
+    outcome: Outcome
+    fate: Literal["new", "repeated", "contradicted"]
+
+
+async def record_outcomes(redis: Redis, model: str, outcomes: Sequence[Outcome], keep_s: int) -> list[Recorded]:
+    """Keeps outcomes, and joins each with its prediction in the trial, or outside it with its review item.
+
+    The first outcome of a client and key counts.
+
+    Args:
+        redis: Connection.
+        model: The model.
+        outcomes: What was reported.
+        keep_s: Seconds that they are kept.
+
+    Returns:
+        What became of each, in order.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer; some may be kept, and reporting them again is safe.
+    """
+    names = Keys(model)
+    recorded = []
+    for start in range(0, len(outcomes), RECORD_AT_MOST):
+        keys = [names.outcomes]
+        arguments: list[str | bytes | int] = [keep_s]
+        group = outcomes[start : start + RECORD_AT_MOST]
+        for one in group:
+            keys += [names.outcome(one.id), names.prediction(one.id), names.review(one.id)]
+            keys.append(names.client(one.client_id))
+            arguments += [one.id, msgspec.json.encode(one)]
+        async with guard():
+            found = await redis.eval(RECORD, len(keys), *keys, *arguments)
+        for one, (is_new, reported, predicted) in zip(group, found, strict=True):
+            first = _outcome(reported, predicted)
+            fate: Literal["new", "repeated", "contradicted"] = "new" if is_new else "repeated"
+            if (first.label, first.value) != (one.label, one.value):
+                fate = "contradicted"
+            recorded.append(Recorded(first, fate))
+    return recorded
+
+
+async def read_outcomes(redis: Redis, model: str, ids: Sequence[str]) -> list[Outcome | None]:
+    """Returns the outcomes with these IDs, in order; ``None`` where there is none.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    if not ids:
+        return []
+    names = Keys(model)
+    async with guard():
+        pipe = redis.pipeline(transaction=True)
+        pipe.zmscore(names.outcomes, list(ids))
+        for one in ids:
+            pipe.hmget(names.outcome(one), ["reported", "predicted"])
+        cursors, *found = await pipe.execute()
+    return [
+        None if reported is None else _outcome(reported, predicted, int(cursor or 0))
+        for cursor, (reported, predicted) in zip(cursors, found, strict=True)
+    ]
+
+
+async def read_outcomes_since(redis: Redis, model: str, since: int = 0) -> AsyncIterator[Outcome]:
+    """Yields outcomes in the order in which they changed: one that is joined later is given again then.
+
+    Args:
+        redis: Connection.
+        model: The model.
+        since: Cursor of the last outcome seen, or microseconds since 1970; later ones are given.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    while True:
+        async with guard():
+            found: list[Any] = await redis.zrangebyscore(
+                Keys(model).outcomes, f"({since}", "+inf", 0, CHUNK, withscores=True
+            )
+        if not found:
+            return
+        for outcome in await read_outcomes(redis, model, [one.decode() for one, _ in found]):
+            if outcome is not None:
+                yield outcome
+        since = int(found[-1][1])
+
+
+def _outcome(reported: bytes, predicted: bytes | None, cursor: int = 0) -> Outcome:
+    return msgspec.structs.replace(
+        msgspec.json.decode(reported, type=Outcome),
+        cursor=cursor,
+        predicted=None if predicted is None else msgspec.json.decode(predicted, type=Predicted),
+    )

@@ -1,0 +1,176 @@
+"""The predictions of the trial, which wait for their outcomes: gathered in memory, written beside the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import msgspec
+
+from rollout import metrics
+from rollout.errors import StoreUnavailableError
+from rollout.review.intake import Intake
+from rollout.review.item import Reason, item_id, milliseconds
+from rollout.review.policy import DAY_S
+from rollout.review.scripts import JOIN, KEEP
+from rollout.store import Keys, Redis, guard, is_cancelled
+
+FLUSH_EVERY_S = 0.25
+FLUSH_AT_MOST = 100
+MOST_WAITING = 20_000
+
+# KEYS: outcomes, then for each prediction those of itself, of its outcome, of its client, and of its client's
+# being forgotten. ARGV: seconds to keep, then for each prediction ID, time, JSON.
+RECORD = f"""{JOIN}{KEEP}
+local seconds = tonumber(ARGV[1])
+for i = 1, (#KEYS - 1) / 4 do
+    local prediction, outcome, client, forgotten = unpack(KEYS, i * 4 - 2, i * 4 + 1)
+    local id, at, json = unpack(ARGV, i * 3 - 1, i * 3 + 1)
+    if tonumber(redis.call('GET', forgotten) or 0) < tonumber(at)
+        and redis.call('SET', prediction, json, 'NX', 'EX', seconds) then
+        keep(client, 'prediction:' .. id, seconds)
+        join(KEYS[1], outcome, id, json)
+    end
+end
+"""
+
+logger = logging.getLogger(__name__)
+
+
+class Predicted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was predicted, as an outcome needs it: no inputs, no client.
+
+    Attributes:
+        at: When, ISO 8601 in UTC.
+        arm: The client's arm.
+        version: The version that answered.
+        variant: The variant that answered.
+        revision: Revision of the split under which it was decided.
+        pi: Probability with which this prediction was kept: 1 in the trial, that of its review item outside it.
+        label: The most likely class, of a classification.
+        confidence: Its score.
+        value: The value, of a regression.
+        interval: The two ends of the interval around it.
+        fallback: Why the champion answered in the challenger's place, if it did.
+        pinned: Whether a rule put the client into this arm, not the hash: no evidence for a comparison.
+        reason: Why it is in the review queue, where it was kept for that.
+    """
+
+    at: str
+    arm: str
+    version: str
+    variant: str
+    revision: int
+    pi: float = 1.0
+    label: str | None = None
+    confidence: float | None = None
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    fallback: str | None = None
+    pinned: bool = False
+    reason: Reason | None = None
+
+
+class Waiting(NamedTuple):
+    """A prediction that waits for its outcome.
+
+    Attributes:
+        client_id: The caller's own ID of the client.
+        key: The caller's own ID of the prediction.
+        predicted: What was predicted.
+    """
+
+    client_id: str
+    key: str
+    predicted: Predicted
+
+
+class Predictions:
+    """Gathers predictions in memory, writes them every ``FLUSH_EVERY_S``, and drops what does not fit.
+
+    Args:
+        redis: Connection.
+        intakes: How long they are kept, by model.
+    """
+
+    def __init__(self, redis: Redis, intakes: Mapping[str, Intake]) -> None:
+        self._redis = redis
+        self._intakes = intakes
+        self._waiting: dict[str, deque[Waiting]] = {name: deque() for name in intakes}
+        self._room = MOST_WAITING
+
+    def offer(self, model: str, predictions: Iterable[Waiting]) -> None:
+        """Takes predictions; they are durable a moment later."""
+        for prediction in predictions:
+            if self._room:
+                self._room -= 1
+                self._waiting[model].append(prediction)
+            else:
+                metrics.TRIAL_PREDICTIONS.labels(model, "dropped").inc()
+
+    async def run(self) -> None:
+        """Writes for ever; without Redis predictions wait while there is room."""
+        while not is_cancelled():
+            await asyncio.sleep(FLUSH_EVERY_S)
+            try:
+                await self.flush()
+            except StoreUnavailableError:
+                pass
+            except Exception:
+                logger.exception("predictions could not be kept for their outcomes; trying again")
+
+    async def close(self) -> None:
+        """Writes what waits; what Redis does not take now is dropped."""
+        try:
+            await self.flush()
+        except StoreUnavailableError as error:
+            logger.warning("predictions that waited for their outcomes are lost: %s", error.__cause__)
+            for model, waiting in self._waiting.items():
+                metrics.TRIAL_PREDICTIONS.labels(model, "dropped").inc(len(waiting))
+
+    async def flush(self) -> None:
+        """Writes what waits.
+
+        Raises:
+            StoreUnavailableError: If Redis does not answer; then it goes on waiting.
+        """
+        for model, waiting in self._waiting.items():
+            keep_s = self._intakes[model].policy.outcome_days * DAY_S
+            while waiting:
+                group = list(islice(waiting, FLUSH_AT_MOST))
+                await record_predictions(self._redis, model, group, keep_s)
+                for _ in group:
+                    waiting.popleft()
+                self._room += len(group)
+                metrics.TRIAL_PREDICTIONS.labels(model, "kept").inc(len(group))
+
+
+async def record_predictions(redis: Redis, model: str, predictions: Sequence[Waiting], keep_s: int) -> None:
+    """Keeps predictions for their outcomes, and joins them with outcomes that came first.
+
+    The first prediction of a client and key counts; further ones, and those from before their client was
+    forgotten, change nothing.
+
+    Args:
+        redis: Connection.
+        model: The model.
+        predictions: At least one.
+        keep_s: Seconds that they wait.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer; recording them again is safe.
+    """
+    names = Keys(model)
+    keys = [names.outcomes]
+    arguments: list[str | bytes | int] = [keep_s]
+    for client_id, key, predicted in predictions:
+        identity = item_id(client_id, key, b"")
+        client = names.client(client_id)
+        keys += [names.prediction(identity), names.outcome(identity), client, f"{client}:forgotten"]
+        arguments += [identity, milliseconds(predicted.at), msgspec.json.encode(predicted)]
+    async with guard():
+        await redis.eval(RECORD, len(keys), *keys, *arguments)

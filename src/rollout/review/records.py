@@ -1,0 +1,70 @@
+"""What was decided, in the order of the last decisions: labels on their way out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from rollout.review.item import ReviewItem
+from rollout.review.queue import CHUNK, read_items, read_work
+from rollout.review.state import Event, Work
+from rollout.store import Keys, Redis, guard
+
+
+class Record(NamedTuple):
+    """An item that was decided, as it stands now.
+
+    Attributes:
+        cursor: Microseconds since 1970 of the last decision, growing within a model.
+        item: The item.
+        work: What became of it; where it is not resolved, a label was taken back.
+        links: Predictions with the same inputs under other keys, which share its label.
+        events: Its steps, oldest first.
+    """
+
+    cursor: int
+    item: ReviewItem
+    work: Work
+    links: list[ReviewItem]
+    events: list[Event]
+
+
+async def read_changes(redis: Redis, model: str, since: int = 0) -> AsyncIterator[Record]:
+    """Yields every item that was resolved, once, in the order of the last decisions.
+
+    Args:
+        redis: Connection.
+        model: The model.
+        since: Cursor of the last record seen, or microseconds since 1970; later ones are given.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    names = Keys(model)
+    while True:
+        async with guard():
+            found: list[Any] = await redis.zrangebyscore(
+                names.reviews("changes"), f"({since}", "+inf", 0, CHUNK, withscores=True
+            )
+            if not found:
+                return
+            ids = [item_id.decode() for item_id, _ in found]
+            pipe = redis.pipeline(transaction=False)
+            for item_id in ids:
+                pipe.smembers(names.review(item_id, ":links"))
+                pipe.lrange(names.review(item_id, ":events"), 0, -1)
+            more = await pipe.execute()
+        items = {item.id: (item, work) for item, work in await read_items(redis, model, ids)}
+        links = dict(zip(ids, more[::2], strict=True))
+        linked = await read_items(redis, model, [one.decode() for each in links.values() for one in each])
+        by_primary: dict[str | None, list[ReviewItem]] = {}
+        for link, _ in linked:
+            by_primary.setdefault(link.linked_to, []).append(link)
+        for (_, cursor), item_id, events in zip(found, ids, more[1::2], strict=True):
+            since = int(cursor)
+            if item_id in items:
+                item, work = items[item_id]
+                steps = [msgspec.json.decode(event, type=Event) for event in events]
+                yield Record(since, item, read_work(work), by_primary.get(item_id, []), steps)

@@ -1,0 +1,114 @@
+"""Storing the steps of review items: all of a step or nothing, and only if nobody was faster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from rollout.review.item import ReviewItem, milliseconds
+from rollout.review.queue import PLACES
+from rollout.review.scripts import NEXT_CURSOR
+from rollout.review.state import Event, State, Work
+from rollout.store import Keys, Redis, guard
+
+# KEYS: changes, counts, lessees, then for each step the work and the events of its item, and the places that it
+# leaves and enters. ARGV: for each step ID, work expected, work to be, event, score in the new place, fields of
+# the counts before and after, lessee, and 1 if a label came or went.
+# Returns for each step 1, or 0 where the work was another already.
+COMMIT = f"""{NEXT_CURSOR}
+local taken = {{}}
+for i = 1, (#KEYS - 3) / 4 do
+    local work, events, left, entered = unpack(KEYS, i * 4, i * 4 + 3)
+    local id, expected, new, event, score, before, after, lessee, changed = unpack(ARGV, i * 9 - 8, i * 9)
+    taken[i] = 0
+    if (redis.call('GET', work) or '') == expected and redis.call('ZSCORE', left, id) then
+        redis.call('SET', work, new)
+        redis.call('ZREM', left, id)
+        redis.call('ZADD', entered, score, id)
+        redis.call('HINCRBY', KEYS[2], before, -1)
+        redis.call('HINCRBY', KEYS[2], after, 1)
+        if event ~= '' then
+            redis.call('RPUSH', events, event)
+        end
+        if lessee ~= '' then
+            redis.call('HSET', KEYS[3], id, lessee)
+        else
+            redis.call('HDEL', KEYS[3], id)
+        end
+        if changed == '1' then
+            redis.call('ZADD', KEYS[1], next_cursor(KEYS[1]), id)
+        end
+        taken[i] = 1
+    end
+end
+return taken
+"""
+
+
+class Step(NamedTuple):
+    """A step of one item that is to be stored.
+
+    Attributes:
+        item: The item.
+        stored: Its work as it was read.
+        before: The same, decoded.
+        after: Its work as it is to be.
+        event: What is noted of it; ``None`` where a lease is only renewed.
+    """
+
+    item: ReviewItem
+    stored: bytes | None
+    before: Work
+    after: Work
+    event: Event | None
+
+
+async def commit(redis: Redis, model: str, steps: Sequence[Step]) -> list[bool]:
+    """Stores steps.
+
+    Returns:
+        For each step whether it was stored; ``False`` means that somebody else was faster.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    if not steps:
+        return []
+    names = Keys(model)
+    keys = [names.reviews(name) for name in ("changes", "counts", "lessees")]
+    arguments: list[str | bytes | float] = []
+    for item, stored, before, after, event in steps:
+        left, _ = _place(item, before)
+        entered, score = _place(item, after)
+        keys += [names.review(item.id, ":work"), names.review(item.id, ":events")]
+        keys += [names.reviews(left), names.reviews(entered)]
+        arguments += [
+            item.id,
+            stored or b"",
+            msgspec.json.encode(after),
+            b"" if event is None else msgspec.json.encode(event),
+            score,
+            f"{before.state}|{item.reason}",
+            f"{after.state}|{item.reason}",
+            after.lease.reviewer if after.state is State.LEASED and after.lease is not None else "",
+            int(State.RESOLVED in (before.state, after.state)),
+        ]
+    async with guard():
+        taken = await redis.eval(COMMIT, len(keys), *keys, *arguments)
+    return [bool(one) for one in taken]
+
+
+def _place(item: ReviewItem, work: Work) -> tuple[str, float]:
+    """Returns the sorted set where an item lies, and its score there."""
+    if work.state is State.OPEN:
+        again, first = PLACES[State.OPEN]
+        return again if work.reviews else first, item.rank
+    (place,) = PLACES[work.state]
+    if work.state is State.LEASED:
+        assert work.lease is not None  # noqa: S101  that is what leased means
+        return place, work.lease.until
+    if work.state is State.ESCALATED:
+        return place, item.rank
+    return place, milliseconds(work.decided_at or item.at)

@@ -1,0 +1,50 @@
+"""Review items and decisions on them, many at a time, as they would be stored one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from rollout.review import state
+from rollout.review.item import ReviewItem
+from rollout.review.queue import add_items, read_items, read_work
+from rollout.review.state import Answer
+from rollout.review.steps import Step, commit
+from rollout.store import Redis
+
+GROUP = 250
+MOST = 1_000_000
+
+
+async def fill(redis: Redis, items: Sequence[ReviewItem]) -> None:
+    """Adds items to the queue."""
+    async with _sparing_the_disk(redis):
+        for start in range(0, len(items), GROUP):
+            assert all(await add_items(redis, items[start : start + GROUP], MOST))
+
+
+async def decide(redis: Redis, answers: Mapping[str, Answer], reviewer: str = "ada") -> None:
+    """Answers items of the model ``digits``: claimed and resolved by one reviewer, in order."""
+    ids = list(answers)
+    async with _sparing_the_disk(redis):
+        for start in range(0, len(ids), GROUP):
+            now = time.time_ns() // 1_000_000
+            steps = []
+            for item, stored in await read_items(redis, "digits", ids[start : start + GROUP]):
+                before = read_work(stored)
+                claimed, _ = state.claim(before, reviewer, "token", now + 1000, now)
+                assert claimed.lease is not None
+                after, event = state.resolve(claimed, claimed.lease, answers[item.id], now, required=1)
+                steps.append(Step(item, stored, before, after, event))
+            assert all(await commit(redis, "digits", steps))
+
+
+@asynccontextmanager
+async def _sparing_the_disk(redis: Redis) -> AsyncIterator[None]:
+    """Lets the server answer before its disk does, which may be busy."""
+    await redis.config_set("appendfsync", "no")
+    try:
+        yield
+    finally:
+        await redis.config_set("appendfsync", "always")

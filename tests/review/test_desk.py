@@ -1,0 +1,242 @@
+"""The reviewers' desk: one item for one person, in order, and no decision is lost or overwritten."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from rollout.errors import InvalidRequestError, LeaseLostError, UnknownItemError
+from rollout.review import desk
+from rollout.review.counts import read_counts
+from rollout.review.desk import Claim, Leased
+from rollout.review.item import ReviewItem, item_id
+from rollout.review.policy import ReviewPolicy, write_policy
+from rollout.review.queue import add_items, list_items, read_item
+from rollout.review.records import read_changes
+from rollout.review.state import Answer, Event, State
+from rollout.store import Keys, Redis
+from tests.review.items import make_item
+
+SEVEN, NINE = Answer(label="3"), Answer(label="8")
+
+
+async def fill(redis: Redis, *items: ReviewItem) -> None:
+    assert all(await add_items(redis, items or [make_item(number) for number in range(6)], 1000))
+
+
+async def claim_one(redis: Redis, reviewer: str, *, escalated: bool = False) -> Leased:
+    (leased,) = (await desk.claim(redis, "digits", reviewer, escalated=escalated)).items
+    return leased
+
+
+async def events(redis: Redis) -> list[tuple[str, str, State, State]]:
+    found: list[Event] = [event async for record in read_changes(redis, "digits") for event in record.events]
+    return [(event.did, event.who, event.before, event.after) for event in found]
+
+
+async def test_nobody_gets_what_another_has(redis: Redis) -> None:
+    await fill(redis)
+    claims = await asyncio.gather(*(desk.claim(redis, "digits", f"r-{number}", 2) for number in range(4)))
+    ids = [leased.item.id for claim in claims for leased in claim.items]
+    assert len(ids) == len(set(ids)) == 6
+    left = await desk.claim(redis, "digits", "late")
+    assert left == Claim(items=[], open=0, leased_by_others=6, escalated=0)
+
+
+async def test_ones_own_lease_comes_back_first(redis: Redis) -> None:
+    await fill(redis)
+    first = await desk.claim(redis, "digits", "ada", 2)
+    again = await desk.claim(redis, "digits", "ada", 3)
+    assert [one.token for one in again.items[:2]] == [one.token for one in first.items]
+    assert again.items[0].until > first.items[0].until
+    assert len({one.item.id for one in again.items}) == 3
+
+
+async def test_inputs_and_scores_come_along(redis: Redis) -> None:
+    await fill(redis, make_item(1))
+    leased = await claim_one(redis, "ada")
+    assert leased.item == make_item(1)
+
+
+async def test_an_answer_is_kept_with_its_steps(redis: Redis) -> None:
+    await fill(redis, make_item(1))
+    leased = await claim_one(redis, "ada")
+    work = await desk.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
+    assert (work.state, work.label) == (State.RESOLVED, "3")
+    (record,) = [record async for record in read_changes(redis, "digits")]
+    assert record.item == make_item(1)
+    assert [review.reviewer for review in record.work.reviews] == ["ada"]
+    assert await events(redis) == [
+        ("claim", "ada", State.OPEN, State.LEASED),
+        ("resolve", "ada", State.LEASED, State.RESOLVED),
+    ]
+    assert (await read_counts(redis, "digits")).states[State.RESOLVED] == {"low_confidence": 1}
+
+
+async def test_a_lost_lease_overwrites_nothing(redis: Redis) -> None:
+    await fill(redis, make_item(1))
+    (slow,) = (await desk.claim(redis, "digits", "slow", lease_s=0.02)).items
+    await asyncio.sleep(0.03)
+    with pytest.raises(LeaseLostError, match="this lease ended at"):
+        await desk.resolve(redis, "digits", slow.item.id, slow.token, SEVEN)
+    quick = await claim_one(redis, "quick")
+    for call in (
+        desk.resolve(redis, "digits", slow.item.id, slow.token, SEVEN),
+        desk.skip(redis, "digits", slow.item.id, slow.token, "why"),
+        desk.escalate(redis, "digits", slow.item.id, slow.token, "why"),
+        desk.release(redis, "digits", slow.item.id, slow.token),
+        desk.undo(redis, "digits", slow.item.id, slow.token),
+    ):
+        with pytest.raises(LeaseLostError):
+            await call
+    work = await desk.resolve(redis, "digits", quick.item.id, quick.token, NINE)
+    with pytest.raises(LeaseLostError, match="the item is resolved"):
+        await desk.resolve(redis, "digits", slow.item.id, slow.token, SEVEN)
+    found = await read_item(redis, "digits", slow.item.id)
+    assert found is not None
+    assert found[1] == work
+
+
+@pytest.mark.parametrize("did", ["resolve", "skip", "escalate"])
+async def test_a_decision_can_be_taken_back(redis: Redis, did: str) -> None:
+    await fill(redis, make_item(1), make_item(2))
+    leased = await claim_one(redis, "ada")
+    if did == "resolve":
+        await desk.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
+    else:
+        await getattr(desk, did)(redis, "digits", leased.item.id, leased.token, "cannot tell")
+    back = await desk.undo(redis, "digits", leased.item.id, leased.token)
+    assert (back.item, back.token) == (leased.item, leased.token)
+    work = await desk.resolve(redis, "digits", leased.item.id, leased.token, NINE)
+    assert (work.label, [review.label for review in work.reviews]) == ("8", ["8"])
+    assert [step[0] for step in await events(redis)] == ["claim", did, "undo", "resolve"]
+
+
+async def test_a_label_taken_back_is_told_after_the_label(redis: Redis) -> None:
+    await fill(redis, make_item(1))
+    leased = await claim_one(redis, "ada")
+    await desk.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
+    (told,) = [record async for record in read_changes(redis, "digits")]
+    await desk.undo(redis, "digits", leased.item.id, leased.token)
+    (back,) = [record async for record in read_changes(redis, "digits", told.cursor)]
+    assert (back.item.id, back.work.state, back.work.label) == (leased.item.id, State.LEASED, None)
+    assert [record async for record in read_changes(redis, "digits", back.cursor)] == []
+
+
+async def test_two_reviewers_do_not_see_each_other_and_must_agree(redis: Redis) -> None:
+    await write_policy(redis, "digits", ReviewPolicy(required_reviews=2))
+    await fill(redis, make_item(1))
+    first = await claim_one(redis, "ada")
+    assert (await desk.resolve(redis, "digits", first.item.id, first.token, SEVEN)).state is State.OPEN
+    assert (await desk.claim(redis, "digits", "ada")).items == [], "she has answered"
+    second = await claim_one(redis, "bob")
+    assert second.reviews == ()
+    work = await desk.resolve(redis, "digits", second.item.id, second.token, SEVEN)
+    assert (work.state, work.label) == (State.RESOLVED, "3")
+
+
+async def test_an_adjudicator_decides_where_they_differ(redis: Redis) -> None:
+    await write_policy(redis, "digits", ReviewPolicy(required_reviews=2))
+    await fill(redis, make_item(1))
+    for reviewer, answer in (("ada", SEVEN), ("bob", NINE)):
+        leased = await claim_one(redis, reviewer)
+        work = await desk.resolve(redis, "digits", leased.item.id, leased.token, answer)
+    assert (work.state, work.label) == (State.ESCALATED, None)
+    assert (await desk.claim(redis, "digits", "eve")).items == []
+    assert (await desk.claim(redis, "digits", "bob", escalated=True)).items == [], "he is one of the two"
+    leased = await claim_one(redis, "eve", escalated=True)
+    assert [review.label for review in leased.reviews] == ["3", "8"]
+    work = await desk.resolve(redis, "digits", leased.item.id, leased.token, NINE)
+    assert (work.state, work.label) == (State.RESOLVED, "8")
+
+
+async def test_the_most_valuable_comes_first_and_nothing_starves(redis: Redis) -> None:
+    def at(day: int) -> str:
+        return f"2026-11-{day:02}T10:00:00Z"
+
+    near_tie = make_item(1, at=at(20), scores={"3": 0.5, "8": 0.49})
+    disagreement = make_item(2, at=at(20), reason="disagreement", scores={"3": 0.9, "8": 0.05})
+    clear = make_item(3, at=at(20), scores={"3": 0.6, "8": 0.1})
+    audit = make_item(4, at=at(20), reason="audit", pi=0.005)
+    old_audit = make_item(5, at=at(18), reason="audit", pi=0.005)
+    await fill(redis, audit, clear, disagreement, near_tie, old_audit)
+    claim = await desk.claim(redis, "digits", "ada", 9)
+    assert [one.item.id for one in claim.items] == [
+        one.id for one in (old_audit, near_tie, disagreement, clear, audit)
+    ]
+
+
+async def test_filters(redis: Redis) -> None:
+    times = [f"2026-11-22T10:{number // 60:02}:{number % 60:02}Z" for number in range(400)]
+    await fill(
+        redis, *(make_item(number, at=at, version=f"v{number % 2 + 1}") for number, at in enumerate(times))
+    )
+    claim = await desk.claim(redis, "digits", "ada", 3, filters={"version": "v2", "label": "3"})
+    assert [one.item.key for one in claim.items] == ["key-1", "key-3", "key-5"]
+    claim = await desk.claim(redis, "digits", "ada", 3, filters={"client_id": "client-398"})
+    assert [one.item.key for one in claim.items] == ["key-398"]
+
+
+async def test_what_does_not_fit_is_refused(redis: Redis) -> None:
+    await fill(redis, make_item(1))
+    leased = await claim_one(redis, "ada")
+    for answer in (Answer(label="cat"), Answer(value=3.0), Answer(), Answer(label="3", value=1.0)):
+        with pytest.raises(InvalidRequestError, match="label must be one of 3, 8"):
+            await desk.resolve(redis, "digits", leased.item.id, leased.token, answer)
+    with pytest.raises(UnknownItemError, match="no review item 'nothing'"):
+        await desk.resolve(redis, "digits", "nothing", leased.token, SEVEN)
+
+
+async def test_the_same_input_under_another_key_is_linked(redis: Redis) -> None:
+    first = make_item(1)
+    other = make_item(2, client_id="client-1", same=first.same)
+    await fill(redis, first, other, other, first)
+    assert [item.id async for item, _ in list_items(redis, "digits", {})] == [first.id]
+    leased = await claim_one(redis, "ada")
+    await desk.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
+    (record,) = [record async for record in read_changes(redis, "digits")]
+    assert [(link.key, link.linked_to) for link in record.links] == [("key-2", first.id)]
+    await fill(redis, make_item(3, client_id="client-1", same=first.same))
+    (later,) = [record async for record in read_changes(redis, "digits", record.cursor)]
+    assert {link.key for link in later.links} == {"key-2", "key-3"}, "one that came later is told, too"
+    (entered,) = (await read_counts(redis, "digits")).entered
+    assert (entered.items, entered.weight) == (3, 3.0)
+
+
+async def test_what_is_too_old_to_be_shown_is_not_shown(redis: Redis) -> None:
+    await fill(redis, make_item(1), make_item(2))
+    await redis.delete(Keys("digits").review(make_item(1).id, ":inputs"))
+    claim = await desk.claim(redis, "digits", "ada", 2)
+    assert [one.item.id for one in claim.items] == [make_item(2).id]
+    ((_, work),) = [found async for found in list_items(redis, "digits", {}, state=State.SKIPPED)]
+    assert work.why == "its inputs are not kept any more"
+
+
+async def test_answers_from_elsewhere(redis: Redis) -> None:
+    await fill(redis, make_item(1))
+    item = make_item(1).id
+    leased = await claim_one(redis, "ada")
+    assert await desk.take_over(redis, "digits", item, "elsewhere", SEVEN)
+    assert not await desk.take_over(redis, "digits", item, "elsewhere", SEVEN)
+    with pytest.raises(LeaseLostError, match="was resolved as 3"):
+        await desk.take_over(redis, "digits", item, "elsewhere", NINE)
+    with pytest.raises(LeaseLostError, match="the item is resolved"):
+        await desk.resolve(redis, "digits", leased.item.id, leased.token, NINE)
+
+
+async def test_limits_by_reason_count_what_they_keep_out(redis: Redis) -> None:
+    policy = {"digits": ReviewPolicy(limits={"audit": 1})}
+    audits = [make_item(number, reason="audit", pi=0.1) for number in range(3)]
+    assert await add_items(redis, audits, 100, policy) == [True, False, False]
+    assert await add_items(redis, [make_item(9)], 100, policy) == [True]
+    counts = await read_counts(redis, "digits")
+    assert counts.excess == {"audit": 2}
+    assert {(one.reason, one.items, one.weight) for one in counts.entered} == {
+        ("audit", 1, 10.0),
+        ("low_confidence", 1, 1.0),
+    }
+
+
+def test_ids_of_items_and_links_are_their_own() -> None:
+    assert item_id("a", "k", b"1") == item_id("a", "k", b"2")
