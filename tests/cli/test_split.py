@@ -37,10 +37,11 @@ RULES = [
 
 
 class Command:
-    """``rollout split`` on the session's Valkey."""
+    """``rollout split``, or another group of commands, on the session's Valkey."""
 
-    def __init__(self, home: Path, redis_url: str) -> None:
+    def __init__(self, home: Path, redis_url: str, group: str = "split") -> None:
         self.folder = home
+        self.group = group
         self.environment = os.environ | {
             "ROLLOUT_HOME": str(home),
             "ROLLOUT_REDIS_URL": redis_url,
@@ -51,7 +52,7 @@ class Command:
     def __call__(self, *arguments: str, code: int = 0, **environment: str) -> str:
         """Runs it where nobody can be asked; returns what it printed on stdout, then on stderr."""
         done = subprocess.run(
-            [BIN / "rollout", "split", *arguments],
+            [BIN / "rollout", self.group, *arguments],
             cwd=ROOT,
             env=self.environment | environment,
             capture_output=True,
@@ -73,7 +74,7 @@ class Command:
         """Runs it in a terminal and answers its question; returns what it printed."""
         terminal, end = pty.openpty()
         process = subprocess.Popen(
-            [BIN / "rollout", "split", *arguments],
+            [BIN / "rollout", self.group, *arguments],
             cwd=ROOT,
             env=self.environment | {"TERM": "xterm"},
             stdin=end,

@@ -17,6 +17,7 @@ from rollout.cli.init import init
 from rollout.cli.predict import predict
 from rollout.cli.report import report
 from rollout.cli.reproduce import reproduce
+from rollout.cli.review import review
 from rollout.cli.serve import serve
 from rollout.cli.sign import sign
 from rollout.cli.split import CONFLICT, split
@@ -35,7 +36,22 @@ def cli() -> None:
     os.environ.setdefault("BENTOML_HOME", str(load_settings().home.resolve() / "bentoml"))
 
 
-for command in (build, cost, demo, diff, gate, init, predict, report, reproduce, serve, sign, split, verify):
+for command in (
+    build,
+    cost,
+    demo,
+    diff,
+    gate,
+    init,
+    predict,
+    report,
+    reproduce,
+    review,
+    serve,
+    sign,
+    split,
+    verify,
+):
     cli.add_command(command)
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import msgspec
 
 from rollout.bundle.machine import user_name
+from rollout.cli.shared import ask, call, json_option, print_json
 from rollout.cli.split_view import default_experiment, differences, show_change, show_history, show_split
 from rollout.config import load_settings
 from rollout.embedded import running_redis
@@ -24,15 +23,11 @@ from rollout.routing.control import Proposal, carry_out, propose, propose_rollba
 from rollout.routing.split import Rule, Split
 from rollout.routing.splits import read_history, read_quarantine, read_split
 from rollout.routing.traffic import read_traffic, read_workers
-from rollout.store import Redis, connect
+from rollout.store import Redis
 
-NOT_ASKED = 2
 CONFLICT = 3
-NOT_CONFIRMED = 4
 # The fields of an assignment, as the HTTP API has them.
 ASSIGNMENT = ("client_id", "arm", "version", "bucket", "revision", "why")
-
-T = TypeVar("T")
 
 
 def share(text: str) -> float:
@@ -59,7 +54,6 @@ def json_file(kind: Any) -> Callable[[str], Any]:
 
 RULES = json_file(tuple[Rule, ...])
 LABELS = json_file(dict[str, dict[str, str]])
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def change_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,7 +78,7 @@ def split() -> None:
 def show(model: str, *, as_json: bool) -> None:
     """Show the split, and how its arms fared lately."""
     if as_json:
-        _print_json(_require(_call(lambda redis: read_split(redis, model)), model))
+        print_json(_require(call(lambda redis: read_split(redis, model)), model))
         return
 
     async def read(redis: Redis) -> None:
@@ -96,7 +90,7 @@ def show(model: str, *, as_json: bool) -> None:
             await read_quarantine(redis, model),
         )
 
-    _call(read)
+    call(read)
 
 
 @split.command("set")
@@ -170,7 +164,7 @@ def rollback(model: str, why: str, *, as_json: bool) -> None:
     version that nobody gets any more goes into quarantine.
     """
     with running_redis(load_settings()) as url:
-        proposal = _call(lambda redis: propose_rollback(redis, model), url)
+        proposal = call(lambda redis: propose_rollback(redis, model), url)
         show_change(proposal)
         _carry_out(url, proposal, why, as_json=as_json)
 
@@ -182,10 +176,10 @@ def rollback(model: str, why: str, *, as_json: bool) -> None:
 def history(model: str, limit: int, *, as_json: bool) -> None:
     """Show the latest changes, newest first; as JSON oldest first."""
     # One more, to say what the oldest changed.
-    splits = _call(lambda redis: read_history(redis, model, limit + 1))
+    splits = call(lambda redis: read_history(redis, model, limit + 1))
     _require(splits[-1] if splits else None, model)
     if as_json:
-        _print_json(splits[-limit:])
+        print_json(splits[-limit:])
     else:
         show_history(model, splits, limit)
 
@@ -197,12 +191,12 @@ def history(model: str, limit: int, *, as_json: bool) -> None:
 @json_option
 def assign(model: str, client: str, segment: str, *, as_json: bool) -> None:
     """Say which arm a CLIENT gets, and why."""
-    current = _require(_call(lambda redis: read_split(redis, model)), model)
+    current = _require(call(lambda redis: read_split(redis, model)), model)
     assignment = assign_client(current, client, segment)
     why = explain(current, assignment)
     if as_json:
         found = assignment._asdict() | {"client_id": client, "revision": current.revision, "why": why}
-        _print_json({name: found[name] for name in ASSIGNMENT})
+        print_json({name: found[name] for name in ASSIGNMENT})
     else:
         click.echo(f"{client or 'nobody'} is in the arm {assignment.arm} and gets {assignment.version}: {why}")
 
@@ -219,66 +213,35 @@ def _change(
 ) -> None:
     settings = load_settings()
     with running_redis(settings) as url:
-        proposal = _call(
+        proposal = call(
             lambda redis: propose(redis, model, change, release=release, renew=renew, key=settings.public_key),
             url,
         )
         if proposal.before is not None and not (differences(proposal.before, proposal.after) or proposal.release):
             click.echo(f"nothing to change: {model} is at revision {proposal.before.revision}", err=as_json)
             if as_json:
-                _print_json(proposal.before)
+                print_json(proposal.before)
             return
         show_change(proposal)
         if proposal.before is not None and not yes:
-            _ask(may_ask=sys.stdin.isatty() and not as_json)
+            ask(may_ask=sys.stdin.isatty() and not as_json)
         _carry_out(url, proposal, why, as_json=as_json)
 
 
-def _ask(*, may_ask: bool) -> None:
-    """Ends the command unless somebody says yes."""
-    if not may_ask:
-        click.echo("rollout: say --yes to change this without being asked; nothing changed", err=True)
-        sys.exit(NOT_ASKED)
-    try:
-        if click.confirm("Go ahead?", prompt_suffix=" ", err=True):
-            return
-    except click.Abort:
-        click.echo(err=True)
-    click.echo("nothing changed", err=True)
-    sys.exit(NOT_CONFIRMED)
-
-
 def _carry_out(url: str, proposal: Proposal, why: str, *, as_json: bool) -> None:
-    stored = _call(lambda redis: carry_out(redis, proposal, user_name(), why), url)
+    stored = call(lambda redis: carry_out(redis, proposal, user_name(), why), url)
     for version in proposal.quarantine.values():
         click.echo(
             f"{proposal.model}:{version} is in quarantine: only `rollout split set … --release` brings it back",
             err=True,
         )
     if as_json:
-        _print_json(stored)
+        print_json(stored)
     else:
         click.echo(f"{proposal.model} is at revision {stored.revision}")
-
-
-def _call(work: Callable[[Redis], Awaitable[T]], url: str | None = None) -> T:
-    """Runs something on Redis: on the one at ``url``, or on the one that the settings name."""
-    if url is None:
-        with running_redis(load_settings()) as running:
-            return _call(work, running)
-
-    async def run() -> T:
-        async with aclosing(await connect(url)) as redis:
-            return await work(redis)
-
-    return asyncio.run(run())
 
 
 def _require(found: Split | None, model: str) -> Split:
     if found is None:
         raise ConfigError(f"{model} has no split; `rollout split set {model} --champion VERSION` makes one")
     return found
-
-
-def _print_json(value: Any) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rollout.cli.tables import NOTHING, make_console, make_grid, make_table, titled
 from rollout.routing.assignment import Arm, describe
 from rollout.routing.changes import consequences, percent
 from rollout.routing.control import Proposal
@@ -17,8 +16,6 @@ from rollout.routing.split import Split
 from rollout.routing.splits import Quarantined
 from rollout.routing.traffic import ArmTraffic, Worker
 
-WIDEST = 100  # longer lines are hard to read
-NOTHING = "–"
 BREAKERS = {
     "closed": "",
     "open": "its breaker is open, the champion answers for the challenger",
@@ -47,12 +44,12 @@ def differences(before: Split | None, after: Split) -> dict[str, tuple[str, str]
 
 def show_change(proposal: Proposal) -> None:
     """Prints a change on stderr: what it does to the split and to the clients, and what speaks against it."""
-    console = _console(stderr=True)
+    console = make_console(stderr=True)
     before, after = proposal.before, proposal.after
     revisions = "the first split" if before is None else f"revision {before.revision} → {before.revision + 1}"
     console.print(Text.assemble((proposal.model, "bold"), ", ", revisions))
     console.print(
-        _grid(
+        make_grid(
             (name, Text.assemble((old, "red"), " → ", (new, "green")) if old != NOTHING else Text(new, "green"))
             for name, (old, new) in differences(before, after).items()
         )
@@ -74,18 +71,18 @@ def show_split(
     quarantine: Mapping[str, Quarantined],
 ) -> None:
     """Prints a split, and what came of it in the last five minutes."""
-    console = _console()
+    console = make_console()
     console.print(Text.assemble((model, "bold"), f", revision {split.revision}"))
-    console.print(_grid(_facts(split)))
+    console.print(make_grid(_facts(split)))
     console.print()
     console.print(_arms(split, traffic))
     console.print(
-        _grid(
+        make_grid(
             [
-                *_titled("fallbacks", _fallbacks(split, traffic)),
-                *_titled("agreement", _agreement(split, traffic)),
-                *_titled("workers", _workers(split, workers)),
-                *_titled("quarantine", (_held(*item) for item in quarantine.items())),
+                *titled("fallbacks", _fallbacks(split, traffic)),
+                *titled("agreement", _agreement(split, traffic)),
+                *titled("workers", _workers(split, workers)),
+                *titled("quarantine", (_held(*item) for item in quarantine.items())),
             ]
         )
     )
@@ -93,7 +90,7 @@ def show_split(
 
 def show_history(model: str, splits: Sequence[Split], limit: int) -> None:
     """Prints what happened to a split, newest first; ``splits`` are one more than ``limit``, if there are."""
-    table = _table(model)
+    table = make_table(model)
     table.add_column("revision", justify="right")
     for column in ("at", "by"):
         table.add_column(column, no_wrap=True)
@@ -103,32 +100,7 @@ def show_history(model: str, splits: Sequence[Split], limit: int) -> None:
         split = splits[index]
         words = _in_words(model, splits[index - 1] if index else None, split)
         table.add_row(str(split.revision), *map(Text, (split.at, split.by, words, split.why)))
-    _console().print(table)
-
-
-def _console(*, stderr: bool = False) -> Console:
-    console = Console(highlight=False, stderr=stderr)
-    console.width = min(console.width, WIDEST)
-    return console
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=Text(title), title_justify="left", box=box.HORIZONTALS, pad_edge=False, collapse_padding=True
-    )
-
-
-def _grid(rows: Iterable[tuple[str, Text]]) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, text in rows:
-        grid.add_row(Text(f" {name}", "dim"), text)
-    return grid
-
-
-def _titled(name: str, texts: Iterable[Text]) -> list[tuple[str, Text]]:
-    return [("" if index else name, text) for index, text in enumerate(texts)]
+    make_console().print(table)
 
 
 def _fields(split: Split) -> dict[str, str]:
@@ -182,11 +154,11 @@ def _facts(split: Split) -> list[tuple[str, Text]]:
         shown["previous"] = [f"{split.previous}, which a rollback of {split.champion} goes back to"]
     shown |= {"rules": _rules(split), "labels": _labels(split)}
     shown["changed"] = [f"{split.at} by {split.by}{f': {split.why}' * bool(split.why)}"]
-    return [row for name, lines in shown.items() for row in _titled(name, map(Text, lines))]
+    return [row for name, lines in shown.items() for row in titled(name, map(Text, lines))]
 
 
 def _arms(split: Split, traffic: Sequence[ArmTraffic]) -> Table:
-    table = _table("Clients, and traffic of the last five minutes")
+    table = make_table("Clients, and traffic of the last five minutes")
     for column in ("arm", "version"):
         table.add_column(column)
     for column in ("clients", "predictions", "failed", "fallbacks", "p50 ms", "p99 ms"):

@@ -50,15 +50,23 @@ def check_sink(file: Path, *, replace: bool) -> None:
 def open_sink(file: Path, task: Task) -> Iterator[Write]:
     """Opens a file for answers; yields a function that writes the next ones.
 
-    Until the end they go into a file beside it, which is removed if the end is not reached.
+    Raises:
+        ConfigError: If it cannot be written.
+    """
+    with until_whole(file) as partial, _WRITERS[file.suffix.lower()](partial, task) as write:
+        yield write
+
+
+@contextmanager
+def until_whole(file: Path) -> Iterator[Path]:
+    """Yields a file beside ``file`` which takes its place at the end, and is removed if the end is not reached.
 
     Raises:
         ConfigError: If it cannot be written.
     """
     partial = file.with_name(f".{file.name}.partial")
     try:
-        with _WRITERS[file.suffix.lower()](partial, task) as write:
-            yield write
+        yield partial
         partial.replace(file)
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {error.strerror or error}") from None
