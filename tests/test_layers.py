@@ -33,7 +33,7 @@ def moments() -> list[datetime]:
         for days in (-2, -1, 0)
         for seconds in (-1, 0)
     ]
-    pick = random.Random(0)  # noqa: S311
+    pick = random.Random(0)
     whole = int((LAST - FIRST).total_seconds())
     return [FIRST, LAST, EPOCH, EPOCH - timedelta(seconds=1), *around] + [
         FIRST + timedelta(seconds=pick.randint(0, whole)) for _ in range(5000)
@@ -45,7 +45,7 @@ def seconds() -> torch.Tensor:
 
 
 def texts() -> torch.Tensor:
-    pick = random.Random(0)  # noqa: S311
+    pick = random.Random(0)
     alphabet = "abcxyzABCXYZ éßłЖ.'"
     made = ["".join(pick.choices(alphabet, k=pick.randint(0, 30))) for _ in range(50)]
     return torch.from_numpy(Text(max_bytes=64).encode(TEXTS + made))

@@ -62,7 +62,7 @@ def test_agrees_with_the_growthbook_package(seed: str, client_id: str) -> None:
 
 
 def test_agrees_with_the_growthbook_package_for_100_000_ids_of_all_scripts() -> None:
-    dice = random.Random(20261122)  # noqa: S311
+    dice = random.Random(20261122)
     mixed = "".join(ALPHABETS)
     for number in range(100_000):
         alphabet = mixed if number % 2 else ALPHABETS[number // 2 % len(ALPHABETS)]
