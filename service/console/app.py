@@ -13,10 +13,19 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from rollout.config import Settings
-from rollout.errors import ForbiddenError, InvalidRequestError, MethodNotAllowedError, NotFoundError
+from rollout.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    StoreUnavailableError,
+)
 from rollout.http.door import Door
-from rollout.http.problems import as_rollout_error
-from service.console import change, entry, models
+from rollout.http.problems import as_rollout_error, problem_response
+from rollout.inference.engine import Engine
+from rollout.review.counts import read_counts
+from rollout.review.state import State
+from service.console import change, entry, models, review
 from service.console.render import page, static
 from service.console.session import COOKIE, Session, Sessions
 from service.console.visit import Page, Visit
@@ -24,7 +33,7 @@ from service.console.visit import Page, Visit
 ROOT = "/console"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 MOST_FIELDS = 100
-PAGES = (*entry.PAGES, *models.PAGES, *change.PAGES)
+PAGES = (*entry.PAGES, *models.PAGES, *change.PAGES, *review.PAGES)
 
 
 def console_routes(door: Door) -> list[BaseRoute]:
@@ -94,6 +103,7 @@ class Console:
             sessions=sessions,
             session=session,
             form=form,
+            waiting=await _count_open(engine) if _has_header(wanted, session) else {},
         )
         return await wanted.handler(visit)
 
@@ -103,7 +113,7 @@ class Console:
 
 
 class Endpoint:
-    """One address as an ASGI application; whatever goes wrong becomes a page.
+    """One address as an ASGI application; whatever goes wrong becomes a page, or JSON for a script.
 
     Args:
         console: Lets visitors in.
@@ -118,12 +128,15 @@ class Endpoint:
         request = Request(scope, receive)
         try:
             response = await self._console.answer(request, self._page(request))
-        except Exception as error:  # every failure becomes a page
+        except Exception as error:  # every failure is answered
             problem = as_rollout_error(error)
-            response = page(
-                "problem.html", problem.status, session=self._console.session(request), problem=problem
-            )
-            response.headers.update(problem.headers)
+            if request.headers.get("accept") == "application/json":  # a script, not somebody who reads
+                response = problem_response(problem)
+            else:
+                response = page(
+                    "problem.html", problem.status, session=self._console.session(request), problem=problem
+                )
+                response.headers.update(problem.headers)
         await response(scope, receive, send)
 
     def _page(self, request: Request) -> Page:
@@ -141,6 +154,21 @@ class Endpoint:
 async def _static(request: Request) -> Response:
     found = static(request.path_params["name"], request.query_params.get("v", ""))
     return found or Response(status_code=404)
+
+
+def _has_header(wanted: Page, session: Session | None) -> bool:
+    return wanted.method == "GET" and session is not None and not wanted.is_part
+
+
+async def _count_open(engine: Engine) -> dict[str, int]:
+    """Returns how many review items nobody has yet, by model."""
+    try:
+        return {
+            name: sum((await read_counts(engine.redis, name)).states[State.OPEN].values())
+            for name in engine.models
+        }
+    except StoreUnavailableError:
+        return {}
 
 
 def _ask_to_log_in(request: Request) -> Response:

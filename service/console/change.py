@@ -53,7 +53,7 @@ async def confirm(visit: Visit) -> Response:
         proposal = await _propose(visit, int(revision) if revision.isdecimal() else 0)
         if visit.form["change"] == "rollback" and not why:
             return _preview(visit, proposal, "Say why: whoever comes after you will want to know.", 422)
-        stored = await carry_out(visit.engine.redis, proposal, visit.role or "", why)
+        stored = await carry_out(visit.engine.redis, proposal, visit.name or visit.role or "", why)
     except SplitConflictError:
         return await _show_conflict(visit, revision)
     except (InvalidSplitError, QuarantinedError) as error:

@@ -1,15 +1,18 @@
-"""Logging in with a token, and out."""
+"""Logging in with a token and a name, and out."""
 
 from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from rollout.errors import ForbiddenError
 from rollout.http.auth import TOKEN_FILE
 from service.console.session import COOKIE, LASTS_S
 from service.console.visit import Page, Visit
 
 HOME = "/console"
+LONGEST_NAME = 64
+NO_NAME = f"Say your name, with at most {LONGEST_NAME} characters: what you decide is kept under it."
 
 
 async def show(visit: Visit) -> Response:
@@ -33,17 +36,20 @@ async def log_in(visit: Visit) -> Response:
             "Use the token of a reviewer, who may look, or of an admin, who may change.",
             403,
         )
-    response = visit.go(_wanted(wanted))
-    response.set_cookie(
-        COOKIE,
-        visit.sessions.begin(role),
-        max_age=LASTS_S,
-        path=HOME,
-        secure=_came_encrypted(visit.request),
-        httponly=True,
-        samesite="strict",
-    )
-    return response
+    name = " ".join(visit.form.get("name", "").split())
+    if not _is_name(name) and (name or role == "reviewer"):
+        return _form(visit, wanted, NO_NAME, 422)
+    return _go_on(visit, visit.sessions.begin(role, name))
+
+
+async def take_name(visit: Visit) -> Response:
+    """Adds a name to a session that has none."""
+    name = " ".join(visit.form.get("name", "").split())
+    if visit.session is None or visit.name:
+        raise ForbiddenError(f"you are logged in as {visit.name}: log out to be somebody else")
+    if not _is_name(name):
+        return visit.page("name.html", 422, wanted=visit.form.get("next", ""), refusal=NO_NAME)
+    return _go_on(visit, visit.sessions.rename(visit.session, name))
 
 
 async def log_out(visit: Visit) -> Response:
@@ -56,13 +62,34 @@ async def log_out(visit: Visit) -> Response:
 PAGES = (
     Page("/login", show, role=None),
     Page("/login", log_in, "POST", role=None),
+    Page("/name", take_name, "POST"),
     Page("/logout", log_out, "POST"),
 )
 
 
 def _form(visit: Visit, wanted: str, refusal: str = "", status: int = 200) -> Response:
     token_file = None if visit.settings.roles_by_token() else visit.settings.home / TOKEN_FILE
-    return visit.page("login.html", status, wanted=wanted, refusal=refusal, token_file=token_file)
+    name = visit.form.get("name", "")
+    return visit.page("login.html", status, wanted=wanted, refusal=refusal, name=name, token_file=token_file)
+
+
+def _go_on(visit: Visit, cookie: str) -> Response:
+    """Sends somebody with a new cookie to where they were going."""
+    response = visit.go(_wanted(visit.form.get("next", "")))
+    response.set_cookie(
+        COOKIE,
+        cookie,
+        max_age=LASTS_S,
+        path=HOME,
+        secure=_came_encrypted(visit.request),
+        httponly=True,
+        samesite="strict",
+    )
+    return response
+
+
+def _is_name(name: str) -> bool:
+    return 0 < len(name) <= LONGEST_NAME and name.isprintable()
 
 
 def _wanted(path: str) -> str:

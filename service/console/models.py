@@ -114,7 +114,7 @@ async def show_history(visit: Visit) -> Response:
 PAGES = (
     Page("", list_models),
     Page("/models/{model}", show),
-    Page("/models/{model}/live", live),
+    Page("/models/{model}/live", live, is_part=True),
     Page("/models/{model}/history", show_history),
 )
 

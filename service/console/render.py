@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import jinja2
+import msgspec
 from starlette.responses import Response
 
 from rollout.routing.changes import percent
@@ -16,7 +17,8 @@ FOLDER = Path(__file__).parent
 STATIC = {path.name: path.read_bytes() for path in (FOLDER / "static").iterdir()}
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript"}
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "media-src data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 HEADERS = {
@@ -35,8 +37,17 @@ def page(template: str, status: int = 200, **context: object) -> Response:
         status: Of HTTP.
         **context: What it shows.
     """
-    html = _environment().get_template(template).render(context)
-    return Response(html, status, HEADERS, "text/html")
+    return Response(render(template, **context), status, HEADERS, "text/html")
+
+
+def render(template: str, **context: object) -> str:
+    """Returns a template as HTML."""
+    return _environment().get_template(template).render(context)
+
+
+def data(value: object) -> Response:
+    """Returns plain values as JSON, for a script."""
+    return Response(msgspec.json.encode(value), headers=HEADERS, media_type="application/json")
 
 
 def static(name: str, version: str) -> Response | None:

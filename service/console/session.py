@@ -21,11 +21,15 @@ class Session(NamedTuple):
 
     Attributes:
         role: What they may do.
+        name: Who they say they are; empty where nobody asked.
         csrf: What their forms carry, so that nobody else can send one in their name.
+        id: Stays when they say their name later, and so does ``csrf``.
     """
 
     role: Role
+    name: str
     csrf: str
+    id: str
 
 
 class Sessions:
@@ -46,9 +50,13 @@ class Sessions:
             self._key, salt="session", signer_kwargs={"digest_method": hashlib.sha256}
         )
 
-    def begin(self, role: Role) -> str:
+    def begin(self, role: Role, name: str = "") -> str:
         """Returns the cookie of a new session."""
-        return str(self._signer.dumps({"role": role, "id": secrets.token_urlsafe(12)}))
+        return self._sign(role, name, secrets.token_urlsafe(12))
+
+    def rename(self, session: Session, name: str) -> str:
+        """Returns the cookie of a session with the name that it lacked."""
+        return self._sign(session.role, name, session.id)
 
     def read(self, cookie: str | None) -> Session | None:
         """Returns the session of a cookie, or ``None`` if it is not ours or over."""
@@ -56,5 +64,9 @@ class Sessions:
             content = self._signer.loads(cookie or "", max_age=LASTS_S)
         except BadData:
             return None
-        csrf = hmac.new(self._key, f"form {cookie}".encode(), hashlib.sha256).hexdigest()
-        return Session(content["role"], csrf)
+        ident = content["id"]
+        csrf = hmac.new(self._key, f"form {ident}".encode(), hashlib.sha256).hexdigest()
+        return Session(content["role"], content.get("name", ""), csrf, ident)
+
+    def _sign(self, role: Role, name: str, ident: str) -> str:
+        return str(self._signer.dumps({"role": role, "name": name, "id": ident}))

@@ -27,6 +27,7 @@ class Visit:
         sessions: Begins sessions.
         session: Whose request it is; ``None`` where nobody needs to be logged in.
         form: What was sent with it.
+        waiting: How many review items are open, by model; without those that nobody could count.
     """
 
     request: Request
@@ -35,6 +36,7 @@ class Visit:
     sessions: Sessions
     session: Session | None = None
     form: Mapping[str, str] = field(default_factory=dict)
+    waiting: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def model(self) -> ServedModel:
@@ -50,9 +52,27 @@ class Visit:
         """The role of whoever is logged in."""
         return None if self.session is None else self.session.role
 
+    @property
+    def name(self) -> str:
+        """The name of whoever is logged in, if they said it."""
+        return "" if self.session is None else self.session.name
+
+    @property
+    def address(self) -> str:
+        """The path and the query that were asked for."""
+        url = self.request.url
+        return url.path + (f"?{url.query}" if url.query else "")
+
     def page(self, template: str, status: int = 200, **context: object) -> Response:
         """Returns a template as a page of the console, with what is above every page."""
-        return page(template, status, session=self.session, models=sorted(self.engine.models), **context)
+        return page(
+            template,
+            status,
+            session=self.session,
+            models=sorted(self.engine.models),
+            waiting=self.waiting,
+            **context,
+        )
 
     @staticmethod
     def go(path: str) -> Response:
@@ -69,9 +89,11 @@ class Page:
         handler: Answers it.
         method: Of HTTP.
         role: Who may; ``None`` for everybody.
+        is_part: Whether it goes into a page that is open, and has no header of its own.
     """
 
     path: str
     handler: Callable[[Visit], Awaitable[Response]]
     method: Literal["GET", "POST"] = "GET"
     role: Role | None = "reviewer"
+    is_part: bool = False

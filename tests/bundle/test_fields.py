@@ -254,3 +254,20 @@ def test_encoding_makes_a_batch_of_what_a_caller_would_send(field: Field) -> Non
     assert batch.dtype == field.dtype
     with pytest.raises(ValueError, match=r".+"):
         field.encode([value, None])
+
+
+def test_a_sample_rate_is_written_only_where_there_is_one() -> None:
+    plain = b'{"kind":"tensor","shape":[4],"dtype":"float32","minimum":null,"maximum":null}'
+    assert msgspec.json.encode(Tensor(shape=(4,))) == plain
+    assert msgspec.json.decode(plain, type=Field) == Tensor(shape=(4,))
+    sound = Tensor(shape=(4,), sample_rate=16_000)
+    assert msgspec.json.decode(msgspec.json.encode(sound), type=Field) == sound
+    assert sound != Tensor(shape=(4,))
+
+
+@pytest.mark.parametrize(
+    ("shape", "rate"), [((4,), 0), ((4,), 2_999), ((4,), 768_001), ((), 16_000), ((2, 4), 16_000)]
+)
+def test_a_sample_rate_that_nobody_can_hear_is_refused(shape: tuple[int, ...], rate: int) -> None:
+    with pytest.raises(ValueError, match="sound has one dimension and a rate from 3,000 to 768,000 Hz"):
+        Tensor(shape=shape, sample_rate=rate)

@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 
 from rollout.bundle.image import Image
 from rollout.bundle.wire import WireField, nested
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SAMPLE_RATES = (3_000, 768_000)
 
 
 class Tensor(WireField, frozen=True, kw_only=True, tag="tensor"):
@@ -24,6 +25,8 @@ class Tensor(WireField, frozen=True, kw_only=True, tag="tensor"):
         dtype: dtype of the array that the model takes.
         minimum: Smallest value allowed, if any.
         maximum: Largest value allowed, if any.
+        sample_rate: Samples a second, where the numbers are sound: reviewers hear it. Left out, it is not written
+            to the manifest, so that bundles keep their digest.
 
     Example:
         >>> Tensor(shape=(2,), dtype="float32", minimum=0).decode([0.5, 3])
@@ -34,6 +37,17 @@ class Tensor(WireField, frozen=True, kw_only=True, tag="tensor"):
     dtype: Literal["float32", "int64", "uint8"] = "float32"
     minimum: float | None = None
     maximum: float | None = None
+    sample_rate: int | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if self.sample_rate is UNSET:
+            return
+        low, high = SAMPLE_RATES
+        if len(self.shape) != 1 or not low <= self.sample_rate <= high:
+            raise ValueError(
+                f"a sample rate of {self.sample_rate} with shape {self.shape}: sound has one dimension and a "
+                f"rate from {low:,} to {high:,} Hz, which is what browsers play"
+            )
 
     @property
     def limits(self) -> tuple[float, float]:

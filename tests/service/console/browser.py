@@ -8,12 +8,14 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvicorn
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page, async_playwright, expect
 from starlette.types import ASGIApp
 
 from tests.conftest import need
+from tests.service.console.stage import ADMIN, MODEL, NAME
 
 # The contrast of everything that can be read with what lies behind it, where it is less than 4.5.
 LOW_CONTRAST = """() => {
@@ -80,6 +82,17 @@ async def serving(app: ASGIApp) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True
         await task
+
+
+async def log_in(page: Page, token: str = ADMIN, path: str = MODEL, name: str = NAME) -> None:
+    """Logs in with the keyboard: the field has the focus."""
+    await page.goto(path)
+    await expect(page.get_by_label("Token of a reviewer or admin")).to_be_focused()
+    await page.keyboard.type(token)
+    await page.keyboard.press("Tab")
+    await page.keyboard.type(name)
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(lambda url: urlsplit(url).path == urlsplit(path).path)
 
 
 async def tab_to(page: Page, selector: str, most: int = 40) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from rollout.config import Settings
 from rollout.store import Redis
-from tests.service.console.browser import find_chromium
+from tests.service.console.browser import find_chromium, serving
 from tests.service.console.stage import (
     ADMIN,
     ALONE,
@@ -17,6 +17,7 @@ from tests.service.console.stage import (
     TRIAL,
     Browser,
     Stage,
+    make_app,
     write_history,
 )
 
@@ -40,3 +41,13 @@ async def admin(stage: Stage) -> AsyncIterator[Browser]:
 def chromium() -> str:
     """The path of Chromium."""
     return find_chromium()
+
+
+@pytest.fixture
+async def desk_site(redis: Redis, tmp_path: Path) -> AsyncIterator[str]:
+    """A console with four models and nothing to review yet."""
+    served = await write_history(redis, "digits", ALONE, TRIAL)
+    others = dict.fromkeys(("languages", "departures", "birds"), ALONE)
+    app = make_app(redis, Settings(home=tmp_path, tokens=TOKENS), digits=served, **others)
+    async with serving(app) as base:
+        yield base

@@ -13,6 +13,10 @@ import httpx
 import msgspec
 from starlette.applications import Starlette
 
+from rollout.bundle.fields import Category, Field, Tensor, Text, Time
+from rollout.bundle.image import Image
+from rollout.bundle.schema import InputSchema
+from rollout.bundle.task import Classification, Regression, Task
 from rollout.config import Settings
 from rollout.errors import UnknownModelError
 from rollout.http.door import Door
@@ -39,6 +43,17 @@ TRIAL = Split(
     why="the convolutional network",
 )
 MODEL = "/console/models/digits"
+NAME = "Rita Reviewer"
+DIGITS = [str(digit) for digit in range(10)]
+LANGUAGES = ["de", "en", "es", "fr", "it", "nl", "pl", "pt", "sv"]
+BIRDS = ["blackbird", "blackcap", "blue tit", "chaffinch", "coal tit", "dunnock", "goldfinch", "great tit",
+         "greenfinch", "house sparrow", "magpie", "nuthatch", "robin", "siskin", "starling", "wren"]  # fmt: skip
+SERVED: dict[str, tuple[dict[str, Field], Task]] = {
+    "digits": ({"image": Image(height=8, width=8)}, Classification(labels=DIGITS)),
+    "languages": ({"text": Text()}, Classification(labels=LANGUAGES)),
+    "departures": ({"at": Time(), "origin": Category(values=("EWR", "JFK", "LGA"))}, Regression(widest=12)),
+    "birds": ({"song": Tensor(shape=(8000,), sample_rate=8000)}, Classification(labels=BIRDS)),
+}
 Counts = dict[tuple[Arm, str, str], int]
 
 
@@ -49,7 +64,11 @@ class StandIn:
         self.redis = redis
         self.models: dict[str, Any] = {
             name: SimpleNamespace(
-                name=name, split=split, serving=SimpleNamespace(challenger=_ungated(split.challenger))
+                name=name,
+                split=split,
+                schema=InputSchema(SERVED[name][0]),
+                task=SERVED[name][1],
+                serving=SimpleNamespace(challenger=_ungated(split.challenger)),
             )
             for name, split in splits.items()
         }
@@ -106,9 +125,10 @@ class Browser(httpx.AsyncClient):
 
     csrf = ""
 
-    async def log_in(self, token: str) -> httpx.Response:
-        """Logs in and remembers what forms carry."""
-        answer = await self.post("/console/login", data={"token": token})
+    async def log_in(self, token: str, name: str = "") -> httpx.Response:
+        """Logs in and remembers what forms carry; who must have a name gets one."""
+        name = name or (NAME if token.strip() == REVIEWER else "")
+        answer = await self.post("/console/login", data={"token": token, "name": name})
         if answer.status_code == 303:
             found = re.search(r'name="csrf" value="(\w+)"', (await self.get(MODEL)).text)
             self.csrf = "" if found is None else found[1]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import Route, expect
 
 from rollout.config import Settings
 from rollout.routing.changes import ramp
@@ -18,7 +17,14 @@ from rollout.routing.splits import read_split
 from rollout.store import Redis
 from tests.conftest import TRIAL as ON_TRIAL
 from tests.conftest import Service, run_service, set_split
-from tests.service.console.browser import IS_TOO_WIDE, LOW_CONTRAST, browsing, serving, tab_to
+from tests.service.console.browser import (
+    IS_TOO_WIDE,
+    LOW_CONTRAST,
+    browsing,
+    log_in,
+    serving,
+    tab_to,
+)
 from tests.service.console.stage import (
     ADMIN,
     ALONE,
@@ -45,14 +51,6 @@ async def site(redis: Redis, tmp_path: Path) -> AsyncIterator[str]:
         await add(redis, counts, revision=2)
     async with serving(make_app(redis, Settings(home=tmp_path, tokens=TOKENS), digits=served)) as base:
         yield base
-
-
-async def log_in(page: Page, token: str = ADMIN, path: str = MODEL) -> None:
-    """Logs in with the keyboard: the field has the focus."""
-    await page.goto(path)
-    await page.keyboard.type(token)
-    await page.keyboard.press("Enter")
-    await page.wait_for_url(lambda url: urlsplit(url).path == path)
 
 
 async def change_share(redis: Redis, share: float) -> Split:

@@ -165,3 +165,10 @@ async def test_a_new_trial_and_a_version_from_quarantine(redis: Redis, tmp_path:
         answer = await admin.fill("preview", **(trial | {"challenger": "v9"}))
         assert answer.status_code == 422
         assert "There is no bundle digits:v9" in text_of(answer)
+
+
+async def test_a_split_is_changed_in_the_name_that_was_given(stage: Stage) -> None:
+    async with stage.browser() as browser:
+        await browser.log_in(ADMIN, "Ada L.")
+        await browser.fill("change", change="share", share="10", revision="2", why="looks good")
+    assert (await stage.split()).by == "Ada L."

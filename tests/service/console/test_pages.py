@@ -29,6 +29,7 @@ from tests.service.console.stage import (
     text_of,
     write_history,
 )
+from tests.service.console.waiting import make_digit, put
 
 
 async def test_headers_of_every_page(admin: Browser) -> None:
@@ -159,9 +160,10 @@ async def test_several_models_are_listed(redis: Redis, tmp_path: Path) -> None:
     stage = Stage(redis, Settings(home=tmp_path, tokens=TOKENS), trial)
     stage.app = make_app(redis, Settings(home=tmp_path, tokens=TOKENS), digits=trial, languages=ALONE)
     async with stage.browser(REVIEWER) as browser:
+        await put(redis, make_digit(1))
         page = text_of(await browser.get("/console"))
-        assert "digits v1 v2 5 % 0 2" in page
-        assert "languages v1 – – 0 0" in page
+        assert "digits v1 v2 5 % 0 1 2" in page
+        assert "languages v1 – – 0 0 0" in page
 
 
 async def test_the_service_that_is_not_there_yet() -> None:

@@ -1,0 +1,167 @@
+"""The inputs of a review item as what they are: an image, a text, a fact, numbers, a curve or a sound."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from msgspec import UNSET
+from numpy.typing import NDArray
+
+from rollout.bundle.fields import Category, Field, Number, Tensor, Text, Time
+from rollout.bundle.image import Image
+from rollout.review.item import ReviewItem
+from service.console import sound
+
+REDACTED = "[redacted]"
+MOST_PIXELS = 1024
+SMALL_PIXELS = 256
+MOST_NUMBERS = 64
+MOST_CELLS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """One input, ready for a page.
+
+    Attributes:
+        name: Of the field.
+        kind: How it is shown.
+        text: The value in words; what a picture shows, for those who do not see it.
+        more: A further way of writing it.
+        source: The picture or sound, a ``data:`` URL.
+        size: Width and height of the picture, in pixels.
+        is_small: Whether the picture is scaled up with its pixels in sight.
+        path: The curve, an SVG path in a box of 1000 by 100.
+        rows: Numbers in rows and columns, written out.
+    """
+
+    name: str
+    kind: Literal["image", "text", "fact", "numbers", "curve", "sound", "gone"]
+    text: str = ""
+    more: str = ""
+    source: str = ""
+    size: tuple[int, int] = (0, 0)
+    is_small: bool = False
+    path: str = ""
+    rows: Sequence[Sequence[str]] = ()
+
+
+def show_inputs(fields: Mapping[str, Field], item: ReviewItem) -> list[Shown]:
+    """Returns the inputs of an item in the order of the schema; none where they are not kept any more.
+
+    What does not fit the schema, which may have changed since, is shown as it was sent.
+
+    Args:
+        fields: The model's input schema.
+        item: The item.
+    """
+    if not item.has_inputs:
+        return []
+    values: dict[str, Any] = msgspec.json.decode(item.inputs)
+    names = [*(name for name in fields if name in values), *(name for name in values if name not in fields)]
+    return [_show(name, fields.get(name), values[name]) for name in names]
+
+
+def _show(name: str, field: Field | None, value: Any) -> Shown:
+    if value is None or value == REDACTED:
+        return Shown(name=name, kind="gone", text="Not kept: the review policy redacts this field.")
+    if field is not None:
+        with suppress(ValueError, OSError, SyntaxError):
+            return SHOW[type(field)](name, field, msgspec.convert(value, field.wire_type))
+    return Shown(name=name, kind="text", text=msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+def _image(name: str, field: Image, value: Any) -> Shown:
+    image = _open(value) if isinstance(value, str) else PIL.Image.fromarray(field.decode(value))
+    size = f"{image.width} × {image.height} pixels"
+    image.thumbnail((MOST_PIXELS, MOST_PIXELS))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return Shown(
+        name=name,
+        kind="image",
+        text=size,
+        source=_data_url("image/png", file.getvalue()),
+        size=image.size,
+        is_small=max(image.size) <= SMALL_PIXELS,
+    )
+
+
+def _open(text: str) -> PIL.Image.Image:
+    with PIL.Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG", "JPEG")) as image:
+        image.draft("RGB", (MOST_PIXELS, MOST_PIXELS))
+        upright = PIL.ImageOps.exif_transpose(image)
+        return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+
+
+def _text(name: str, _: Text, value: str) -> Shown:
+    return Shown(name=name, kind="text", text=value)
+
+
+def _fact(name: str, _: Number | Category, value: float | str) -> Shown:
+    return Shown(name=name, kind="fact", text=value if isinstance(value, str) else f"{value:,.10g}")
+
+
+def _time(name: str, _: Time, value: Any) -> Shown:
+    clock = f"{value:%H:%M:%S}" if value.second else f"{value:%H:%M}"
+    text = f"{value:%A}, {value.day} {value:%B %Y}, {clock} {value.tzname()}"
+    return Shown(name=name, kind="fact", text=text, more=value.isoformat().replace("+00:00", "Z"))
+
+
+def _tensor(name: str, field: Tensor, value: Any) -> Shown:
+    array = field.decode(value)
+    if not array.ndim:
+        return Shown(name=name, kind="fact", text=f"{array.item():,.7g}")
+    if field.sample_rate is not UNSET:
+        return Shown(
+            name=name,
+            kind="sound",
+            text=f"{len(array) / field.sample_rate:.3g} s at {field.sample_rate:,} Hz",
+            source=_data_url("audio/wav", sound.wav(array, field.sample_rate)),
+            path=sound.waveform(array),
+        )
+    if array.ndim == 1 and len(array) > 2:
+        return Shown(name=name, kind="curve", text=_range(array), path=sound.curve(array), rows=[_written(array)])
+    return Shown(name=name, kind="numbers", text=_range(array), rows=_table(array))
+
+
+def _table(array: NDArray[Any]) -> list[list[str]]:
+    """Returns a corner of an array as rows; of more than two dimensions, the first plane."""
+    plane = np.atleast_2d(array)
+    while plane.ndim > 2:
+        plane = plane[0]
+    rows = [_written(row, MOST_CELLS) for row in plane[:MOST_CELLS]]
+    return rows if len(plane) <= MOST_CELLS else [*rows, ["…"]]
+
+
+def _written(numbers: NDArray[Any], most: int = MOST_NUMBERS) -> list[str]:
+    written = [f"{one:.4g}" if isinstance(one, float) else str(one) for one in numbers[:most].tolist()]
+    return written if len(numbers) <= most else [*written, "…"]
+
+
+def _range(array: NDArray[Any]) -> str:
+    shape = " × ".join(map(str, array.shape))
+    return f"{shape} numbers from {array.min():.4g} to {array.max():.4g}, {array.mean():.4g} on average"
+
+
+def _data_url(media_type: str, data: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+SHOW: Mapping[type[Field], Callable[[str, Any, Any], Shown]] = {
+    Image: _image,
+    Text: _text,
+    Number: _fact,
+    Category: _fact,
+    Time: _time,
+    Tensor: _tensor,
+}

@@ -1,0 +1,180 @@
+"""The reviewers' page, and what its script asks for: items ahead of time, and decisions one by one."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping
+from typing import get_args
+
+import msgspec
+from starlette.responses import Response
+
+from rollout.bundle.task import Classification
+from rollout.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    LeaseLostError,
+    StoreUnavailableError,
+)
+from rollout.review import desk
+from rollout.review.access import note_access
+from rollout.review.counts import read_counts
+from rollout.review.queue import read_items, read_work
+from rollout.review.state import Answer, State, Work, give_back, iso
+from rollout.review.steps import Step, commit
+from rollout.routing.assignment import Arm
+from service.console.render import data
+from service.console.sheet import REASONS, keys_of, lay_out
+from service.console.visit import Page, Visit
+
+LEASE_S = 300
+MOST_ITEMS = 50
+MOST_BUTTONS = 30
+LONGEST_WHY = 500
+FILTERS = ("version", "arm", "reason", "label", "client_id")
+WHY_ESCALATE = "a reviewer leaves it to an adjudicator"
+WHY_SKIP = {
+    "classification": (
+        "It cannot be made out",
+        "None of the classes fits",
+        "Several classes fit",
+        "I do not know",
+    ),
+    "regression": ("It cannot be made out", "The inputs make no sense", "I do not know"),
+}
+
+
+async def show(visit: Visit) -> Response:
+    """Shows the page, on which the script puts the items; who has no name is asked for it."""
+    model, asked = visit.model, visit.request.query_params
+    if not visit.name:
+        return visit.page("name.html", model=model.name, wanted=visit.address)
+    try:
+        entered = (await read_counts(visit.engine.redis, model.name)).entered
+    except StoreUnavailableError:
+        entered = []
+    versions = sorted({one.version for one in entered} | set(model.split.versions))
+    labels = model.task.labels if isinstance(model.task, Classification) else []
+    return visit.page(
+        "review.html",
+        model=model.name,
+        classes=keys_of(labels),
+        most_buttons=MOST_BUTTONS,
+        filters={name: asked[name] for name in FILTERS if asked.get(name)},
+        options={
+            "reason": list(REASONS.items()),
+            "version": [(one, one) for one in versions],
+            "arm": [(arm, arm) for arm in get_args(Arm)],
+            "label": [(label, label) for label in labels],
+        },
+        whys=WHY_SKIP["classification" if labels else "regression"],
+        is_escalated="escalated" in asked,
+        lease_s=LEASE_S,
+    )
+
+
+async def claim(visit: Visit) -> Response:
+    """Leases the next items to the reviewer, ready to be shown; their own come first, for as long again."""
+    form, model = visit.form, visit.model
+    if not visit.name:
+        raise ForbiddenError("reviews carry a name: open the review page, which asks for yours")
+    count = form.get("count", "")
+    if not count.isdecimal() or not 0 < int(count) <= MOST_ITEMS:
+        raise InvalidRequestError(f"count must be a number from 1 to {MOST_ITEMS}")
+    claimed = await desk.claim(
+        visit.engine.redis,
+        model.name,
+        visit.name,
+        int(count),
+        LEASE_S,
+        filters={name: form[name] for name in FILTERS if form.get(name)},
+        escalated="escalated" in form,
+    )
+    ids = [leased.item.id for leased in claimed.items]
+    await note_access(visit.engine.redis, model.name, visit.name, visit.role or "", "claim", ids)
+    fields = model.schema.fields
+    items = await asyncio.to_thread(lambda: [lay_out(leased, fields) for leased in claimed.items])
+    figures = {name: getattr(claimed, name) for name in ("open", "leased_by_others", "escalated")}
+    return data({"items": items} | figures)
+
+
+async def decide(visit: Visit) -> Response:
+    """Takes a decision on one item, or takes the last one back; saying the same twice is saying it once."""
+    form, redis, name = visit.form, visit.engine.redis, visit.model.name
+    did, item, token = (form.get(field, "") for field in ("did", "item", "token"))
+    why = " ".join(form.get("why", "").split())[:LONGEST_WHY]
+    answer, until = _answer(form), None
+    try:
+        if did == "resolve":
+            await desk.resolve(redis, name, item, token, answer)
+        elif did == "skip":
+            if not why:
+                raise InvalidRequestError("say why you skip it")
+            await desk.skip(redis, name, item, token, why)
+        elif did == "escalate":
+            await desk.escalate(redis, name, item, token, why or WHY_ESCALATE)
+        elif did == "undo":
+            until = (await desk.undo(redis, name, item, token, LEASE_S)).until
+        else:
+            raise InvalidRequestError("did must be resolve, skip, escalate or undo")
+    except LeaseLostError:
+        # The answer to the first try may have got lost on its way.
+        found = await read_items(redis, name, [item])
+        if not found or not _is_done(read_work(found[0][1]), did, token, answer):
+            raise
+    return data({"until": until})
+
+
+async def release(visit: Visit) -> Response:
+    """Gives back what a page that is being left had ahead; what it has no more is no matter.
+
+    A page that is loaded again may have its items again before this arrives: those have another end.
+    """
+    redis, name = visit.engine.redis, visit.model.name
+    try:
+        leases = msgspec.json.decode(visit.form.get("leases", ""), type=list[tuple[str, str, str]])
+    except msgspec.DecodeError:
+        raise InvalidRequestError("leases must be items with their token and end, as JSON") from None
+    known = {item: (token, end) for item, token, end in leases[:MOST_ITEMS]}
+    steps = []
+    for item, stored in await read_items(redis, name, list(known)):
+        work = read_work(stored)
+        if (
+            work.state is State.LEASED
+            and work.lease
+            and known[item.id] == (work.lease.token, iso(work.lease.until))
+        ):
+            steps.append(Step(item, stored, work, *give_back(work, "release", round(time.time() * 1000))))
+    await commit(redis, name, steps)
+    return data({})
+
+
+PAGES = (
+    Page("/models/{model}/review", show),
+    Page("/models/{model}/review/claim", claim, "POST"),
+    Page("/models/{model}/review/decide", decide, "POST"),
+    Page("/models/{model}/review/release", release, "POST"),
+)
+
+
+def _answer(form: Mapping[str, str]) -> Answer:
+    if "value" not in form:
+        return Answer(label=form.get("label"))
+    try:
+        value = float(form["value"])
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InvalidRequestError(f"value must be a number, not {form['value']!r}")
+    return Answer(value=value)
+
+
+def _is_done(work: Work, did: str, token: str, answer: Answer) -> bool:
+    """Whether a decision under this very lease is there already."""
+    if work.lease is None or work.lease.token != token:
+        return False
+    if did == "undo":
+        return work.state is State.LEASED
+    return work.decided == did and (did != "resolve" or work.reviews[-1].answer == answer)

@@ -1,0 +1,341 @@
+// The reviewers' page: the next items are here before they are needed, and a decision never waits for the service.
+"use strict";
+
+const AHEAD = 10;
+const REFILL_BELOW = 5;
+const CHECK_MS = 3000;
+const WITH_ITEMS_MS = 15_000; // each claim goes into the access log with the items that it brings
+const AWAKE_MS = 5 * 60_000; // who touched nothing for so long has gone, and their items go to others
+const PACE_MS = 5 * 60_000;
+const MOST_UNDONE = 50;
+const MOST_NOTES = 5;
+const HIDDEN = "rollout.review.hidden";
+
+const $ = (id) => document.getElementById(id);
+const desk = $("desk");
+const leaseMs = Number(desk.dataset.lease) * 1000;
+const filters = Object.fromEntries(new URLSearchParams(location.search));
+const post = new Post(desk.dataset.page, desk.dataset.csrf);
+const outbox = new Outbox(post, { taken, refused, stalled, resumed });
+const [accept, valued, find, empty] = [$("accept"), $("value"), $("find"), $("empty")];
+
+let queue = []; // the first is the one that is shown
+let shown = null;
+let inDoubt = false;
+let isClaiming = false;
+let claimedAt = 0;
+let touched = Date.now();
+let decided = []; // when, in this sitting
+const done = []; // what can be undone, the last one last
+const meanwhile = new Set(); // decided since the claim that is on its way, which may still bring them
+const figures = { open: null, leased_by_others: 0, escalated: 0 };
+const isHidden = () => desk.classList.contains("hidden");
+
+// ---- what is shown
+
+function show() {
+  const [item] = queue;
+  if (item !== shown) {
+    shown = item;
+    $("item").replaceChildren(...(item ? [item.sheet] : [empty]));
+    $("told").replaceChildren(...(item ? [item.told] : []));
+    sayAnswer();
+    if (item) scrollTo(0, 0);
+  }
+  if (!item) sayEmpty();
+  for (const button of $("answers").querySelectorAll("[data-label], #skip, #escalate")) button.disabled = !item;
+  $("undo").disabled = !done.length;
+  accept.disabled = !item || (isHidden() && !valued);
+  count();
+}
+
+// Says what the model answers, where that is not hidden.
+function sayAnswer() {
+  const said = !shown || isHidden() ? null : (shown.label ?? shown.value);
+  if (valued) valued.value = said ?? "";
+  else accept.firstElementChild.textContent = said === null ? "Accept" : `Accept ${said}`;
+  if (shown) $("announced").textContent = `Next: ${shown.name}.${said === null ? "" : ` The model says ${said}.`}`;
+}
+
+function sayEmpty() {
+  const { leased_by_others: others, open, escalated } = figures;
+  const none = filters.escalated ? "Nothing waits for an adjudicator." : "Nothing to review.";
+  let text = open === null ? "Fetching items …" : none;
+  if (others) text = `${others} leased by others, nothing else ${filters.escalated ? "for an adjudicator" : "to review"}.`;
+  if (filters.escalated ? escalated : open) text = "Nothing that you may review: filters leave it out, or you answered it before.";
+  if (outbox.isStalled) text = "Items are fetched again as soon as the service answers.";
+  if (empty.textContent !== text) empty.textContent = $("announced").textContent = text;
+}
+
+function count() {
+  const since = Date.now() - PACE_MS;
+  const recent = decided.filter((at) => at > since);
+  const minutes = recent.length > 1 ? (Date.now() - recent[0]) / 60_000 : 0;
+  $("decided").textContent = decided.length;
+  $("rate").textContent = recent.length > 4 ? Math.round(recent.length / minutes) : "–";
+  const escalated = figures.escalated.toLocaleString("en");
+  if (figures.open === null) return;
+  const open = (figures.open + (filters.escalated ? 0 : queue.length)).toLocaleString("en");
+  $("open").textContent = filters.escalated ? (figures.escalated + queue.length).toLocaleString("en") : open;
+  const above = document.querySelector(".to-review b");
+  if (above) above.textContent = open;
+  if ($("escalated")) $("escalated").textContent = escalated;
+}
+
+function note(kind, text, id) {
+  if (id) $(id)?.remove();
+  if (!text) return;
+  const paragraph = document.createElement("p");
+  paragraph.className = `note ${kind}`;
+  paragraph.append(text);
+  if (id) paragraph.id = id;
+  else {
+    const close = document.createElement("button");
+    close.className = "quiet";
+    close.append("Got it");
+    close.addEventListener("click", () => {
+      paragraph.remove();
+      home();
+    });
+    paragraph.append(" ", close);
+  }
+  $("said").prepend(paragraph);
+  const notes = $("said").querySelectorAll("p:not([id])");
+  [...notes].slice(MOST_NOTES).forEach((old) => old.remove());
+}
+
+// ---- decisions
+
+function decide(did, said = {}) {
+  const start = performance.now();
+  const [item] = queue;
+  if (!item) return;
+  if (item.ends < Date.now()) {
+    note("warn", `Your time with ${item.name} was over, and nothing was recorded: looking whether you still can have it.`);
+    claim();
+    return;
+  }
+  queue.shift();
+  const entry = { item, did, said, fields: { did, item: item.id, token: item.token, ...said } };
+  done.push(entry);
+  if (done.length > MOST_UNDONE) done.shift();
+  decided.push(Date.now());
+  meanwhile.add(item.id);
+  outbox.add(entry);
+  show();
+  home();
+  performance.clearMeasures("next item");
+  performance.measure("next item", { start });
+  refill();
+}
+
+const choose = (label) => decide("resolve", { label });
+
+function answer() {
+  if (!valued) return choose(shown.label);
+  if (!valued.reportValidity()) return;
+  decide("resolve", { value: valued.value });
+}
+
+function undo() {
+  const entry = done.pop();
+  if (!entry) return;
+  const { item } = entry;
+  decided.pop();
+  item.ends = Date.now() + leaseMs;
+  if (!outbox.takeBack(entry)) outbox.add({ item, did: "undo", fields: { did: "undo", item: item.id, token: item.token } });
+  queue.unshift(item);
+  show();
+  home();
+}
+
+function taken({ item }, { until }) {
+  item.until = until;
+  show();
+}
+
+function refused(entry, problem) {
+  const { item, did, said } = entry;
+  if (did === "undo") {
+    note("bad", `${item.name} could not be brought back. ${sentence(problem.detail)}`);
+    queue = queue.filter((one) => one !== item);
+    return show();
+  }
+  const what = { resolve: `as ${said.label ?? said.value}`, skip: "as skipped", escalate: "as escalated" }[did];
+  note("bad", `${item.name} was not recorded ${what}. ${sentence(problem.detail)}`);
+  const place = done.indexOf(entry);
+  if (place >= 0) done.splice(place, 1);
+  decided.pop();
+  const isLost = [404, 409].includes(problem.status);
+  if (!isLost && !queue.includes(item)) queue.splice(1, 0, item);
+  show();
+  if (!isLost) return;
+  inDoubt = true; // where one lease is gone, others may be
+  claim();
+}
+
+function stalled(why, waiting) {
+  stalled.why = why ?? stalled.why;
+  note("warn", `${stalled.why}. ${waiting} decision${waiting === 1 ? " waits" : "s wait"} here and ${waiting === 1 ? "goes" : "go"} out as soon as possible: keep this page open.`, "stalled");
+  show();
+}
+
+function resumed() {
+  note("", "", "stalled");
+  claim();
+}
+
+// A problem's words without what they tell a program to do next.
+const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}`.replace(/: claim again.*$/, "") + ".";
+
+// ---- items
+
+async function claim() {
+  if (isClaiming) return;
+  isClaiming = true;
+  meanwhile.clear();
+  outbox.ids.forEach((id) => meanwhile.add(id));
+  claimedAt = Date.now();
+  const mine = queue.length + outbox.size;
+  try {
+    const answer = await post.send("claim", { ...filters, count: Math.min(50, Math.max(AHEAD + outbox.size, mine)) });
+    if (!answer.isTaken) throw new AwayError(answer.detail);
+    note("", "", "missing");
+    take(answer, claimedAt + leaseMs);
+  } catch (error) {
+    if (!(error instanceof AwayError)) throw error;
+    if (!outbox.isStalled) note("warn", `${error.message}. Trying again.`, "missing");
+  } finally {
+    isClaiming = false;
+  }
+}
+
+// Puts items that came behind those that are here; those that are here have more time now.
+function take(answer, ends) {
+  for (const name of Object.keys(figures)) figures[name] = answer[name];
+  for (const fresh of answer.items) {
+    const known = queue.find((item) => item.id === fresh.id);
+    if (known) Object.assign(known, { token: fresh.token, until: fresh.until, ends });
+    else if (!meanwhile.has(fresh.id)) queue.push(prepare(fresh, ends));
+  }
+  const held = new Set([...answer.items.map((item) => item.id), ...meanwhile]);
+  const lost = queue.filter((item) => item.ends < Date.now() || (inDoubt && !held.has(item.id)));
+  inDoubt = false;
+  queue = queue.filter((item) => !lost.includes(item));
+  if (lost.includes(shown)) note("warn", `Your time with ${shown.name} was over: somebody else may have it now.`);
+  show();
+}
+
+// Lays an item out where nobody sees it: its images are decoded by the time that it is shown.
+function prepare({ html, told, ...item }, ends) {
+  const [sheet, scores] = [html, told].map((text) => Object.assign(document.createElement("div"), { innerHTML: text }));
+  return { ...item, ends, sheet, told: scores };
+}
+
+function refill() {
+  if (queue.length < REFILL_BELOW && !outbox.isStalled) claim();
+}
+
+function check() {
+  count();
+  const isAwake = Date.now() - touched < AWAKE_MS;
+  if (document.hidden || outbox.isStalled || (queue.length && !isAwake)) return;
+  const isLate = queue.some((item) => item.ends - Date.now() < leaseMs / 2);
+  const isDue = Date.now() - claimedAt > (queue.length ? WITH_ITEMS_MS : 0);
+  if (isLate || (isDue && queue.length < REFILL_BELOW)) claim();
+}
+
+// ---- keys and buttons
+
+// Away from a button that was used: Enter means the next item, not the same button again.
+function home() {
+  if (document.activeElement !== document.body) $("item").focus({ preventScroll: true });
+}
+
+function hide(hidden) {
+  desk.classList.toggle("hidden", hidden);
+  $("told").hidden = hidden;
+  $("untold").hidden = !hidden;
+  $("hide").setAttribute("aria-pressed", String(hidden));
+  $("hide").firstChild.data = hidden ? "Show scores" : "Hide scores";
+  sayAnswer();
+  show();
+}
+
+document.addEventListener("keydown", (event) => {
+  touched = Date.now();
+  const { target } = event;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.repeat) return;
+  if (target.matches("input, select, textarea")) {
+    if (event.key === "Escape" && !target.closest("dialog")) home();
+    return;
+  }
+  if (event.key === "Enter" && target.closest("button, a, summary, audio")) return; // that is theirs
+  const place = document.querySelector("dialog[open]") ?? document;
+  const key = CSS.escape(event.key.length === 1 ? event.key.toLowerCase() : event.key);
+  const field = place.querySelector(`[data-focus~="${key}"]`);
+  const button = [...place.querySelectorAll(`[data-key="${key}"]`)].find((one) => one.checkVisibility());
+  if (!field && !button) return;
+  event.preventDefault();
+  field?.focus();
+  field?.select();
+  button?.click();
+});
+document.addEventListener("pointerdown", () => (touched = Date.now()));
+
+for (const button of $("answers").querySelectorAll("[data-label]")) button.addEventListener("click", () => choose(button.dataset.label));
+if (find) new Choice(find, $("found"), choose, home);
+else $("valued").addEventListener("submit", (event) => {
+  event.preventDefault();
+  answer();
+});
+accept.addEventListener("click", answer);
+$("escalate")?.addEventListener("click", () => decide("escalate"));
+$("undo").addEventListener("click", undo);
+$("hide").addEventListener("click", () => {
+  localStorage.setItem(HIDDEN, isHidden() ? "" : "yes");
+  hide(!isHidden());
+});
+$("help").addEventListener("click", () => $("keys").showModal());
+$("item").addEventListener("click", ({ target }) => {
+  const sound = target.closest("[data-play]")?.closest("figure").querySelector("audio");
+  if (sound) sound.paused ? sound.play() : sound.pause();
+});
+
+let skipped = null;
+$("skip").addEventListener("click", () => {
+  skipped = shown;
+  $("why").value = "";
+  $("skipping").showModal();
+});
+function skip(why) {
+  $("skipping").close();
+  if (skipped === shown) decide("skip", { why });
+}
+for (const button of $("skipping").querySelectorAll("[data-why]")) button.addEventListener("click", () => skip(button.dataset.why));
+$("otherwise").addEventListener("submit", (event) => {
+  event.preventDefault();
+  skip($("why").value);
+});
+for (const button of document.querySelectorAll("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
+
+// ---- coming and leaving
+
+addEventListener("beforeunload", (event) => {
+  if (outbox.size) event.preventDefault();
+});
+addEventListener("pagehide", () => {
+  const leases = JSON.stringify(queue.map(({ id, token, until }) => [id, token, until ?? ""]));
+  if (queue.length) navigator.sendBeacon(`${post.page}/release`, new URLSearchParams({ csrf: post.csrf, leases }));
+});
+addEventListener("pageshow", ({ persisted }) => {
+  if (!persisted) return;
+  queue = [];
+  show();
+  claim();
+});
+document.addEventListener("visibilitychange", check);
+setInterval(check, CHECK_MS);
+
+hide(localStorage.getItem(HIDDEN) === "yes");
+claim();
