@@ -176,7 +176,8 @@ def test_an_uncertain_row_goes_to_review_with_what_was_sent(
     with doors.service.admin() as admin:
 
         def items(client_id: str) -> list[dict[str, Any]]:
-            found = admin.get("/v1/models/digits/reviews", params={"client_id": client_id}).json()["reviews"]
+            wanted = {"client_id": client_id, "reason": "low_confidence"}
+            found = admin.get("/v1/models/digits/reviews", params=wanted).json()["reviews"]
             assert isinstance(found, list)
             return found
 

@@ -37,7 +37,7 @@ def check_arms(client: httpx.Client, revision: int) -> None:
 
 def unsure(client: httpx.Client, key: str) -> str:
     """Sends what the model is unsure of; returns what became of its review item."""
-    body = {"client_id": "c-1", "key": key, "inputs": {"image": three_or_eight()}}
+    body = {"client_id": f"c-{key}", "key": key, "inputs": {"image": three_or_eight()}}
     return str(client.post("/v1/models/digits/predict", json=body).json()["review"])
 
 

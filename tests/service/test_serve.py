@@ -193,28 +193,28 @@ def worker_processes(service: Service) -> tuple[list[psutil.Process], psutil.Pro
 def review_keys(service: Service) -> set[str]:
     """Returns the keys of all review items, page by page."""
     found: set[str] = set()
-    since = "2000-01-01T00:00:00Z"
     with service.admin() as admin:
         while True:
-            page = f"/v1/models/digits/reviews?limit=1000&since={since}"
-            reviews = admin.get(page).json()["reviews"]
-            new = {item["key"] for item in reviews} - found
+            page = f"/v1/models/digits/reviews?limit=1000&offset={len(found)}"
+            new = {item["key"] for item in admin.get(page).json()["reviews"]}
             if not new:
                 return found
             found |= new
-            since = reviews[-1]["at"]
 
 
 def test_redis_gone_later_predictions_go_on_and_nothing_is_lost(bundles: str, tmp_path: Path) -> None:
-    set_split(tmp_path, *TRIAL)
-    body = {"client_id": "c-42", "inputs": {"image": three_or_eight()}}
+    set_split(tmp_path, "--champion", "v1")
+    body = {"inputs": {"image": three_or_eight()}}
     with run_service(tmp_path) as running, running.client() as client, running.admin() as admin:
-        client.post("/v1/models/digits/predict", json=body | {"key": "before"})
+        client.post("/v1/models/digits/predict", json=body | {"client_id": "c-42", "key": "before"})
         _, valkey = worker_processes(running)
         valkey.send_signal(signal.SIGKILL)
         time.sleep(0.3)
         for number in range(6):
-            answer = httpx.post(f"{running.base}/v1/models/digits/predict", json=body | {"key": f"away-{number}"})
+            answer = httpx.post(
+                f"{running.base}/v1/models/digits/predict",
+                json=body | {"client_id": f"c-{number}", "key": f"away-{number}"},
+            )
             assert answer.status_code == 200
             assert answer.json()["review"] == "deferred"
         assert client.get("/readyz").status_code == 200
@@ -232,8 +232,8 @@ def test_redis_gone_later_predictions_go_on_and_nothing_is_lost(bundles: str, tm
 
 
 def test_sigterm_answers_what_is_in_flight_and_exits_cleanly(bundles: str, tmp_path: Path) -> None:
-    set_split(tmp_path, *TRIAL)
-    body = {"client_id": "c-42", "inputs": {"image": three_or_eight()}}
+    set_split(tmp_path, "--champion", "v1")
+    body = {"inputs": {"image": three_or_eight()}}
     answered: list[str] = []
 
     def flood(start: int) -> None:
@@ -241,7 +241,8 @@ def test_sigterm_answers_what_is_in_flight_and_exits_cleanly(bundles: str, tmp_p
             for number in range(start, start + 10_000):
                 try:
                     response = client.post(
-                        f"{running.base}/v1/models/digits/predict", json=body | {"key": f"k-{number}"}
+                        f"{running.base}/v1/models/digits/predict",
+                        json=body | {"client_id": f"c-{number}", "key": f"k-{number}"},
                     )
                 except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError):
                     return
@@ -267,7 +268,7 @@ def test_sigterm_answers_what_is_in_flight_and_exits_cleanly(bundles: str, tmp_p
 
 
 def test_a_killed_worker_is_replaced_and_nothing_acknowledged_is_lost(bundles: str, tmp_path: Path) -> None:
-    set_split(tmp_path, *TRIAL)
+    set_split(tmp_path, "--champion", "v1")
     queued: list[str] = []
     stop = threading.Event()
 
@@ -277,7 +278,7 @@ def test_a_killed_worker_is_replaced_and_nothing_acknowledged_is_lost(bundles: s
             with contextlib.suppress(httpx.TransportError), running.client() as http:
                 while not stop.is_set():
                     number += 1
-                    body = {"client_id": f"c-{client}", "key": f"{client}-{number}"}
+                    body = {"client_id": f"c-{client}-{number}", "key": f"{client}-{number}"}
                     answer = http.post(
                         "/v1/models/digits/predict", json=body | {"inputs": {"image": three_or_eight()}}
                     )

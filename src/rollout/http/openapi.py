@@ -153,7 +153,7 @@ def _change_split(model: dict[str, Any]) -> dict[str, Any]:
 
 def _reviews(model: dict[str, Any]) -> dict[str, Any]:
     path, item = "/v1/models/{model}/reviews", [model, _parameter("id", "path")]
-    wanted = [_parameter(name, "query") for name in ("state", "since", "limit", *FILTERS)]
+    wanted = [_parameter(name, "query") for name in ("state", "since", "limit", "offset", *FILTERS)]
     steps = {
         "resolve": ("Answer a leased item", ResolveRequest, {"type": "object"}),
         "skip": ("Leave a leased item without an answer", SetAsideRequest, {"type": "object"}),

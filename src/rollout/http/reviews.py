@@ -177,15 +177,22 @@ class Reviews:
         filters = dict(request.query_params)
         limit = filters.pop("limit", "100")
         since = filters.pop("since", None)
+        offset = filters.pop("offset", "0")
         state = filters.pop("state", State.OPEN)
         _require_known(filters)
         if not limit.isdecimal() or not 1 <= int(limit) <= MOST_LISTED:
             raise InvalidRequestError(f"limit must be a whole number from 1 to {MOST_LISTED}")
+        if not offset.isdecimal():
+            raise InvalidRequestError("offset must be a whole number: how many items to pass over")
         if state not in tuple(State):
             raise InvalidRequestError(f"state must be one of {', '.join(State)}")
         _require_time(since)
         reviews: list[dict[str, Any]] = []
+        passed = 0
         async for item, work in list_items(engine.redis, model.name, filters, since, State(state)):
+            if passed < int(offset):
+                passed += 1
+                continue
             reviews.append(_view(item, work))
             if len(reviews) == int(limit):
                 break
@@ -234,7 +241,7 @@ def _require_known(filters: Mapping[str, Any]) -> None:
     unknown = sorted(filters.keys() - set(FILTERS))
     if unknown:
         raise InvalidRequestError(
-            f"there is no filter {unknown[0]!r}; there are limit, since, state, {', '.join(FILTERS)}"
+            f"there is no filter {unknown[0]!r}; there are limit, offset, since, state, {', '.join(FILTERS)}"
         )
 
 
