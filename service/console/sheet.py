@@ -69,6 +69,7 @@ def lay_out(leased: Leased, fields: Mapping[str, Field]) -> dict[str, Any]:
             reason=REASONS[item.reason],
             age=age(item.at, datetime.datetime.now(datetime.UTC)),
             reviews=leased.reviews,
+            why=leased.why,
         ),
         "told": render("told.html", item=item, bars=bars(item.label, item.scores), other=_other(item)),
     }

@@ -147,6 +147,7 @@ async def test_an_adjudicator_decides_where_they_differ(redis: Redis) -> None:
     assert (await desk.claim(redis, "digits", "bob", escalated=True)).items == [], "he is one of the two"
     leased = await claim_one(redis, "eve", escalated=True)
     assert [review.label for review in leased.reviews] == ["3", "8"]
+    assert leased.why == "the reviewers differ"
     work = await desk.resolve(redis, "digits", leased.item.id, leased.token, NINE)
     assert (work.state, work.label) == (State.RESOLVED, "8")
 

@@ -63,6 +63,7 @@ function sayEmpty() {
   let text = open === null ? "Fetching items …" : none;
   if (others) text = `${others} leased by others, nothing else ${filters.escalated ? "for an adjudicator" : "to review"}.`;
   if (filters.escalated ? escalated : open) text = "Nothing that you may review: filters leave it out, or you answered it before.";
+  if (isClaiming || outbox.size) text = "Fetching items …";
   if (outbox.isStalled) text = "Items are fetched again as soon as the service answers.";
   if (empty.textContent !== text) empty.textContent = $("announced").textContent = text;
 }
@@ -201,6 +202,7 @@ async function claim() {
     const answer = await post.send("claim", { ...filters, count: Math.min(50, Math.max(AHEAD + outbox.size, mine)) });
     if (!answer.isTaken) throw new AwayError(answer.detail);
     note("", "", "missing");
+    isClaiming = false;
     take(answer, claimedAt + leaseMs);
   } catch (error) {
     if (!(error instanceof AwayError)) throw error;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -33,12 +33,14 @@ class Leased(msgspec.Struct, frozen=True, kw_only=True):
         token: What to show when deciding.
         until: When the lease ends, ISO 8601 in UTC.
         reviews: The answers that differ, of an escalated item; otherwise nobody sees another's answer.
+        why: Why it was escalated, if it was.
     """
 
     item: ReviewItem
     token: str
     until: str
     reviews: tuple[state.Review, ...] = ()
+    why: str = ""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,12 +146,7 @@ async def skip(redis: Redis, model: str, item_id: str, token: str, why: str) -> 
         UnknownItemError: If there is no such item.
         StoreUnavailableError: If Redis does not answer.
     """
-
-    def step(work: Work, now: int) -> Taken:
-        lease = state.require_lease(work, token, now)
-        return state.set_aside(work, lease, "skip", why, now)
-
-    return await _decide(redis, model, item_id, step)
+    return await _set_aside(redis, model, item_id, token, "skip", why)
 
 
 async def escalate(redis: Redis, model: str, item_id: str, token: str, why: str) -> Work:
@@ -160,12 +157,7 @@ async def escalate(redis: Redis, model: str, item_id: str, token: str, why: str)
         UnknownItemError: If there is no such item.
         StoreUnavailableError: If Redis does not answer.
     """
-
-    def step(work: Work, now: int) -> Taken:
-        lease = state.require_lease(work, token, now)
-        return state.set_aside(work, lease, "escalate", why, now)
-
-    return await _decide(redis, model, item_id, step)
+    return await _set_aside(redis, model, item_id, token, "escalate", why)
 
 
 async def release(redis: Redis, model: str, item_id: str, token: str) -> None:
@@ -238,6 +230,16 @@ def require_answer(item: ReviewItem, answer: Answer) -> None:
         raise InvalidRequestError(f"label must be one of {', '.join(item.scores)}")
     if item.scores is None and (answer.value is None or answer.label is not None):
         raise InvalidRequestError("value must be a number")
+
+
+async def _set_aside(
+    redis: Redis, model: str, item_id: str, token: str, did: Literal["skip", "escalate"], why: str
+) -> Work:
+    def step(work: Work, now: int) -> Taken:
+        lease = state.require_lease(work, token, now)
+        return state.set_aside(work, lease, did, why, now)
+
+    return await _decide(redis, model, item_id, step)
 
 
 async def _decide(
@@ -329,8 +331,10 @@ def _origin(work: Work) -> State | None:
 def _leased(item: ReviewItem, work: Work) -> Leased:
     lease = work.lease
     assert lease is not None  # noqa: S101  that is what leased means
-    seen = work.reviews if lease.origin is State.ESCALATED else ()
-    return Leased(item=item, token=lease.token, until=state.iso(lease.until), reviews=seen)
+    leased = Leased(item=item, token=lease.token, until=state.iso(lease.until))
+    if lease.origin is not State.ESCALATED:
+        return leased
+    return msgspec.structs.replace(leased, reviews=work.reviews, why=work.why)
 
 
 def _milliseconds(time: tuple[int, int]) -> int:

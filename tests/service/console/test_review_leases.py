@@ -196,6 +196,7 @@ async def test_filters_and_what_two_people_differ_on(chromium: str, desk_site: s
         differing = page.locator(".differing")
         await expect(differing).to_contain_text(NAME)
         await expect(differing).to_contain_text("Otto Other")
+        await expect(page.locator(".about")).to_contain_text("The reviewers differ.")
         await expect(page.locator("#escalate")).to_have_count(0)
         await press(page, "2")
         works = await resolved(redis, 1)
