@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 
@@ -241,3 +242,13 @@ async def test_limits_by_reason_count_what_they_keep_out(redis: Redis) -> None:
 
 def test_ids_of_items_and_links_are_their_own() -> None:
     assert item_id("a", "k", b"1") == item_id("a", "k", b"2")
+
+
+async def test_a_value_is_a_finite_number(redis: Redis) -> None:
+    await fill(redis, make_item(1, label=None, scores=None, confidence=None, value=3.0, interval=(1.0, 5.0)))
+    leased = await claim_one(redis, "ada")
+    for answer in (Answer(label="3"), Answer(value=math.inf), Answer(value=math.nan), Answer()):
+        with pytest.raises(InvalidRequestError, match="value must be a finite number"):
+            await desk.resolve(redis, "digits", leased.item.id, leased.token, answer)
+    work = await desk.resolve(redis, "digits", leased.item.id, leased.token, Answer(value=4.0))
+    assert (work.state, work.value) == (State.RESOLVED, 4.0)

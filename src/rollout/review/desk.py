@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Literal
@@ -228,8 +229,10 @@ def require_answer(item: ReviewItem, answer: Answer) -> None:
     """
     if item.scores is not None and (answer.label not in item.scores or answer.value is not None):
         raise InvalidRequestError(f"label must be one of {', '.join(item.scores)}")
-    if item.scores is None and (answer.value is None or answer.label is not None):
-        raise InvalidRequestError("value must be a number")
+    if item.scores is not None:
+        return
+    if answer.value is None or not math.isfinite(answer.value) or answer.label is not None:
+        raise InvalidRequestError("value must be a finite number")
 
 
 async def _set_aside(
