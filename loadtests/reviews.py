@@ -11,7 +11,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import TypeVar
 
@@ -83,13 +83,11 @@ async def _work(redis: Redis, claims: int) -> tuple[list[float], list[float]]:
     claiming, answering = [], []
     for number in range(claims):
         reviewer = f"reviewer-{number % 20}"
-        claim, seconds = await _timed(lambda: desk.claim(redis, "texts", reviewer))  # noqa: B023
+        claim, seconds = await _timed(desk.claim(redis, "texts", reviewer))
         claiming.append(seconds)
         (leased,) = claim.items
         answer = Answer(label=LABELS[number % 10])
-        _, seconds = await _timed(
-            lambda: desk.resolve(redis, "texts", leased.item.id, leased.token, answer)  # noqa: B023
-        )
+        _, seconds = await _timed(desk.resolve(redis, "texts", leased.item.id, leased.token, answer))
         answering.append(seconds)
     return claiming, answering
 
@@ -102,7 +100,7 @@ async def _add_under_load(redis: Redis, home: Path, seconds: float, pause: float
 
     async def add() -> None:
         while time.perf_counter() < until:
-            fate, took = await _timed(lambda: reviews.add(_item(next(numbers), IMAGE)))
+            fate, took = await _timed(reviews.add(_item(next(numbers), IMAGE)))
             assert fate == "queued", fate  # noqa: S101
             latencies.append(took)
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
@@ -112,9 +110,9 @@ async def _add_under_load(redis: Redis, home: Path, seconds: float, pause: float
     return latencies
 
 
-async def _timed(call: Callable[[], Awaitable[T]]) -> tuple[T, float]:
+async def _timed(call: Awaitable[T]) -> tuple[T, float]:
     since = time.perf_counter()
-    found = await call()
+    found = await call
     return found, time.perf_counter() - since
 
 

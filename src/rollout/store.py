@@ -62,7 +62,7 @@ class Keys(NamedTuple):
         return f"rollout:{{{self.model}}}:reviews:policy"
 
     def reviews(self, place: str) -> str:
-        """What is known of all review items together; ``rollout.review.places`` says which places there are.
+        """What is known of all review items together; ``rollout.review.queue`` says which places there are.
 
         Bounded by ROLLOUT_MAX_REVIEWS while open; what was decided is owned by the model's admins.
         """

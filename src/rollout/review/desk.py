@@ -110,10 +110,10 @@ async def claim(
                 break
     async with guard():
         pipe = redis.pipeline(transaction=False)
-        for place in ("open", "again", "escalated", "leased"):
+        for place in ("open", "again", "escalated"):
             pipe.zcard(names.reviews(place))
         pipe.hvals(names.reviews("lessees"))
-        never, again, waiting, _, holders = await pipe.execute()
+        never, again, waiting, holders = await pipe.execute()
     others = sum(holder != reviewer.encode() for holder in holders)
     return Claim(items=taken, open=never + again, leased_by_others=others, escalated=waiting)
 
