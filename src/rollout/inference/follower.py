@@ -62,7 +62,6 @@ async def load_model(name: str, split: Split, settings: Settings, redis: Redis) 
     model = ServedModel(name, split.without_trial(), [champion], settings)
     try:
         model.intake.policy = await read_policy(redis, name)
-        await asyncio.to_thread(keep_policy, settings.home, name, model.intake.policy)
     except StoreUnavailableError:
         model.intake.policy = last_policy(settings.home, name)
     loaded = []
@@ -166,7 +165,7 @@ class Follower:
         intake = self._model.intake
         if await intake.follow(self.redis):
             logger.info("the review policy of %s is another one: %s", self._model.name, intake.policy)
-            await asyncio.to_thread(keep_policy, self._settings.home, self._model.name, intake.policy)
+            await self._keep()
 
     def _show_breaker(self) -> None:
         trial = self._model.serving.trial
@@ -174,10 +173,12 @@ class Follower:
         metrics.BREAKER.labels(self._model.name).set(is_open)
 
     async def _keep(self) -> None:
+        home, model = self._settings.home, self._model
         try:
-            await asyncio.to_thread(keep_split, self._settings.home, self._model.name, self._model.split)
+            await asyncio.to_thread(keep_split, home, model.name, model.split)
+            await asyncio.to_thread(keep_policy, home, model.name, model.intake.policy)
         except OSError as error:
-            logger.warning("the split of %s cannot be kept on disk: %s", self._model.name, error)
+            logger.warning("split and review policy of %s cannot be kept on disk: %s", model.name, error)
 
     async def _tell(self) -> None:
         model = self._model
