@@ -10,7 +10,7 @@ import msgspec
 from starlette.responses import Response
 
 from rollout.errors import InvalidSplitError, QuarantinedError, SplitConflictError
-from rollout.routing.changes import consequences, percent, promote, ramp
+from rollout.routing.changes import consequences, default_experiment, percent, promote, ramp
 from rollout.routing.control import Proposal, carry_out, propose, propose_rollback
 from rollout.routing.split import Split
 from rollout.routing.splits import read_quarantine
@@ -111,7 +111,7 @@ def _change(model: str, form: Mapping[str, str]) -> Callable[[Split | None], Spl
 
     def begin(split: Split | None) -> Split:
         current = _known(model, split)
-        key = experiment or f"{model}-{current.champion}-{challenger}"
+        key = experiment or default_experiment(model, current.champion, challenger)
         return msgspec.structs.replace(current, challenger=challenger, share=share, shadow=shadow, experiment=key)
 
     return begin

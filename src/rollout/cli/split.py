@@ -12,13 +12,14 @@ import msgspec
 
 from rollout.bundle.machine import user_name
 from rollout.cli.shared import ask, call, json_option, print_json
-from rollout.cli.split_view import default_experiment, differences, show_change, show_history, show_split
+from rollout.cli.split_view import differences, show_change, show_history, show_split
 from rollout.config import load_settings
 from rollout.embedded import running_redis
 from rollout.errors import ConfigError, InvalidSplitError
 from rollout.routing import changes
 from rollout.routing.assignment import assign as assign_client
 from rollout.routing.assignment import explain
+from rollout.routing.changes import default_experiment
 from rollout.routing.control import Proposal, carry_out, propose, propose_rollback
 from rollout.routing.split import Rule, Split
 from rollout.routing.splits import read_history, read_quarantine, read_split

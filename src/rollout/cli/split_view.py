@@ -10,7 +10,7 @@ from rich.text import Text
 
 from rollout.cli.tables import NOTHING, make_console, make_grid, make_table, titled
 from rollout.routing.assignment import Arm, describe
-from rollout.routing.changes import consequences, percent
+from rollout.routing.changes import consequences, default_experiment, percent
 from rollout.routing.control import Proposal
 from rollout.routing.split import Split
 from rollout.routing.splits import Quarantined
@@ -21,11 +21,6 @@ BREAKERS = {
     "open": "its breaker is open, the champion answers for the challenger",
     "probing": "its breaker lets single requests through to the challenger",
 }
-
-
-def default_experiment(model: str, champion: str, challenger: str | None) -> str:
-    """Returns the experiment key of a trial to which nobody gave one."""
-    return f"{model}-{champion}-{challenger}" if challenger else ""
 
 
 def differences(before: Split | None, after: Split) -> dict[str, tuple[str, str]]:

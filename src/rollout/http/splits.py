@@ -19,6 +19,7 @@ from rollout.http.bodies import json_response
 from rollout.http.door import Door
 from rollout.http.predict import explain_body
 from rollout.inference.engine import Engine
+from rollout.routing.changes import default_experiment
 from rollout.routing.control import carry_out, propose
 from rollout.routing.split import Split
 from rollout.routing.splits import read_history, read_split
@@ -84,7 +85,7 @@ def decode_split(body: bytes, model: str) -> Split:
     try:
         sent = msgspec.json.decode(body)
         if isinstance(sent, dict) and sent.get("challenger") and not sent.get("experiment"):
-            sent["experiment"] = f"{model}-{sent.get('champion')}-{sent['challenger']}"
+            sent["experiment"] = default_experiment(model, sent.get("champion", ""), sent["challenger"])
         return msgspec.convert(sent, Split)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise explain_body(error) from None

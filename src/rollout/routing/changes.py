@@ -14,6 +14,11 @@ from rollout.routing.split import Split
 BUCKETS = 10_000
 
 
+def default_experiment(model: str, champion: str, challenger: str | None) -> str:
+    """Returns the experiment key of a trial to which nobody gave one."""
+    return f"{model}-{champion}-{challenger}" if challenger else ""
+
+
 def ramp(split: Split, share: float) -> Split:
     """Gives the challenger another share of the clients.
 
