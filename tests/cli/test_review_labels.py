@@ -274,7 +274,7 @@ async def test_a_value_comes_in_for_a_regression(review: Review, redis: Redis) -
     )
     found = review.json("import", "digits", labels, code=1)
     assert found["taken"] == 1
-    assert found["refused"] == [{"place": "line 2", "why": "value must be a number"}]
+    assert found["refused"] == [{"place": "line 2", "why": "value must be a finite number"}]
     (row,) = review.rows()
     assert (row["value"], row["label"]) == (0.0, None)
 
