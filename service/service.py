@@ -66,7 +66,7 @@ def _drain_at_sigterm(grace_s: float) -> None:
 
 @bentoml.service(
     name="rollout",
-    workers=load_settings().workers,
+    workers=load_settings().processes,
     metrics={"enabled": True, "namespace": "bentoml_service"},
     logging={"access": {"enabled": False}},
 )

@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from rollout.cores import usable_cores
 from rollout.errors import ConfigError
 
 Role = Literal["app", "reviewer", "admin"]
+LEAST = {"workers": 0, "timeout_ms": 1, "max_body_bytes": 1, "max_instances": 1, "intra_op_threads": 1}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,7 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         host: Address to listen on.
         port: TCP port to listen on.
         grpc_port: TCP port for gRPC; 0 for none. Takes the extra ``grpc``.
-        workers: Worker processes.
+        workers: Worker processes; 0 for one on each core within the CPU limit.
         tokens: ``role:token`` pairs, separated by commas; roles are app, reviewer and admin.
         token: The token that ``rollout predict`` sends.
         variant: The variants that may serve, separated by commas; the fastest that passed does, one name pins it.
@@ -54,7 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     host: str = "127.0.0.1"
     port: int = 3000
     grpc_port: int = 0
-    workers: int = 2
+    workers: int = 0
     tokens: str = ""
     token: str = ""
     variant: str = "onnx,onnx-int8"
@@ -72,9 +74,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     webhook_secret: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("workers", "timeout_ms", "max_body_bytes", "max_instances"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"ROLLOUT_{name.upper()} must be at least 1, not {getattr(self, name)}")
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"ROLLOUT_{name.upper()} must be at least {least}, not {getattr(self, name)}")
         if not 0 < self.breaker_rate <= 1:
             raise ConfigError(f"ROLLOUT_BREAKER_RATE must lie above 0 and up to 1, not {self.breaker_rate}")
         if not self.breaker_window_s >= 1:
@@ -147,6 +149,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if not is_url:
             raise ConfigError("ROLLOUT_WEBHOOK_URL must be a whole URL that starts with http:// or https://")
         self.webhook_key()
+
+    @property
+    def processes(self) -> int:
+        """How many worker processes there are."""
+        return self.workers or usable_cores()
 
     @property
     def listens_on_loopback(self) -> bool:

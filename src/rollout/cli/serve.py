@@ -106,7 +106,7 @@ def _supervisor(settings: Settings) -> Multiprocess:
         "service.front:app",
         host=settings.host,
         port=settings.port,
-        workers=settings.workers,
+        workers=settings.processes,
         loop="uvloop",
         http=PredictProtocol,
         ws="none",
@@ -144,7 +144,7 @@ def _prepare_workers(settings: Settings, url: str) -> None:
         ROLLOUT_REDIS_URL=url,
         ROLLOUT_HOST=settings.host,
         ROLLOUT_PORT=str(settings.port),
-        ROLLOUT_WORKERS=str(settings.workers),
+        ROLLOUT_WORKERS=str(settings.processes),
     )
     # Workers add their metrics up through files; those of the last run would be counted again.
     forget_choices(settings.home)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 
@@ -17,6 +16,7 @@ from rollout.bundle.store import open_bundle
 from rollout.bundle.task import Classification, Scores
 from rollout.bundle.verify import choose_variant
 from rollout.config import Settings
+from rollout.cores import usable_cores
 from rollout.errors import PredictionFailedError
 from rollout.inference.agreement import agree_on
 from rollout.inference.batcher import Batcher, BatchReport, Left
@@ -53,7 +53,7 @@ class LoadedVersion:
             lambda fastest: agree_on(settings.home, self.digest, names, fastest),
         )
         self.variant, self._runtime = self.choice.name, self.choice.variant
-        cores = max(1, len(os.sched_getaffinity(0)) // settings.workers // settings.intra_op_threads)
+        cores = max(1, usable_cores() // settings.processes // settings.intra_op_threads)
         self.profile = measure(self.score, read_golden(folder).inputs, cores)
         self._executor = ThreadPoolExecutor(self.profile.in_flight, thread_name_prefix=self.manifest.tag)
         self.batcher: Batcher[Decision] = Batcher(
