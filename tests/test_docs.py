@@ -57,7 +57,7 @@ def test_every_metric_with_its_labels() -> None:
             found[f"{metric._name}_total"] = list(metric._labelnames)
         elif isinstance(metric, prometheus_client.Histogram | prometheus_client.Gauge):
             found[metric._name] = list(metric._labelnames)
-    assert {row[0]: row[1].split(", ") for row in table("Metrics")} == found
+    assert {row[0]: re.findall(r"\w+", row[1]) for row in table("Metrics")} == found
 
 
 def test_every_command() -> None:

@@ -167,6 +167,12 @@ BREAKER = Gauge(
     ["model"],
     multiprocess_mode="livesum",
 )
+TRIAL_CLIENTS = Gauge(
+    "rollout_trial_clients",
+    "Different clients in the trial under a revision, over all replicas; 0 once the revision is over",
+    ["model", "revision", "arm"],
+    multiprocess_mode="livemax",
+)
 VARIANT = Gauge(
     "rollout_variant_served",
     "1 for the variant of a version that was the fastest to pass on this machine",
@@ -194,6 +200,23 @@ REVIEW_ITEMS = Counter(
     "rollout_review_items",
     "Review items by what became of them: queued, deferred to the spool, or dropped because both were full",
     ["model", "reason", "fate"],
+)
+REVIEW_OPEN = Gauge(
+    "rollout_review_open",
+    "Review items that wait for a decision, over all replicas",
+    ["model"],
+    multiprocess_mode="livemax",
+)
+REVIEW_OLDEST = Gauge(
+    "rollout_review_oldest_seconds",
+    "Age of the oldest review item that waits for a decision, over all replicas",
+    ["model"],
+    multiprocess_mode="livemax",
+)
+SPOOL_BYTES = Gauge(
+    "rollout_spool_bytes",
+    "Review items that wait on this replica's disk for Redis to come back",
+    multiprocess_mode="livemax",
 )
 TRIAL_PREDICTIONS = Counter(
     "rollout_trial_predictions",

@@ -51,6 +51,10 @@ class Keys(NamedTuple):
         """What was answered in ten seconds, a hash of counts. Expires after an hour."""
         return f"rollout:{{{self.model}}}:traffic:{tick}"
 
+    def clients(self, revision: int, arm: str) -> str:
+        """The clients of an arm of the trial, a HyperLogLog. Expires 30 days after the last one."""
+        return f"rollout:{{{self.model}}}:clients:{revision}:{arm}"
+
     @property
     def workers(self) -> str:
         """The workers that serve this model, a hash of JSON. A worker that is silent for a minute is removed."""

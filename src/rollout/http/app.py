@@ -31,6 +31,7 @@ from rollout.http.reviews import Reviews
 from rollout.http.splits import Splits
 from rollout.http.stream import MEDIA_TYPE as LINES
 from rollout.http.stream import PredictStream
+from rollout.http.verdict import Verdicts
 from rollout.http.views import assignment_view, model_view
 from rollout.inference.engine import Engine
 from rollout.inference.rows import make_predictions
@@ -60,6 +61,7 @@ class Api(Door):
                 *Reviews(self).routes,
                 *Feedback(self).routes,
                 *Clients(self).routes,
+                *Verdicts(self).routes,
                 *self._inference_protocol.routes,
                 *(Route(f"/{root}/{{path:path}}", self._nothing_here, methods=METHODS) for root in ("v1", "v2")),
             ],

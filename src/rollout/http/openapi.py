@@ -16,6 +16,7 @@ from rollout.http.predict import Identifier
 from rollout.http.problems import MEDIA_TYPE, TYPE_PREFIX
 from rollout.http.reviews import FILTERS, ClaimRequest, ResolveRequest, SetAsideRequest, TokenRequest
 from rollout.http.stream import MEDIA_TYPE as LINES
+from rollout.http.verdict import VerdictView
 from rollout.inference.rows import ClassPrediction, ValuePrediction
 from rollout.review.desk import Claim, Leased
 from rollout.review.export import ExportRow
@@ -62,7 +63,18 @@ def build_openapi(schemas: Mapping[str, InputSchema]) -> dict[str, Any]:
     bodies = {name: _body_types(name, schema) for name, schema in schemas.items()}
     types = [kind for pair in bodies.values() for kind in pair]
     _, components = msgspec.json.schema_components(
-        [*types, *ANSWERS, *REVIEWING, *FEEDBACK, InferRequest, InferResponse, Problem, ReviewItem, Split],
+        [
+            *types,
+            *ANSWERS,
+            *REVIEWING,
+            *FEEDBACK,
+            InferRequest,
+            InferResponse,
+            Problem,
+            ReviewItem,
+            Split,
+            VerdictView,
+        ],
         ref_template=COMPONENT,
     )
     paths: dict[str, Any] = {
@@ -81,6 +93,9 @@ def build_openapi(schemas: Mapping[str, InputSchema]) -> dict[str, Any]:
                 {"type": "object"},
                 [model, _parameter("client_id", "path"), _parameter("segment", "query")],
             )
+        },
+        "/v1/models/{model}/verdict": {
+            "get": _operation("What to do with the challenger", "getVerdict", _reference(VerdictView), [model])
         },
         "/v1/models/{model}/split": {
             "get": _operation("The split (admin)", "getSplit", _reference(Split), [model]),

@@ -72,6 +72,8 @@ async def answer(serving: Serving, rows: Rows) -> Answers:
         counted = decisions if len(groups) == 1 else [decisions[index] for index in indexes]
         why = [fallbacks[index] for index in indexes if index in fallbacks] if fallbacks else ()
         serving.counts[arm].count(counted, why, seconds)
+        if arm != "champion":
+            serving.counts[arm].meet(rows.client_ids[i] for i in indexes if assignments[i].rule is None)
     return answers
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
 from rollout import metrics
@@ -18,6 +18,7 @@ TRAFFIC_NAMES: dict[Outcome, str] = {
     "failed": "shadow_failed",
     "dropped": "shadow_dropped",
 }
+MOST_CLIENTS = 100_000
 
 
 class ArmCounts:
@@ -30,6 +31,9 @@ class ArmCounts:
         challenger: The version that scores unseen, if any.
         task: What is answered.
         revision: Revision of the split.
+
+    Attributes:
+        clients: Whom the hash put there, since they were last looked at.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class ArmCounts:
         self.failures = metrics.Count(metrics.FAILURES.labels(*where))
         self._seconds = metrics.Tally(metrics.SECONDS.labels(*where))
         self._confidence = metrics.Tally(metrics.CONFIDENCE.labels(*where))
+        self.clients: set[str] = set()
         self._fallbacks: dict[Fallback, metrics.Count] = {}
         self.shadow: dict[Outcome, metrics.Count] = {}
         if arm == "challenger":
@@ -69,6 +74,11 @@ class ArmCounts:
             }
             self.distance = metrics.Tally(metrics.SHADOW_DISTANCE.labels(*unseen))
             self.shadow_seconds = metrics.Tally(metrics.SHADOW_SECONDS.labels(*unseen))
+
+    def meet(self, client_ids: Iterable[str]) -> None:
+        """Remembers clients, up to ``MOST_CLIENTS``: more only come together while Redis is away."""
+        if len(self.clients) < MOST_CLIENTS:
+            self.clients.update(client_ids)
 
     def count(self, decisions: Sequence[Decision], fallbacks: Sequence[Fallback], seconds: float) -> None:
         """Counts the answer to a request.

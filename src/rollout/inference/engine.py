@@ -11,6 +11,7 @@ from rollout.errors import UnknownModelError
 from rollout.inference.answering import answer, preview
 from rollout.inference.awaiting import await_outcomes
 from rollout.inference.follower import Follower, load_model, read_served
+from rollout.inference.gauges import Gauges
 from rollout.inference.reviewing import Pick, pick, review_item
 from rollout.inference.rows import Answers, Rows
 from rollout.inference.served import ServedModel
@@ -51,6 +52,7 @@ class Engine:
         self._background = [loop.create_task(_flush_forever())]
         self._followers = [Follower(model, redis, settings) for model in self.models.values()]
         self._background += [loop.create_task(follower.run()) for follower in self._followers]
+        self._background += [loop.create_task(Gauges(model, redis).run()) for model in self.models.values()]
         self._predictions = Predictions(redis, {name: model.intake for name, model in self.models.items()})
         self._background.append(loop.create_task(self._predictions.run()))
         if settings.webhook_url:

@@ -108,6 +108,7 @@ class ReviewLog:
 
     async def _drain_forever(self) -> None:
         while not is_cancelled():
+            metrics.SPOOL_BYTES.set(self._spool.size)
             try:
                 if self._redis_is_away or self._spool.size:
                     await self._drain()

@@ -1,0 +1,72 @@
+"""What all replicas share, as gauges: the clients of the trial, and the review queue."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import datetime
+
+from rollout import metrics
+from rollout.errors import StoreUnavailableError
+from rollout.inference.served import ServedModel
+from rollout.review.counts import read_counts
+from rollout.review.state import State
+from rollout.routing.census import TRIAL, add_clients, count_clients
+from rollout.store import Redis, is_cancelled
+
+SHOW_EVERY_S = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class Gauges:
+    """Tells Redis which clients a worker met, and shows what Redis knows from all of them.
+
+    Args:
+        model: The model.
+        redis: Connection.
+    """
+
+    def __init__(self, model: ServedModel, redis: Redis) -> None:
+        self._model = model
+        self._redis = redis
+        self._shown = 0  # the revision whose clients are shown
+
+    async def run(self) -> None:
+        """Goes on for ever; with Redis gone, the last figures stay."""
+        while not is_cancelled():
+            try:
+                await self.show()
+            except StoreUnavailableError:
+                pass
+            except Exception:
+                logger.exception("the gauges of %s could not be set; trying again", self._model.name)
+            await asyncio.sleep(SHOW_EVERY_S)
+
+    async def show(self) -> None:
+        """Does it once.
+
+        Raises:
+            StoreUnavailableError: If Redis does not answer.
+        """
+        name = self._model.name
+        for serving in tuple(self._model.servings):
+            met = {arm: counts.clients.copy() for arm, counts in serving.counts.items()}
+            await add_clients(self._redis, name, serving.split.revision, met)
+            for arm, ids in met.items():
+                serving.counts[arm].clients -= ids
+        await self._show_clients(self._model.split.revision)
+        queue = await read_counts(self._redis, name)
+        metrics.REVIEW_OPEN.labels(name).set(sum(queue.states[State.OPEN].values()))
+        age = 0.0 if queue.oldest is None else time.time() - datetime.fromisoformat(queue.oldest).timestamp()
+        metrics.REVIEW_OLDEST.labels(name).set(max(0.0, age))
+
+    async def _show_clients(self, revision: int) -> None:
+        name = self._model.name
+        clients = await count_clients(self._redis, name, revision)
+        for arm in TRIAL:
+            if self._shown and self._shown != revision:
+                metrics.TRIAL_CLIENTS.labels(name, self._shown, arm).set(0)  # it is over
+            metrics.TRIAL_CLIENTS.labels(name, revision, arm).set(clients[arm])
+        self._shown = revision
