@@ -414,6 +414,11 @@ async def test_show_says_how_the_arms_fare(split: Command, redis: Redis) -> None
     assert "1 follows revision 0" in lines
     assert "one:1: its breaker is open, the champion answers for the challenger" in lines
     assert "three:3: refused to follow: digits:v2 is refused: its hash" in lines
+    assert "verdict hold: nothing speaks against the challenger; whether it is better is yours to say" in lines
+    more = {("control", "v1", "predictions"): 5000}
+    await add_traffic(redis, "digits", more, Worker(id="two:2", revision=1, variants={}))  # type: ignore[arg-type]
+    lines = [" ".join(line.split()) for line in split("show", "digits").splitlines()]
+    assert any(line.startswith("verdict rollback: the challenger failed on 60 of 600 rows (10.0%)") for line in lines)
 
 
 async def test_labels_say_what_another_versions_labels_mean(split: Command, bundles: str) -> None:

@@ -16,6 +16,7 @@ from rollout.cli.split_view import differences, show_change, show_history, show_
 from rollout.config import load_settings
 from rollout.embedded import running_redis
 from rollout.errors import ConfigError, InvalidSplitError
+from rollout.http.verdict import read_verdict
 from rollout.routing import changes
 from rollout.routing.assignment import assign as assign_client
 from rollout.routing.assignment import explain
@@ -83,9 +84,11 @@ def show(model: str, *, as_json: bool) -> None:
         return
 
     async def read(redis: Redis) -> None:
+        split = _require(await read_split(redis, model), model)
         show_split(
             model,
-            _require(await read_split(redis, model), model),
+            split,
+            await read_verdict(redis, model, split),
             await read_traffic(redis, model),
             await read_workers(redis, model),
             await read_quarantine(redis, model),

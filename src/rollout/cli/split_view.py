@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rollout.cli.tables import NOTHING, make_console, make_grid, make_table, titled
+from rollout.http.verdict import VerdictView
 from rollout.routing.assignment import Arm, describe
 from rollout.routing.changes import consequences, default_experiment, percent
 from rollout.routing.control import Proposal
@@ -61,6 +62,7 @@ def show_change(proposal: Proposal) -> None:
 def show_split(
     model: str,
     split: Split,
+    verdict: VerdictView,
     traffic: Sequence[ArmTraffic],
     workers: Sequence[Worker],
     quarantine: Mapping[str, Quarantined],
@@ -74,6 +76,7 @@ def show_split(
     console.print(
         make_grid(
             [
+                *titled("verdict", _verdict(verdict)),
                 *titled("fallbacks", _fallbacks(split, traffic)),
                 *titled("agreement", _agreement(split, traffic)),
                 *titled("workers", _workers(split, workers)),
@@ -186,6 +189,13 @@ def _failed(traffic: ArmTraffic) -> str:
 def _milliseconds(traffic: ArmTraffic, quantile: float) -> str:
     seconds = traffic.latency(quantile)
     return NOTHING if seconds is None else f"{seconds * 1000:.3g}"
+
+
+def _verdict(found: VerdictView) -> list[Text]:
+    if found.reason == "no_trial":
+        return []
+    style = "bold red" if found.verdict == "rollback" else ""
+    return [Text.assemble((found.verdict, style), f": {found.detail}")]
 
 
 def _fallbacks(split: Split, traffic: Sequence[ArmTraffic]) -> list[Text]:
