@@ -81,7 +81,8 @@ def judge(share: float, outside: int, control: ArmEvidence, challenger: ArmEvide
             "many: something loses clients of one arm",
         )
     rows = outside + control.rows + challenger.rows
-    silent = [name for name, arm in (("control", control), ("the challenger", challenger)) if not arm.rows]
+    arms = {"control": control, "the challenger": challenger}
+    silent = [name for name, arm in arms.items() if not arm.rows + arm.asked]
     if silent and share * rows >= EXPECTED:
         return Verdict(
             "hold",
