@@ -190,7 +190,6 @@ async def test_what_cannot_be_served_is_refused(split: Command, redis: Redis) ->
         (("ramp", "digits", "much"), "'much' is not a share, such as 0.05 or 5%"),
         (("ramp", "digits", "%"), "'%' is not a share"),
         (("rollback", "digits"), "Missing option '--why'"),
-        (("set", "digits"), "Missing option '--champion'"),
         (("history", "digits", "--limit", "0"), "x>=1"),
         ((*ALONE, "--rules", "nowhere.json"), "cannot read nowhere.json: No such file or directory"),
     ],
@@ -444,3 +443,12 @@ def _rename_labels(manifest: Path, names: dict[str, str]) -> None:
     read = json.loads(manifest.read_text())
     read["task"]["labels"] = [names[label] for label in read["task"]["labels"]]
     manifest.write_text(json.dumps(read))
+
+
+async def test_without_a_champion_the_one_that_serves_stays(split: Command, redis: Redis) -> None:
+    split("set", "digits", "--challenger", "v2", "--share", "5%", "--yes", code=1)
+    assert "`rollout split set digits --champion VERSION` makes one" in split.errors
+    split("set", "digits", "--champion", "v1")
+    split("set", "digits", "--challenger", "v2", "--share", "5%", "--yes")
+    found = split.json("show", "digits")
+    assert (found["champion"], found["challenger"], found["experiment"]) == ("v1", "v2", "digits-v1-v2")

@@ -15,6 +15,8 @@ from rollout.cli.diff import diff
 from rollout.cli.gate import gate
 from rollout.cli.init import init
 from rollout.cli.predict import predict
+from rollout.cli.pull import pull
+from rollout.cli.push import push
 from rollout.cli.report import report
 from rollout.cli.reproduce import reproduce
 from rollout.cli.review import review
@@ -44,6 +46,8 @@ for command in (
     gate,
     init,
     predict,
+    pull,
+    push,
     report,
     reproduce,
     review,

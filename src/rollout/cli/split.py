@@ -99,7 +99,7 @@ def show(model: str, *, as_json: bool) -> None:
 
 @split.command("set")
 @click.argument("model")
-@click.option("--champion", required=True, help="The version that serves by default.")
+@click.option("--champion", help="The version that serves by default; without it, the one that does.")
 @click.option("--challenger", help="The version on trial.")
 @click.option("--share", type=share, default="0", help="Its share of the clients, at most 50%.")
 @click.option("--experiment", help="Hash seed of the trial; MODEL-CHAMPION-CHALLENGER by default.")
@@ -110,7 +110,7 @@ def show(model: str, *, as_json: bool) -> None:
 @change_options
 def set_(
     model: str,
-    champion: str,
+    champion: str | None,
     challenger: str | None,
     share: float,
     experiment: str | None,
@@ -122,16 +122,15 @@ def set_(
     **options: Any,
 ) -> None:
     """Replace the whole split. Running workers follow within two seconds."""
-    if experiment is None:
-        experiment = default_experiment(model, champion, challenger)
 
     def change(current: Split | None) -> Split:
-        kept = current or Split(champion=champion)
+        kept = _require(current, model) if champion is None else current or Split(champion=champion)
+        serving = champion or kept.champion
         return Split(
-            champion=champion,
+            champion=serving,
             challenger=challenger,
             share=share,
-            experiment=experiment,
+            experiment=experiment or default_experiment(model, serving, challenger),
             shadow=shadow,
             rules=kept.rules if rules is None else rules,
             labels=kept.labels if labels is None else labels,

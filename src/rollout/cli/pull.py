@@ -1,0 +1,90 @@
+"""``rollout pull``: fetch bundles from where they are kept for all."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from rollout.config import load_settings
+from rollout.errors import ConfigError, StorageError
+
+if TYPE_CHECKING:
+    from rollout.bundle.exchange import Pull
+
+LEFT_OUT = 1
+
+
+@click.command()
+@click.argument("url")
+@click.option(
+    "--every",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Go on until SIGTERM, and look again after so many seconds.",
+)
+def pull(url: str, every: float | None) -> None:
+    """Fetch the bundles under URL, s3://bucket/path or a folder, that the store does not have.
+
+    Each appears in the store whole, and only if its hashes hold, its variants agree with its golden examples and,
+    with ROLLOUT_PUBLIC_KEY, it is signed. What does not pass is left out, and the exit code is 1.
+    """
+    # Python leaves SIGTERM to the system, which does not give it to the first process of a container.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0 if every else 128 + signal.SIGTERM))
+    from rollout.bundle.exchange import Pull  # noqa: PLC0415  the store imports BentoML
+
+    work = Pull(url, load_settings().public_key)
+    if every is None:
+        _pull_once(work, url)
+    else:
+        _follow(work, url, every)
+
+
+def _pull_once(work: Pull, url: str) -> None:
+    from rollout.bundle.store import bundle_names  # noqa: PLC0415
+
+    found = work.look()
+    for line in work.take(found):
+        click.echo(line)
+    if not found and not bundle_names():
+        raise ConfigError(_nothing(url))
+    click.echo(_summary(work, url, len(found)))
+    if work.left_out:
+        sys.exit(LEFT_OUT)
+
+
+def _follow(work: Pull, url: str, every: float) -> None:
+    """Looks again and again, and says only what is another than the last time."""
+    said, is_away = "", False
+    while True:
+        try:
+            found = work.look()
+        except StorageError as error:
+            if not is_away:
+                click.echo(f"{error.detail}; trying again every {every:g} s")
+            is_away = True
+        else:
+            if is_away:
+                click.echo(f"{url} answers again")
+            is_away = False
+            for line in work.take(found):
+                click.echo(line)
+            summary = _summary(work, url, len(found))
+            if summary != said:
+                click.echo(f"{summary}; looking every {every:g} s")
+            said = summary
+        time.sleep(every)
+
+
+def _summary(work: Pull, url: str, found: int) -> str:
+    if not found:
+        return _nothing(url)
+    left_out = f", {len(work.left_out)} left out" if work.left_out else ""
+    return f"{found - len(work.left_out)} of {found} bundles under {url} are here{left_out}"
+
+
+def _nothing(url: str) -> str:
+    return f"there is no bundle under {url}: `rollout push NAME:VERSION {url}` puts one there"
