@@ -43,6 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         breaker_rate: Share of a challenger's calls that may fail; above it, its clients get the champion.
         breaker_window_s: Seconds over which that share is taken.
         intra_op_threads: Threads that onnxruntime or torch uses inside one batch.
+        device: Where the variants run: ``cpu``, or ``cuda`` with an onnxruntime or torch that is built for it.
         webhook_url: Where labels are sent as people decide; empty for nowhere.
         webhook_secret: What they are signed with: ``whsec_`` and base64, or any text of 24 characters or more.
 
@@ -70,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     breaker_rate: float = 0.2
     breaker_window_s: float = 10
     intra_op_threads: int = 1
+    device: Literal["cpu", "cuda"] = "cpu"
     webhook_url: str = ""
     webhook_secret: str = ""
 

@@ -161,6 +161,18 @@ REVISION = Gauge(
     ["model"],
     multiprocess_mode="livemin",
 )
+LATEST = Gauge(
+    "rollout_split_latest",
+    "Revision of the split in Redis, which all workers should serve",
+    ["model"],
+    multiprocess_mode="livemax",
+)
+SHARE = Gauge(
+    "rollout_split_share",
+    "Share of the clients that the split in Redis gives the challenger; as many are its control",
+    ["model"],
+    multiprocess_mode="livemax",
+)
 BREAKER = Gauge(
     "rollout_breaker_open",
     "Workers that do not ask the challenger, since it failed too often",

@@ -17,6 +17,8 @@ from rollout.bundle.parity import MAX_BATCH, compare, run_in_batches, run_in_eve
 from rollout.bundle.store import bundle_path, open_bundle
 from rollout.bundle.variants import VARIANTS
 from rollout.bundle.verify import check_golden, choose_variant, load_variant, verify_bundle
+from rollout.config import Settings
+from rollout.inference.version import LoadedVersion
 from tests.bundle.two import TASK, Linear, Two, pack_two, part
 
 
@@ -181,6 +183,13 @@ def test_the_fastest_variant_serves_if_it_is_clearly_faster(
     assert choice.name == chosen == choice.variant.name
     assert choice.seconds == seconds
     assert list(choice.refused) == ["tensorrt"]
+
+
+def test_no_variant_falls_back_on_the_processor(bundle: tuple[Path, Manifest]) -> None:
+    with pytest.raises(RolloutError, match=r"CUDAExecutionProvider.*torch.cuda.is_available\(\) is False"):
+        choose_variant(*bundle, ["onnx", "torchscript"], device="cuda")
+    with pytest.raises(RolloutError, match="CUDAExecutionProvider"):
+        LoadedVersion("two", "fixture", Settings(device="cuda"))
 
 
 def test_every_variant_that_passed_is_timed(bundle: tuple[Path, Manifest]) -> None:

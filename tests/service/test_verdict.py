@@ -73,9 +73,12 @@ def test_what_all_replicas_share(bundles: str, tmp_path: Path) -> None:
         send(client, CONTROL[:1], three_or_eight())
         wait_for(service, "rollout_review_open", 1, 'model="digits"')
         assert 0 < metric(service, "rollout_review_oldest_seconds", 'model="digits"') < 60
+        assert metric(service, "rollout_split_share") == 0.5
+        assert metric(service, "rollout_split_latest") == metric(service, "rollout_split_revision") == 1
         assert "rollout_spool_bytes 0.0" in client.get("/metrics").text
         set_split(tmp_path, "--champion", "v1")
         wait_for(service, "rollout_trial_clients", 0, 'arm="control"', 'revision="1"')
+        wait_for(service, "rollout_split_latest", 2)
         verdict = client.get(VERDICT).json()
         assert (verdict["verdict"], verdict["reason"], verdict["evidence"]) == ("hold", "no_trial", {})
         assert client.get("/v1/models/none/verdict").status_code == 404

@@ -101,6 +101,7 @@ def choose_variant(
     manifest: Manifest,
     names: Iterable[str],
     threads: int = 1,
+    device: str = "cpu",
     agree: Callable[[str], str] = lambda fastest: fastest,
 ) -> Choice:
     """Loads the variants that may serve, checks each on this machine, and picks the fastest that passed.
@@ -110,6 +111,7 @@ def choose_variant(
         manifest: Its manifest.
         names: The variants that may serve, those to be preferred first.
         threads: Threads that one batch may use.
+        device: ``cpu`` or ``cuda``.
         agree: Makes of the fastest the one that all workers serve.
 
     Raises:
@@ -120,7 +122,7 @@ def choose_variant(
     refused: dict[str, str] = {}
     for name in names:
         try:
-            variant = load_variant(folder, manifest, name, threads)
+            variant = load_variant(folder, manifest, name, threads, device)
             check_golden(golden, manifest, name, variant)
             passed[name] = variant
         except BundleError as error:

@@ -12,7 +12,7 @@ from rollout.bundle.manifest import require_interchangeable
 from rollout.bundle.schema import InputSchema
 from rollout.bundle.task import Classification, Task
 from rollout.config import Settings
-from rollout.errors import BundleError
+from rollout.errors import HTTP_ERRORS, BundleError
 from rollout.inference.arms import ArmCounts
 from rollout.inference.rows import Decision
 from rollout.inference.trial import Trial
@@ -108,6 +108,10 @@ class ServedModel:
         self.intake = Intake(name)
         self.versions: dict[str, LoadedVersion] = {}
         self.latency = metrics.Tally(metrics.LATENCY.labels(name))
+        # A series that begins with its first increment is not seen to rise.
+        for error in HTTP_ERRORS:
+            if error.status >= 500:
+                metrics.ERRORS.labels(name, error.type)
         self._settings = settings
         self._unused_since: dict[str, float] = {}
         self.has_left_a_thread = False

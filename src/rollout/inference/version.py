@@ -50,6 +50,7 @@ class LoadedVersion:
             self.manifest,
             names,
             settings.intra_op_threads,
+            settings.device,
             lambda fastest: agree_on(settings.home, self.digest, names, fastest),
         )
         self.variant, self._runtime = self.choice.name, self.choice.variant

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
+from typing import get_args
 
 from rollout import metrics
 from rollout.review.item import Reason
@@ -34,6 +35,10 @@ class Intake:
         self._parts: dict[Reason, float] = {}
         self._offered: Counter[Reason] = Counter()
         self._excess: Counter[Reason] = Counter()
+        # A series that begins with its first increment is not seen to rise.
+        for reason in get_args(Reason):
+            for fate in ("queued", "deferred", "dropped", "excess"):
+                metrics.REVIEW_ITEMS.labels(model, reason, fate)
 
     def audits(self, identity: bytes) -> bool:
         """Whether a prediction that nothing else sends to review is looked at, to speak for the others."""
