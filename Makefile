@@ -7,7 +7,7 @@ WORKERS ?= 2
 VENV := .venv/bin
 
 help: ## Show these targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 serve: .venv/.installed-demo ## Install, build the demo and serve it on HOST:PORT
 	@$(VENV)/rollout demo --host $(HOST) --port $(PORT) --workers $(WORKERS)
@@ -37,14 +37,20 @@ ramp: .venv/.installed-dev ## Ramp a trial under a million requests to three rep
 reviews: .venv/.installed-dev ## A million review items: how long a claim takes, what an item weighs and costs
 	@$(VENV)/python -m loadtests.reviews $(ARGS)
 
+rehearse: .venv/.installed-dev ## What happens to a deployment in a year, on this machine: three replicas under constant load
+	@scripts/need haproxy
+	@$(VENV)/python -m loadtests.rehearsal $(ARGS)
+
 lock: ## Write constraints.txt anew
 	@scripts/lock
 
 clean: ## Remove .venv, caches and the demo's data in .rollout
 	rm -rf .venv .rollout .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache loadtests/results
 
+include k8s/deploy.mk
+
 .venv/.installed-%: pyproject.toml constraints.txt scripts/install
 	@scripts/install $*
 
-.PHONY: help serve test lint bench load soak ramp reviews lock clean
+.PHONY: help serve test lint bench load soak ramp reviews rehearse lock clean
 .PRECIOUS: .venv/.installed-%

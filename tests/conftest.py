@@ -63,9 +63,10 @@ async def redis(valkey_url: str) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
-def need(program: str) -> None:
+def need(program: str, package: str = "") -> None:
     """Installs a program where that is allowed; without it CI fails and others are told."""
-    found = subprocess.run([ROOT / "scripts" / "need", program], capture_output=True, text=True, check=False)
+    command = [str(ROOT / "scripts" / "need"), program, *([package] if package else [])]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode:
         assert "CI" not in os.environ, found.stderr
         pytest.skip(found.stderr.strip())

@@ -73,7 +73,8 @@ def test_every_command() -> None:
 
     documented = {re.match(r"rollout( [a-z]+)+", row[0]) for row in table("Commands")}
     assert {match.group() for match in documented if match} == commands(cli, "rollout")
-    for target in re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.M):
+    makefiles = (ROOT / "Makefile").read_text() + (ROOT / "k8s" / "deploy.mk").read_text()
+    for target in re.findall(r"^([a-z]+):.*##", makefiles, re.M):
         assert target == "help" or f"`make {target}`" in REFERENCE
 
 
