@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 import time
 from pathlib import Path
 
 import httpx
 
-from tests.conftest import TRIAL, Service, run_service, set_split
+from tests.conftest import BIN, TRIAL, Service, free_port, run_service, set_split
 from tests.images import row
 
 
@@ -46,6 +48,18 @@ def test_sigterm_is_a_drain(bundles: str, tmp_path: Path) -> None:
         assert kept.post("/v1/models/digits/predict", json=row()).headers["connection"] == "close"
         assert running.process.wait(10) == 0
         assert time.monotonic() - since >= 3
+
+
+def test_sigterm_during_the_start_ends_it(bundles: str, tmp_path: Path) -> None:
+    set_split(tmp_path, *TRIAL)
+    environment = os.environ | {"ROLLOUT_HOME": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    command = [BIN / "rollout", "serve", "--port", str(free_port())]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "The admin token" in process.stdout.readline()
+        process.terminate()
+        assert process.wait(10) == 0
+    assert not (tmp_path / "metrics").exists(), "no worker was started"
 
 
 def test_a_swap_at_full_load_costs_no_request(bundles: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import shutil
+import signal
 import socket
 import sys
 import threading
@@ -64,6 +65,8 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
         ConfigError: If the address cannot be listened on, or is open to others without tokens.
         StoreUnavailableError: If Redis does not answer.
     """
+    # The first process of a container is ended by no signal that it leaves to the system; later, workers drain.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if not settings.tokens and not settings.listens_on_loopback:
         raise ConfigError(
             f"{settings.host} can be reached from other machines: set ROLLOUT_TOKENS, such as "
