@@ -129,7 +129,9 @@ def run_service(home: Path, command: list[str] | None = None, **environment: str
         process = subprocess.Popen(
             [part.format(port=port) for part in command],
             cwd=ROOT,
-            env=os.environ | {"ROLLOUT_HOME": str(home), "ROLLOUT_GRACE_S": "0", "ROLLOUT_WORKERS": "2"} | environment,
+            env=os.environ
+            | {"ROLLOUT_HOME": str(home), "ROLLOUT_GRACE_S": "0", "ROLLOUT_WORKERS": "2"}
+            | environment,
             stdout=file,
             stderr=file,
             start_new_session=True,

@@ -131,6 +131,14 @@ class BundleError(RolloutError):
     """A bundle cannot be packed, or is refused because it does not hold what it promises."""
 
 
+class MissingBundleError(BundleError):
+    """The store does not have this bundle; it may get it."""
+
+
+class StorageError(ConfigError):
+    """Where bundles are kept for others does not answer, does not exist or may not be used."""
+
+
 HTTP_ERRORS: tuple[type[RolloutError], ...] = (
     RolloutError,
     MalformedBodyError,

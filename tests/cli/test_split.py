@@ -417,7 +417,9 @@ async def test_show_says_how_the_arms_fare(split: Command, redis: Redis) -> None
     more = {("control", "v1", "predictions"): 5000}
     await add_traffic(redis, "digits", more, Worker(id="two:2", revision=1, variants={}))  # type: ignore[arg-type]
     lines = [" ".join(line.split()) for line in split("show", "digits").splitlines()]
-    assert any(line.startswith("verdict rollback: the challenger failed on 60 of 600 rows (10.0%)") for line in lines)
+    assert any(
+        line.startswith("verdict rollback: the challenger failed on 60 of 600 rows (10.0%)") for line in lines
+    )
 
 
 async def test_labels_say_what_another_versions_labels_mean(split: Command, bundles: str) -> None:

@@ -1,19 +1,34 @@
-"""The bundle store: bundles as models of BentoML's model store, which never overwrites a version."""
+"""The bundle store: bundles as models of BentoML's model store, where each appears whole and never changes."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 import bentoml
-import bentoml.exceptions
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.models import ModelStore
 
 from rollout.bundle.manifest import FILE_NAME, Manifest, check_hashes, read_manifest
 from rollout.bundle.signing import check_signature
-from rollout.errors import BundleError
+from rollout.errors import BundleError, MissingBundleError
+
+# As BentoML has it; `latest` is what it calls its pointer to one of the versions.
+NAME = re.compile(r"(?!latest$)[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
+BENTOML_FILE = "model.yaml"
+
+
+def is_tag(tag: str) -> bool:
+    """Whether a tag is a name and a version that the store can have, and so names no other place on disk."""
+    name, _, version = tag.partition(":")
+    return bool(NAME.fullmatch(name) and NAME.fullmatch(version))
 
 
 def save_bundle(folder: Path, manifest: Manifest) -> Path:
@@ -23,39 +38,78 @@ def save_bundle(folder: Path, manifest: Manifest) -> Path:
         Where it lies in the store.
 
     Raises:
+        BundleError: If this version exists already, or BentoML cannot have a version of this name.
+    """
+    if not is_tag(manifest.tag):
+        raise BundleError(
+            f"the store cannot have {manifest.tag}: a name and a version are up to 63 lowercase letters, digits, "
+            "dots, dashes and underscores, with a letter or digit at both ends, and `latest` is no version"
+        )
+    _refuse_another(manifest.tag)
+    with staging() as stage:
+        return place_bundle(folder, manifest, stage)
+
+
+def place_bundle(folder: Path, manifest: Manifest, stage: Path) -> Path:
+    """Copies the bundle at ``folder`` into the store from within ``staging``, whole or not at all.
+
+    Raises:
         BundleError: If this version exists already.
     """
-    if bundle_exists(manifest.tag):
-        raise BundleError(
-            f"{manifest.tag} exists already and a version never changes: choose another version, "
-            f"or `bentoml models delete {manifest.tag}` if nothing serves it"
-        )
+    drafts = ModelStore(stage / "drafts")
     with bentoml.models.create(
-        manifest.tag, labels={"made-by": "rollout"}, metadata={**manifest.metrics}
-    ) as model:
-        shutil.copytree(folder, model.path, dirs_exist_ok=True)
-    return Path(bentoml.models.get(manifest.tag).path)
+        manifest.tag, labels={"made-by": "rollout"}, metadata={**manifest.metrics}, _model_store=drafts
+    ):
+        pass  # it is BentoML's own file that is wanted: one from elsewhere has no say here
+    draft = stage / "drafts" / manifest.name / manifest.version
+    own = (draft / BENTOML_FILE).read_bytes()
+    shutil.copytree(folder, draft, dirs_exist_ok=True)
+    (draft / BENTOML_FILE).write_bytes(own)
+    place = _place(manifest.tag)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    _refuse_another(manifest.tag)
+    draft.rename(place)
+    (place.parent / "latest").write_text(manifest.version)
+    return place
+
+
+@contextlib.contextmanager
+def staging() -> Iterator[Path]:
+    """A folder on the store's disk where one process at a time makes a bundle ready.
+
+    What a process left there that was killed goes first.
+    """
+    folder = _models().with_name("staging")
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def export_bundle(tag: str, file: Path) -> None:
+    """Writes a bundle into one file, ``*.bentomodel``, which ``bentoml models import`` takes as well."""
+    bentoml.models.export_model(tag, str(file))
 
 
 def bundle_exists(tag: str) -> bool:
     """Whether the store has this version."""
-    try:
-        bentoml.models.get(tag)
-    except bentoml.exceptions.NotFound:
-        return False
-    return True
+    return is_tag(tag) and _place(tag).is_dir()
 
 
 def bundle_path(tag: str) -> Path:
     """Returns the folder of a bundle.
 
     Raises:
-        BundleError: If the store has no such version, or it is not a bundle of ours.
+        MissingBundleError: If the store has no such version.
+        BundleError: If it is not a bundle of ours.
     """
-    try:
-        path = Path(bentoml.models.get(tag).path)
-    except (bentoml.exceptions.BentoMLException, ValueError):
-        raise BundleError(f"there is no bundle {tag}; `bentoml models list` shows what the store has") from None
+    if not bundle_exists(tag):
+        raise MissingBundleError(f"there is no bundle {tag}; `bentoml models list` shows what the store has")
+    path = _place(tag)
     if not (path / FILE_NAME).exists():
         raise BundleError(f"{tag} is a model of BentoML's store, but not a bundle that `rollout.pack` made")
     return path
@@ -69,18 +123,49 @@ def open_bundle(tag: str, key: Path | None = None) -> tuple[Path, Manifest]:
         key: Public key of who must have signed it, if anybody.
 
     Raises:
-        BundleError: If there is none, it is not signed as ``key`` asks, or any file was changed, lost or added.
+        MissingBundleError: If there is none.
+        BundleError: If it is not signed as ``key`` asks, or any file was changed, lost or added.
     """
     path = bundle_path(tag)
+    return path, check_bundle(path, tag, key)
+
+
+def check_bundle(folder: Path, tag: str, key: Path | None = None) -> Manifest:
+    """Checks the files of the bundle at ``folder`` against its manifest, and this against its signature.
+
+    Raises:
+        BundleError: If it is another bundle, not signed as ``key`` asks, or any file was changed, lost or added.
+    """
     if key is not None:
-        check_signature(path, tag, key)
-    manifest = read_manifest(path)
+        check_signature(folder, tag, key)
+    manifest = read_manifest(folder)
     if manifest.tag != tag:
         raise BundleError(f"{tag} is refused: its manifest says {manifest.tag}")
-    check_hashes(path, manifest)
-    return path, manifest
+    check_hashes(folder, manifest)
+    for name, variant in manifest.variants.items():
+        if variant.file not in manifest.hashes:
+            raise BundleError(f"{tag} is refused: {variant.file}, its {name} variant, is none of its files")
+    return manifest
 
 
 def bundle_names() -> set[str]:
     """Returns the names of all models that have a bundle."""
-    return {model.tag.name for model in bentoml.models.list() if (Path(model.path) / FILE_NAME).exists()}
+    return {file.parent.parent.name for file in _models().glob(f"*/*/{FILE_NAME}")}
+
+
+def _models() -> Path:
+    """Where BentoML has its models: under its home, and where a Bento is served, those of the Bento."""
+    return Path(BentoMLContainer.model_store.get()._path)
+
+
+def _place(tag: str) -> Path:
+    name, _, version = tag.partition(":")
+    return _models() / name / version
+
+
+def _refuse_another(tag: str) -> None:
+    if bundle_exists(tag):
+        raise BundleError(
+            f"{tag} exists already and a version never changes: choose another version, "
+            f"or `bentoml models delete {tag}` if nothing serves it"
+        )

@@ -15,7 +15,7 @@ from rollout.errors import ConfigError, StorageError
 if TYPE_CHECKING:
     from rollout.bundle.exchange import Pull
 
-LEFT_OUT = 1
+LEFT_OUT = 3
 
 
 @click.command()
@@ -30,7 +30,7 @@ def pull(url: str, every: float | None) -> None:
     """Fetch the bundles under URL, s3://bucket/path or a folder, that the store does not have.
 
     Each appears in the store whole, and only if its hashes hold, its variants agree with its golden examples and,
-    with ROLLOUT_PUBLIC_KEY, it is signed. What does not pass is left out, and the exit code is 1.
+    with ROLLOUT_PUBLIC_KEY, it is signed. What does not pass is left out, and the exit code is 3.
     """
     # Python leaves SIGTERM to the system, which does not give it to the first process of a container.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0 if every else 128 + signal.SIGTERM))

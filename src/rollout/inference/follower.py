@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
 from rollout import metrics
 from rollout.bundle.store import bundle_names
 from rollout.config import Settings
-from rollout.errors import BundleError, StoreUnavailableError
+from rollout.errors import BundleError, MissingBundleError, StoreUnavailableError
 from rollout.inference.served import ServedModel
 from rollout.inference.version import LoadedVersion
 from rollout.review.policy import keep_policy, last_policy, read_policy
@@ -23,6 +27,8 @@ from rollout.routing.traffic import Worker, add_traffic
 from rollout.store import Redis, is_cancelled, require_supported
 
 FOLLOW_EVERY_S = 0.5
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +59,7 @@ async def read_served(redis: Redis, settings: Settings) -> dict[str, Split]:
 
 
 async def load_model(name: str, split: Split, settings: Settings, redis: Redis) -> ServedModel:
-    """Loads a model as its split says; the clients of a challenger that is refused get the champion.
+    """Loads a model as its split says; until its challenger can be served, the clients get the champion.
 
     Raises:
         BundleError: If the champion is refused.
@@ -64,18 +70,16 @@ async def load_model(name: str, split: Split, settings: Settings, redis: Redis) 
         model.intake.policy = await read_policy(redis, name)
     except StoreUnavailableError:
         model.intake.policy = last_policy(settings.home, name)
+    # The whole split, since with Redis gone at the next start its challenger may be there.
+    await _keep(settings.home, keep_split, name, split)
+    await _keep(settings.home, keep_policy, name, model.intake.policy)
     loaded = []
     for version in split.kept[1:]:
-        try:
+        with contextlib.suppress(BundleError):  # the follower tries again, and says why
             loaded.append(await asyncio.to_thread(LoadedVersion, name, version, settings))
-        except BundleError as error:
-            served = f"; its clients get the champion, {split.champion}" if version == split.challenger else ""
-            logger.error("%s%s", error.detail, served)
     if {version.version for version in loaded} >= set(split.versions[1:]):
-        try:
+        with contextlib.suppress(BundleError):
             model.apply(split, loaded)
-        except BundleError as error:
-            logger.error("%s; its clients get the champion, %s", error.detail, split.champion)
     return model
 
 
@@ -93,13 +97,13 @@ class Follower:
         self.redis = redis
         self._settings = settings
         self._loading: dict[str, asyncio.Task[LoadedVersion]] = {}
-        self._refused = (0, "")
+        self._refused = 0
+        self._trouble = ""
         self._untold: Counter[tuple[Arm, str, str]] = Counter()
         self._id = f"{socket.gethostname()}:{os.getpid()}"
 
     async def run(self) -> None:
-        """Follows for ever; with Redis gone or a version refused, the last split holds."""
-        await self._keep()
+        """Follows for ever; with Redis gone, or a version refused or not here yet, the last split holds."""
         while not is_cancelled():
             try:
                 await self._follow()
@@ -119,8 +123,11 @@ class Follower:
         model = self._model
         model.retire()
         split = await read_split(self.redis, model.name)
+        if split is not None:
+            metrics.LATEST.labels(model.name).set(split.revision)
+            metrics.SHARE.labels(model.name).set(split.share)
         self._drop_unwanted(split or model.split)
-        if split is None or split.revision in (model.split.revision, self._refused[0]):
+        if split is None or split == model.split or split.revision == self._refused:
             return
         try:
             versions = self._loaded(split)
@@ -128,11 +135,25 @@ class Follower:
                 return
             model.apply(split, versions)
         except BundleError as error:
-            self._refused = split.revision, error.detail
-            logger.error("%s stays at revision %d: %s", model.name, model.split.revision, error.detail)
+            waits = isinstance(error, MissingBundleError)
+            self._refused = 0 if waits else split.revision
+            self._say(error.detail, split, waits=waits)
         else:
+            self._trouble = ""
             logger.info("%s is at revision %d: %s", model.name, split.revision, ", ".join(split.versions))
-            await self._keep()
+            await _keep(self._settings.home, keep_split, model.name, split)
+
+    def _say(self, trouble: str, split: Split, *, waits: bool) -> None:
+        """Says once why a split is not served as it is."""
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        model = self._model
+        more = "; it follows as soon as the bundle is here" if waits else ""
+        if split.revision == model.split.revision:  # since the start
+            logger.error("%s; its clients get the champion, %s%s", trouble, split.champion, more)
+        else:
+            logger.error("%s stays at revision %d: %s%s", model.name, model.split.revision, trouble, more)
 
     def _drop_unwanted(self, split: Split) -> None:
         """Lets go of what was loaded for a split that has been replaced meanwhile."""
@@ -146,6 +167,7 @@ class Follower:
         """Returns the versions that are new with a split, or nothing while one that it serves is being loaded.
 
         Raises:
+            MissingBundleError: If the bundle of one that it serves is not here; what is loaded waits for it.
             BundleError: If one that it serves is refused.
         """
         missing = self._model.missing(split)
@@ -155,6 +177,10 @@ class Follower:
                 self._loading[version] = asyncio.get_running_loop().create_task(load)
         if not all(self._loading[version].done() for version in missing):
             return None
+        for version in set(missing).intersection(split.versions):
+            if isinstance(error := self._loading[version].exception(), MissingBundleError):
+                del self._loading[version]
+                raise error
         done = {version: self._loading.pop(version) for version in missing}
         for version in split.versions:
             if version in done and (error := done[version].exception()) is not None:
@@ -165,20 +191,12 @@ class Follower:
         intake = self._model.intake
         if await intake.follow(self.redis):
             logger.info("the review policy of %s is another one: %s", self._model.name, intake.policy)
-            await self._keep()
+            await _keep(self._settings.home, keep_policy, self._model.name, intake.policy)
 
     def _show_breaker(self) -> None:
         trial = self._model.serving.trial
         is_open = trial is not None and trial.breaker.state != "closed"
         metrics.BREAKER.labels(self._model.name).set(is_open)
-
-    async def _keep(self) -> None:
-        home, model = self._settings.home, self._model
-        try:
-            await asyncio.to_thread(keep_split, home, model.name, model.split)
-            await asyncio.to_thread(keep_policy, home, model.name, model.intake.policy)
-        except OSError as error:
-            logger.warning("split and review policy of %s cannot be kept on disk: %s", model.name, error)
 
     async def _tell(self) -> None:
         model = self._model
@@ -190,7 +208,15 @@ class Follower:
             revision=serving.split.revision,
             variants={version: loaded.variant for version, loaded in model.versions.items()},
             breaker="closed" if serving.trial is None else serving.trial.breaker.state,
-            refused=self._refused[1] if self._refused[0] > serving.split.revision else "",
+            refused=self._trouble,
         )
         await add_traffic(self.redis, model.name, self._untold, worker)
         self._untold.clear()
+
+
+async def _keep(home: Path, keep: Callable[[Path, str, T], None], model: str, what: T) -> None:
+    """Writes down what holds at a start without Redis."""
+    try:
+        await asyncio.to_thread(keep, home, model, what)
+    except OSError as error:
+        logger.warning("split and review policy of %s cannot be kept on disk: %s", model, error)

@@ -1,0 +1,192 @@
+"""Bundles between the store and where they are kept for others, each as ``NAME/VERSION.bentomodel``."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rollout.bundle import signing
+from rollout.bundle.archive import unpack
+from rollout.bundle.golden import read_golden
+from rollout.bundle.manifest import FILE_NAME, Manifest, digest
+from rollout.bundle.storage import Storage, open_storage
+from rollout.bundle.store import (
+    bundle_exists,
+    check_bundle,
+    export_bundle,
+    is_tag,
+    open_bundle,
+    place_bundle,
+    staging,
+)
+from rollout.bundle.variants import VARIANTS, TorchScript
+from rollout.bundle.verify import check_golden, load_variant
+from rollout.errors import BundleError, StorageError
+
+SUFFIX = ".bentomodel"
+
+
+def push_bundle(tag: str, url: str, key: Path | None = None) -> str:
+    """Puts a bundle where others fetch it, unless it is there.
+
+    Args:
+        tag: Its name and version.
+        url: Where, such as ``s3://bucket/path`` or a folder.
+        key: Public key of who must have signed it, if anybody.
+
+    Returns:
+        What became of it, in a sentence.
+
+    Raises:
+        BundleError: If there is no such bundle, it does not hold what it promises, or this version is there with
+            another content.
+        ConfigError: If the storage cannot be used.
+    """
+    folder, manifest = open_bundle(tag, key)
+    storage = open_storage(url)
+    name = f"{manifest.name}/{manifest.version}{SUFFIX}"
+    place = f"{url.rstrip('/')}/{name}"
+    with tempfile.TemporaryDirectory(prefix="rollout-push-") as temporary:
+        archive, there = Path(temporary, f"bundle{SUFFIX}"), Path(temporary, "there")
+        is_there = storage.fetch(name, archive)
+        if is_there:
+            there.mkdir()
+            _require_same(archive, there, manifest, place)
+            if not _adds(folder, there):
+                return f"{tag} is there already: {place}"
+            archive.unlink()
+        export_bundle(tag, archive)
+        storage.put(name, archive, replace=is_there)
+    return (
+        f"{tag} is there, now with this signature and gate: {place}" if is_there else f"{tag} is there: {place}"
+    )
+
+
+class Pull:
+    """Brings what a storage has into the store.
+
+    Args:
+        url: The storage, such as ``s3://bucket/path`` or a folder.
+        key: Public key of who must have signed a bundle, if anybody.
+
+    Attributes:
+        left_out: What could not be taken, by its name in the storage, and why.
+
+    Raises:
+        ConfigError: If the URL is of no known kind, or what it takes is not installed.
+    """
+
+    def __init__(self, url: str, key: Path | None = None) -> None:
+        self._storage: Storage = open_storage(url)
+        self._key = key
+        self.left_out: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
+
+    def look(self) -> dict[str, str]:
+        """Returns the bundles that the storage has, each with what changes when its content does.
+
+        Raises:
+            StorageError: If it does not answer.
+        """
+        found = self._storage.list()
+        return {name: found[name] for name in sorted(found) if name.endswith(SUFFIX) and name.count("/") == 1}
+
+    def take(self, found: dict[str, str]) -> Iterator[str]:
+        """Fetches and verifies the bundles that the store does not have, and says what became of each.
+
+        What was left out is not mentioned again before something else becomes of it, and what was refused is not
+        fetched again before it changes.
+
+        Raises:
+            ConfigError: If ``key`` is not a public key.
+        """
+        for known in (self.left_out, self._refused):
+            for name in known.keys() - found.keys():
+                del known[name]
+        for name, content in found.items():
+            tag = name.removesuffix(SUFFIX).replace("/", ":")
+            if bundle_exists(tag):
+                self.left_out.pop(name, None)
+            elif self._refused.get(name) != content:
+                try:
+                    said = self._fetch(name, tag)
+                    self.left_out.pop(name, None)
+                except (StorageError, OSError) as error:  # perhaps not the next time
+                    said = self._leave_out(name, str(error))
+                except BundleError as error:
+                    self._refused[name] = content
+                    said = self._leave_out(name, error.detail)
+                if said:
+                    yield said
+
+    def _fetch(self, name: str, tag: str) -> str:
+        if not is_tag(tag):
+            raise BundleError("this is not a name and a version that the store can have")
+        with staging() as stage:
+            archive, folder = stage / "archive", stage / "bundle"
+            if not self._storage.fetch(name, archive):
+                return ""
+            folder.mkdir()
+            unpack(archive, folder)
+            archive.unlink()
+            manifest = check_bundle(folder, tag, self._key)
+            run, not_run = _run_golden(folder, manifest)
+            place_bundle(folder, manifest, stage)
+        more = f"; not run here: {', '.join(not_run)}" if not_run else ""
+        return f"{tag} is here: {', '.join(run)} agree with its golden examples{more}"
+
+    def _leave_out(self, name: str, why: str) -> str:
+        if self.left_out.get(name) == why:
+            return ""
+        self.left_out[name] = why
+        return f"{name} is left out: {why}"
+
+
+def _require_same(archive: Path, folder: Path, manifest: Manifest, place: str) -> None:
+    """Unpacks what is there already, and refuses anything but the same bundle."""
+    try:
+        unpack(archive, folder)
+        there = check_bundle(folder, manifest.tag)
+    except BundleError as error:
+        raise BundleError(f"{place} is there already, and broken: {error.detail}; delete it, then push") from None
+    if digest(there) != digest(manifest):
+        raise BundleError(
+            f"{place} is there already with another content, and a version never changes: choose another version"
+        )
+
+
+def _adds(folder: Path, there: Path) -> bool:
+    """Whether the same bundle has another signature or gate here than there, and does not lose a signature."""
+    ours, theirs = (
+        [path.read_bytes() if path.exists() else b"" for path in (one / signing.FILE_NAME, one / FILE_NAME)]
+        for one in (folder, there)
+    )
+    return ours != theirs and bool(ours[0] or not theirs[0])
+
+
+def _run_golden(folder: Path, manifest: Manifest) -> tuple[list[str], list[str]]:
+    """Runs the golden examples on the variants that can serve here; returns these and the others."""
+    run = [name for name in manifest.variants if _can_serve(name)]
+    if not run:
+        raise BundleError(
+            f"{manifest.tag} is refused: none of its variants can be run here: {', '.join(manifest.variants)}"
+        )
+    try:
+        golden = read_golden(folder)
+        for name in run:
+            check_golden(golden, manifest, name, load_variant(folder, manifest, name))
+    except BundleError:
+        raise
+    except Exception as error:  # whatever these files make of what reads them
+        raise BundleError(f"{manifest.tag} is refused: its golden examples cannot be run: {error}") from error
+    return run, [name for name in manifest.variants if name not in run]
+
+
+def _can_serve(name: str) -> bool:
+    """Whether a variant may be loaded here: it is one that serves, and needs nothing that is not installed."""
+    kind = VARIANTS.get(name)
+    if kind is None or not kind.is_served:
+        return False
+    return not issubclass(kind, TorchScript) or importlib.util.find_spec("torch") is not None

@@ -1,0 +1,211 @@
+"""Where bundles are kept for others: a folder, or object storage such as S3."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+
+from rollout.errors import BundleError, ConfigError, StorageError
+
+if TYPE_CHECKING:
+    from obstore import Bytes, GetOptions, ObjectMeta
+    from obstore.store import ObjectStore
+
+# Each piece has its own deadline and its own retries, however large the bundle is.
+PIECE_BYTES = 16 * 1024 * 1024
+PIECE_TIMEOUT = timedelta(seconds=30)
+# A bundle is sent in one request: only for that can storage promise that it replaces no other.
+PUT_TIMEOUT = timedelta(hours=1)
+RETRIES, RETRY_S = 3, 20
+
+T = TypeVar("T")
+
+
+class Storage(Protocol):
+    """A place where files lie under names such as ``digits/v2.bentomodel``."""
+
+    def list(self) -> dict[str, str]:
+        """Returns the files that are there, each with what changes when its content does.
+
+        Raises:
+            StorageError: If it cannot be read.
+        """
+        ...
+
+    def fetch(self, name: str, file: Path) -> bool:
+        """Copies what lies under a name into a local file; returns whether there is anything.
+
+        Raises:
+            StorageError: If it cannot be read, or is replaced meanwhile.
+        """
+        ...
+
+    def put(self, name: str, file: Path, *, replace: bool = False) -> None:
+        """Puts a local file under a name; whoever reads it meanwhile sees all of it or nothing.
+
+        Raises:
+            BundleError: If there is one already and it is not to be replaced.
+            StorageError: If it cannot be written.
+        """
+        ...
+
+
+def open_storage(url: str) -> Storage:
+    """Returns the storage at a URL such as ``s3://bucket/path``, or in a folder.
+
+    Raises:
+        ConfigError: If the URL is of no known kind, or what it takes is not installed.
+    """
+    path = url.removeprefix("file://")
+    return Objects(url) if "://" in path else Folder(Path(path).expanduser())
+
+
+class Folder:
+    """A folder on disk, such as one that a container image brings.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def list(self) -> dict[str, str]:
+        with self._named():
+            if not self._path.is_dir():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            found = {file: file.stat() for file in self._path.glob("*/*") if file.is_file()}
+        return {
+            file.relative_to(self._path).as_posix(): f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
+            for file, stat in found.items()
+        }
+
+    def fetch(self, name: str, file: Path) -> bool:
+        with self._named():
+            try:
+                shutil.copyfile(self._path / name, file)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def put(self, name: str, file: Path, *, replace: bool = False) -> None:
+        place = self._path / name
+        draft = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
+        with self._named():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copyfile(file, draft)
+                if replace:
+                    draft.replace(place)
+                else:
+                    place.hardlink_to(draft)  # only if nobody was first
+            except FileExistsError:
+                raise BundleError(f"somebody else put {place} there first") from None
+            finally:
+                draft.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"{self._path} cannot be used: {error.strerror}") from None
+
+
+class Objects:
+    """Object storage, through obstore; credentials and endpoint come from the usual variables, as ``AWS_…``.
+
+    Args:
+        url: Bucket and path.
+
+    Raises:
+        ConfigError: If obstore is missing, or does not know this kind of URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            import obstore.store  # noqa: PLC0415  an extra
+        except ImportError:
+            raise ConfigError(f"{url} takes the extra `s3`: pip install 'rollout[s3]'") from None
+        self._url = url
+        self._obstore = obstore
+        try:
+            self._to_read, self._to_write = self._store(PIECE_TIMEOUT), self._store(PUT_TIMEOUT)
+        except (obstore.exceptions.BaseError, ValueError) as error:
+            raise ConfigError(
+                f"{url} cannot be used: {_in_short(error)}; a URL reads s3://bucket/path, and a folder has no ://"
+            ) from None
+
+    def _store(self, timeout: timedelta) -> ObjectStore:
+        return self._obstore.store.from_url(
+            self._url,
+            # Without TLS only where the endpoint says http://.
+            client_options={"allow_http": True, "timeout": timeout},
+            retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_S)},
+        )
+
+    def list(self) -> dict[str, str]:
+        found = self._run(lambda: self._obstore.list(self._to_read).collect())
+        return {one["path"]: one["e_tag"] or str(one["last_modified"]) for one in found}
+
+    def fetch(self, name: str, file: Path) -> bool:
+        try:
+            meta = self._run(lambda: self._obstore.head(self._to_read, name))
+        except FileNotFoundError:
+            return False
+        with file.open("wb") as out:
+            for start in range(0, meta["size"], PIECE_BYTES):
+                out.write(self._run(lambda: self._piece(name, meta, start)))  # noqa: B023  done before the next
+        return True
+
+    def _piece(self, name: str, meta: ObjectMeta, start: int) -> Bytes:
+        end = min(start + PIECE_BYTES, meta["size"])
+        options: GetOptions = {"range": (start, end), "if_match": meta["e_tag"]}
+        return self._obstore.get(self._to_read, name, options=options).bytes()
+
+    def put(self, name: str, file: Path, *, replace: bool = False) -> None:
+        mode: Literal["create", "overwrite"] = "overwrite" if replace else "create"
+        try:
+            self._run(lambda: self._obstore.put(self._to_write, name, file, mode=mode))
+        except self._obstore.exceptions.AlreadyExistsError:
+            raise BundleError(f"somebody else put {self._url.rstrip('/')}/{name} there first") from None
+        except FileNotFoundError as error:  # the bucket
+            raise StorageError(f"{self._url} cannot be used: {_in_short(error)}") from None
+
+    def _run(self, work: Callable[[], T]) -> T:
+        """Runs something in another thread: while obstore blocked the main one, no signal would end it."""
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(work())
+            except Exception as error:
+                done.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        try:
+            return done.result()
+        except (self._obstore.exceptions.AlreadyExistsError, FileNotFoundError):
+            raise
+        except (self._obstore.exceptions.BaseError, ValueError) as error:
+            raise StorageError(f"{self._url} cannot be used: {_in_short(error)}") from None
+
+
+def _in_short(error: Exception) -> str:
+    """Returns what an error of obstore says and what is behind it, without the times and the dump around it."""
+    text = str(error)
+    if found := re.search(r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", text, re.DOTALL):
+        return f"{found[1]}: {found[2].rstrip('.')}"
+    first = text.partition("\n")[0].rpartition(" - ")[2].rstrip(": ")
+    behind = re.search(r'(?:message|error): "(.+?)"|(InvalidCertificate)\(\s*(\w+)', text)
+    return ": ".join([first, *filter(None, behind.groups())]) if behind else first

@@ -1,0 +1,205 @@
+"""A split may name a bundle that is not here yet: it is waited for, and nobody restarts anything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from rollout.bundle import store
+from rollout.config import Settings
+from rollout.inference import follower as follower_module
+from rollout.inference.engine import Engine
+from rollout.inference.version import LoadedVersion
+from rollout.routing.last_seen import last_splits
+from rollout.routing.split import Split
+from rollout.routing.splits import write_split
+from rollout.routing.traffic import Worker, read_workers
+from rollout.store import Redis, connect
+from tests.cli.test_cli import run
+from tests.conftest import Service, run_service, set_split
+from tests.images import image
+from tests.service.test_challenger import CHALLENGED
+
+HALF = ("--champion", "v1", "--challenger", "v2", "--share", "0.5")
+MISSING = "there is no bundle digits:v2; `bentoml models list` shows what the store has"
+
+
+@pytest.fixture
+def there(bundles: str, tmp_path: Path) -> Path:
+    """Where ``digits:v2`` was pushed to."""
+    run(tmp_path, "push", "digits:v2", str(tmp_path / "there"))
+    return tmp_path / "there"
+
+
+@pytest.fixture
+def here(bundles: str, tmp_path: Path) -> Path:
+    """The store of a replica that has ``digits:v1`` only."""
+    models = tmp_path / "store" / "models" / "digits"
+    models.mkdir(parents=True)
+    shutil.copytree(f"{bundles}/models/digits/v1", models / "v1")
+    return tmp_path / "store"
+
+
+def ask(service: Service) -> dict[str, Any]:
+    """Predicts for a client of the challenger."""
+    with service.client() as client:
+        body = {"client_id": CHALLENGED[0], "inputs": {"image": image()}}
+        response = client.post("/v1/models/digits/predict", json=body)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def wait_for_the_challenger(service: Service) -> None:
+    give_up = time.monotonic() + 60
+    while (answer := ask(service))["version"] != "v2":
+        assert answer["arm"] == "champion"
+        assert time.monotonic() < give_up, service.log.read_text()
+        time.sleep(0.1)
+    assert (answer["arm"], answer["fallback"]) == ("challenger", None)
+
+
+def test_a_running_replica_follows_once_the_bundle_comes(there: Path, here: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    set_split(home, "--champion", "v1")
+    with run_service(home, BENTOML_HOME=str(here), ROLLOUT_WORKERS="1") as service:
+        set_split(home, *HALF)  # by somebody who has the bundle
+        time.sleep(3)
+        answer = ask(service)
+        assert (answer["version"], answer["revision"]) == ("v1", 1)
+        assert f"refused to follow: {MISSING}" in " ".join(run(home, "split", "show", "digits").split())
+        run(home, "pull", str(there), BENTOML_HOME=str(here))
+        wait_for_the_challenger(service)
+        assert ask(service)["revision"] == 2
+        log = service.log.read_text()
+        assert log.count(f"digits stays at revision 1: {MISSING}; it follows as soon as the bundle is here") == 1
+        assert "digits is at revision 2: v1, v2" in log
+        time.sleep(1)
+        assert "refused to follow" not in run(home, "split", "show", "digits")
+
+
+def test_a_challenger_that_is_missing_at_the_start_comes_in_later(
+    there: Path, here: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    set_split(home, *HALF)
+    with run_service(home, BENTOML_HOME=str(here), ROLLOUT_WORKERS="1") as service:
+        assert (ask(service)["version"], ask(service)["arm"]) == ("v1", "champion")
+        time.sleep(2)
+        kept = json.loads((home / "splits" / "digits.json").read_text())
+        assert kept["challenger"] == "v2", "a start without Redis must not forget the trial"
+        run(home, "pull", str(there), BENTOML_HOME=str(here))
+        wait_for_the_challenger(service)
+        log = service.log.read_text()
+    assert (
+        log.count(f"{MISSING}; its clients get the champion, v1; it follows as soon as the bundle is here") == 1
+    )
+    assert "digits is at revision 1: v1, v2" in log
+
+
+@pytest.fixture
+async def engine(
+    here: Path, redis: Redis, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Engine]:
+    """A replica at revision 1, ``v1`` alone."""
+    monkeypatch.setattr(store, "_models", lambda: here / "models")
+    monkeypatch.setattr(follower_module, "FOLLOW_EVERY_S", 0.05)
+    await write_split(redis, "digits", Split(champion="v1"))
+    loaded = await Engine.load(Settings(home=tmp_path / "home"), await connect(valkey_url))
+    yield loaded
+    await loaded.close()
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each version was loaded, or tried to be."""
+    tried: Counter[str] = Counter()
+
+    def load(model: str, version: str, settings: Settings) -> LoadedVersion:
+        tried[version] += 1
+        return LoadedVersion(model, version, settings)
+
+    monkeypatch.setattr(follower_module, "LoadedVersion", load)
+    return tried
+
+
+async def worker(redis: Redis, *, is_in_trouble: bool = False) -> Worker:
+    """What the replica says of itself."""
+    give_up = time.monotonic() + 20
+    while not (found := await read_workers(redis, "digits")) or bool(found[0].refused) != is_in_trouble:
+        assert time.monotonic() < give_up, found
+        await asyncio.sleep(0.05)
+    return found[0]
+
+
+async def reach(engine: Engine, revision: int) -> None:
+    give_up = time.monotonic() + 20
+    while engine.model("digits").split.revision != revision:
+        assert time.monotonic() < give_up
+        await asyncio.sleep(0.02)
+
+
+async def test_it_says_what_it_waits_for_and_loads_nothing_twice(
+    engine: Engine, redis: Redis, loads: Counter[str], bundles: str, here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The champion of the new split is here and its challenger is not."""
+    models = here / "models" / "digits"
+    shutil.copytree(f"{bundles}/models/digits/v2", models / "v2")
+    split = Split(revision=1, champion="v2", challenger="v3", share=0.5, experiment="x")
+    await write_split(redis, "digits", split)
+    give_up = time.monotonic() + 20
+    while loads["v3"] < 5:
+        assert time.monotonic() < give_up
+        await asyncio.sleep(0.05)
+    assert loads["v2"] == 1
+    told = await worker(redis, is_in_trouble=True)
+    assert told.revision == 1
+    assert "there is no bundle digits:v3" in told.refused
+    assert caplog.text.count("there is no bundle digits:v3") == 1
+    await write_split(redis, "digits", msgspec.structs.replace(split, revision=2, challenger="v1"))
+    await reach(engine, 3)
+    assert loads["v2"] == 1, "what was loaded for the split before serves"
+    await worker(redis)
+    assert engine._followers[0]._loading == {}
+
+
+async def test_a_bundle_that_is_here_and_refused_stays_refused(
+    engine: Engine, redis: Redis, loads: Counter[str], bundles: str, here: Path, tmp_path: Path
+) -> None:
+    damaged = here / "models" / "digits" / "v2"
+    shutil.copytree(f"{bundles}/models/digits/v2", damaged)
+    whole = (damaged / "golden.npz").read_bytes()
+    (damaged / "golden.npz").write_bytes(whole + b"x")
+    trial = Split(revision=1, champion="v1", challenger="v2", share=0.5, experiment="x")
+    await write_split(redis, "digits", trial)
+    assert "golden.npz was changed after packing" in (await worker(redis, is_in_trouble=True)).refused
+    (damaged / "golden.npz").write_bytes(whole)
+    await asyncio.sleep(0.5)
+    assert loads == {"v2": 1}
+    assert engine.model("digits").split.revision == 1
+    assert last_splits(tmp_path / "home")["digits"].revision == 1
+    await write_split(redis, "digits", msgspec.structs.replace(trial, revision=2))
+    await reach(engine, 3)
+
+
+async def test_a_wait_ends_with_the_split_that_asked_for_it(
+    engine: Engine, redis: Redis, loads: Counter[str]
+) -> None:
+    await write_split(redis, "digits", Split(revision=1, champion="v2"))
+    await asyncio.sleep(0.5)
+    await write_split(redis, "digits", Split(revision=2, champion="v1"))
+    await reach(engine, 3)
+    await asyncio.sleep(0.2)
+    tried = loads["v2"]
+    await asyncio.sleep(0.5)
+    assert loads["v2"] == tried
+    await worker(redis)
