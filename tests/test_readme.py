@@ -17,6 +17,8 @@ import httpx
 import pytest
 
 from tests.conftest import BIN, ROOT, free_port, wait_ready
+from tests.k8s import kubectl_here
+from tests.k8s.rendering import kubectl
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 SERVERS = ("make serve", "rollout serve", "bentoml serve")
@@ -53,6 +55,9 @@ def test_every_block_runs(tree: Path) -> None:
         for kind, text in BLOCK.findall((ROOT / "README.md").read_text())
     ]
     answers: list[str] = []
+    there = tree.parent / "cluster"
+    there.mkdir()
+    cluster = environment | kubectl_here.install(there, kubectl(), "local") | {"USER": "ada"}
     with contextlib.ExitStack() as server:
         for kind, text in blocks:
             if kind == "json":
@@ -73,8 +78,9 @@ def test_every_block_runs(tree: Path) -> None:
                 server.close()
                 server.enter_context(running(text, tree, environment, port))
             else:
+                place = cluster if text.startswith("kind create cluster") else environment
                 done = subprocess.run(
-                    ["bash", "-ec", text], cwd=tree, env=environment, check=True, capture_output=True, text=True
+                    ["bash", "-ec", text], cwd=tree, env=place, check=True, capture_output=True, text=True
                 )
                 answers.append(done.stdout)
                 assert "urn:rollout:problem" not in done.stdout

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from loadtests.callers import CLIENT, Part, Seen, Tally, send, share_progress
+from loadtests.callers import CLIENT, Failure, Part, Seen, Tally, send, share_progress
 from loadtests.ramp_report import Change, Outcome, faults, show
 from rollout.routing.assignment import assign
 from rollout.routing.split import Split
@@ -98,7 +98,7 @@ def test_an_answer_of_a_revision_that_never_was_is_noticed(outcome: Outcome) -> 
 
 
 def test_failures_and_lost_requests_are_noticed(outcome: Outcome) -> None:
-    outcome.tallies[0].failed["503 overloaded"] = 2
+    outcome.tallies[0].failures += [Failure(10.0, "503 overloaded")] * 2
     outcome.requests += 1
     assert faults(outcome, CLIENTS) == [
         "2 requests failed: 503 overloaded",
