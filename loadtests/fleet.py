@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from loadtests.bodies import Request
 from loadtests.ours import BIN, SERVE
+from loadtests.proxy import FRONT
 from loadtests.servers import ROOT, Server, StartError, free_port, running
 from rollout.embedded import server_program
 from rollout.errors import StoreUnavailableError
@@ -22,27 +23,7 @@ from rollout.store import connect, guard
 
 REPLICAS = 3
 START_TIMEOUT_S = 10.0
-# A request that reached no replica goes to another one; an answer, whatever its status, is passed on as it is.
-HAPROXY = """
-global
-    maxconn 2000
-defaults
-    mode http
-    balance roundrobin
-    timeout connect 1s
-    timeout client 75s
-    timeout server 30s
-    retries 3
-    retry-on conn-failure
-    option redispatch 1
-    option httpchk GET /readyz
-    default-server check inter 500ms fall 2 rise 1
-frontend front
-    bind 127.0.0.1:"$BENCH_PORT"
-    default_backend replicas
-backend replicas
-"""
-
+COMMAND_TIMEOUT_S = 180.0
 Environment = dict[str, str]
 
 
@@ -51,36 +32,42 @@ class Valkey:
 
     Args:
         folder: Where its data and its log lie.
+
+    Attributes:
+        port: Where it listens on this machine.
+        url: The same as a URL.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         self._folder = folder.resolve()
-        self._port = free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = f"redis://127.0.0.1:{self._port}/0"
+        self.url = f"redis://127.0.0.1:{self.port}/0"
 
     @property
     def is_running(self) -> bool:
         """Whether it runs."""
         return self._process is not None
 
-    def start(self) -> None:
-        """Starts it and waits until it answers.
+    def start(self, primary: Valkey | None = None) -> None:
+        """Starts it and waits until it answers; as the replica of another, until it has what that one has.
 
         Raises:
             StartError: If it does not.
         """
         log = self._folder / "valkey.log"
-        command = [server_program(), "--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        command = [server_program(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
         # What it has written outlives it; how fast the disk syncs is not what is measured.
         command += ["--appendonly", "yes", "--appendfsync", "no", "--save", "", "--logfile", str(log)]
+        if primary is not None:
+            command += ["--replicaof", "127.0.0.1", str(primary.port)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         give_up = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < give_up:
             with contextlib.suppress(StoreUnavailableError):
-                asyncio.run(self._ping())
-                return
+                if asyncio.run(self._is_complete()):
+                    return
             time.sleep(0.02)
         raise StartError(f"Valkey does not answer; {log} says why")
 
@@ -91,9 +78,19 @@ class Valkey:
             self._process.wait()
             self._process = None
 
-    async def _ping(self) -> None:
+    def promote(self) -> None:
+        """Makes a replica the primary."""
+
+        async def promote() -> None:
+            async with contextlib.aclosing(await connect(self.url)) as client, guard():
+                await client.replicaof("NO", "ONE")
+
+        asyncio.run(promote())
+
+    async def _is_complete(self) -> bool:
+        # Connecting is refused while it still loads what it was told.
         async with contextlib.aclosing(await connect(self.url)) as client, guard():
-            await client.ping()  # refused while it still loads what it was told
+            return str((await client.info("replication")).get("master_link_status", "up")) == "up"
 
 
 class Fleet(NamedTuple):
@@ -113,10 +110,17 @@ def run(environment: Environment, *arguments: str) -> None:
 
     Raises:
         StartError: If it fails.
+        TimeoutExpired: If it does not end.
     """
     command = [str(BIN / "rollout"), *arguments]
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=COMMAND_TIMEOUT_S,
     )
     if done.returncode:
         raise StartError(f"`rollout {' '.join(arguments)}` fails: {done.stderr.strip()}")
@@ -144,7 +148,7 @@ def running_fleet(environment: Environment, first: Request, folder: Path) -> Ite
             replicas = list(threads.map(stack.enter_context, starting))
         config = folder / "haproxy.cfg"
         servers = (f"    server r{n} {urlsplit(one.url).netloc}\n" for n, one in enumerate(replicas, start=1))
-        config.write_text(HAPROXY + "".join(servers))
+        config.write_text(FRONT + "".join(servers))
         command = ("haproxy", "-db", "-q", "-f", str(config))
         front = stack.enter_context(running(command, {}, first, folder / "haproxy.log"))
         yield Fleet(urlsplit(front.url).port or 0, replicas)

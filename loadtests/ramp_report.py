@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections import Counter
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtests.callers import CLIENT, Seen, Tally
+from loadtests.sticky import torn, wrong
 from rollout.routing.assignment import Arm, assign
 from rollout.routing.split import Split
 
@@ -78,15 +78,12 @@ class Outcome(msgspec.Struct, dict=True):
     @property
     def torn(self) -> int:
         """How often a client saw two arms under one revision."""
-        arms: dict[tuple[int, int], set[str]] = defaultdict(set)
-        for one in self.seen:
-            arms[one.client, one.revision].add(one.arm)
-        return sum(len(seen) > 1 for seen in arms.values())
+        return torn(self.seen)
 
     @property
     def wrong(self) -> int:
         """Answers of another arm or version than the split gives the client."""
-        return sum(count for one, count in self.seen.items() if not _is_right(one, self.splits))
+        return wrong(self.seen, self.splits)
 
     @property
     def fallbacks(self) -> int:
@@ -100,13 +97,6 @@ class Outcome(msgspec.Struct, dict=True):
             if one.revision == revision:
                 counts[one.arm] += count
         return counts
-
-
-def _is_right(one: Seen, splits: Mapping[int, Split]) -> bool:
-    if one.revision not in splits:
-        return False
-    arm, version, *_ = assign(splits[one.revision], CLIENT.format(one.client))
-    return one.arm == arm and one.version in (version, None)
 
 
 def faults(outcome: Outcome, clients: int) -> list[str]:

@@ -133,6 +133,8 @@ def client_of(url: str) -> Redis:
         socket_connect_timeout=TIMEOUT_S,
         # One retry, for a connection that died while it lay in the pool. A server that hangs is waited for once.
         retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
+        # And for one to a primary that has become a replica: at its address is another one now.
+        retry_on_error=[redis.exceptions.ReadOnlyError],
     )
 
 

@@ -53,7 +53,7 @@ def test_sigterm_is_a_drain(bundles: str, tmp_path: Path) -> None:
 def test_sigterm_during_the_start_ends_it(bundles: str, tmp_path: Path) -> None:
     set_split(tmp_path, *TRIAL)
     environment = os.environ | {"ROLLOUT_HOME": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    command = [BIN / "rollout", "serve", "--port", str(free_port())]
+    command = [str(BIN / "rollout"), "serve", "--port", str(free_port())]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert "The admin token" in process.stdout.readline()

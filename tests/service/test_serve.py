@@ -385,6 +385,21 @@ def test_what_cannot_start_says_so_in_one_line(service: Service, bundles: str, t
     assert "ROLLOUT_WORKERS: expected" in refuse(tmp_path, "serve", ROLLOUT_WORKERS="many")
 
 
+def test_a_worker_that_cannot_start_ends_it_with_1(bundles: str, tmp_path: Path) -> None:
+    set_split(tmp_path, *TRIAL)
+    done = subprocess.run(
+        [BIN / "rollout", "serve", "--port", str(free_port())],
+        env=os.environ | {"ROLLOUT_HOME": str(tmp_path), "ROLLOUT_VARIANT": "none-of-these"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "digits:v1 has no variant none-of-these" in done.stderr
+    assert done.stderr.splitlines()[-1] == "rollout: a worker could not start; the lines before this one say why"
+
+
 def test_nothing_to_serve_is_said_in_one_line(bundles: str, tmp_path: Path) -> None:
     assert "there is nothing to serve" in refuse(tmp_path, "serve", "--port", str(free_port()))
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from rollout.config import Settings, load_settings
@@ -62,7 +63,8 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
         when_ready: Called once the first worker answers.
 
     Raises:
-        ConfigError: If the address cannot be listened on, or is open to others without tokens.
+        ConfigError: If the address cannot be listened on, or is open to others without tokens, or a worker cannot
+            start.
         StoreUnavailableError: If Redis does not answer.
     """
     # The first process of a container is ended by no signal that it leaves to the system; later, workers drain.
@@ -85,7 +87,10 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
         asyncio.run(_check_bundles(settings, url))
         _prepare_workers(settings, url)
         threading.Thread(target=_watch_ready, args=(settings, when_ready), daemon=True).start()
-        _supervisor(settings).run()
+        supervisor = _supervisor(settings)
+        supervisor.run()
+        if STARTUP_FAILURE in (worker.exitcode for worker in supervisor.processes):
+            raise ConfigError("a worker could not start; the lines before this one say why")
 
 
 async def _check_bundles(settings: Settings, url: str) -> None:
