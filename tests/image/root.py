@@ -15,7 +15,6 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-import pip
 from docker.utils.build import PatternMatcher  # type: ignore[import-untyped]
 
 from tests.image.dockerfile import Stage, Step
@@ -213,7 +212,7 @@ def _make_base(tree: Tree) -> None:
     script = f'/sbin/ldconfig; /usr/local/bin/{python} -c "import site; print(site.getsitepackages()[0])"'
     command = tree.command(["/bin/sh", "-c", script], environment={}, directory="/")
     asked = subprocess.run(command, check=True, capture_output=True, text=True)
-    packages = Path(pip.__file__).parent.parent
+    packages = Path(sysconfig.get_path("purelib"))
     for path in (packages / "pip", *packages.glob("pip-*.dist-info")):
         _copy(path, tree.at(asked.stdout.strip()) / path.name)
 
