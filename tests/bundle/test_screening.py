@@ -131,7 +131,7 @@ def test_an_exact_variant_that_disagrees_is_left_out(
     monkeypatch: pytest.MonkeyPatch, kind: type[Onnx], why: str
 ) -> None:
     monkeypatch.setitem(VARIANTS, "onnx", kind)
-    manifest = pack_two(f"exact-{kind.__name__}", Linear().eval())
+    manifest = pack_two(f"exact-{kind.__name__.lower()}", Linear().eval())
     assert "torchscript" in manifest.variants
     assert re.search(why, manifest.left_out["onnx"].why)
 
