@@ -94,6 +94,16 @@ class Service:
         """Returns a client with the admin token."""
         return self.client(headers={"Authorization": f"Bearer {self.token}"})
 
+    def metric(self, name: str, *labels: str) -> float:
+        """Adds up the samples of a metric that have these labels."""
+        with self.client() as client:
+            lines = client.get("/metrics").text.splitlines()
+        return sum(
+            float(line.split()[-1])
+            for line in lines
+            if line.startswith(f"{name}{{") and all(label in line for label in labels)
+        )
+
     def stop(self) -> int:
         """Sends SIGTERM and returns the exit code."""
         self.process.send_signal(signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from rollout.config import Settings
 from rollout.errors import ConfigError, ForbiddenError, UnauthorizedError
-from rollout.http.auth import Auth, admin_token
+from rollout.http.auth import Auth, Bearer, admin_token
 
 APP, REVIEWER, ADMIN = "app-token-0123456789", "reviewer-token-01234", "admin-token-01234567"
 TOKENS = f"app:{APP},reviewer:{REVIEWER},admin:{ADMIN}"
@@ -31,6 +32,13 @@ def test_each_role_gets_its_own_and_the_admin_everything(tmp_path: Path) -> None
     for token, role in ((APP, "reviewer"), (APP, "admin"), (REVIEWER, "app"), (REVIEWER, "admin")):
         with pytest.raises(ForbiddenError, match=f"takes the role {role}"):
             auth.require(scope(token), role)  # type: ignore[arg-type]
+
+
+def test_whose_a_token_is_can_be_said_without_it(tmp_path: Path) -> None:
+    auth = Auth(Settings(home=tmp_path, tokens=TOKENS))
+    digits = hashlib.sha256(ADMIN.encode()).hexdigest()[:8]
+    assert auth.require(scope(ADMIN), "reviewer") == Bearer("admin", f"token {digits}")
+    assert auth.require(scope(REVIEWER), "reviewer").name != f"token {digits}"
 
 
 def test_with_tokens_configured_nothing_is_open(tmp_path: Path) -> None:

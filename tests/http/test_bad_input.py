@@ -167,17 +167,14 @@ def test_a_timeout_that_is_none(predict: Call, value: str) -> None:
 def test_nothing_of_this_is_an_internal_error_or_reached_the_model(service: Service, predict: Call) -> None:
     def predictions() -> float:
         time.sleep(2 * FLUSH_EVERY_S)
-        with service.client() as client:
-            lines = client.get("/metrics").text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith("rollout_predictions_total"))
+        return service.metric("rollout_predictions_total")
 
     before = predictions()
     assert predict({"instances": [row()] * 3 + [with_pixel(-1)]}).status_code == 422
     assert predictions() == before, "a request is refused whole"
     assert predict({"instances": [row()] * 3}).status_code == 200
     assert predictions() == before + 3
-    with service.client() as client:
-        assert 'type="internal-error"' not in client.get("/metrics").text
+    assert service.metric("rollout_errors_total", 'type="internal-error"') == 0
 
 
 def test_images_as_files_are_scored_like_lists(predict: Call) -> None:
