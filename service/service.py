@@ -23,9 +23,9 @@ from bentoml.exceptions import BentoMLException
 
 from rollout.config import load_settings
 from rollout.embedded import running_redis
-from rollout.errors import OverloadedError, RolloutError
+from rollout.errors import RolloutError
 from rollout.http.app import Api
-from rollout.http.auth import Auth
+from rollout.http.asked import HEADERS, NOTHING
 from rollout.http.predict import decode_request
 from rollout.inference.engine import Engine
 from rollout.inference.rows import make_predictions
@@ -83,7 +83,7 @@ class Predictor:
         try:
             url = await asyncio.to_thread(self._resources.enter_context, running_redis(settings))
             self._engine = await Engine.load(settings, client_of(url))
-            self._auth = Auth(settings)
+            api.open(self._engine, settings)
         except RolloutError as error:
             logger.error("cannot start: %s", error.detail)
             self._resources.close()
@@ -93,7 +93,6 @@ class Predictor:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        api.open(self._engine, settings)
         if settings.grpc_port:
             from rollout.http.oip_grpc import start  # noqa: PLC0415  takes an extra
 
@@ -127,18 +126,21 @@ class Predictor:
         """Predicts for a list of instances, as ``POST /v1/models/{model}/predict`` does.
 
         Args:
-            ctx: The request.
+            ctx: The request; its headers ask for what they ask for there.
             model: The model.
             instances: Each with ``client_id``, ``inputs`` and, if wanted, ``key``.
         """
         try:
-            if not api.is_open:
-                raise OverloadedError("the service is starting or stopping")
-            self._auth.require(ctx.request.scope, "app")
-            served = self._engine.model(model)
+            scope, asked = ctx.request.scope, NOTHING
+            engine = api.admit(scope, "app")
+            for name, value in scope["headers"]:
+                if name in HEADERS:
+                    asked = asked.with_header(name, value)
+            api.check_asked(scope, asked)
+            served = engine.model(model)
             body = msgspec.json.encode({"instances": instances})
-            request = await decode_request(body, served.schema, self._settings)
-            answers = await self._engine.predict(served, request.rows)
+            request = await decode_request(body, served.schema, self._settings, asked)
+            answers = await engine.predict(served, request.rows)
             predictions = make_predictions(served.name, request.rows, answers)
             return [msgspec.to_builtins(one) for one in predictions]
         except RolloutError as error:

@@ -9,14 +9,17 @@ import time
 from pathlib import Path
 
 import bentoml
+import httpx
 import pytest
 from bentoml.exceptions import BentoMLException
 
 from rollout.metrics import FLUSH_EVERY_S
 from tests.conftest import BIN, ROOT, STORE, TRIAL, run_service, set_split
 from tests.images import row, three_or_eight
+from tests.service.test_challenger import CHALLENGED, HALF
 
 SERVE = [str(BIN / "bentoml"), "serve", "service.service:Predictor", "--host", "127.0.0.1", "--port", "{port}"]
+APP, ADMIN = "app-token-0123456789", "admin-token-0123456789"
 
 
 def test_bentoml_serve_and_its_native_client(bundles: str, tmp_path: Path) -> None:
@@ -46,25 +49,62 @@ def test_bentoml_serve_and_its_native_client(bundles: str, tmp_path: Path) -> No
         assert http.get("/openapi.json").status_code == 200
         assert http.get("/readyz").status_code == 200
         time.sleep(2 * FLUSH_EVERY_S)
-        lines = [
-            line
-            for line in http.get("/metrics").text.splitlines()
-            if line.startswith("rollout_predictions_total")
-        ]
-        assert sum(float(line.split()[-1]) for line in lines) == 41
+        assert predictions_counted(http) == 41
+
+
+def predictions_counted(http: httpx.Client) -> float:
+    lines = http.get("/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("rollout_predictions_total"))
 
 
 def test_the_native_api_asks_for_the_token_too(bundles: str, tmp_path: Path) -> None:
     set_split(tmp_path, *TRIAL)
-    tokens = "app:app-token-0123456789,reviewer:reviewer-token-01234"
-    with run_service(tmp_path, SERVE, ROLLOUT_TOKENS=tokens, ROLLOUT_WORKERS="1") as running:
+    with run_service(tmp_path, SERVE, ROLLOUT_TOKENS=f"app:{APP}", ROLLOUT_WORKERS="1") as running:
         with (
             bentoml.SyncHTTPClient(running.base) as client,
             pytest.raises(BentoMLException, match="Authorization"),
         ):
             client.predict(model="digits", instances=[row()])
-        with bentoml.SyncHTTPClient(running.base, token="app-token-0123456789") as client:
+        with bentoml.SyncHTTPClient(running.base, token=APP) as client:
             assert client.predict(model="digits", instances=[row()])[0]["model"] == "digits"
+
+
+def test_the_native_api_does_what_headers_ask_for(bundles: str, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.json"
+    rules.write_text('[{"arm": "champion", "segments": ["enterprise"]}]')
+    set_split(tmp_path, *HALF, "--rules", str(rules))
+    instances = {"instances": [row(client_id=CHALLENGED[0])]}
+    environment = {"ROLLOUT_WORKERS": "1", "ROLLOUT_TOKENS": f"app:{APP},admin:{ADMIN}"}
+    with run_service(tmp_path, SERVE, **environment) as running, running.client() as client:
+
+        def both(headers: dict[str, str], token: str = APP) -> list[httpx.Response]:
+            """Asks the native API and then ``/v1``."""
+            headers = headers | {"Authorization": f"Bearer {token}"}
+            return [
+                client.post("/predict", json={"model": "digits"} | instances, headers=headers),
+                client.post("/v1/models/digits/predict", json=instances, headers=headers),
+            ]
+
+        for headers, version, arm, token in (
+            ({}, "v2", "challenger", APP),
+            ({"X-Client-Segment": "enterprise"}, "v1", "champion", APP),
+            ({"X-Rollout-Arm": "champion"}, "v1", "champion", ADMIN),
+        ):
+            native, mounted = both(headers, token)
+            (answer,) = native.json()
+            assert (answer["version"], answer["arm"]) == (version, arm)
+            assert mounted.json()["predictions"] == [answer]
+        for headers, status in (
+            ({"X-Client-Segment": ""}, 422),
+            ({"X-Request-Timeout": "soon"}, 422),
+            ({"X-Rollout-Arm": "control"}, 422),
+            ({"X-Rollout-Arm": "champion"}, 403),
+        ):
+            native, mounted = both(headers)
+            assert (native.status_code, mounted.status_code) == (status, status)
+            assert (mounted.json()["detail"] if status == 422 else "Authorization error") in native.text
+        time.sleep(2 * FLUSH_EVERY_S)
+        assert predictions_counted(client) == 4, "an admin's look at an arm is not"
 
 
 def test_bentoml_build_makes_a_bento_that_serves(bundles: str, tmp_path: Path) -> None:
