@@ -94,7 +94,7 @@ class Console:
                 _require_own_form(session, form)
         if wanted.role == "admin" and session is not None and session.role != "admin":
             raise ForbiddenError(
-                "only an admin may change a split; you are logged in as a reviewer, who may look"
+                "this takes the role admin; you are logged in as a reviewer, who reviews items and sees no split"
             )
         visit = Visit(
             request=request,

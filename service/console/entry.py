@@ -33,7 +33,7 @@ async def log_in(visit: Visit) -> Response:
             visit,
             wanted,
             "This token has the role app: it may predict, and see nothing here. "
-            "Use the token of a reviewer, who may look, or of an admin, who may change.",
+            "Use the token of a reviewer, who may review, or of an admin, who may do everything.",
             403,
         )
     name = " ".join(visit.form.get("name", "").split())
@@ -62,8 +62,8 @@ async def log_out(visit: Visit) -> Response:
 PAGES = (
     Page("/login", show, role=None),
     Page("/login", log_in, "POST", role=None),
-    Page("/name", take_name, "POST"),
-    Page("/logout", log_out, "POST"),
+    Page("/name", take_name, "POST", role="reviewer"),
+    Page("/logout", log_out, "POST", role="reviewer"),
 )
 
 

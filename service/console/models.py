@@ -54,10 +54,13 @@ class Lookup(NamedTuple):
 
 
 async def list_models(visit: Visit) -> Response:
-    """Shows all models; where there is one, that one."""
+    """Shows all models, to a reviewer those to review; where there is one, that one."""
     models = list(visit.engine.models.values())
+    is_admin = visit.role == "admin"
     if len(models) == 1:
-        return visit.go(f"/console/models/{models[0].name}")
+        return visit.go(f"/console/models/{models[0].name}{'' if is_admin else '/review'}")
+    if not is_admin:
+        return visit.page("queues.html")
     boards = [await read_board(visit.engine.redis, model) for model in models]
     return visit.page("models.html", boards=boards)
 
@@ -79,14 +82,13 @@ async def show_model(
         status: Of HTTP.
     """
     board = await read_board(visit.engine.redis, visit.model)
-    versions = await asyncio.to_thread(_versions, board) if visit.role == "admin" else []
     asked = visit.request.query_params
     return visit.page(
         "model.html",
         status,
         board=board,
         labels=charts.LABELS,
-        versions=versions,
+        versions=await asyncio.to_thread(_versions, board),
         quick=QUICK,
         goes_back=_goes_back(board.split),
         lookup=_look_up(board.split, asked.get("client", "").strip(), asked.get("segment", "").strip()),
@@ -112,7 +114,7 @@ async def show_history(visit: Visit) -> Response:
 
 
 PAGES = (
-    Page("", list_models),
+    Page("", list_models, role="reviewer"),
     Page("/models/{model}", show),
     Page("/models/{model}/live", live, is_part=True),
     Page("/models/{model}/history", show_history),

@@ -152,10 +152,10 @@ async def release(visit: Visit) -> Response:
 
 
 PAGES = (
-    Page("/models/{model}/review", show),
-    Page("/models/{model}/review/claim", claim, "POST"),
-    Page("/models/{model}/review/decide", decide, "POST"),
-    Page("/models/{model}/review/release", release, "POST"),
+    Page("/models/{model}/review", show, role="reviewer"),
+    Page("/models/{model}/review/claim", claim, "POST", role="reviewer"),
+    Page("/models/{model}/review/decide", decide, "POST", role="reviewer"),
+    Page("/models/{model}/review/release", release, "POST", role="reviewer"),
 )
 
 

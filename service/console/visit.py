@@ -88,12 +88,12 @@ class Page:
         path: Below ``/console``.
         handler: Answers it.
         method: Of HTTP.
-        role: Who may; ``None`` for everybody.
+        role: Who may, and the admin; ``None`` for everybody.
         is_part: Whether it goes into a page that is open, and has no header of its own.
     """
 
     path: str
     handler: Callable[[Visit], Awaitable[Response]]
     method: Literal["GET", "POST"] = "GET"
-    role: Role | None = "reviewer"
+    role: Role | None = "admin"
     is_part: bool = False

@@ -130,7 +130,9 @@ class Browser(httpx.AsyncClient):
         name = name or (NAME if token.strip() == REVIEWER else "")
         answer = await self.post("/console/login", data={"token": token, "name": name})
         if answer.status_code == 303:
-            found = re.search(r'name="csrf" value="(\w+)"', (await self.get(MODEL)).text)
+            found = re.search(
+                r'name="csrf" value="(\w+)"', (await self.get("/console", follow_redirects=True)).text
+            )
             self.csrf = "" if found is None else found[1]
         return answer
 

@@ -29,7 +29,6 @@ from tests.service.console.stage import (
     ADMIN,
     ALONE,
     MODEL,
-    REVIEWER,
     TOKENS,
     TRIAL,
     add,
@@ -88,7 +87,7 @@ async def test_the_share_is_changed_with_the_keyboard_alone(chromium: str, site:
 
 async def test_figures_and_revisions_change_in_an_open_page(chromium: str, site: str, redis: Redis) -> None:
     async with browsing(chromium, site) as page:
-        await log_in(page, REVIEWER)
+        await log_in(page)
         champion = page.locator(".arms tbody tr").nth(1).locator("td").first
         await expect(champion).to_contain_text("9,000")
         await page.get_by_text("Confidences as a table").click()

@@ -25,15 +25,19 @@ from tests.service.console.stage import (
 )
 
 
-async def test_a_reviewer_sees_everything_and_changes_nothing(stage: Stage) -> None:
+async def test_a_reviewer_sees_no_split_and_changes_none(stage: Stage) -> None:
+    form = {"change": "share", "share": "50", "revision": "2", "why": "why not"}
     async with stage.browser(REVIEWER) as browser:
-        page = await browser.get(MODEL)
-        assert "Look up a client" in text_of(page)
-        assert "/preview" not in page.text
-        for path in ("preview", "change"):
-            answer = await browser.fill(path, change="share", share="50", revision="2", why="why not")
+        for answer in (
+            *[await browser.get(MODEL + path) for path in ("", "?client=c-42", "/live", "/history")],
+            *[await browser.fill(path, **form) for path in ("preview", "change")],
+        ):
             assert answer.status_code == 403
-            assert "only an admin may change a split".capitalize() in text_of(answer)
+            page = text_of(answer)
+            assert "This takes the role admin; you are logged in as a reviewer" in page
+            assert '<a href="/console">To the review queue</a>' in answer.text
+            assert "v2" not in page
+        assert (await browser.get("/console")).headers["location"] == f"{MODEL}/review"
     assert (await stage.split()).share == 0.05
 
 

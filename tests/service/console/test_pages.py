@@ -159,11 +159,19 @@ async def test_several_models_are_listed(redis: Redis, tmp_path: Path) -> None:
     trial = await write_history(redis, "digits", ALONE, TRIAL)
     stage = Stage(redis, Settings(home=tmp_path, tokens=TOKENS), trial)
     stage.app = make_app(redis, Settings(home=tmp_path, tokens=TOKENS), digits=trial, languages=ALONE)
-    async with stage.browser(REVIEWER) as browser:
-        await put(redis, make_digit(1))
+    await put(redis, make_digit(1))
+    async with stage.browser(ADMIN) as browser:
         page = text_of(await browser.get("/console"))
         assert "digits v1 v2 5 % 0 1 2" in page
         assert "languages v1 – – 0 0 0" in page
+    async with stage.browser(REVIEWER) as browser:
+        answer = await browser.get("/console")
+        page = text_of(answer)
+        assert "digits 1 languages 0" in page
+        assert "v1" not in page
+        links = set(re.findall(r'href="(/console/models/[^"]*)"', answer.text))
+        assert links == {f"/console/models/{name}/review" for name in ("digits", "languages")}
+        assert {(await browser.get(link)).status_code for link in links} == {200}
 
 
 async def test_the_service_that_is_not_there_yet() -> None:

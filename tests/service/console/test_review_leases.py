@@ -146,7 +146,7 @@ async def test_after_logging_in_again_elsewhere_decisions_go_on(
             "Your session is over: log in again in another tab"
         )
         other = await page.context.new_page()
-        await log_in(other, REVIEWER, "/console/models/digits")
+        await log_in(other, REVIEWER, "/console")
         await other.close()
         await resolved(redis, 1)
         await expect(page.locator("#said")).to_have_text("")

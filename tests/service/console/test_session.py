@@ -63,9 +63,9 @@ async def test_who_gets_in(stage: Stage) -> None:
         assert "has the role app: it may predict, and see nothing here" in text_of(app)
         assert not browser.cookies
         assert (await browser.log_in(f" {REVIEWER}\n")).status_code == 303
-        page = await browser.get(MODEL)
+        page = await browser.get(f"{MODEL}/review")
         assert page.status_code == 200
-        assert "reviewer" in text_of(page)
+        assert "Rita Reviewer · reviewer" in text_of(page)
 
 
 async def test_the_login_says_where_the_admin_token_is(redis: Redis, tmp_path: Path) -> None:
