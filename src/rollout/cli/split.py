@@ -15,7 +15,7 @@ from rollout.cli.shared import ask, call, json_option, print_json
 from rollout.cli.split_view import differences, show_change, show_history, show_split
 from rollout.config import load_settings
 from rollout.embedded import running_redis
-from rollout.errors import ConfigError, InvalidSplitError
+from rollout.errors import ConfigError, InvalidSplitError, SplitConflictError
 from rollout.http.verdict import read_verdict
 from rollout.routing import changes
 from rollout.routing.assignment import assign as assign_client
@@ -28,6 +28,8 @@ from rollout.routing.traffic import read_traffic, read_workers
 from rollout.store import Redis
 
 CONFLICT = 3
+# Of a rollback, where others change the split meanwhile.
+MOST_TRIES = 5
 # The fields of an assignment, as the HTTP API has them.
 ASSIGNMENT = ("client_id", "arm", "version", "bucket", "revision", "why")
 
@@ -166,10 +168,8 @@ def rollback(model: str, why: str, *, as_json: bool) -> None:
     That is to the champion while there is a challenger, and after a promotion to the champion before it. The
     version that nobody gets any more goes into quarantine.
     """
-    with running_redis(load_settings()) as url:
-        proposal = call(lambda redis: propose_rollback(redis, model), url)
-        show_change(proposal)
-        _carry_out(url, proposal, why, as_json=as_json)
+    proposal, stored = call(lambda redis: _roll_back(redis, model, why))
+    _say_done(proposal, stored, as_json=as_json)
 
 
 @split.command()
@@ -228,11 +228,35 @@ def _change(
         show_change(proposal)
         if proposal.before is not None and not yes:
             ask(may_ask=sys.stdin.isatty() and not as_json)
-        _carry_out(url, proposal, why, as_json=as_json)
+        stored = call(lambda redis: carry_out(redis, proposal, user_name(), why), url)
+        _say_done(proposal, stored, as_json=as_json)
 
 
-def _carry_out(url: str, proposal: Proposal, why: str, *, as_json: bool) -> None:
-    stored = call(lambda redis: carry_out(redis, proposal, user_name(), why), url)
+async def _roll_back(redis: Redis, model: str, why: str) -> tuple[Proposal, Split]:
+    """Rolls back, whatever others change meanwhile, as long as it takes the same version from the clients."""
+    proposal = await propose_rollback(redis, model)
+    for left in reversed(range(MOST_TRIES)):
+        show_change(proposal)
+        try:
+            stored = await carry_out(redis, proposal, user_name(), why)
+            break
+        except SplitConflictError as conflict:
+            try:
+                again = await propose_rollback(redis, model)
+            except InvalidSplitError:
+                raise conflict from None
+            if not left or _goal(again) != _goal(proposal):
+                raise
+            proposal = again
+    return proposal, stored
+
+
+def _goal(rollback: Proposal) -> object:
+    """Returns which versions a rollback is about: who wants to end a trial does not want its promotion undone."""
+    return rollback.before and (rollback.before.versions, rollback.after.champion)
+
+
+def _say_done(proposal: Proposal, stored: Split, *, as_json: bool) -> None:
     for version in proposal.quarantine.values():
         click.echo(
             f"{proposal.model}:{version} is in quarantine: only `rollout split set … --release` brings it back",
