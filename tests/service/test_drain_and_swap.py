@@ -10,6 +10,8 @@ from pathlib import Path
 
 import httpx
 
+from rollout.routing.assignment import assign
+from rollout.routing.split import Split
 from tests.conftest import BIN, TRIAL, Service, free_port, run_service, set_split
 from tests.images import row
 
@@ -21,6 +23,16 @@ def keep_asking(service: Service, stop: threading.Event, statuses: list[int]) ->
                 statuses.append(client.post("/v1/models/digits/predict", json=row()).status_code)
             except httpx.TransportError:
                 statuses.append(0)
+
+
+def wait_for_version(version: str, service: Service, client_id: str) -> None:
+    """Waits until a client gets a version, on ten connections in a row."""
+    give_up, found = time.monotonic() + 30, 0
+    while found < 10:
+        assert time.monotonic() < give_up
+        with service.client() as client:
+            answer = client.post("/v1/models/digits/predict", json=row(client_id=client_id)).json()
+        found = found + 1 if answer["version"] == version else 0
 
 
 def test_sigterm_is_a_drain(bundles: str, tmp_path: Path) -> None:
@@ -66,13 +78,22 @@ def test_a_swap_at_full_load_costs_no_request(bundles: str, tmp_path: Path) -> N
     """Versions go on trial, are promoted and go back while eight connections never pause."""
     set_split(tmp_path, "--champion", "v1")
     stop, statuses = threading.Event(), list[int]()
+    trial = Split(champion="v1", challenger="v2", share=0.1, experiment="digits-v1-v2")
+    challenged = next(f"c-{n}" for n in range(1000) if assign(trial, f"c-{n}").arm == "challenger")
     with run_service(tmp_path) as running:
         asking = [threading.Thread(target=keep_asking, args=(running, stop, statuses)) for _ in range(8)]
         for thread in asking:
             thread.start()
-        for split in (TRIAL, ("--champion", "v2"), TRIAL, ("--champion", "v1")):
+        for split in (TRIAL, ("--champion", "v2"), TRIAL):
             time.sleep(2)
             set_split(tmp_path, *split)
+        wait_for_version("v2", running, challenged)
+        subprocess.run(
+            [BIN / "rollout", "split", "rollback", "digits", "--why", "wrong about sevens"],
+            env=os.environ | {"ROLLOUT_HOME": str(tmp_path)},
+            check=True,
+        )
+        wait_for_version("v1", running, challenged)
         time.sleep(2)
         stop.set()
         for thread in asking:
