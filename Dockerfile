@@ -7,8 +7,8 @@
 #
 # On top of the base: 390 MB without torch (120 MB compressed), 1,250 MB with it (350 MB compressed).
 #
-# `demo` and `torch` install torch, and it must be the CPU build. Where pip finds another one, name the index that has it
-# with --build-arg PIP_EXTRA_INDEX_URL=...
+# `demo` and `torch` install torch. On Linux with an Intel or AMD processor, PyPI's brings CUDA: none of it gets into `demo`,
+# and `torch` refuses it. PyTorch's own index has the CPU build: --build-arg PIP_EXTRA_INDEX_URL=...
 
 # 3.11.16; the digest names the index of all platforms.
 FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS base
@@ -35,7 +35,6 @@ ARG PIP_EXTRA_INDEX_URL
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip --python /opt/rollout/venv install --only-binary :all: --no-compile \
     --constraint constraints.txt torch
-RUN /opt/rollout/venv/bin/python -c 'import sys, torch; sys.exit(torch.version.cuda and "this is not the CPU build of torch")'
 # torch's own tests come along and are in a newer Python.
 RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash -x torch/testing /opt/rollout/venv
 
@@ -72,6 +71,8 @@ CMD ["serve"]
 
 FROM runtime AS torch
 COPY --from=build-torch /opt/rollout/venv /opt/rollout/venv
+RUN python -c 'import sys, torch; sys.exit(torch.version.cuda and \
+    "this torch brings CUDA: name the index that has the CPU build with --build-arg PIP_EXTRA_INDEX_URL=...")'
 
 FROM runtime AS demo
 COPY --from=build /opt/rollout/venv /opt/rollout/venv

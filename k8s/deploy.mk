@@ -13,9 +13,10 @@ SPLIT := kubectl -n rollout exec svc/rollout -c rollout -- env LOGNAME=$(USER) r
 deploy: ## Apply k8s/overlays/OVERLAY (production); OVERLAY=local builds the demo and loads it into kind first
 	$(if $(wildcard k8s/overlays/$(OVERLAY)),,$(error there is no k8s/overlays/$(OVERLAY)))
 ifeq ($(OVERLAY),local)
-	docker build --target demo -t rollout:demo .
+	docker build --build-arg PIP_EXTRA_INDEX_URL --target demo -t rollout:demo .
 	$(LOAD) rollout:demo
 endif
+	kubectl -n rollout delete job/first-split --ignore-not-found
 	kubectl apply -k k8s/overlays/$(OVERLAY)
 
 canary: ## Put a version on trial, MODEL=digits VERSION=v2 SHARE=5%; ramp it, MODEL=digits SHARE=20%; or an image, IMAGE=…

@@ -91,6 +91,7 @@ def _do(words: tuple[str, ...]) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("-n", dest="namespace", required=True, choices=["rollout"])
     parser.add_argument("-c", dest="container", choices=["rollout"])
+    parser.add_argument("--ignore-not-found", action="store_true")
     parser.add_argument("words", nargs="+")
     asked = parser.parse_args(words[:split])
     target = next(word for word in asked.words if "/" in word)

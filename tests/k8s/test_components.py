@@ -60,8 +60,8 @@ async def test_the_first_split_is_made_and_no_other_is_ever_replaced(
         **{variable["name"]: variable["value"] for variable in container["env"]},
     }
 
-    def run(*command: str) -> str:
-        done = subprocess.run(
+    def tried(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             command,
             cwd=ROOT,
             env=environment,
@@ -70,9 +70,14 @@ async def test_the_first_split_is_made_and_no_other_is_ever_replaced(
             text=True,
             check=False,
         )
+
+    def run(*command: str) -> str:
+        done = tried(*command)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    *shell, script = container["command"]
+    assert tried(*shell, script.replace("--champion", "--champoin")).returncode
     for _ in range(2):
         run(*container["command"])
         first = msgspec.json.decode(run("rollout", "split", "show", "digits", "--json"))

@@ -138,12 +138,15 @@ def test_a_new_image_is_that_of_every_container(on: Callable[[str], Cluster], tm
 def test_deploying_applies_what_renders(on: Callable[[str], Cluster], overlay: str) -> None:
     cluster = on(overlay)
     cluster.done("deploy")
-    assert cluster.lines[-1] == f"kubectl apply -k k8s/overlays/{overlay}"
-    assert cluster.lines[:-1] == (
-        ["docker build --target demo -t rollout:demo .", "kind load docker-image rollout:demo"]
-        if overlay == "local"
-        else []
-    )
+    image = [
+        "docker build --build-arg PIP_EXTRA_INDEX_URL --target demo -t rollout:demo .",
+        "kind load docker-image rollout:demo",
+    ]
+    assert cluster.lines == [
+        *(image if overlay == "local" else []),
+        "kubectl -n rollout delete job/first-split --ignore-not-found",
+        f"kubectl apply -k k8s/overlays/{overlay}",
+    ]
 
 
 def test_the_demo_is_the_image_that_the_local_overlay_runs() -> None:

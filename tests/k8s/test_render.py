@@ -71,3 +71,12 @@ def test_without_images_from_a_registry_the_local_overlay_takes_the_loaded_one_o
 def test_keda_is_the_only_autoscaler_where_it_is_used() -> None:
     assert not of_kind(render("base+keda"), "HorizontalPodAutoscaler")
     assert of_kind(render("base+gpu"), "HorizontalPodAutoscaler")
+
+
+def test_what_flagger_starts_from_can_be_applied_without_its_canary() -> None:
+    late = {
+        thing["kind"]
+        for thing in render("flagger")
+        if thing["metadata"]["labels"].get("app.kubernetes.io/component") == "canary"
+    }
+    assert late == {"Canary", "MetricTemplate"}
