@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import pytest
 from rollout.review import desk
 from rollout.review.access import note_access
 from rollout.review.item import ReviewItem, item_id
-from rollout.review.policy import ReviewPolicy, read_policy, write_policy
+from rollout.review.outcomes import Outcome, record_outcomes
+from rollout.review.policy import DAY_S, ReviewPolicy, read_policy, write_policy
 from rollout.review.queue import add_items
-from rollout.review.state import Answer
+from rollout.review.state import Answer, iso
 from rollout.routing.split import Split
 from rollout.routing.splits import write_split
-from rollout.store import Redis
+from rollout.store import Keys, Redis
 from tests.cli.reviews import Review
 from tests.cli.test_split import Command
 from tests.review.decisions import decide, fill
@@ -142,6 +144,25 @@ async def test_stats_say_what_is_not_known(review: Review, redis: Redis) -> None
     assert whole.count("1 of 10 of low_confidence") == 1
 
 
+async def test_what_a_limit_keeps_out_is_spoken_for(review: Review, redis: Redis) -> None:
+    """1,000 are uncertain and right at 70 %, of which 100 find room; of 9,000 right at 98 %, 100 are audited."""
+    uncertain = [make_item(number) for number in range(1000)]
+    policies = {"digits": ReviewPolicy(limits={"low_confidence": 100})}
+    for start in range(0, 1000, 200):
+        await add_items(redis, uncertain[start : start + 200], 10_000, policies)
+    audits = [audit(1000 + number, pi=1 / 90) for number in range(100)]
+    await fill(redis, audits)
+    await decide(redis, {item.id: EIGHT if number < 30 else THREE for number, item in enumerate(uncertain[:100])})
+    await decide(redis, {item.id: EIGHT if number < 2 else THREE for number, item in enumerate(audits)})
+    found = review.json("stats", "digits")["overall"]
+    assert found["estimate"] == pytest.approx(0.952)
+    stratum = found["strata"][0]
+    assert (stratum["entered"], stratum["kept_out"], stratum["weight"]) == (100, 900, 1000)
+    assert found["notes"] == [
+        "limits kept out 900 of low_confidence: the estimate assumes that they are like those that entered"
+    ]
+
+
 async def test_a_regression_is_right_where_its_interval_has_the_value(review: Review, redis: Redis) -> None:
     guess = {"label": None, "confidence": None, "scores": None, "value": 9.0, "interval": (4.0, 14.0)}
     items = [make_item(number, **guess) for number in range(3)] + [audit(3, **guess)]
@@ -229,6 +250,32 @@ async def test_a_policy_is_shown_and_changed(review: Review, redis: Redis) -> No
         review("policy", "digits", "--set", "audit=0.010") == "nothing to change: that is the policy of digits\n"
     )
     assert review.json("policy", "digits", "--set", "redact=", "--yes")["redact"] == []
+
+
+async def test_a_shorter_retention_holds_for_what_is_there(review: Review, redis: Redis) -> None:
+    def days_ago(days: int) -> str:
+        return iso(round((time.time() - days * DAY_S) * 1000))
+
+    await write_split(redis, "digits", Split(champion="v1"))
+    old, recent = make_item(1, at=days_ago(10)), make_item(2, at=days_ago(3))
+    resolved = make_item(3, at=days_ago(10))
+    await fill(redis, [old, recent, resolved, make_item(1, model="texts", at=days_ago(10))])
+    await decide(redis, {resolved.id: THREE})
+    outcome = Outcome(client_id="client-1", key="key-1", at=days_ago(0), label="3")
+    await record_outcomes(redis, "digits", [outcome], 30 * DAY_S)
+    names = Keys("digits")
+
+    async def days_left(*keys: str) -> list[float]:
+        return [round(await redis.pttl(key) / 1000 / DAY_S, 2) for key in keys]
+
+    kept = (names.review(recent.id, ":inputs"), names.same_inputs(recent.same), names.outcome(outcome.id))
+    review("policy", "digits", "--set", "retention_days=40", "--yes")
+    assert await days_left(*kept) == [30, 30, 30]
+    review("policy", "digits", "--set", "retention_days=7", "--yes")
+    assert await days_left(*kept) == [4, 4, 7]
+    for gone in (old, resolved):
+        assert not await redis.exists(names.review(gone.id, ":inputs"), names.same_inputs(gone.same))
+    assert await days_left(Keys("texts").review(old.id, ":inputs")) == [30]
 
 
 async def test_a_change_of_the_policy_is_asked_for(review: Review, redis: Redis) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import copy
 import importlib
 import json
+import os
+import subprocess
 from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from rollout.review.state import Answer, State
 from rollout.store import Redis
 from rollout.training.labels import add_labels
 from tests.cli.reviews import Review
-from tests.conftest import BIN
+from tests.conftest import BIN, ROOT
 from tests.images import image
 from tests.review.decisions import decide, fill
 from tests.review.items import make_item
@@ -108,6 +110,46 @@ async def test_a_cursor_that_is_none_is_refused(review: Review, redis: Redis) ->
         "rollout: texts has neither a split nor review items; "
         "`rollout split set texts --champion VERSION` makes a split\n"
     )
+
+
+LOAD = """
+import json, datasets
+for kind, file in (("json", "labels.jsonl"), ("parquet", "labels.parquet")):
+    rows = datasets.load_dataset(kind, data_files=file, split="train")
+    print(json.dumps({name: list(rows[name]) for name in ("key", "label", "pi", "retracted", "reviewers")}))
+"""
+
+
+def load_with_datasets(folder: Path) -> list[dict[str, list[Any]]]:
+    """Returns columns of ``labels.jsonl`` and of ``labels.parquet``, as Hugging Face's library reads them."""
+    isolated = ["--isolated", "--no-project", "--with-requirements", str(ROOT / "tests" / "datasets.txt")]
+    done = subprocess.run(
+        [BIN / "uv", "run", *isolated, "python", "-c", LOAD],
+        cwd=folder,
+        env=os.environ | {"HF_HOME": str(folder / "huggingface"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        check=False,
+        timeout=240,  # the first time it is installed
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+async def test_datasets_loads_what_is_exported(review: Review, redis: Redis) -> None:
+    await fill_and_decide(redis, 3)
+    await fill(redis, [make_item(3, reason="audit", pi=0.25, key=None)])
+    await decide(redis, {make_item(3).id: EIGHT})
+    for name in ("labels.jsonl", "labels.parquet"):
+        review("export", "digits", "--out", review.folder / name)
+    of_lines, of_parquet = load_with_datasets(review.folder)
+    assert of_lines == of_parquet
+    assert of_parquet == {
+        "key": ["key-0", "key-1", "key-2", None],
+        "label": ["3", "3", "3", "8"],
+        "pi": [1.0, 1.0, 1.0, 0.25],
+        "retracted": [False] * 4,
+        "reviewers": [["ada"]] * 4,
+    }
 
 
 @pytest.mark.parametrize(

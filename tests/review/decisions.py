@@ -11,10 +11,25 @@ from rollout.review.item import ReviewItem
 from rollout.review.queue import add_items, read_items, read_work
 from rollout.review.state import Answer
 from rollout.review.steps import Step, commit
-from rollout.store import Redis
+from rollout.store import Keys, Redis
 
 GROUP = 250
+COPIED = 1000
 MOST = 1_000_000
+
+# KEYS: changes. ARGV: prefix of items, ID of a decided one, first number, last number: each is a copy of it.
+COPY = """
+local prefix, original = ARGV[1], ARGV[2]
+local json = redis.call('GET', prefix .. original)
+for number = ARGV[3], ARGV[4] do
+    local id = string.format('%032x', number)
+    redis.call('SET', prefix .. id, (string.gsub(json, original, id)))
+    for _, part in ipairs({':inputs', ':work', ':events'}) do
+        redis.call('COPY', prefix .. original .. part, prefix .. id .. part)
+    end
+    redis.call('ZADD', KEYS[1], number, id)
+end
+"""
 
 
 async def fill(redis: Redis, items: Sequence[ReviewItem]) -> None:
@@ -38,6 +53,15 @@ async def decide(redis: Redis, answers: Mapping[str, Answer], reviewer: str = "a
                 after, event = state.resolve(claimed, claimed.lease, answers[item.id], now, required=1)
                 steps.append(Step(item, stored, before, after, event))
             assert all(await commit(redis, "digits", steps))
+
+
+async def multiply(redis: Redis, item: ReviewItem, count: int) -> None:
+    """Makes so many decided items of one, faster than people and their steps would."""
+    names = Keys("digits")
+    async with _sparing_the_disk(redis):
+        for first in range(1, count, COPIED):
+            last = min(first + COPIED, count) - 1
+            await redis.eval(COPY, 1, names.reviews("changes"), names.review(""), item.id, first, last)
 
 
 @asynccontextmanager

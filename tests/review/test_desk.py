@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
+import msgspec
 import pytest
 
 from rollout.errors import InvalidRequestError, LeaseLostError, UnknownItemError
@@ -180,6 +181,25 @@ async def test_filters(redis: Redis) -> None:
     assert [one.item.key for one in claim.items] == ["key-398"]
 
 
+async def test_inputs_of_others_are_not_read(redis: Redis) -> None:
+    """Neither of items that the reviewer has answered, nor of those that the filters leave out."""
+    await write_policy(redis, "digits", ReviewPolicy(required_reviews=2))
+    large = msgspec.Raw(b'"%b"' % (b"x" * 100_000))
+    await fill(redis, *(make_item(number, inputs=large) for number in range(60)))
+    for leased in (await desk.claim(redis, "digits", "ada", 30)).items:
+        await desk.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
+
+    async def sent() -> int:
+        return int((await redis.info("stats"))["total_net_output_bytes"])
+
+    before = await sent()
+    (leased,) = (await desk.claim(redis, "digits", "ada")).items
+    assert leased.item.inputs == large
+    await desk.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
+    assert (await desk.claim(redis, "digits", "bob", filters={"version": "v9"})).items == []
+    assert await sent() - before < (1 + desk.SPARE + 2) * len(large)
+
+
 async def test_what_does_not_fit_is_refused(redis: Redis) -> None:
     await fill(redis, make_item(1))
     leased = await claim_one(redis, "ada")
@@ -234,9 +254,9 @@ async def test_limits_by_reason_count_what_they_keep_out(redis: Redis) -> None:
     assert await add_items(redis, [make_item(9)], 100, policy) == [True]
     counts = await read_counts(redis, "digits")
     assert counts.excess == {"audit": 2}
-    assert {(one.reason, one.items, one.weight) for one in counts.entered} == {
-        ("audit", 1, 10.0),
-        ("low_confidence", 1, 1.0),
+    assert {(one.reason, one.items, one.kept_out, one.weight) for one in counts.entered} == {
+        ("audit", 1, 2, 30.0),
+        ("low_confidence", 1, 0, 1.0),
     }
 
 

@@ -6,13 +6,16 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from rollout.config import Settings
 from rollout.embedded import running_redis
 from rollout.review import log as log_module
+from rollout.review.intake import Intake
 from rollout.review.item import ReviewItem
 from rollout.review.log import ReviewLog
+from rollout.review.policy import ReviewPolicy
 from rollout.review.queue import add_items, list_items
 from rollout.review.spool import Spool
 from rollout.store import Redis, connect
@@ -21,6 +24,13 @@ from tests.review.items import make_item
 
 async def keys(redis: Redis) -> set[str | None]:
     return {item.key async for item, _ in list_items(redis, "digits", {})}
+
+
+async def until_drained(spool: Spool) -> None:
+    for _ in range(100):
+        if not spool.size:
+            return
+        await asyncio.sleep(0.1)
 
 
 @pytest.fixture
@@ -54,6 +64,34 @@ async def test_items_of_many_callers_go_in_groups(
     assert len(await keys(redis)) == 300
 
 
+@pytest.mark.parametrize("deferred", [False, True])
+async def test_large_items_go_in_small_groups(
+    redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, deferred: bool
+) -> None:
+    groups = []
+
+    async def counting(redis: Redis, items: list[ReviewItem], limit: int, policies: Any) -> list[bool]:
+        groups.append([len(item.inputs) // 1_000_000 for item in items])
+        return await add_items(redis, items, limit, policies)
+
+    monkeypatch.setattr(log_module, "add_items", counting)
+    items = [
+        make_item(number, inputs=msgspec.Raw(b'"%b"' % (b"x" * megabytes * 1_000_000)))
+        for number, megabytes in enumerate((1, 2, 1, 5, 3, 1, 1))
+    ]
+    spool = Spool(tmp_path / "spool", 50_000_000)
+    log = ReviewLog(redis, spool, 1000)
+    if deferred:
+        spool.append(items)
+        log.start()
+        await until_drained(spool)
+    else:
+        assert set(await asyncio.gather(*map(log.add, items))) == {"queued"}
+    assert groups == [[1, 2, 1], [5], [3, 1], [1]]
+    assert len(await keys(redis)) == len(items)
+    await log.close()
+
+
 async def test_a_full_queue_is_not_called_queued(redis: Redis, spool: Spool) -> None:
     log = ReviewLog(redis, spool, 1)
     assert await log.add(make_item(1)) == "queued"
@@ -76,10 +114,7 @@ async def test_without_redis_items_wait_on_disk_until_it_is_back(tmp_path: Path,
 
     second_run = running_redis(settings)
     await asyncio.to_thread(second_run.__enter__)
-    for _ in range(100):
-        if not spool.size:
-            break
-        await asyncio.sleep(0.1)
+    await until_drained(spool)
     assert await keys(redis) == {f"key-{number}" for number in range(1, 30)}
     assert await log.add(make_item(30)) == "queued"
     await log.close()
@@ -88,14 +123,14 @@ async def test_without_redis_items_wait_on_disk_until_it_is_back(tmp_path: Path,
 
 
 async def test_what_was_deferred_is_kept_even_by_a_full_queue(redis: Redis, spool: Spool) -> None:
-    spool.append([make_item(1), make_item(2)])
-    log = ReviewLog(redis, spool, 1)
+    spool.append([make_item(1), make_item(2), make_item(3)])
+    intake = Intake("digits")
+    intake.policy = ReviewPolicy(limits={"low_confidence": 2})
+    log = ReviewLog(redis, spool, 1, {"digits": intake})
     log.start()
-    for _ in range(50):
-        if not spool.size:
-            break
-        await asyncio.sleep(0.1)
-    assert await keys(redis) == {"key-1", "key-2"}
+    await until_drained(spool)
+    assert await keys(redis) == {"key-1", "key-2", "key-3"}
+    assert await log.add(make_item(4)) is None
     await log.close()
 
 

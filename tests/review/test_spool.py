@@ -107,3 +107,11 @@ def test_what_another_release_wrote_holds_nothing_up(tmp_path: Path) -> None:
     with spool.drain() as items:
         assert [item.key for item in items] == ["key-1"]
     assert (tmp_path / "unreadable.jsonl").read_bytes() == line
+
+
+def test_what_is_set_aside_is_bounded(tmp_path: Path) -> None:
+    data = b'{"id":"of another time"}'
+    line = b"%08x %b\n" % (zlib.crc32(data), data)
+    (tmp_path / "items.jsonl").write_bytes(5 * line)
+    assert drain(Spool(tmp_path, 3 * len(line))) == []
+    assert (tmp_path / "unreadable.jsonl").read_bytes() == 3 * line

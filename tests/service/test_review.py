@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import time
@@ -14,7 +16,8 @@ import pytest
 from tests.conftest import BIN, Service, run_service, set_split
 from tests.images import image, three_or_eight
 
-TOKENS = ",".join(f"{role}:{role}-token-0123456789" for role in ("app", "reviewer", "admin"))
+ROLES = ("app", "reviewer", "admin")
+TOKENS = ",".join(f"{role}:{role}-token-0123456789" for role in ROLES)
 REVIEWS = "/v1/models/digits/reviews"
 
 
@@ -77,6 +80,46 @@ def test_from_a_prediction_to_a_label(call: Callable[..., httpx.Response]) -> No
     assert set_aside.json()["state"] == "skipped"
     unknown = call("reviewer", "GET", f"{REVIEWS}/nothing")
     assert (unknown.status_code, unknown.json()["type"]) == (404, "urn:rollout:problem:unknown-item")
+
+
+def test_what_is_given_back_goes_to_where_it_was(call: Callable[..., httpx.Response]) -> None:
+    predict(call, "c-back", three_or_eight())
+    wanted = {"reviewer": "ada", "filters": {"client_id": "c-back"}}
+    (leased,) = call("reviewer", "POST", f"{REVIEWS}/claim", json=wanted).json()["items"]
+    path, lease = f"{REVIEWS}/{leased['item']['id']}", {"token": leased["token"]}
+    assert call("reviewer", "POST", f"{path}/release", json=lease).json() == {"state": "open"}
+    (leased,) = call("reviewer", "POST", f"{REVIEWS}/claim", json=wanted).json()["items"]
+    call("reviewer", "POST", f"{path}/escalate", json={"token": leased["token"], "why": "odd"})
+    adjudicator = wanted | {"reviewer": "eve", "escalated": True}
+    (leased,) = call("reviewer", "POST", f"{REVIEWS}/claim", json=adjudicator).json()["items"]
+    lease = {"token": leased["token"]}
+    assert call("reviewer", "POST", f"{path}/release", json=lease).json() == {"state": "escalated"}
+    assert call("reviewer", "GET", path).json()["state"] == "escalated"
+
+
+def test_the_access_log_says_who_saw_it_and_how(
+    call: Callable[..., httpx.Response], service_with_roles: Service
+) -> None:
+    predict(call, "c-seen", three_or_eight())
+    wanted = {"reviewer": "ada", "filters": {"client_id": "c-seen"}}
+    (leased,) = call("reviewer", "POST", f"{REVIEWS}/claim", json=wanted).json()["items"]
+    path, lease = f"{REVIEWS}/{leased['item']['id']}", {"token": leased["token"]}
+    call("reviewer", "POST", f"{path}/resolve", json=lease | {"label": "7"})
+    for role in ("reviewer", "admin"):
+        call(role, "GET", path)
+        call(role, "GET", f"{REVIEWS}?state=resolved&client_id=c-seen")
+        call(role, "GET", f"{REVIEWS}/export?client_id=c-seen")
+    call("reviewer", "POST", f"{path}/undo", json=lease)
+    command = [str(BIN / "rollout"), "review", "access", "digits", "--json"]
+    environment = os.environ | {"ROLLOUT_HOME": str(service_with_roles.home)}
+    log = json.loads(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+    digits = {role: hashlib.sha256(f"{role}-token-0123456789".encode()).hexdigest()[:8] for role in ROLES}
+    assert [(one["who"], one["role"], one["did"]) for one in log if one["ids"] == [leased["item"]["id"]]] == [
+        ("ada", "reviewer", "claim"),
+        *((f"token {digits[role]}", role, did) for role in ROLES[1:] for did in ("show", "list", "export")),
+        (f"token {digits['reviewer']}", "reviewer", "undo"),
+    ]
+    assert "token-0123456789" not in json.dumps(log)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import get_args
 
@@ -14,7 +15,8 @@ from rollout.config import load_settings
 from rollout.embedded import running_redis
 from rollout.errors import ConfigError
 from rollout.review.item import Reason
-from rollout.review.policy import ReviewPolicy, read_policy, write_policy
+from rollout.review.policy import FOLLOWED_WITHIN_S, ReviewPolicy, read_policy, write_policy
+from rollout.review.retention import shorten_retention
 from rollout.store import Redis
 
 
@@ -57,6 +59,9 @@ async def _replace_policy(redis: Redis, model: str, before: ReviewPolicy, after:
             f"somebody else changed the review policy of {model} meanwhile: nothing changed; look again"
         )
     await write_policy(redis, model, after)
+    if after.retention_days < before.retention_days:
+        await asyncio.sleep(FOLLOWED_WITHIN_S)  # what enters until then is to be kept for as long as before
+        await shorten_retention(redis, model, after.retention_s)
 
 
 def with_settings(policy: ReviewPolicy, settings: tuple[str, ...]) -> ReviewPolicy:

@@ -8,6 +8,7 @@ import os
 import secrets
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from starlette.types import Scope
 
@@ -15,6 +16,21 @@ from rollout.config import Role, Settings
 from rollout.errors import ConfigError, ForbiddenError, UnauthorizedError
 
 TOKEN_FILE = "token"  # noqa: S105  the name of a file
+
+
+class Bearer(NamedTuple):
+    """Who has a token.
+
+    Attributes:
+        role: The token's role.
+        name: What tells it from others without being it: ``token`` and 8 digits of its SHA-256.
+    """
+
+    role: Role
+    name: str
+
+
+NOBODY = Bearer("app", "")
 
 
 class Auth:
@@ -33,10 +49,14 @@ class Auth:
         if not roles:
             roles = {admin_token(settings.home)[0]: "admin"}
         # Looked up by hash, so that the time a comparison takes says nothing about a token.
-        self._roles = {_digest(token): role for token, role in roles.items()}
+        self._bearers = {
+            digest: Bearer(role, f"token {digest[:4].hex()}")
+            for token, role in roles.items()
+            for digest in [_digest(token)]
+        }
 
-    def require(self, scope: Scope, role: Role) -> None:
-        """Lets a request pass whose token has this role, or is the admin's.
+    def require(self, scope: Scope, role: Role) -> Bearer:
+        """Lets a request pass whose token has this role, or is the admin's; returns whose it is.
 
         Raises:
             UnauthorizedError: If there is no valid token.
@@ -45,18 +65,20 @@ class Auth:
         header = next((value for name, value in scope["headers"] if name == b"authorization"), None)
         if header is None:
             if role == "app" and self._open_on_loopback and _arrived_on_loopback(scope):
-                return
+                return NOBODY
             raise _unauthorized("send the header 'Authorization: Bearer TOKEN'")
         scheme, _, token = header.partition(b" ")
-        found = self.role_of(token.strip().decode("latin-1"))
-        if scheme.lower() != b"bearer" or found is None:
+        bearer = self._bearers.get(_digest(token.strip().decode("latin-1")))
+        if scheme.lower() != b"bearer" or bearer is None:
             raise _unauthorized("the token is not one that this service knows")
-        if found not in (role, "admin"):
-            raise ForbiddenError(f"this takes the role {role}; the token has the role {found}")
+        if bearer.role not in (role, "admin"):
+            raise ForbiddenError(f"this takes the role {role}; the token has the role {bearer.role}")
+        return bearer
 
     def role_of(self, token: str) -> Role | None:
         """Returns the role of a token, or ``None`` if the service does not know it."""
-        return self._roles.get(_digest(token))
+        bearer = self._bearers.get(_digest(token))
+        return None if bearer is None else bearer.role
 
 
 def admin_token(home: Path) -> tuple[str, bool]:

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rollout.config import Role, Settings
 from rollout.errors import BodyTooLargeError, OverloadedError
 from rollout.http.asked import Asked
-from rollout.http.auth import Auth
+from rollout.http.auth import Auth, Bearer
 from rollout.inference.engine import Engine
 
 
@@ -60,10 +60,19 @@ class Door:
             UnauthorizedError: If there is no valid token.
             ForbiddenError: If its role is another.
         """
+        return self.meet(scope, role)[0]
+
+    def meet(self, scope: Scope, role: Role) -> tuple[Engine, Bearer]:
+        """Returns the engine likewise, and who asks.
+
+        Raises:
+            OverloadedError: If the service is starting or stopping.
+            UnauthorizedError: If there is no valid token.
+            ForbiddenError: If its role is another.
+        """
         engine = self.engine
         assert self._auth is not None  # set together with the engine  # noqa: S101
-        self._auth.require(scope, role)
-        return engine
+        return engine, self._auth.require(scope, role)
 
     def check_asked(self, scope: Scope, asked: Asked) -> None:
         """Lets only admins look at another arm than the client's.

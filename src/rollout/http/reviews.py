@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from rollout.errors import InvalidRequestError, UnknownItemError
+from rollout.http.auth import Bearer
 from rollout.http.bodies import json_response, read_json
 from rollout.http.door import Door
 from rollout.http.predict import Identifier
@@ -104,12 +105,12 @@ class Reviews:
             Route(f"{item}/undo", self._undo, methods=["POST"]),
         ]
 
-    def _admit(self, request: Request) -> tuple[Engine, ServedModel]:
-        engine = self._door.admit(request.scope, "reviewer")
-        return engine, engine.model(request.path_params["model"])
+    def _admit(self, request: Request) -> tuple[Engine, ServedModel, Bearer]:
+        engine, bearer = self._door.meet(request.scope, "reviewer")
+        return engine, engine.model(request.path_params["model"]), bearer
 
     async def _claim(self, request: Request) -> Response:
-        engine, model = self._admit(request)
+        engine, model, bearer = self._admit(request)
         asked = await read_json(self._door, request, ClaimRequest)
         if not asked.reviewer.isprintable():
             raise InvalidRequestError("reviewer must be 1 to 128 printable characters")
@@ -123,13 +124,12 @@ class Reviews:
             filters=asked.filters,
             escalated=asked.escalated,
         )
-        await note_access(
-            engine.redis, model.name, asked.reviewer, "reviewer", "claim", [one.item.id for one in claim.items]
-        )
+        ids = [one.item.id for one in claim.items]
+        await note_access(engine.redis, model.name, asked.reviewer, bearer.role, "claim", ids)
         return json_response(claim)
 
     async def _resolve(self, request: Request) -> Response:
-        engine, model = self._admit(request)
+        engine, model, _ = self._admit(request)
         asked = await read_json(self._door, request, ResolveRequest)
         answer = Answer(label=asked.label, value=asked.value)
         return _decided(
@@ -137,43 +137,45 @@ class Reviews:
         )
 
     async def _skip(self, request: Request) -> Response:
-        engine, model = self._admit(request)
+        engine, model, _ = self._admit(request)
         asked = await read_json(self._door, request, SetAsideRequest)
         return _decided(
             await desk.skip(engine.redis, model.name, request.path_params["id"], asked.token, asked.why)
         )
 
     async def _escalate(self, request: Request) -> Response:
-        engine, model = self._admit(request)
+        engine, model, _ = self._admit(request)
         asked = await read_json(self._door, request, SetAsideRequest)
         return _decided(
             await desk.escalate(engine.redis, model.name, request.path_params["id"], asked.token, asked.why)
         )
 
     async def _release(self, request: Request) -> Response:
-        engine, model = self._admit(request)
+        engine, model, _ = self._admit(request)
         asked = await read_json(self._door, request, TokenRequest)
-        await desk.release(engine.redis, model.name, request.path_params["id"], asked.token)
-        return json_response({"state": State.OPEN})
+        work = await desk.release(engine.redis, model.name, request.path_params["id"], asked.token)
+        return json_response({"state": work.state})
 
     async def _undo(self, request: Request) -> Response:
-        engine, model = self._admit(request)
+        engine, model, bearer = self._admit(request)
         asked = await read_json(self._door, request, TokenRequest)
-        return json_response(await desk.undo(engine.redis, model.name, request.path_params["id"], asked.token))
+        leased = await desk.undo(engine.redis, model.name, request.path_params["id"], asked.token)
+        await note_access(engine.redis, model.name, bearer.name, bearer.role, "undo", [leased.item.id])
+        return json_response(leased)
 
     async def _show(self, request: Request) -> Response:
-        engine, model = self._admit(request)
+        engine, model, bearer = self._admit(request)
         item_id = request.path_params["id"]
         found = await read_item(engine.redis, model.name, item_id)
         if found is None:
             raise UnknownItemError(f"{model.name} has no review item {item_id!r}")
-        await note_access(engine.redis, model.name, "", "reviewer", "show", [item_id])
+        await note_access(engine.redis, model.name, bearer.name, bearer.role, "show", [item_id])
         links = await read_links(engine.redis, model.name, item_id)
         shown = [{"client_id": link.client_id, "key": link.key, "at": link.at} for link in links]
         return json_response(_view(*found) | {"links": shown})
 
     async def _list(self, request: Request) -> Response:
-        engine, model = self._admit(request)
+        engine, model, bearer = self._admit(request)
         filters = dict(request.query_params)
         limit = filters.pop("limit", "100")
         since = filters.pop("since", None)
@@ -196,11 +198,12 @@ class Reviews:
             reviews.append(_view(item, work))
             if len(reviews) == int(limit):
                 break
-        await note_access(engine.redis, model.name, "", "reviewer", "list", [one["id"] for one in reviews])
+        ids = [one["id"] for one in reviews]
+        await note_access(engine.redis, model.name, bearer.name, bearer.role, "list", ids)
         return json_response({"reviews": reviews})
 
     async def _export(self, request: Request) -> Response:
-        engine, model = self._admit(request)
+        engine, model, bearer = self._admit(request)
         filters = dict(request.query_params)
         since = filters.pop("since", None)
         if filters.pop("format", "jsonl") != "jsonl":
@@ -211,8 +214,8 @@ class Reviews:
             model.name,
             None if since is None else read_since(since),
             read_lineage(model.name),
-            who="",
-            role="reviewer",
+            who=bearer.name,
+            role=bearer.role,
             filters=filters,
         )
         return StreamingResponse(_lines(rows), media_type="application/x-ndjson")

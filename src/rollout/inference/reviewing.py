@@ -67,6 +67,10 @@ def review_item(
 ) -> ReviewItem:
     """Puts a row and its answer together for review.
 
+    No hash that is kept knows what is redacted, or else guesses could be tried on it. There, the same is what a
+    reviewer would see as the same: the rest of the inputs, and the answer. So without a key, a request that is
+    repeated is the same item for as long as the same version answers.
+
     Args:
         model: The model.
         rows: What was asked for.
@@ -78,16 +82,17 @@ def review_item(
     """
     client_id, key = rows.client_ids[index], rows.keys[index]
     sent = rows.sent[index]
-    inputs = msgspec.json.encode(sent)
-    redact = model.intake.policy.redact
-    kept = msgspec.json.encode({**sent, **dict.fromkeys(sent.keys() & set(redact))}) if redact else inputs
+    answer = to_answer(answers.task, answers.decisions[index])
+    redacted = dict.fromkeys(sent.keys() & set(model.intake.policy.redact))
+    inputs = msgspec.json.encode({**sent, **redacted})
+    seen = inputs + msgspec.json.encode(answer) if redacted else inputs
     version = answers.version(index)
     limit = model.versions[version].manifest.task.review_limit
     unseen: dict[str, Any] | None = None
     if other is not None:
         unseen = {"version": other.version, **to_answer(answers.task, other.decision)._asdict()}
     return ReviewItem(
-        id=item_id(client_id, key, inputs),
+        id=item_id(client_id, key, seen),
         model=model.name,
         client_id=client_id,
         key=key,
@@ -99,8 +104,8 @@ def review_item(
         variant=answers.variants[version],
         revision=answers.split.revision,
         threshold=limit if math.isfinite(limit) else None,
-        same=same_inputs(client_id, inputs),
-        inputs=msgspec.Raw(kept),
+        same=same_inputs(client_id, seen),
+        inputs=msgspec.Raw(inputs),
         other=unseen,
-        **to_answer(answers.task, answers.decisions[index])._asdict(),
+        **answer._asdict(),
     )

@@ -22,9 +22,9 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         at: When, ISO 8601 in UTC.
-        who: The reviewer's name; empty where none was given.
+        who: The reviewer's name, or where none was given what tells their token from others.
         role: The role of the token.
-        did: How: ``claim``, ``list``, ``show``, ``export`` and so on.
+        did: How: ``claim``, ``undo``, ``list``, ``show`` or ``export``.
         ids: The items.
     """
 

@@ -11,20 +11,22 @@ from rollout.store import Keys, Redis, guard
 
 
 class Entered(msgspec.Struct, frozen=True, kw_only=True):
-    """What entered the queue of one kind.
+    """What entered the queue of one kind, or found it full.
 
     Attributes:
         reason: Why it is there.
         version: The version that answered.
         arm: The arm of the client.
-        items: How many predictions.
-        weight: How many predictions they stand for: the sum of 1/pi.
+        items: How many predictions entered.
+        kept_out: How many a limit kept out.
+        weight: How many predictions both stand for: the sum of 1/pi.
     """
 
     reason: Reason
     version: str
     arm: str
     items: int
+    kept_out: int
     weight: float
 
 
@@ -33,7 +35,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         states: How many items are where, by reason.
-        entered: What entered so far.
+        entered: What entered so far, and what limits kept out.
         excess: What did not enter, for being too much, by reason.
         oldest: When the oldest of the open items was predicted, ISO 8601.
     """
@@ -71,12 +73,12 @@ async def read_counts(redis: Redis, model: str) -> Counts:
                 reason=reason,
                 version=version,
                 arm=arm,
-                items=int(number),
-                weight=float(entered[f"{reason}|{version}|{arm}|weight".encode()]),
+                items=int(entered.get(f"{field}|items".encode(), 0)),
+                kept_out=int(entered.get(f"{field}|kept_out".encode(), 0)),
+                weight=float(entered[f"{field}|weight".encode()]),
             )
-            for field, number in sorted(entered.items())
-            for reason, version, arm, what in [field.decode().split("|")]
-            if what == "items"
+            for field in sorted({one.decode().rpartition("|")[0] for one in entered})
+            for reason, version, arm in [field.split("|")]
         ],
         excess={reason.decode(): int(number) for reason, number in excess.items()},
         oldest=min((item.at for item, _ in heads), default=None),

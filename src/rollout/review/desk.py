@@ -13,7 +13,7 @@ from rollout.errors import InvalidRequestError, LeaseLostError, UnknownItemError
 from rollout.review import state
 from rollout.review.item import ReviewItem
 from rollout.review.policy import read_policy
-from rollout.review.queue import CHUNK, PLACES, matches, read_items, read_work
+from rollout.review.queue import CHUNK, PLACES, add_inputs, matches, read_items, read_work
 from rollout.review.state import Answer, State, Taken, Work
 from rollout.review.steps import Step, commit
 from rollout.store import Keys, Redis, guard
@@ -102,7 +102,8 @@ async def claim(
         for item, stored, work in await _read(redis, model, [item_id.decode() for item_id in held])
         if work.state is State.LEASED and _origin(work) is origin and matches(item, filters)
     ]
-    await _take(redis, model, own[:count], taken)
+    whole = await add_inputs(redis, model, [step.item for step in own[:count]])
+    await _take(redis, model, [step._replace(item=item) for item, step in zip(whole, own, strict=False)], taken)
     if len(taken) < count:
         async for steps in _offers(redis, model, reviewer, origin, filters, count, until, now):
             await _take(redis, model, steps[: count - len(taken)], taken)
@@ -161,8 +162,8 @@ async def escalate(redis: Redis, model: str, item_id: str, token: str, why: str)
     return await _set_aside(redis, model, item_id, token, "escalate", why)
 
 
-async def release(redis: Redis, model: str, item_id: str, token: str) -> None:
-    """Gives an item back before its lease ends.
+async def release(redis: Redis, model: str, item_id: str, token: str) -> Work:
+    """Gives an item back before its lease ends, to where it was.
 
     Raises:
         LeaseLostError: If somebody else may have the item by now; then nothing changes.
@@ -174,7 +175,7 @@ async def release(redis: Redis, model: str, item_id: str, token: str) -> None:
         state.require_lease(work, token, now)
         return state.give_back(work, "release", now)
 
-    await _decide(redis, model, item_id, step)
+    return await _decide(redis, model, item_id, step)
 
 
 async def undo(redis: Redis, model: str, item_id: str, token: str, lease_s: float = LEASE_S) -> Leased:
@@ -272,7 +273,9 @@ async def _decide(
 
 
 async def _read(redis: Redis, model: str, ids: list[str]) -> list[tuple[ReviewItem, bytes | None, Work]]:
-    return [(item, stored, read_work(stored)) for item, stored in await read_items(redis, model, ids)]
+    """Returns items without their inputs, which may be large."""
+    found = await read_items(redis, model, ids, with_inputs=False)
+    return [(item, stored, read_work(stored)) for item, stored in found]
 
 
 async def _take(redis: Redis, model: str, steps: list[Step], taken: list[Leased]) -> None:
@@ -311,19 +314,27 @@ async def _offers(
                 ids: list[Any] = await redis.zrange(Keys(model).reviews(place), offset, offset + size - 1)
             if not ids:
                 break
-            retired, offers = [], []
-            for item, stored, work in await _read(redis, model, [item_id.decode() for item_id in ids]):
-                if work.state is not origin:
-                    continue  # somebody else was faster
-                if not item.has_inputs:
-                    retired.append(Step(item, stored, work, *state.retire(work, now)))
-                elif not work.was_reviewed_by(reviewer) and matches(item, filters):
-                    token = secrets.token_urlsafe(12)
-                    offers.append(Step(item, stored, work, *state.claim(work, reviewer, token, until, now)))
-            gone = sum(await commit(redis, model, retired))
-            yield offers
+            left = 0
+            found = [
+                (item, stored, work)
+                for item, stored, work in await _read(redis, model, [item_id.decode() for item_id in ids])
+                # Of any other state is what somebody else was faster with.
+                if work.state is origin and not work.was_reviewed_by(reviewer) and matches(item, filters)
+            ]
+            for start in range(0, len(found), count + SPARE):
+                group = found[start : start + count + SPARE]
+                whole = await add_inputs(redis, model, [item for item, _, _ in group])
+                retired, offers = [], []
+                for item, (_, stored, work) in zip(whole, group, strict=True):
+                    if not item.has_inputs:
+                        retired.append(Step(item, stored, work, *state.retire(work, now)))
+                    else:
+                        token = secrets.token_urlsafe(12)
+                        offers.append(Step(item, stored, work, *state.claim(work, reviewer, token, until, now)))
+                left += sum(await commit(redis, model, retired)) + len(offers)
+                yield offers
             # Those taken have left: a few may be seen twice, which `commit` refuses, and none is passed over.
-            offset += max(0, len(ids) - gone - len(offers))
+            offset += max(0, len(ids) - left)
             size = CHUNK
 
 

@@ -25,13 +25,15 @@ class Stratum(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         reason: Why.
         entered: Predictions that entered the queue.
-        weight: Predictions that they stand for.
+        kept_out: Those that a limit kept out.
+        weight: Predictions that both stand for.
         reviewed: Those that people have answered.
         right: Weighted share of these on which the model was right; ``None`` where there are none.
     """
 
     reason: Reason
     entered: int
+    kept_out: int
     weight: float
     reviewed: int
     right: float | None
@@ -67,18 +69,20 @@ def estimate(model: str, version: str | None, entered: Sequence[Entered], review
     Args:
         model: The model.
         version: The version; ``None`` for all together.
-        entered: What entered the queue of it.
+        entered: What entered the queue of it, and what limits kept out.
         reviewed: Its predictions that people have answered, by reason.
     """
     strata = []
     for reason in dict.fromkeys([*SAMPLED, *(one.reason for one in entered)]):
         found = reviewed.get(reason, ())
         weight = sum(one.weight for one in found)
+        offered = [one for one in entered if one.reason == reason]
         strata.append(
             Stratum(
                 reason=reason,
-                entered=sum(one.items for one in entered if one.reason == reason),
-                weight=sum(one.weight for one in entered if one.reason == reason),
+                entered=sum(one.items for one in offered),
+                kept_out=sum(one.kept_out for one in offered),
+                weight=sum(one.weight for one in offered),
                 reviewed=len(found),
                 right=sum(one.weight for one in found if one.right) / weight if weight else None,
             )
@@ -112,7 +116,7 @@ def _notes(model: str, strata: Sequence[Stratum]) -> list[str]:
     notes = [
         f"nothing of {reason} is reviewed yet, and {one.entered:,} entered: there is no estimate without"
         for reason, one in sampled.items()
-        if one.entered and not one.reviewed
+        if one.weight and not one.reviewed
     ]
     if notes:
         return notes
@@ -121,4 +125,7 @@ def _notes(model: str, strata: Sequence[Stratum]) -> list[str]:
             assumed = "the estimate assumes that what was not looked at is like what was"
             order = ", while the least certain come first" if reason == "low_confidence" else ""
             notes.append(f"{one.reviewed:,} of {one.entered:,} of {reason} are reviewed: {assumed}{order}")
+        if one.kept_out:
+            assumed = "the estimate assumes that they are like those that entered"
+            notes.append(f"limits kept out {one.kept_out:,} of {reason}: {assumed}")
     return notes

@@ -98,7 +98,8 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
 def item_id(client_id: str, key: str | None, inputs: bytes) -> str:
     """Returns the ID of the item for this prediction: 32 hexadecimal digits.
 
-    Without a key, the same inputs from the same client are the same item.
+    Without a key, the same inputs from the same client are the same item. The hash is kept for ever: what must
+    not be written down must not go into it.
     """
     identity = [client_id, key] if key is not None else [client_id, None, hashlib.sha256(inputs).hexdigest()]
     return hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Literal
+
+import msgspec
 
 from rollout import metrics
 from rollout.errors import StoreUnavailableError
@@ -19,7 +20,9 @@ from rollout.review.spool import Spool
 from rollout.store import Redis, guard, is_cancelled
 
 Fate = Literal["queued", "deferred"]
+# What Redis takes at once, well within the time that it is given.
 COMMIT_AT_MOST = 256
+COMMIT_BYTES = 4 * 1024 * 1024
 DRAIN_EVERY_S = 0.5
 NO_INTAKES: Mapping[str, Intake] = {}
 
@@ -78,7 +81,8 @@ class ReviewLog:
     async def _commit(self) -> None:
         try:
             while self._waiting:
-                group, self._waiting = self._waiting[:COMMIT_AT_MOST], self._waiting[COMMIT_AT_MOST:]
+                size = len(next(_groups(item for item, _ in self._waiting)))
+                group, self._waiting = self._waiting[:size], self._waiting[size:]
                 try:
                     fates = await self._keep([item for item, _ in group])
                 except Exception:  # the disk is full or gone: predictions go on
@@ -120,13 +124,28 @@ class ReviewLog:
 
     async def _drain(self) -> None:
         drained = 0
+        # "deferred" was a promise: no limit keeps these out, even where the queue has filled up meanwhile.
+        policies = {name: msgspec.structs.replace(policy, limits={}) for name, policy in self._policies().items()}
         async with guard():
             await self._redis.ping()
         with self._spool.drain() as items:
-            while group := list(islice(items, COMMIT_AT_MOST)):
-                # "deferred" was a promise: these are kept even where the queue has filled up meanwhile.
-                await add_items(self._redis, group, FOREVER, self._policies())
+            for group in _groups(items):
+                await add_items(self._redis, group, FOREVER, policies)
                 drained += len(group)
         if self._redis_is_away or drained:
             logger.info("Redis answers again; %d review items came from the spool", drained)
         self._redis_is_away = False
+
+
+def _groups(items: Iterable[ReviewItem]) -> Iterator[list[ReviewItem]]:
+    """Yields items, a group at a time; one that is large by itself makes a group of its own."""
+    group: list[ReviewItem] = []
+    size = 0
+    for item in items:
+        size += len(item.inputs)
+        if group and (len(group) == COMMIT_AT_MOST or size > COMMIT_BYTES):
+            yield group
+            group, size = [], len(item.inputs)
+        group.append(item)
+    if group:
+        yield group

@@ -16,6 +16,7 @@ from rollout.store import Keys, Redis, guard
 FOLDER = "policies"
 DAY_S = 24 * 3600
 MOST_DAYS = 3650
+FOLLOWED_WITHIN_S = 2.0
 
 
 class ReviewPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

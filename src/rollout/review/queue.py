@@ -16,6 +16,7 @@ from rollout.review.state import State, Work
 from rollout.store import Keys, Redis, guard
 
 CHUNK = 200
+INPUTS_AT_ONCE = 10
 # Where the items of a state lie, each a sorted set; open ones that lack a further review lie apart.
 PLACES: Mapping[State, tuple[str, ...]] = {
     State.OPEN: ("again", "open"),
@@ -60,6 +61,9 @@ for i = 1, (#KEYS - 8) / 6 do
         redis.call('ZADD', KEYS[1], rank, id)
         redis.call('HINCRBY', KEYS[4], 'open|' .. reason, 1)
     elseif is_new then
+        -- Those that are kept speak for it, too.
+        redis.call('HINCRBY', KEYS[5], group .. '|kept_out', 1)
+        redis.call('HINCRBYFLOAT', KEYS[5], group .. '|weight', weight)
         redis.call('HINCRBY', KEYS[6], reason, 1)
         kept[i] = 0
         is_new = false
@@ -133,8 +137,10 @@ async def add_items(
     return [kept[item.model, item.id] for item in items]
 
 
-async def read_items(redis: Redis, model: str, ids: Sequence[str]) -> list[tuple[ReviewItem, bytes | None]]:
-    """Returns items with their inputs and their work as it is stored; what is not there is left out.
+async def read_items(
+    redis: Redis, model: str, ids: Sequence[str], *, with_inputs: bool = True
+) -> list[tuple[ReviewItem, bytes | None]]:
+    """Returns items with their inputs, if wanted, and their work as it is stored; what is not there is left out.
 
     Raises:
         StoreUnavailableError: If Redis does not answer.
@@ -143,13 +149,33 @@ async def read_items(redis: Redis, model: str, ids: Sequence[str]) -> list[tuple
         return []
     names = Keys(model)
     async with guard():
-        parts = [names.review(item_id, part) for part in ("", ":inputs", ":work") for item_id in ids]
-        found: list[Any] = await redis.mget(parts)
-    count = len(ids)
-    return [
-        (_with_inputs(msgspec.json.decode(data, type=ReviewItem), inputs), work)
-        for data, inputs, work in zip(found[:count], found[count : 2 * count], found[2 * count :], strict=True)
+        found: list[Any] = await redis.mget([names.review(one, part) for part in ("", ":work") for one in ids])
+    items = [
+        (msgspec.json.decode(data, type=ReviewItem), work)
+        for data, work in zip(found[: len(ids)], found[len(ids) :], strict=True)
         if data is not None
+    ]
+    if not with_inputs:
+        return items
+    whole = await add_inputs(redis, model, [item for item, _ in items])
+    return [(item, work) for item, (_, work) in zip(whole, items, strict=True)]
+
+
+async def add_inputs(redis: Redis, model: str, items: Sequence[ReviewItem]) -> list[ReviewItem]:
+    """Returns items with their inputs, as far as they are still kept.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    names = Keys(model)
+    async with guard():
+        pipe = redis.pipeline(transaction=False)  # each answer has its time: inputs may be large
+        for start in range(0, len(items), INPUTS_AT_ONCE):
+            pipe.mget([names.review(item.id, ":inputs") for item in items[start : start + INPUTS_AT_ONCE]])
+        found = [inputs for answer in await pipe.execute() for inputs in answer]
+    return [
+        item if inputs is None else msgspec.structs.replace(item, inputs=msgspec.Raw(inputs))
+        for item, inputs in zip(items, found, strict=True)
     ]
 
 
@@ -203,16 +229,17 @@ async def list_items(
                 ids: list[Any] = await redis.zrange(Keys(model).reviews(place), offset, offset + CHUNK - 1)
             if not ids:
                 break
-            for item, work in await read_items(redis, model, [item_id.decode() for item_id in ids]):
-                if milliseconds(item.at) >= earliest and matches(item, filters):
-                    yield item, read_work(work)
+            found = [
+                (item, work)
+                for item, work in await read_items(redis, model, [one.decode() for one in ids], with_inputs=False)
+                if milliseconds(item.at) >= earliest and matches(item, filters)
+            ]
+            whole = await add_inputs(redis, model, [item for item, _ in found])
+            for item, (_, work) in zip(whole, found, strict=True):
+                yield item, read_work(work)
             offset += len(ids)
 
 
 def matches(item: ReviewItem, filters: Mapping[str, str]) -> bool:
     """Whether the fields of an item have the values wanted."""
     return all(getattr(item, field) == value for field, value in filters.items())
-
-
-def _with_inputs(item: ReviewItem, inputs: bytes | None) -> ReviewItem:
-    return item if inputs is None else msgspec.structs.replace(item, inputs=msgspec.Raw(inputs))

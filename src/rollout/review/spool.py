@@ -26,7 +26,7 @@ class Spool:
 
     Args:
         folder: Where it lies; made if it is missing.
-        limit: Most bytes that it may take.
+        limit: Most bytes that it may take, and those set aside that another release wrote.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -99,11 +99,14 @@ class Spool:
                         self._set_aside(line, error)
 
     def _set_aside(self, line: bytes, error: msgspec.ValidationError) -> None:
-        """Keeps what another release of Rollout wrote, without holding up the rest."""
+        """Keeps what another release of Rollout wrote, as far as there is room, without holding up the rest."""
         aside = self._folder / "unreadable.jsonl"
-        logger.error("a review item of another release cannot be read (%s); it is kept in %s", error, aside)
         with aside.open("ab") as file:
-            file.write(line)
+            has_room = file.tell() + len(line) <= self._limit
+            fate = "it is kept in" if has_room else "it is lost, for there is no room in"
+            logger.error("a review item of another release cannot be read (%s); %s %s", error, fate, aside)
+            if has_room:
+                file.write(line)
 
     def _ends_whole(self) -> bool:
         with self._file.open("rb") as file:
