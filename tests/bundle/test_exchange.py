@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-import io
 import json
-import lzma
 import os
-import re
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +18,18 @@ import pytest
 import torch
 from bentoml._internal.models import ModelStore
 
-from rollout.bundle import archive as archive_module
-from rollout.bundle import store
+from rollout.bundle import exchange, store
 from rollout.bundle.archive import unpack
-from rollout.bundle.exchange import Pull, push_bundle
+from rollout.bundle.exchange import Pull
 from rollout.bundle.manifest import hash_files
 from rollout.bundle.signing import sign_bundle
 from rollout.bundle.storage import Folder
 from rollout.bundle.store import bundle_exists, bundle_names, bundle_path, open_bundle, save_bundle
 from rollout.errors import BundleError, ConfigError, MissingBundleError, StorageError
 from tests.bundle.test_signing import make_keys
-from tests.bundle.two import Linear, pack_two
 
 TAG = "two:sent"
 NAME = "two/sent.bentomodel"
-
-
-@pytest.fixture(scope="module")
-def sent(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to which ``two:sent`` was pushed."""
-    pack_two("sent", Linear().eval())
-    folder = tmp_path_factory.mktemp("sent")
-    push_bundle(TAG, str(folder))
-    return folder
-
-
-@pytest.fixture
-def there(sent: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(sent, tmp_path / "there")
 
 
 @pytest.fixture
@@ -113,36 +95,6 @@ def test_bentoml_takes_it_as_well(there: Path, tmp_path: Path) -> None:
     assert str(model.tag) == TAG
 
 
-def test_the_same_is_left_alone_and_another_is_refused(there: Path) -> None:
-    before = (there / NAME).stat()
-    assert push_bundle(TAG, str(there)) == f"two:sent is there already: {there}/{NAME}"
-    assert (there / NAME).stat() == before
-    repack(there, lambda folder: edit(folder, created_at="earlier"))
-    changed = (there / NAME).read_bytes()
-    with pytest.raises(BundleError, match="is there already with another content, and a version never changes"):
-        push_bundle(TAG, str(there))
-    assert (there / NAME).read_bytes() == changed
-    (there / NAME).write_bytes(changed[:1000])
-    with pytest.raises(BundleError, match="is there already, and broken: its archive cannot be unpacked"):
-        push_bundle(TAG, str(there))
-
-
-def test_a_signature_is_pushed_later_and_is_not_lost(there: Path, tmp_path: Path) -> None:
-    private, public = make_keys(tmp_path, "ours")
-    folder = bundle_path(TAG)
-    with pytest.raises(BundleError, match="it has no signature"):
-        push_bundle(TAG, str(there), public)
-    sign_bundle(folder, TAG, private)
-    try:
-        assert "now with this signature" in push_bundle(TAG, str(there), public)
-        assert "is there already" in push_bundle(TAG, str(there), public)
-    finally:
-        (folder / "manifest.sig").unlink()
-    signed = (there / NAME).read_bytes()
-    assert "is there already" in push_bundle(TAG, str(there))
-    assert (there / NAME).read_bytes() == signed
-
-
 def test_with_a_key_only_what_it_signed_is_taken(there: Path, elsewhere: Path, tmp_path: Path) -> None:
     private, public = make_keys(tmp_path, "ours")
     pull = Pull(str(there), public)
@@ -185,6 +137,21 @@ def point_outside(folder: Path) -> None:
     edit(folder, variants=variants)
 
 
+def name_it_in_no_encoding(folder: Path) -> None:
+    file = folder / "manifest.json"
+    file.write_bytes(file.read_bytes().replace(b'"sent"', b'"\xff"'))
+
+
+def nest_it_deeply(folder: Path) -> None:
+    text = (folder / "manifest.json").read_text().rstrip().removesuffix("}")
+    (folder / "manifest.json").write_text(f'{text}, "more": {"[" * 100_000}{"]" * 100_000}}}')
+
+
+def make_a_folder_of_it(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+    (folder / "manifest.json").mkdir()
+
+
 def keep_only_export(folder: Path) -> None:
     variants = json.loads((folder / "manifest.json").read_text())["variants"]
     edit(folder, variants={"export": variants["export"]})
@@ -205,6 +172,9 @@ def keep_only_export(folder: Path) -> None:
         (ruin_the_graph, "the onnx variant cannot be loaded"),
         (ruin_the_golden_examples, "its golden examples cannot be run"),
         (point_outside, "../../../../etc/hostname, its onnx variant, is none of its files"),
+        (name_it_in_no_encoding, "is not a manifest: "),
+        (nest_it_deeply, "is not a manifest: "),
+        (make_a_folder_of_it, "two:sent is refused: manifest.json is a folder"),
         (keep_only_export, "none of its variants can be run here: export"),
     ],
 )
@@ -218,6 +188,7 @@ def test_what_does_not_hold_is_left_out_and_said_once(
     assert said.startswith(f"{NAME} is left out: ")
     assert why in said
     assert pull.left_out.keys() == {NAME}
+    assert pull.is_settled
     assert not bundle_exists(TAG)
     assert bundle_names() == set()
     assert not (elsewhere / "staging").exists()
@@ -249,6 +220,92 @@ def test_one_that_is_left_out_keeps_no_other_from_coming(there: Path, elsewhere:
     assert "two:sent is here" in second
 
 
+def test_nothing_that_an_archive_does_keeps_another_from_coming(
+    there: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, link in enumerate([b"no text \xff".decode(errors="surrogateescape"), "second"]):
+        with tarfile.open(there / "two" / f"{number}.bentomodel", "w:xz") as tar:
+            info = tarfile.TarInfo(link)
+            info.type = tarfile.SYMTYPE
+            tar.addfile(info)
+
+    def stumble(archive: Path, folder: Path) -> None:
+        try:
+            unpack(archive, folder)
+        except BundleError as error:
+            if "second" in error.detail:
+                raise MemoryError from None
+            raise
+
+    monkeypatch.setattr(exchange, "unpack", stumble)
+    pull = Pull(str(there))
+    first, second, third = take(pull)
+    assert r"its archive holds no text \udcff, which is neither a file nor a folder" in first
+    assert "two/1.bentomodel is left out: MemoryError()" in second
+    assert "two:sent is here" in third
+    assert take(pull) == []
+
+
+def test_what_the_store_has_is_checked_once(
+    there: Path, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(Pull(str(there)))
+    folder = bundle_path(TAG)
+    graph = folder / "onnx" / "model.onnx"
+    whole = graph.read_bytes()
+    graph.write_bytes(b"")
+    pull = Pull(str(there))
+    assert take(pull) == [
+        f"{NAME} is left out: the store has it, but two:sent is refused: onnx/model.onnx was changed after packing; "
+        "after `bentoml models delete two:sent` it is fetched again"
+    ]
+    assert pull.is_settled
+    graph.write_bytes(whole)
+    unsigned = Pull(str(there), make_keys(tmp_path, "ours")[1])
+    (said,) = take(unsigned)
+    assert "the store has it, but two:sent is refused: it has no signature" in said
+    good = Pull(str(there))
+    assert take(good) == []
+    monkeypatch.setattr(exchange, "open_bundle", lambda *_: pytest.fail("it is checked again"))
+    assert take(pull) == take(unsigned) == take(good) == []
+    assert [each.left_out.keys() for each in (pull, unsigned, good)] == [{NAME}, {NAME}, set()]
+    shutil.rmtree(folder)
+    assert "two:sent is here" in take(pull)[0]
+    assert pull.left_out == {}
+
+
+def test_of_two_pulls_at_once_one_fetches(there: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    staging = store.staging
+
+    @contextlib.contextmanager
+    def after_another() -> Iterator[Path]:
+        monkeypatch.setattr(exchange, "staging", staging)
+        assert "two:sent is here" in take(Pull(str(there)))[0]
+        monkeypatch.setattr(Folder, "fetch", lambda *_: pytest.fail("it is fetched again"))
+        with staging() as stage:
+            yield stage
+
+    monkeypatch.setattr(exchange, "staging", after_another)
+    pull = Pull(str(there))
+    assert take(pull) == []
+    assert pull.left_out == {}
+
+
+def test_a_bundle_is_on_the_disk_before_it_has_its_name(
+    there: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = set()
+
+    def fsync(file: int) -> None:
+        assert not bundle_exists(TAG)
+        synced.add(os.fstat(file).st_ino)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    take(Pull(str(there)))
+    folder = bundle_path(TAG)
+    assert {path.stat().st_ino for path in (folder, *folder.rglob("*"))} <= synced
+
+
 @pytest.mark.parametrize(
     "name", ["TWO/sent", "two/latest", "two/.sent", "two/sent ", "tw\no/sent", "latest/sent"]
 )
@@ -267,7 +324,7 @@ def test_names_that_lead_out_of_the_store_are_left_alone(there: Path, elsewhere:
                 f"{name}.bentomodel": "1" for name in ("../two", "../../etc", "two/../x", "..", "/x", "two/..")
             }
 
-        def fetch(self, *_: object) -> bool:
+        def fetch(self, *_: object) -> None:
             raise AssertionError("it is fetched")
 
     pull = Pull(str(there))
@@ -275,84 +332,6 @@ def test_names_that_lead_out_of_the_store_are_left_alone(there: Path, elsewhere:
     for said in take(pull):
         assert "is left out: this is not a name" in said
     assert not any((elsewhere / "models").iterdir())
-
-
-def member(name: str, **fields: Any) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    for field, value in fields.items():
-        setattr(info, field, value)
-    return info
-
-
-@pytest.mark.parametrize(
-    ("info", "why"),
-    [
-        (member("../out"), "outside the destination"),
-        (member("a/../../out"), "outside the destination"),
-        (
-            member("link", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
-            "link, which is neither a file nor a folder",
-        ),
-        (
-            member("link", type=tarfile.LNKTYPE, linkname="model.yaml"),
-            "link, which is neither a file nor a folder",
-        ),
-        (member("pipe", type=tarfile.FIFOTYPE), "pipe, which is neither a file nor a folder"),
-        (member("device", type=tarfile.CHRTYPE), "device, which is neither a file nor a folder"),
-        (
-            member("sparse", pax_headers={"GNU.sparse.size": "99999999999", "GNU.sparse.map": "0,0"}),
-            "sparse, which is neither a file nor a folder",
-        ),
-        (member("long", pax_headers={"comment": "x" * 2_000_000}), "a header that is too large"),
-    ],
-)
-def test_an_archive_cannot_reach_out_of_its_folder(tmp_path: Path, info: tarfile.TarInfo, why: str) -> None:
-    file, folder = tmp_path / "archive", tmp_path / "folder"
-    folder.mkdir()
-    with tarfile.open(file, "w:xz", format=tarfile.PAX_FORMAT) as tar:
-        tar.addfile(member("model.yaml"))
-        tar.addfile(info)
-    with pytest.raises(BundleError, match=re.escape(why)):
-        unpack(file, folder)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["archive", "folder"]
-
-
-def test_an_absolute_name_stays_in_the_folder(tmp_path: Path) -> None:
-    file, folder = tmp_path / "archive", tmp_path / "folder"
-    folder.mkdir()
-    with tarfile.open(file, "w:xz") as tar:
-        tar.addfile(member(f"{tmp_path}/out"))
-    unpack(file, folder)
-    assert not (tmp_path / "out").exists()
-
-
-def test_an_archive_is_no_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive_module, "ALWAYS_ALLOWED", 1024 * 1024)
-    file, folder = tmp_path / "archive", tmp_path / "folder"
-    folder.mkdir()
-    with tarfile.open(file, "w:xz") as tar:
-        tar.addfile(member("zeros", size=30_000_000), io.BytesIO(bytes(30_000_000)))
-    assert file.stat().st_size < 10_000
-    with pytest.raises(BundleError, match="unpacks to more than 100 times its size"):
-        unpack(file, folder)
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 5_000_000
-    monkeypatch.setattr(archive_module, "MOST_FILES", 20)
-    with tarfile.open(file, "w:xz") as tar:
-        for number in range(21):
-            tar.addfile(member(f"file-{number}"))
-    with pytest.raises(BundleError, match="holds more than 20 files"):
-        unpack(file, folder)
-
-
-def test_what_is_not_a_whole_archive_is_refused(there: Path, tmp_path: Path) -> None:
-    whole = (there / NAME).read_bytes()
-    file, folder = tmp_path / "archive", tmp_path / "folder"
-    for content in (b"", b"no archive", whole[: len(whole) // 2], lzma.compress(b"no tar")):
-        file.write_bytes(content)
-        folder.mkdir()
-        with pytest.raises(BundleError, match="its archive cannot be unpacked"):
-            unpack(file, folder)
-        shutil.rmtree(folder)
 
 
 def test_nothing_is_unpickled_and_nothing_needs_torch(
@@ -386,35 +365,12 @@ def test_a_bundle_that_cannot_be_placed_leaves_nothing(
     monkeypatch.setattr(store.shutil, "copytree", full)  # type: ignore[attr-defined]
     assert "No space left on device" in take(pull)[0]
     assert take(pull) == [], "said once"
+    assert not pull.is_settled
     assert bundle_names() == set()
     assert not (elsewhere / "staging").exists()
     monkeypatch.undo()
     monkeypatch.setattr(store, "_models", lambda: elsewhere / "models")
     assert "two:sent is here" in take(pull)[0], "it is tried again"
-
-
-def test_whoever_is_second_does_not_replace_the_first(there: Path, tmp_path: Path) -> None:
-    """Two push the same version at the same time: neither sees the other's."""
-    other = tmp_path / "other"
-    other.write_bytes(b"another")
-    before = (there / NAME).read_bytes()
-    with pytest.raises(BundleError, match="somebody else put"):
-        Folder(there).put(NAME, other)
-    assert (there / NAME).read_bytes() == before
-    assert os.listdir(there / "two") == ["sent.bentomodel"]  # noqa: PTH208
-
-
-def test_a_file_appears_whole(there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(source: Path, target: Path) -> None:
-        Path(target).write_bytes(b"half")
-        assert Folder(there).list().keys() == {NAME, Path(target).relative_to(there).as_posix()}
-        assert Pull(str(there)).look().keys() == {NAME}
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(shutil, "copyfile", half)
-    with pytest.raises(StorageError, match="No space left on device"):
-        Folder(there).put("two/next.bentomodel", tmp_path / "any")
-    assert os.listdir(there / "two") == ["sent.bentomodel"]  # noqa: PTH208
 
 
 def test_a_place_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from obstore.store import S3Store
 
 from rollout.bundle import storage
 from rollout.bundle.storage import Objects
-from rollout.errors import BundleError
+from rollout.errors import BundleError, StorageError
 from tests.bundle.test_signing import make_keys
 from tests.bundle.two import Linear, pack_two
 from tests.cli.test_cli import run
@@ -153,10 +153,22 @@ def test_s3_itself_keeps_the_second_from_replacing_the_first(
         monkeypatch.setenv(name, value)
     place.push("two:shipped")
     before = place.read("two/shipped.bentomodel")
-    (tmp_path / "other").write_bytes(b"another")
-    with pytest.raises(BundleError, match=f"somebody else put {place.url}/two/shipped.bentomodel there first"):
-        Objects(place.url).put("two/shipped.bentomodel", tmp_path / "other")
+    objects = Objects(place.url)
+    seen = objects.fetch("two/shipped.bentomodel", tmp_path / "got")
+    first = f"somebody else put {place.url}/two/shipped.bentomodel there first: push again"
+    # As large as what obstore would send in parts, which replace whatever is there.
+    (tmp_path / "other").write_bytes(bytes(12_000_000))
+    with pytest.raises(BundleError, match=first):
+        objects.put("two/shipped.bentomodel", tmp_path / "other")
     assert place.read("two/shipped.bentomodel") == before
+    (tmp_path / "signed").write_bytes(b"signed")
+    objects.put("two/shipped.bentomodel", tmp_path / "signed", seen)
+    with pytest.raises(BundleError, match=first):
+        objects.put("two/shipped.bentomodel", tmp_path / "other", seen)
+    assert place.read("two/shipped.bentomodel") == b"signed"
+    obstore.delete(place.objects(), "two/shipped.bentomodel")
+    with pytest.raises(BundleError, match=first):
+        objects.put("two/shipped.bentomodel", tmp_path / "other", seen)
 
 
 def test_a_large_object_comes_in_pieces(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,9 +179,27 @@ def test_a_large_object_comes_in_pieces(place: Place, tmp_path: Path, monkeypatc
     objects = Objects(place.url)
     objects.put("large", tmp_path / "sent")
     monkeypatch.setattr(storage, "PIECE_BYTES", 1000)
-    assert objects.fetch("large", tmp_path / "got")
+    assert objects.fetch("large", tmp_path / "got") is not None
     assert (tmp_path / "got").read_bytes() == content
-    assert not objects.fetch("nothing", tmp_path / "none")
+    assert objects.fetch("nothing", tmp_path / "none") is None
+    piece = Objects._piece
+
+    def gone(self: Objects, name: str, meta: obstore.ObjectMeta, start: int) -> obstore.Bytes:
+        if start:
+            obstore.delete(place.objects(), name)
+        return piece(self, name, meta, start)
+
+    def replaced(self: Objects, name: str, meta: obstore.ObjectMeta, start: int) -> obstore.Bytes:
+        if start:
+            obstore.put(place.objects(), name, b"another")
+        return piece(self, name, meta, start)
+
+    monkeypatch.setattr(Objects, "_piece", replaced)
+    with pytest.raises(StorageError, match=f"{place.url}/large was replaced while it was read: try again"):
+        objects.fetch("large", tmp_path / "got")
+    obstore.put(place.objects(), "large", content)
+    monkeypatch.setattr(Objects, "_piece", gone)
+    assert objects.fetch("large", tmp_path / "got") is None
 
 
 def test_only_what_is_signed_comes_to_who_asks_for_it(place: Place, tmp_path: Path) -> None:
@@ -212,6 +242,19 @@ def test_a_download_that_breaks_is_resumed_or_leaves_nothing(place: Place, tmp_p
         way.passes = size // 2 + 1500
         wait_for(log, "two:shipped is here")
     assert log.read_text().count("two/shipped.bentomodel is left out: ") == 1
+    assert place.bundles == {"two:shipped"}
+
+
+def test_what_may_come_the_next_time_is_not_left_out_for_good(place: Place) -> None:
+    """The init container takes 3 for the last word, and starts the service without the bundle."""
+    obstore.put(place.objects(), "two/broken.bentomodel", b"no archive")
+    place.push("two:shipped")
+    way = Way(place.s3)
+    way.passes = 1800  # enough for the list
+    assert len(place.read("two/shipped.bentomodel")) > 6 * way.passes
+    summary = f"0 of 2 bundles under {place.url} are here, 2 left out, not all of them for good: try again"
+    assert place.pull(code=1, AWS_ENDPOINT_URL=way.url) == f"rollout: {summary}\n"
+    place.pull(code=3)
     assert place.bundles == {"two:shipped"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import lzma
 import tarfile
 from pathlib import Path
@@ -15,6 +16,8 @@ ALWAYS_ALLOWED = 64 * 1024 * 1024
 MOST_FILES = 10_000
 # tarfile copies in pieces far smaller than this; only the header of a member could ask for more at once.
 LARGEST_READ = 1024 * 1024
+# What a disk says of itself; whatever else goes wrong is the archive's fault.
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -23,6 +26,7 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises:
         BundleError: If it is not whole, unpacks to far more than it is, or holds anything but plain files and
             folders that lie within it.
+        OSError: If the disk is full or fails.
     """
     limit = ALWAYS_ALLOWED + LARGEST_RATIO * archive.stat().st_size
     try:
@@ -34,7 +38,11 @@ def unpack(archive: Path, folder: Path) -> None:
                 if member.issparse() or not (member.isfile() or member.isdir()):
                     raise BundleError(f"its archive holds {member.name}, which is neither a file nor a folder")
                 tar.extract(member, folder, filter="data")
-    except (lzma.LZMAError, tarfile.TarError, EOFError) as error:
+    except BundleError:
+        raise
+    except Exception as error:  # tarfile has no end of them
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+            raise
         raise BundleError(f"its archive cannot be unpacked: {error}") from None
 
 

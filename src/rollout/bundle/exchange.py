@@ -7,10 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from rollout.bundle import signing
 from rollout.bundle.archive import unpack
 from rollout.bundle.golden import read_golden
-from rollout.bundle.manifest import FILE_NAME, Manifest, digest
+from rollout.bundle.manifest import FILE_NAME, SIGNATURE, Manifest, digest
 from rollout.bundle.storage import Storage, open_storage
 from rollout.bundle.store import (
     bundle_exists,
@@ -23,13 +22,16 @@ from rollout.bundle.store import (
 )
 from rollout.bundle.variants import VARIANTS, TorchScript
 from rollout.bundle.verify import check_golden, load_variant
-from rollout.errors import BundleError, StorageError
+from rollout.errors import BundleError, ConfigError, StorageError
 
 SUFFIX = ".bentomodel"
+HERE = "in the store"
 
 
 def push_bundle(tag: str, url: str, key: Path | None = None) -> str:
     """Puts a bundle where others fetch it, unless it is there.
+
+    It takes the place of the same bundle only if it adds a signature or a gate and loses neither.
 
     Args:
         tag: Its name and version.
@@ -41,27 +43,32 @@ def push_bundle(tag: str, url: str, key: Path | None = None) -> str:
 
     Raises:
         BundleError: If there is no such bundle, it does not hold what it promises, or this version is there with
-            another content.
+            another content, signature or gate.
         ConfigError: If the storage cannot be used.
     """
     folder, manifest = open_bundle(tag, key)
     storage = open_storage(url)
     name = f"{manifest.name}/{manifest.version}{SUFFIX}"
     place = f"{url.rstrip('/')}/{name}"
-    with tempfile.TemporaryDirectory(prefix="rollout-push-") as temporary:
-        archive, there = Path(temporary, f"bundle{SUFFIX}"), Path(temporary, "there")
-        is_there = storage.fetch(name, archive)
-        if is_there:
-            there.mkdir()
-            _require_same(archive, there, manifest, place)
-            if not _adds(folder, there):
-                return f"{tag} is there already: {place}"
-            archive.unlink()
-        export_bundle(tag, archive)
-        storage.put(name, archive, replace=is_there)
-    return (
-        f"{tag} is there, now with this signature and gate: {place}" if is_there else f"{tag} is there: {place}"
-    )
+    try:
+        with tempfile.TemporaryDirectory(prefix="rollout-push-") as temporary:
+            archive, there = Path(temporary, f"bundle{SUFFIX}"), Path(temporary, "there")
+            replaces = storage.fetch(name, archive)
+            if replaces is not None:
+                there.mkdir()
+                theirs = _marks(there, _require_same(archive, there, manifest, place))
+                if not _adds(_marks(folder, manifest), theirs, place, is_verified=key is not None):
+                    return f"{tag} is there already: {place}"
+            archive.unlink(missing_ok=True)
+            export_bundle(tag, archive)
+            storage.put(name, archive, replaces)
+    except OSError as error:
+        raise StorageError(
+            f"{tag} cannot be pushed: {error.strerror or error}; it is packed up under {tempfile.gettempdir()}, "
+            "and TMPDIR names another place"
+        ) from None
+    more = "" if replaces is None else ", now with this signature and gate"
+    return f"{tag} is there{more}: {place}"
 
 
 class Pull:
@@ -82,7 +89,13 @@ class Pull:
         self._storage: Storage = open_storage(url)
         self._key = key
         self.left_out: dict[str, str] = {}
-        self._refused: dict[str, str] = {}
+        # What was taken or refused for good, by its name in the storage: its content there, or HERE.
+        self._settled: dict[str, str] = {}
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that is left out was refused for good, so that it is not tried again before it changes."""
+        return self.left_out.keys() <= self._settled.keys()
 
     def look(self) -> dict[str, str]:
         """Returns the bundles that the storage has, each with what changes when its content does.
@@ -96,37 +109,54 @@ class Pull:
     def take(self, found: dict[str, str]) -> Iterator[str]:
         """Fetches and verifies the bundles that the store does not have, and says what became of each.
 
-        What was left out is not mentioned again before something else becomes of it, and what was refused is not
-        fetched again before it changes.
+        Those that it has are checked once. What was left out is not mentioned again before something else becomes
+        of it, and what was refused is not fetched again before it changes.
 
         Raises:
             ConfigError: If ``key`` is not a public key.
         """
-        for known in (self.left_out, self._refused):
+        for known in (self.left_out, self._settled):
             for name in known.keys() - found.keys():
                 del known[name]
         for name, content in found.items():
             tag = name.removesuffix(SUFFIX).replace("/", ":")
-            if bundle_exists(tag):
+            state = HERE if bundle_exists(tag) else content
+            if self._settled.get(name) == state:
+                continue
+            try:
+                said = self._check(tag) if state == HERE else self._fetch(name, tag)
+            except (StorageError, OSError) as error:  # perhaps not the next time
+                self._settled.pop(name, None)
+                said = self._leave_out(name, str(error))
+            except ConfigError:
+                raise
+            except Exception as error:  # whatever one bundle is made of keeps no other away
+                self._settled[name] = state
+                said = self._leave_out(name, error.detail if isinstance(error, BundleError) else repr(error))
+            else:
                 self.left_out.pop(name, None)
-            elif self._refused.get(name) != content:
-                try:
-                    said = self._fetch(name, tag)
-                    self.left_out.pop(name, None)
-                except (StorageError, OSError) as error:  # perhaps not the next time
-                    said = self._leave_out(name, str(error))
-                except BundleError as error:
-                    self._refused[name] = content
-                    said = self._leave_out(name, error.detail)
-                if said:
-                    yield said
+                if bundle_exists(tag):
+                    self._settled[name] = HERE
+            if said:
+                yield said
+
+    def _check(self, tag: str) -> str:
+        try:
+            open_bundle(tag, self._key)
+        except BundleError as error:
+            raise BundleError(
+                f"the store has it, but {error.detail}; after `bentoml models delete {tag}` it is fetched again"
+            ) from None
+        return ""
 
     def _fetch(self, name: str, tag: str) -> str:
         if not is_tag(tag):
             raise BundleError("this is not a name and a version that the store can have")
         with staging() as stage:
+            if bundle_exists(tag):  # another process was first
+                return ""
             archive, folder = stage / "archive", stage / "bundle"
-            if not self._storage.fetch(name, archive):
+            if self._storage.fetch(name, archive) is None:
                 return ""
             folder.mkdir()
             unpack(archive, folder)
@@ -141,10 +171,11 @@ class Pull:
         if self.left_out.get(name) == why:
             return ""
         self.left_out[name] = why
-        return f"{name} is left out: {why}"
+        # Names of files need not be text.
+        return f"{name} is left out: {why}".encode(errors="backslashreplace").decode()
 
 
-def _require_same(archive: Path, folder: Path, manifest: Manifest, place: str) -> None:
+def _require_same(archive: Path, folder: Path, manifest: Manifest, place: str) -> Manifest:
     """Unpacks what is there already, and refuses anything but the same bundle."""
     try:
         unpack(archive, folder)
@@ -155,15 +186,33 @@ def _require_same(archive: Path, folder: Path, manifest: Manifest, place: str) -
         raise BundleError(
             f"{place} is there already with another content, and a version never changes: choose another version"
         )
+    return there
 
 
-def _adds(folder: Path, there: Path) -> bool:
-    """Whether the same bundle has another signature or gate here than there, and does not lose a signature."""
-    ours, theirs = (
-        [path.read_bytes() if path.exists() else b"" for path in (one / signing.FILE_NAME, one / FILE_NAME)]
-        for one in (folder, there)
-    )
-    return ours != theirs and bool(ours[0] or not theirs[0])
+def _marks(folder: Path, manifest: Manifest) -> dict[str, object]:
+    """Returns what a bundle may get after it was packed."""
+    signature = folder / SIGNATURE
+    signed = (signature.read_bytes(), (folder / FILE_NAME).read_bytes()) if signature.exists() else None
+    return {"signature": signed, "gate": manifest.gate}
+
+
+def _adds(ours: dict[str, object], theirs: dict[str, object], place: str, *, is_verified: bool) -> bool:
+    """Whether the same bundle has something here that it lacks there.
+
+    Raises:
+        BundleError: If it does, and something that it has there would be lost.
+    """
+    new = [what for what, mark in ours.items() if mark and mark != theirs[what]]
+    lost = [what for what, mark in theirs.items() if mark and mark != ours[what]]
+    if is_verified and "signature" in lost:
+        lost.remove("signature")
+    if new and lost:
+        hint = "; a signature that ROLLOUT_PUBLIC_KEY checks may replace another" if "signature" in lost else ""
+        raise BundleError(
+            f"{place} is there already, and its {' and '.join(lost)} would be lost: delete it if that is meant, "
+            f"then push{hint}"
+        )
+    return bool(new)
 
 
 def _run_golden(folder: Path, manifest: Manifest) -> tuple[list[str], list[str]]:

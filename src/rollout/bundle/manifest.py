@@ -111,7 +111,7 @@ def read_manifest(folder: Path) -> Manifest:
                 "delete the bundle and pack it again"
             )
         return msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{path} is not a manifest: {error}") from None
 
 

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rollout.errors import BundleError, ConfigError, StorageError
 
 if TYPE_CHECKING:
-    from obstore import Bytes, GetOptions, ObjectMeta
+    from obstore import Bytes, GetOptions, ObjectMeta, PutMode, UpdateVersion
     from obstore.store import ObjectStore
 
 # Each piece has its own deadline and its own retries, however large the bundle is.
@@ -42,19 +42,27 @@ class Storage(Protocol):
         """
         ...
 
-    def fetch(self, name: str, file: Path) -> bool:
-        """Copies what lies under a name into a local file; returns whether there is anything.
+    def fetch(self, name: str, file: Path) -> UpdateVersion | None:
+        """Copies what lies under a name into a local file.
+
+        Returns:
+            Which content of this name it is, as far as the storage tells; ``None`` if there is nothing.
 
         Raises:
             StorageError: If it cannot be read, or is replaced meanwhile.
         """
         ...
 
-    def put(self, name: str, file: Path, *, replace: bool = False) -> None:
+    def put(self, name: str, file: Path, replaces: UpdateVersion | None = None) -> None:
         """Puts a local file under a name; whoever reads it meanwhile sees all of it or nothing.
 
+        Args:
+            name: The name.
+            file: The local file.
+            replaces: The content that it takes the place of, as ``fetch`` returned it, if any.
+
         Raises:
-            BundleError: If there is one already and it is not to be replaced.
+            BundleError: If there is another content by now.
             StorageError: If it cannot be written.
         """
         ...
@@ -90,27 +98,27 @@ class Folder:
             for file, stat in found.items()
         }
 
-    def fetch(self, name: str, file: Path) -> bool:
+    def fetch(self, name: str, file: Path) -> UpdateVersion | None:
         with self._named():
             try:
                 shutil.copyfile(self._path / name, file)
             except FileNotFoundError:
-                return False
-        return True
+                return None
+        return {}  # a folder cannot replace just one content
 
-    def put(self, name: str, file: Path, *, replace: bool = False) -> None:
+    def put(self, name: str, file: Path, replaces: UpdateVersion | None = None) -> None:
         place = self._path / name
         draft = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
         with self._named():
             place.parent.mkdir(parents=True, exist_ok=True)
             try:
                 shutil.copyfile(file, draft)
-                if replace:
-                    draft.replace(place)
-                else:
+                if replaces is None:
                     place.hardlink_to(draft)  # only if nobody was first
+                else:
+                    draft.replace(place)
             except FileExistsError:
-                raise BundleError(f"somebody else put {place} there first") from None
+                raise BundleError(f"somebody else put {place} there first: push again") from None
             finally:
                 draft.unlink(missing_ok=True)
 
@@ -139,6 +147,7 @@ class Objects:
             raise ConfigError(f"{url} takes the extra `s3`: pip install 'rollout[s3]'") from None
         self._url = url
         self._obstore = obstore
+        self._was_first = (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError)
         try:
             self._to_read, self._to_write = self._store(PIECE_TIMEOUT), self._store(PUT_TIMEOUT)
         except (obstore.exceptions.BaseError, ValueError) as error:
@@ -158,29 +167,39 @@ class Objects:
         found = self._run(lambda: self._obstore.list(self._to_read).collect())
         return {one["path"]: one["e_tag"] or str(one["last_modified"]) for one in found}
 
-    def fetch(self, name: str, file: Path) -> bool:
+    def fetch(self, name: str, file: Path) -> UpdateVersion | None:
         try:
             meta = self._run(lambda: self._obstore.head(self._to_read, name))
-        except FileNotFoundError:
-            return False
-        with file.open("wb") as out:
-            for start in range(0, meta["size"], PIECE_BYTES):
-                out.write(self._run(lambda: self._piece(name, meta, start)))  # noqa: B023  done before the next
-        return True
+            with file.open("wb") as out:
+                for start in range(0, meta["size"], PIECE_BYTES):
+                    out.write(self._run(lambda: self._piece(name, meta, start)))  # noqa: B023  done before the next
+        except FileNotFoundError:  # perhaps since a moment ago
+            return None
+        except self._obstore.exceptions.PreconditionError:
+            raise StorageError(f"{self._place(name)} was replaced while it was read: try again") from None
+        version: UpdateVersion = {}
+        if meta["e_tag"]:
+            version["e_tag"] = meta["e_tag"]
+        if meta["version"]:
+            version["version"] = meta["version"]
+        return version
 
     def _piece(self, name: str, meta: ObjectMeta, start: int) -> Bytes:
         end = min(start + PIECE_BYTES, meta["size"])
         options: GetOptions = {"range": (start, end), "if_match": meta["e_tag"]}
         return self._obstore.get(self._to_read, name, options=options).bytes()
 
-    def put(self, name: str, file: Path, *, replace: bool = False) -> None:
-        mode: Literal["create", "overwrite"] = "overwrite" if replace else "create"
+    def put(self, name: str, file: Path, replaces: UpdateVersion | None = None) -> None:
+        mode: PutMode = "create" if replaces is None else replaces or "overwrite"
         try:
             self._run(lambda: self._obstore.put(self._to_write, name, file, mode=mode))
-        except self._obstore.exceptions.AlreadyExistsError:
-            raise BundleError(f"somebody else put {self._url.rstrip('/')}/{name} there first") from None
+        except self._was_first:
+            raise BundleError(f"somebody else put {self._place(name)} there first: push again") from None
         except FileNotFoundError as error:  # the bucket
             raise StorageError(f"{self._url} cannot be used: {_in_short(error)}") from None
+
+    def _place(self, name: str) -> str:
+        return f"{self._url.rstrip('/')}/{name}"
 
     def _run(self, work: Callable[[], T]) -> T:
         """Runs something in another thread: while obstore blocked the main one, no signal would end it."""
@@ -195,7 +214,7 @@ class Objects:
         threading.Thread(target=run, daemon=True).start()
         try:
             return done.result()
-        except (self._obstore.exceptions.AlreadyExistsError, FileNotFoundError):
+        except (*self._was_first, FileNotFoundError):
             raise
         except (self._obstore.exceptions.BaseError, ValueError) as error:
             raise StorageError(f"{self._url} cannot be used: {_in_short(error)}") from None

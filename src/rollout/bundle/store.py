@@ -16,7 +16,7 @@ import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
-from rollout.bundle.manifest import FILE_NAME, Manifest, check_hashes, read_manifest
+from rollout.bundle.manifest import FILE_NAME, SIGNATURE, Manifest, check_hashes, read_manifest
 from rollout.bundle.signing import check_signature
 from rollout.errors import BundleError, MissingBundleError
 
@@ -68,6 +68,7 @@ def place_bundle(folder: Path, manifest: Manifest, stage: Path) -> Path:
     place = _place(manifest.tag)
     place.parent.mkdir(parents=True, exist_ok=True)
     _refuse_another(manifest.tag)
+    _sync(draft)
     draft.rename(place)
     (place.parent / "latest").write_text(manifest.version)
     return place
@@ -136,6 +137,9 @@ def check_bundle(folder: Path, tag: str, key: Path | None = None) -> Manifest:
     Raises:
         BundleError: If it is another bundle, not signed as ``key`` asks, or any file was changed, lost or added.
     """
+    for name in (FILE_NAME, SIGNATURE, BENTOML_FILE):
+        if (folder / name).is_dir():
+            raise BundleError(f"{tag} is refused: {name} is a folder")
     if key is not None:
         check_signature(folder, tag, key)
     manifest = read_manifest(folder)
@@ -161,6 +165,16 @@ def _models() -> Path:
 def _place(tag: str) -> Path:
     name, _, version = tag.partition(":")
     return _models() / name / version
+
+
+def _sync(folder: Path) -> None:
+    """Returns when the disk has all of a folder; else, after a power cut, a new name may lead to empty files."""
+    for path in (*folder.rglob("*"), folder):
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def _refuse_another(tag: str) -> None:

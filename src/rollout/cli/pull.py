@@ -30,7 +30,8 @@ def pull(url: str, every: float | None) -> None:
     """Fetch the bundles under URL, s3://bucket/path or a folder, that the store does not have.
 
     Each appears in the store whole, and only if its hashes hold, its variants agree with its golden examples and,
-    with ROLLOUT_PUBLIC_KEY, it is signed. What does not pass is left out, and the exit code is 3.
+    with ROLLOUT_PUBLIC_KEY, it is signed. What does not pass is left out, and the exit code is 3; it is 1 if some
+    could not be fetched and may come the next time.
     """
     # Python leaves SIGTERM to the system, which does not give it to the first process of a container.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0 if every else 128 + signal.SIGTERM))
@@ -51,7 +52,10 @@ def _pull_once(work: Pull, url: str) -> None:
         click.echo(line)
     if not found and not bundle_names():
         raise ConfigError(_nothing(url))
-    click.echo(_summary(work, url, len(found)))
+    summary = _summary(work, url, len(found))
+    if not work.is_settled:
+        raise StorageError(f"{summary}, not all of them for good: try again")
+    click.echo(summary)
     if work.left_out:
         sys.exit(LEFT_OUT)
 

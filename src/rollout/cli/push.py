@@ -14,7 +14,8 @@ def push(tag: str, url: str) -> None:
     """Put the bundle TAG, such as digits:v2, at URL: s3://bucket/path or a folder.
 
     It lies there as URL/digits/v2.bentomodel, which `rollout pull URL` and `bentoml models import` take. What is
-    there already is left alone if it is the same, and never replaced if it is not.
+    there already is left alone if it is the same, and never replaced if it is not. A signature or a gate may
+    come to it later, and is not lost again.
     """
     from rollout.bundle.exchange import push_bundle  # noqa: PLC0415  the store imports BentoML
 

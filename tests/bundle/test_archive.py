@@ -1,0 +1,127 @@
+"""An archive from elsewhere: unpacked if it is one of ours, and otherwise refused, whatever is in it."""
+
+from __future__ import annotations
+
+import errno
+import io
+import lzma
+import os
+import re
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout.bundle import archive as archive_module
+from rollout.bundle.archive import unpack
+from rollout.errors import BundleError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    return folder
+
+
+def member(name: str, **fields: Any) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info
+
+
+def pack_up(file: Path, info: tarfile.TarInfo, content: bytes = b"") -> Path:
+    with tarfile.open(file, "w:xz", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info, io.BytesIO(content))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("info", "why"),
+    [
+        (member("../out"), "outside the destination"),
+        (member("a/../../out"), "outside the destination"),
+        (
+            member("link", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+            "link, which is neither a file nor a folder",
+        ),
+        (
+            member("link", type=tarfile.LNKTYPE, linkname="model.yaml"),
+            "link, which is neither a file nor a folder",
+        ),
+        (member("pipe", type=tarfile.FIFOTYPE), "pipe, which is neither a file nor a folder"),
+        (member("device", type=tarfile.CHRTYPE), "device, which is neither a file nor a folder"),
+        (
+            member("sparse", pax_headers={"GNU.sparse.size": "99999999999", "GNU.sparse.map": "0,0"}),
+            "sparse, which is neither a file nor a folder",
+        ),
+        (member("long", pax_headers={"comment": "x" * 2_000_000}), "a header that is too large"),
+    ],
+)
+def test_an_archive_cannot_reach_out_of_its_folder(
+    tmp_path: Path, folder: Path, info: tarfile.TarInfo, why: str
+) -> None:
+    file = tmp_path / "archive"
+    with tarfile.open(file, "w:xz", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(member("model.yaml"))
+        tar.addfile(info)
+    with pytest.raises(BundleError, match=re.escape(why)):
+        unpack(file, folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["archive", "folder"]
+
+
+def test_an_absolute_name_stays_in_the_folder(tmp_path: Path, folder: Path) -> None:
+    unpack(pack_up(tmp_path / "archive", member(f"{tmp_path}/out")), folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_is_no_bomb(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_module, "ALWAYS_ALLOWED", 1024 * 1024)
+    file = pack_up(tmp_path / "archive", member("zeros", size=30_000_000), bytes(30_000_000))
+    assert file.stat().st_size < 10_000
+    with pytest.raises(BundleError, match="unpacks to more than 100 times its size"):
+        unpack(file, folder)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 5_000_000
+    monkeypatch.setattr(archive_module, "MOST_FILES", 20)
+    with tarfile.open(file, "w:xz") as tar:
+        for number in range(21):
+            tar.addfile(member(f"file-{number}"))
+    with pytest.raises(BundleError, match="holds more than 20 files"):
+        unpack(file, folder)
+
+
+def test_what_is_not_a_whole_archive_is_refused(tmp_path: Path, folder: Path) -> None:
+    file = pack_up(tmp_path / "archive", member("weights", size=10_000), os.urandom(10_000))
+    whole = file.read_bytes()
+    for content in (b"", b"no archive", whole[: len(whole) // 2], lzma.compress(b"no tar")):
+        file.write_bytes(content)
+        with pytest.raises(BundleError, match="its archive cannot be unpacked"):
+            unpack(file, folder)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        member("a", pax_headers={"mtime": "nan"}),
+        member("a", pax_headers={"mtime": "1e999"}),
+        member("a", pax_headers={"path": "a\0b"}),
+        member("a", pax_headers={"GNU.sparse.map": "x"}),
+        member("n" * 300),
+    ],
+)
+def test_what_tarfile_stumbles_over_is_refused(tmp_path: Path, folder: Path, info: tarfile.TarInfo) -> None:
+    with pytest.raises(BundleError, match="its archive cannot be unpacked"):
+        unpack(pack_up(tmp_path / "archive", info), folder)
+
+
+def test_a_full_disk_is_not_the_fault_of_the_archive(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tarfile.TarFile, "extract", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        unpack(pack_up(tmp_path / "archive", member("a")), folder)
