@@ -7,8 +7,10 @@ import fcntl
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,13 +22,14 @@ from rollout.errors import ConfigError, StoreUnavailableError
 
 LONGEST_SOCKET_PATH = 100
 START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 30.0
 
 
 @contextmanager
 def running_redis(settings: Settings) -> Iterator[str]:
     """Yields the URL of the shared Redis, or of the embedded one, started if it is not up.
 
-    What this call started ends with the block.
+    It ends with the block of whoever uses it last, which need not be the one that started it.
 
     Raises:
         StoreUnavailableError: If the embedded one does not start.
@@ -39,16 +42,28 @@ def running_redis(settings: Settings) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True)
     url = f"unix://{_socket_path(folder)}"
     process = None
+    with (folder / "users").open("w") as users:
+        with _alone(folder):
+            fcntl.flock(users, fcntl.LOCK_SH)
+            if not _answers(url):
+                process = _start(folder, url)
+        try:
+            yield url
+        finally:
+            with _alone(folder), suppress(BlockingIOError):  # somebody else uses it
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _stop(url)
+                if process is not None:
+                    process.terminate()
+                    process.wait()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While the block runs, nobody else starts or stops the server of this folder."""
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _answers(url):
-            process = _start(folder, url)
-    try:
-        yield url
-    finally:
-        if process is not None:
-            process.terminate()
-            process.wait()
+        yield
 
 
 def server_program() -> str:
@@ -90,13 +105,27 @@ def _start(folder: Path, url: str) -> subprocess.Popen[bytes]:
     # In a session of its own: Ctrl-C reaches the workers, which drain while their store is still there.
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     give_up = time.monotonic() + START_TIMEOUT_S
-    while process.poll() is None and time.monotonic() < give_up:
-        if _answers(url):
-            return process
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    raise StoreUnavailableError(f"the embedded Valkey did not start; {log} says why")
+    try:
+        while not _answers(url):
+            if process.poll() is not None or time.monotonic() > give_up:
+                raise StoreUnavailableError(f"the embedded Valkey did not start; {log} says why")
+            time.sleep(0.05)
+    except BaseException:  # Ctrl-C as well
+        process.kill()
+        process.wait()
+        raise
+    # It may outlive the block that started it, but is no zombie after that.
+    threading.Thread(target=process.wait, daemon=True).start()
+    return process
+
+
+def _stop(url: str) -> None:
+    """Has the server end, and waits for that; it may be nobody's child any more."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(STOP_TIMEOUT_S)
+        connection.connect(url.removeprefix("unix://"))
+        connection.sendall(b"SHUTDOWN\r\n")
+        connection.recv(1)  # nothing, once it has ended
 
 
 def _socket_path(folder: Path) -> Path:
