@@ -76,7 +76,7 @@ def commands(script: str) -> Iterator[list[str]]:
     for word in [*shlex.shlex(script, posix=True, punctuation_chars=True), ";"]:
         if word == "rollout" and words is None:
             words = []
-        elif word in ("||", "&&", ";", "|"):
+        elif word in ("||", "&&", ";", "|", ">"):
             if words is not None:
                 yield words
             words = None
