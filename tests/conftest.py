@@ -110,6 +110,14 @@ class Service:
         return self.process.wait(30)
 
 
+def wait_for_text(log: Path, text: str, seconds: float = 60) -> None:
+    """Waits until a log has a text."""
+    give_up = time.monotonic() + seconds
+    while text not in log.read_text():
+        assert time.monotonic() < give_up, log.read_text()
+        time.sleep(0.05)
+
+
 def free_port() -> int:
     """Returns a port that nothing listens on."""
     with socket.socket() as probe:

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from rollout import metrics
 from rollout.bundle.task import Scores
 from rollout.config import Settings
-from rollout.errors import PredictionFailedError, UnknownModelError
+from rollout.errors import OverloadedError, PredictionFailedError, UnknownModelError
 from rollout.inference import follower as follower_module
 from rollout.inference.engine import Engine
+from rollout.inference.follower import Follower
 from rollout.inference.rows import Answers, Decision, Rows
-from rollout.routing.assignment import assign
+from rollout.routing.assignment import Arm, assign
 from rollout.routing.split import Split
 from rollout.routing.splits import write_split
 from rollout.store import Redis, connect
@@ -140,3 +142,68 @@ async def test_a_request_with_a_failing_row_fails_whole_and_names_it(engine: Eng
 async def test_unknown_models_are_named(engine: Engine) -> None:
     with pytest.raises(UnknownModelError, match="there is no model 'cats'; this service has digits"):
         engine.model("cats")
+
+
+def counted(engine: Engine, arm: Arm) -> dict[str, int]:
+    metrics.flush_tallies()
+    return {name: count for (_, _, name), count in engine.model("digits").serving.counts[arm].take()}
+
+
+@pytest.fixture
+def clients(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """Clients by arm; what is counted is left to the tests."""
+
+    async def tell_nobody(_: object) -> None:
+        pass
+
+    monkeypatch.setattr(Follower, "_tell", tell_nobody)
+    found: dict[str, list[str]] = {}
+    for number in range(40):
+        found.setdefault(assign(TRIAL, f"c-{number}").arm, []).append(f"c-{number}")
+    return found
+
+
+def shed(*_: object) -> None:
+    raise OverloadedError("too much")
+
+
+async def test_what_is_shed_is_a_failure_of_its_arm_and_evidence_of_nothing(
+    engine: Engine, clients: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = engine.model("digits")
+    await predict(engine, held_out_rows(clients["control"][0]))
+    monkeypatch.setattr(model.versions["v2"].batcher, "submit", shed)
+    await predict(engine, held_out_rows(*clients["challenger"][:5]))
+    monkeypatch.setattr(model.versions["v1"].batcher, "submit", shed)
+    with pytest.raises(OverloadedError):
+        await predict(engine, held_out_rows(*clients["control"][:3]))
+    with pytest.raises(OverloadedError):
+        await predict(engine, held_out_rows(*clients["challenger"][:2]))
+    control, challenger = counted(engine, "control"), counted(engine, "challenger")
+    assert (control["failures"], challenger["failures"]) == (3, 5 + 2)
+    assert challenger["fallbacks.timeout"] == challenger["evidence.1.late"] == 5
+    assert (control["evidence.1.requests"], "evidence.1.failures" in control) == (1, False)
+    assert "evidence.1.requests" not in challenger
+
+
+async def test_a_request_is_one_failure_however_many_rows_it_has(
+    engine: Engine, clients: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = engine.model("digits")
+    await predict(engine, held_out_rows(*clients["challenger"][:5]))
+    monkeypatch.setattr(model.versions["v2"], "_runtime", None)  # each row fails alone
+    await predict(engine, held_out_rows(*clients["challenger"][:5]))
+    challenger = counted(engine, "challenger")
+    assert challenger["failures"] == challenger["fallbacks.error"] == 5
+    assert (challenger["evidence.1.requests"], challenger["evidence.1.failures"]) == (2, 1)
+
+
+@pytest.mark.usefixtures("black_is_no_number")
+async def test_what_control_fails_in_is_counted_alike(engine: Engine, clients: dict[str, list[str]]) -> None:
+    await predict(engine, held_out_rows(*clients["control"][:2]))
+    black = np.repeat(BLACK, 3, axis=0)
+    with pytest.raises(PredictionFailedError):
+        await predict(engine, make_rows(black, *clients["control"][:3]))
+    control = counted(engine, "control")
+    assert control["failures"] == 3
+    assert (control["evidence.1.requests"], control["evidence.1.failures"]) == (2, 1)

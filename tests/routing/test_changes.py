@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from rollout.errors import InvalidSplitError
 from rollout.routing import assignment
 from rollout.routing.assignment import assign
-from rollout.routing.changes import BUCKETS, consequences, follow, moves, percent, promote, ramp, rollback
+from rollout.routing.changes import (
+    BUCKETS,
+    consequences,
+    follow,
+    moves,
+    percent,
+    promote,
+    ramp,
+    rollback,
+    trial_began,
+)
 from rollout.routing.split import Rule, Split
 
 replace = msgspec.structs.replace
@@ -259,3 +269,22 @@ def test_whatever_changes_ramps_only_add_and_going_back_restores(
                 low, high = sorted((before, after), key=lambda split: split.share)
                 moved = {pair for pair in zip(arms(low), arms(high), strict=True) if pair[0] != pair[1]}
                 assert moved <= {("champion", "control"), ("champion", "challenger")}
+
+
+def test_a_trial_begins_where_its_bundles_came_in() -> None:
+    trial = replace(TRIAL, digests=DIGESTS)
+    course = [
+        ALONE,
+        trial,
+        replace(trial, share=0.2),
+        rollback(trial)[0],
+        trial,
+        replace(trial, share=0.3),
+        replace(trial, digests={**DIGESTS, "v2": "mended"}),
+        replace(trial, digests={**DIGESTS, "v2": "mended"}, shadow=0.0),
+    ]
+    splits = [replace(split, revision=revision) for revision, split in enumerate(course, start=1)]
+    assert [trial_began(splits[: n + 1], split) for n, split in enumerate(splits)] == [1, 2, 2, 4, 5, 5, 7, 7]
+    assert trial_began(splits, splits[2]) == 2, "what came later is not looked at"
+    assert trial_began(splits[-1:], splits[-1]) == 8, "nor what is not told"
+    assert trial_began([], splits[-1]) == 8

@@ -14,6 +14,7 @@ from rollout.routing.traffic import (
     KEPT_S,
     SILENT_S,
     ArmTraffic,
+    Evidence,
     Worker,
     add_traffic,
     read_traffic,
@@ -82,6 +83,18 @@ async def test_what_workers_answered_is_added_up_by_arm_and_version(redis: Redis
         *(1, 2, 3, 4),
     )
     assert (control.arm, control.predictions, control.fallbacks) == ("control", 9, {})
+
+
+async def test_evidence_is_kept_by_revision(redis: Redis) -> None:
+    for revision in (2, 3):
+        counts: Counts = {
+            ("challenger", "v2", f"evidence.{revision}.requests"): 10 * revision,
+            ("challenger", "v2", f"evidence.{revision}.failures"): revision,
+        }
+        await add_traffic(redis, "digits", counts, worker("a"))
+        await add_traffic(redis, "digits", counts, worker("b"))
+    (one,) = await read_traffic(redis, "digits")
+    assert one.evidence == {2: Evidence(requests=40, failures=4), 3: Evidence(requests=60, failures=6)}
 
 
 async def test_one_arm_served_by_two_versions_is_two_lines(redis: Redis) -> None:

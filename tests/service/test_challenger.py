@@ -38,17 +38,6 @@ def ask(client: httpx.Client, client_id: str, pixels: Any, key: str | None = Non
     return answer
 
 
-def metric(service: Service, name: str, *labels: str) -> float:
-    """Adds up the samples of a metric that have these labels."""
-    with service.client() as client:
-        lines = client.get("/metrics").text.splitlines()
-    return sum(
-        float(line.split()[-1])
-        for line in lines
-        if line.startswith(f"{name}{{") and all(label in line for label in labels)
-    )
-
-
 @pytest.mark.parametrize("fault", ["raises", "not_a_number", "wrong_shape"])
 def test_its_errors_are_answered_by_the_champion(bundles: str, tmp_path: Path, fault: str) -> None:
     set_split(tmp_path, *HALF)
@@ -69,10 +58,10 @@ def test_its_errors_are_answered_by_the_champion(bundles: str, tmp_path: Path, f
         assert [one["fallback"] for one in predictions] == [None, "error", None, "error"]
         assert [one["version"] for one in predictions] == ["v2", "v1", "v2", "v1"]
         time.sleep(0.5)
-        assert metric(service, "rollout_fallbacks_total", 'why="error"') == 6
-        assert metric(service, "rollout_failures_total", 'arm="challenger"', 'version="v2"') == 6
-        assert metric(service, "rollout_predictions_total", 'arm="challenger"', 'version="v1"') == 6
-        assert metric(service, "rollout_predictions_total", 'arm="challenger"', 'version="v2"') == 3
+        assert service.metric("rollout_fallbacks_total", 'why="error"') == 6
+        assert service.metric("rollout_failures_total", 'arm="challenger"', 'version="v2"') == 6
+        assert service.metric("rollout_predictions_total", 'arm="challenger"', 'version="v1"') == 6
+        assert service.metric("rollout_predictions_total", 'arm="challenger"', 'version="v2"') == 3
 
 
 def test_one_that_hangs_costs_a_part_of_the_deadline_and_then_nothing(bundles: str, tmp_path: Path) -> None:
@@ -91,7 +80,7 @@ def test_one_that_hangs_costs_a_part_of_the_deadline_and_then_nothing(bundles: s
         time.sleep(12)  # longer than the watchdog lets a champion hang
         assert ask(client, CHALLENGED[0], image())["fallback"] == "breaker"
         assert client.get("/readyz").status_code == 200
-        assert metric(service, "rollout_breaker_open") == 1
+        assert service.metric("rollout_breaker_open") == 1
         log = service.log.read_text()
         assert "digits:v2 fails too often; its clients get v1" in log
         assert "to be replaced" not in log
@@ -106,7 +95,7 @@ def test_callers_in_a_hurry_open_no_breaker(bundles: str, tmp_path: Path) -> Non
             body = {"client_id": CHALLENGED[number], "inputs": {"image": BLACK}}
             hurry = {"X-Request-Timeout": "90"}
             assert client.post("/v1/models/digits/predict", json=body, headers=hurry).status_code in (200, 503)
-        assert metric(service, "rollout_breaker_open") == 0
+        assert service.metric("rollout_breaker_open") == 0
 
 
 def test_the_breaker_closes_by_probing(bundles: str, tmp_path: Path) -> None:
@@ -134,15 +123,15 @@ def test_disagreements_in_shadow_are_offered_for_review(bundles: str, tmp_path: 
             body = {"client_id": f"c-{number}", "key": f"k-{number}", "inputs": {"image": image(number)}}
             assert client.post("/v1/models/digits/predict", json=body).json()["version"] == "v1"
         give_up = time.monotonic() + 15
-        while metric(service, "rollout_shadow_total") < 60:
+        while service.metric("rollout_shadow_total") < 60:
             assert time.monotonic() < give_up
             time.sleep(0.2)
         agreed, disagreed = (
-            metric(service, "rollout_shadow_total", f'outcome="{outcome}"') for outcome in ("agreed", "disagreed")
+            service.metric("rollout_shadow_total", f'outcome="{outcome}"') for outcome in ("agreed", "disagreed")
         )
         assert agreed + disagreed == 60
         assert agreed > 40
-        assert metric(service, "rollout_shadow_distance_count") == 60
+        assert service.metric("rollout_shadow_distance_count") == 60
         with service.admin() as admin:
             items = admin.get("/v1/models/digits/reviews").json()["reviews"]
         unseen = [item for item in items if item["reason"] == "disagreement"]

@@ -7,14 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from rollout.http.verdict import read_verdict
 from rollout.inference import gauges
-from rollout.routing.assignment import assign
+from rollout.routing.assignment import Arm, assign
+from rollout.routing.changes import rollback
+from rollout.routing.split import Split
+from rollout.routing.splits import write_split
+from rollout.routing.traffic import Worker, add_traffic
+from rollout.store import Redis
 from tests.conftest import Service, run_service, set_split
 from tests.images import image, three_or_eight
-from tests.service.test_challenger import BLACK, CHALLENGED, HALF, SPLIT, metric, run_with
+from tests.service.test_challenger import BLACK, CHALLENGED, HALF, SPLIT, run_with
 
+NOTHING = {"clients": 0, "rows": 0, "requests": 0, "failures": 0, "late": 0}
 VERDICT = "/v1/models/digits/verdict"
 CONTROL = [f"c-{n}" for n in range(100) if assign(SPLIT, f"c-{n}").arm == "control"]
 
@@ -28,7 +36,7 @@ def send(client: httpx.Client, client_ids: list[str], pixels: Any, times: int = 
 
 def wait_for(service: Service, name: str, expected: float, *labels: str) -> None:
     give_up = time.monotonic() + 4 * gauges.SHOW_EVERY_S
-    while (found := metric(service, name, *labels)) != pytest.approx(expected, rel=0.05):
+    while (found := service.metric(name, *labels)) != pytest.approx(expected, rel=0.05):
         assert time.monotonic() < give_up, f"{name} is {found}, not {expected}"
         time.sleep(0.2)
 
@@ -38,10 +46,10 @@ def test_a_challenger_that_fails_is_to_be_rolled_back(bundles: str, tmp_path: Pa
     with run_with(tmp_path, "raises", ROLLOUT_BREAKER_RATE="0.99") as service, service.client() as client:
         before = client.get(VERDICT).json()
         assert (before["verdict"], before["reason"], before["revision"]) == ("hold", "undecided", 1)
-        assert before["evidence"]["challenger"] == {"clients": 0, "rows": 0, "asked": 0, "failures": 0}
-        send(client, CONTROL, image(), 4)
+        assert before["evidence"]["challenger"] == NOTHING
+        send(client, CONTROL, image(), 48)
         send(client, CHALLENGED, image(), 4)
-        send(client, CHALLENGED, BLACK, 1)
+        send(client, CHALLENGED, BLACK, 20)
         wait_for(service, "rollout_trial_clients", len(CHALLENGED), 'arm="challenger"', 'revision="1"')
         wait_for(service, "rollout_trial_clients", len(CONTROL), 'arm="control"', 'revision="1"')
         verdict = client.get(VERDICT).json()
@@ -49,15 +57,17 @@ def test_a_challenger_that_fails_is_to_be_rolled_back(bundles: str, tmp_path: Pa
         assert verdict["evidence"] == {
             "control": {
                 "clients": len(CONTROL),
-                "rows": 4 * len(CONTROL),
-                "asked": 4 * len(CONTROL),
+                "rows": 48 * len(CONTROL),
+                "requests": 48,
                 "failures": 0,
+                "late": 0,
             },
             "challenger": {
                 "clients": len(CHALLENGED),
-                "rows": 5 * len(CHALLENGED),
-                "asked": 5 * len(CHALLENGED),
-                "failures": len(CHALLENGED),
+                "rows": 24 * len(CHALLENGED),
+                "requests": 24,
+                "failures": 20,
+                "late": 0,
             },
         }
 
@@ -69,12 +79,12 @@ def test_what_all_replicas_share(bundles: str, tmp_path: Path) -> None:
     with run_service(tmp_path) as service, service.client() as client:
         send(client, ["tester", *CONTROL[:3]], image())
         wait_for(service, "rollout_trial_clients", 3, 'arm="control"', 'revision="1"')
-        assert metric(service, "rollout_trial_clients", 'arm="challenger"') == 0, "a rule is no sample"
+        assert service.metric("rollout_trial_clients", 'arm="challenger"') == 0, "a rule is no sample"
         send(client, CONTROL[:1], three_or_eight())
         wait_for(service, "rollout_review_open", 1, 'model="digits"')
-        assert 0 < metric(service, "rollout_review_oldest_seconds", 'model="digits"') < 60
-        assert metric(service, "rollout_split_share") == 0.5
-        assert metric(service, "rollout_split_latest") == metric(service, "rollout_split_revision") == 1
+        assert 0 < service.metric("rollout_review_oldest_seconds", 'model="digits"') < 60
+        assert service.metric("rollout_split_share") == 0.5
+        assert service.metric("rollout_split_latest") == service.metric("rollout_split_revision") == 1
         assert "rollout_spool_bytes 0.0" in client.get("/metrics").text
         set_split(tmp_path, "--champion", "v1")
         wait_for(service, "rollout_trial_clients", 0, 'arm="control"', 'revision="1"')
@@ -82,3 +92,38 @@ def test_what_all_replicas_share(bundles: str, tmp_path: Path) -> None:
         verdict = client.get(VERDICT).json()
         assert (verdict["verdict"], verdict["reason"], verdict["evidence"]) == ("hold", "no_trial", {})
         assert client.get("/v1/models/none/verdict").status_code == 404
+
+
+async def add_evidence(redis: Redis, revision: int, failures: int, outside: int) -> None:
+    """Adds 10,000 requests to each arm."""
+    counts: dict[tuple[Arm, str, str], int] = {
+        ("control", "v1", f"evidence.{revision}.requests"): 10_000,
+        ("challenger", "v2", f"evidence.{revision}.requests"): 10_000,
+        ("challenger", "v2", f"evidence.{revision}.failures"): failures,
+        ("champion", "v1", f"evidence.{revision}.rows"): outside,
+    }
+    await add_traffic(redis, "digits", counts, Worker(id="a", revision=revision, variants={}))
+
+
+async def test_only_what_was_seen_of_this_trial_counts(redis: Redis) -> None:
+    trial = msgspec.structs.replace(SPLIT, digests={"v1": "one", "v2": "two"}, share=0.1)
+    first = await write_split(redis, "digits", trial)
+    await add_evidence(redis, 1, 5000, 10_000)
+    ramped = await write_split(redis, "digits", msgspec.structs.replace(first, share=0.2))
+    verdict = await read_verdict(redis, "digits", ramped)
+    assert (verdict.verdict, verdict.reason) == ("rollback", "failures"), "a ramp forgets nothing"
+    off = await write_split(redis, "digits", rollback(ramped)[0])
+    assert (await read_verdict(redis, "digits", off)).reason == "no_trial"
+    again = await write_split(redis, "digits", msgspec.structs.replace(trial, revision=off.revision))
+    verdict = await read_verdict(redis, "digits", again)
+    assert (verdict.verdict, verdict.reason) == ("hold", "undecided")
+    assert verdict.evidence["challenger"] == NOTHING
+
+
+async def test_rows_from_before_the_share_was_set_make_no_arm_silent(redis: Redis) -> None:
+    before = await write_split(redis, "digits", Split(champion="v1"))
+    await add_evidence(redis, before.revision, 0, 10_000)
+    split = await write_split(redis, "digits", msgspec.structs.replace(SPLIT, revision=1, share=0.01))
+    assert (await read_verdict(redis, "digits", split)).reason == "undecided"
+    await add_evidence(redis, split.revision, 0, 10_000)
+    assert (await read_verdict(redis, "digits", split)).reason == "silent_arm"

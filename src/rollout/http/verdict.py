@@ -1,4 +1,4 @@
-"""The verdict over HTTP: what the evidence of the last hour says about the challenger."""
+"""The verdict over HTTP: what the evidence of the trial, of the last hour at most, says about the challenger."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from rollout.http.door import Door
 from rollout.judge.verdict import ArmEvidence, Decision, Reason, Verdict, judge
 from rollout.routing.assignment import Arm
 from rollout.routing.census import count_clients
+from rollout.routing.changes import trial_began
 from rollout.routing.split import Split
-from rollout.routing.splits import read_split
-from rollout.routing.traffic import KEPT_S, ArmTraffic, read_traffic
+from rollout.routing.splits import read_history, read_split
+from rollout.routing.traffic import KEPT_S, Evidence, read_traffic
 from rollout.store import Redis
 
 PATH = "/v1/models/{model}/verdict"
+# How far back a trial is followed: what was before so many changes does not count.
+MOST_CHANGES = 100
 NO_TRIAL = Verdict("hold", "no_trial", "there is no challenger on trial")
 
 
@@ -32,8 +35,9 @@ class VerdictView(msgspec.Struct, kw_only=True):
         verdict: ``promote``, ``rollback`` or ``hold``.
         reason: Why, as a word.
         detail: Why, in a sentence.
-        evidence: Of each arm of the trial: clients under this revision; rows answered, rows that its version was
-            asked to score and failures of the last hour.
+        evidence: Of each arm of the trial. Under this revision: clients, and rows answered in the last hour.
+            Since these bundles are on trial, in the last hour: requests in which its version came to any row,
+            failures among them by an error of its own, and rows that the champion answered since it was late.
     """
 
     model: str
@@ -72,16 +76,20 @@ async def read_verdict(redis: Redis, model: str, split: Split) -> VerdictView:
     verdict = NO_TRIAL
     if split.challenger is not None:
         clients = await count_clients(redis, model, split.revision)
-        traffic = {(one.arm, one.version): one for one in await read_traffic(redis, model, KEPT_S)}
+        first = trial_began(await read_history(redis, model, MOST_CHANGES), split)
+        traffic = {(one.arm, one.version): one.evidence for one in await read_traffic(redis, model, KEPT_S)}
         versions: dict[Arm, str] = {"control": split.champion, "challenger": split.challenger}
-        arms = {arm: _evidence(clients[arm], traffic.get((arm, version))) for arm, version in versions.items()}
-        outside = _evidence(0, traffic.get(("champion", split.champion)))
+        for arm, version in versions.items():
+            found = traffic.get((arm, version), {})
+            trial = [one for revision, one in found.items() if first <= revision <= split.revision]
+            arms[arm] = ArmEvidence(
+                clients[arm],
+                found.get(split.revision, Evidence()).rows,
+                sum(one.requests for one in trial),
+                sum(one.failures for one in trial),
+                sum(one.late for one in trial),
+            )
+        outside = traffic.get(("champion", split.champion), {}).get(split.revision, Evidence())
         verdict = judge(split.share, outside.rows, arms["control"], arms["challenger"])
     evidence: dict[str, dict[str, Any]] = {arm: found._asdict() for arm, found in arms.items()}
     return VerdictView(model=model, revision=split.revision, **verdict._asdict(), evidence=evidence)
-
-
-def _evidence(clients: int, traffic: ArmTraffic | None) -> ArmEvidence:
-    if traffic is None:
-        return ArmEvidence(clients, 0, 0, 0)
-    return ArmEvidence(clients, traffic.predictions, traffic.asked, traffic.failures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from asyncio import Future
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 
 from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
-from rollout.errors import InvalidRequestError, RolloutError
+from rollout.errors import InvalidRequestError, PredictionFailedError, RolloutError
+from rollout.inference.arms import ArmCounts
+from rollout.inference.batcher import Ran
 from rollout.inference.rows import Answers, Decision, Fallback, Preview, Rows
 from rollout.inference.served import Serving
 from rollout.routing.assignment import Arm, Assignment, assign
@@ -26,15 +29,13 @@ async def answer(serving: Serving, rows: Rows) -> Answers:
     assignments = _assign_all(serving, rows)
     groups = _by_arm(assignments)
     parts = {arm: _part(rows.arrays, indexes, len(assignments)) for arm, indexes in groups.items()}
-    champions = {
-        arm: serving.champion.batcher.submit(arrays, rows.deadline)
-        for arm, arrays in parts.items()
-        if arm != "challenger"
-    }
+    champions: dict[Arm, Future[Ran[Decision]]] = {}
     decisions: list[Any] = [None] * len(assignments)
     fallbacks: dict[int, Fallback] = {}
     waited = ran = 0.0
     try:
+        for arm in filter("challenger".__ne__, groups):
+            champions[arm] = serving.champion.batcher.submit(parts[arm], rows.deadline)
         for arm in sorted(groups, key="challenger".__ne__):  # the champion is at work already
             if arm == "challenger":
                 assert serving.trial is not None  # noqa: S101  nobody is assigned to a challenger without one
@@ -42,13 +43,17 @@ async def answer(serving: Serving, rows: Rows) -> Answers:
                 results, times = tried.results, (tried.waited, tried.ran)
                 fallbacks.update((groups[arm][index], why) for index, why in tried.fallbacks.items())
                 serving.counts[arm].failures.inc(tried.failures)
+                serving.counts[arm].witness(tried.came, failed="error" in tried.fallbacks.values())
             else:
                 done = await champions[arm]
                 results, times = done.results, (done.waited, done.ran)
+                _witness(serving.counts[arm], results)
             for index, result in zip(groups[arm], results, strict=True):
                 decisions[index] = result
             waited, ran = max(waited, times[0]), max(ran, times[1])
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, RolloutError):  # all rows of an arm are shed
+            serving.counts[arm].failures.inc(len(groups[arm]))
         for future in champions.values():
             future.cancel()
         raise
@@ -129,6 +134,14 @@ def _by_arm(assignments: Sequence[Assignment]) -> dict[Arm, Sequence[int]]:
 
 def _part(arrays: Arrays, indexes: Sequence[int], rows: int) -> Arrays:
     return arrays if len(indexes) == rows else take(arrays, np.array(indexes))
+
+
+def _witness(counts: ArmCounts, results: Sequence[Any]) -> None:
+    """Takes what the champion made of control's rows as evidence, to compare the challenger with."""
+    if counts.arm == "control":
+        errors = [result for result in results if isinstance(result, RolloutError)]
+        failures = sum(isinstance(error, PredictionFailedError) for error in errors)
+        counts.witness(len(results) - len(errors) + failures, failed=failures > 0)
 
 
 def _require_decisions(serving: Serving, answers: Answers) -> None:

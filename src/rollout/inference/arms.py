@@ -57,6 +57,8 @@ class ArmCounts:
         self._seconds = metrics.Tally(metrics.SECONDS.labels(*where))
         self._confidence = metrics.Tally(metrics.CONFIDENCE.labels(*where))
         self.clients: set[str] = set()
+        self._revision = revision
+        self._requests = self._failures = 0
         self._fallbacks: dict[Fallback, metrics.Count] = {}
         self.shadow: dict[Outcome, metrics.Count] = {}
         if arm == "challenger":
@@ -79,6 +81,19 @@ class ArmCounts:
         """Remembers clients, up to ``MOST_CLIENTS``: more only come together while Redis is away."""
         if len(self.clients) < MOST_CLIENTS:
             self.clients.update(client_ids)
+
+    def witness(self, came: int, *, failed: bool) -> None:
+        """Takes a request as evidence, unless the arm's version was late: the arms do not have the same time.
+
+        Its rows are not independent of each other, so it is one failure at most.
+
+        Args:
+            came: Rows that the version came to in time.
+            failed: Whether it failed on one of them, by an error of its own.
+        """
+        if came:
+            self._requests += 1
+            self._failures += failed
 
     def count(self, decisions: Sequence[Decision], fallbacks: Sequence[Fallback], seconds: float) -> None:
         """Counts the answer to a request.
@@ -105,7 +120,12 @@ class ArmCounts:
         if self.arm == "challenger":
             answered += self._fallen_back.take()
         counts = {"predictions": answered, "failures": self.failures.take()}
-        counts |= {f"fallbacks.{why}": count.take() for why, count in self._fallbacks.items()}
+        fallbacks = {why: count.take() for why, count in self._fallbacks.items()}
+        late = sum(count for why, count in fallbacks.items() if why != "error")
+        evidence = {"rows": answered, "requests": self._requests, "failures": self._failures, "late": late}
+        self._requests = self._failures = 0
+        counts |= {f"evidence.{self._revision}.{name}": count for name, count in evidence.items()}
+        counts |= {f"fallbacks.{why}": count for why, count in fallbacks.items()}
         counts |= {f"seconds.{bucket}": count for bucket, count in self._seconds.take().items()}
         counts |= {f"confidence.{bucket}": count for bucket, count in self._confidence.take().items()}
         counts |= {TRAFFIC_NAMES[outcome]: count.take() for outcome, count in self.shadow.items()}

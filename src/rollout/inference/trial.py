@@ -12,7 +12,7 @@ import numpy as np
 from rollout.bundle.parity import count, take
 from rollout.bundle.schema import Arrays
 from rollout.config import Settings
-from rollout.errors import DeadlineExceededError, OverloadedError, RolloutError
+from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError, RolloutError
 from rollout.inference.breaker import Breaker
 from rollout.inference.rows import Fallback
 from rollout.inference.version import LoadedVersion
@@ -36,6 +36,7 @@ class Tried(NamedTuple):
         results: For each row a decision, or an error that both versions made.
         fallbacks: The rows that the champion answered, by index, and why.
         failures: Rows that the challenger was asked and failed to score.
+        came: Rows that the challenger came to: it was not spared them, and not late.
         waited: Seconds until the first of them was in a batch.
         ran: Seconds that their batches took.
     """
@@ -43,6 +44,7 @@ class Tried(NamedTuple):
     results: list[Any]
     fallbacks: dict[int, Fallback]
     failures: int
+    came: int
     waited: float
     ran: float
 
@@ -79,23 +81,28 @@ class Trial:
         if self.breaker.state != "closed":
             self._offer_probe(arrays)
             ran = await self.champion.batcher.submit(arrays, deadline)
-            return Tried(ran.results, dict.fromkeys(range(rows), "breaker"), 0, ran.waited, ran.ran)
+            return Tried(ran.results, dict.fromkeys(range(rows), "breaker"), 0, 0, ran.waited, ran.ran)
         results, waited, ran_s = await self._ask(arrays, rows, deadline)
         failed = [index for index, result in enumerate(results) if isinstance(result, RolloutError)]
         if not failed:
             self.breaker.record(failed=False)
-            return Tried(results, {}, 0, waited, ran_s)
+            return Tried(results, {}, 0, rows, waited, ran_s)
+        late = {index for index in failed if isinstance(results[index], DeadlineExceededError | OverloadedError)}
+        if late and not in_hurry:
+            self.breaker.record(failed=True)  # whether or not the champion makes it
         rest = arrays if len(failed) == rows else take(arrays, np.array(failed))
         again = await self.champion.batcher.submit(rest, deadline)
+        if not late:
+            # What the champion cannot score either is the fault of the row.
+            blameless = all(isinstance(result, PredictionFailedError) for result in again.results)
+            self.breaker.record(failed=not blameless)
         fallbacks: dict[int, Fallback] = {}
         for index, result in zip(failed, again.results, strict=True):
             if not isinstance(result, RolloutError):
-                late = isinstance(results[index], DeadlineExceededError | OverloadedError)
-                fallbacks[index] = "timeout" if late else "error"
+                fallbacks[index] = "timeout" if index in late else "error"
             results[index] = result
-        # What the champion cannot score either is the fault of the row.
-        self.breaker.record(failed=bool(fallbacks) and not (in_hurry and "error" not in fallbacks.values()))
-        return Tried(results, fallbacks, len(fallbacks), waited + again.waited, ran_s + again.ran)
+        came = rows - len(late)
+        return Tried(results, fallbacks, len(fallbacks), came, waited + again.waited, ran_s + again.ran)
 
     async def _ask(self, arrays: Arrays, rows: int, deadline: float) -> tuple[list[Any], float, float]:
         remaining = deadline - time.monotonic()

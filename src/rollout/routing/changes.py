@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import product
 
 import msgspec
@@ -87,6 +88,26 @@ def _with_known(after: Split, before: Split) -> Split:
         digests={version: before.digests[version] for version in after.kept if version in before.digests},
         labels={version: names for version, names in after.labels.items() if version in after.kept},
     )
+
+
+def trial_began(history: Sequence[Split], split: Split) -> int:
+    """Returns the revision since which the same two bundles have been on trial without a break.
+
+    Args:
+        history: The changes before it, oldest first; where they do not reach back so far, the first of them.
+        split: The split.
+    """
+    first = split.revision
+    for before in reversed(history):
+        if before.revision < first:
+            if _bundles(before) != _bundles(split):
+                break
+            first = before.revision
+    return first
+
+
+def _bundles(split: Split) -> list[tuple[str, str | None]]:
+    return [(version, split.digests.get(version)) for version in split.versions]
 
 
 def moves(before: Split, after: Split) -> dict[tuple[str, str], float]:

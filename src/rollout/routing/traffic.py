@@ -23,6 +23,22 @@ SILENT_S = 60
 BreakerState = Literal["closed", "open", "probing"]
 
 
+class Evidence(msgspec.Struct, kw_only=True):
+    """What speaks for or against the version of an arm, under one revision of the split.
+
+    Attributes:
+        rows: Rows answered, fallbacks included.
+        requests: Requests in which the version came to any row; where it was late or spared, nothing is known.
+        failures: Those of them in which it failed on a row by an error of its own.
+        late: Rows that the champion answered because the version was late, or its breaker open.
+    """
+
+    rows: int = 0
+    requests: int = 0
+    failures: int = 0
+    late: int = 0
+
+
 class ArmTraffic(msgspec.Struct, kw_only=True):
     """What one version answered to the clients of one arm.
 
@@ -38,6 +54,7 @@ class ArmTraffic(msgspec.Struct, kw_only=True):
         disagreed: Rows that it decided otherwise.
         shadow_failed: Rows that it failed to score unseen.
         shadow_dropped: Rows that it was spared, for lack of time.
+        evidence: For the verdict, by revision of the split.
     """
 
     arm: Arm
@@ -51,6 +68,7 @@ class ArmTraffic(msgspec.Struct, kw_only=True):
     disagreed: int = 0
     shadow_failed: int = 0
     shadow_dropped: int = 0
+    evidence: dict[int, Evidence] = {}
 
     @property
     def asked(self) -> int:
@@ -111,7 +129,8 @@ async def add_traffic(
     Args:
         redis: Connection.
         model: The model.
-        counts: By (arm, version, name): ``predictions``, ``fallbacks.error``, ``seconds.3`` and so on.
+        counts: By (arm, version, name): ``predictions``, ``fallbacks.error``, ``seconds.3``, ``evidence.12.rows``
+            of revision 12 and so on.
         worker: The worker.
 
     Raises:
@@ -175,7 +194,11 @@ async def read_workers(redis: Redis, model: str) -> list[Worker]:
 
 def _add(traffic: ArmTraffic, name: str, count: int) -> None:
     field, _, part = name.partition(".")
-    if field == "fallbacks":
+    if field == "evidence":
+        revision, _, what = part.partition(".")
+        found = traffic.evidence.setdefault(int(revision), Evidence())
+        setattr(found, what, getattr(found, what) + count)
+    elif field == "fallbacks":
         traffic.fallbacks[part] = traffic.fallbacks.get(part, 0) + count
     elif part:
         getattr(traffic, field)[int(part)] += count

@@ -1,0 +1,102 @@
+"""A trial: what the challenger cannot score the champion does, and what is held against the challenger."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from rollout.config import Settings
+from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError, RolloutError
+from rollout.inference.batcher import Ran
+from rollout.inference.breaker import FEWEST_FAILURES
+from rollout.inference.trial import HURRY, Trial, Tried
+
+SETTINGS = Settings(timeout_ms=1000)
+GOOD = "a decision"
+ERROR = PredictionFailedError("no light")
+LATE = DeadlineExceededError("too late")
+SHED = OverloadedError("too much")
+HANGS: list[Any] = []
+
+
+class Scripted:
+    """A batcher that always does the same: hangs, sheds, or gives results."""
+
+    def __init__(self, does: RolloutError | list[Any]) -> None:
+        self.does = does
+
+    def seconds_for(self, rows: int) -> float:
+        return 0.0
+
+    def submit(self, arrays: object, deadline: float) -> asyncio.Future[Ran[Any]]:
+        if isinstance(self.does, RolloutError):
+            raise self.does
+        future: asyncio.Future[Ran[Any]] = asyncio.get_running_loop().create_future()
+        if self.does is not HANGS:
+            future.set_result(Ran(list(self.does), 0.0, 0.0))
+        return future
+
+
+def make_trial(challenger: RolloutError | list[Any], champion: RolloutError | list[Any]) -> Trial:
+    versions: list[Any] = [
+        SimpleNamespace(
+            version=version, batcher=Scripted(does), manifest=SimpleNamespace(tag=f"digits:{version}")
+        )
+        for version, does in (("v1", champion), ("v2", challenger))
+    ]
+    return Trial(versions[0], versions[1], SETTINGS)
+
+
+async def score(trial: Trial, rows: int = 1, seconds: float = 0.2) -> Tried | RolloutError:
+    try:
+        return await trial.score({"x": np.zeros(rows)}, time.monotonic() + seconds)
+    except RolloutError as error:
+        return error
+
+
+async def is_open_after(challenger: RolloutError | list[Any], champion: RolloutError | list[Any]) -> bool:
+    trial = make_trial(challenger, champion)
+    for _ in range(FEWEST_FAILURES):
+        await score(trial)
+    return trial.breaker.state == "open"
+
+
+async def test_a_challenger_that_is_late_opens_the_breaker_whatever_the_champion_does() -> None:
+    for late in (HANGS, SHED, [LATE]):
+        for champion in ([GOOD], SHED, LATE, [LATE], [ERROR]):
+            assert await is_open_after(late, champion), (late, champion)
+
+
+async def test_an_error_is_the_fault_of_the_row_only_where_the_champion_errs_too() -> None:
+    assert await is_open_after([ERROR], [GOOD])
+    assert await is_open_after([ERROR], [LATE])
+    assert not await is_open_after([ERROR], [ERROR])
+
+
+async def test_callers_in_a_hurry_neither_open_the_breaker_nor_keep_it_closed() -> None:
+    trial = make_trial(HANGS, [GOOD])
+    for _ in range(10 * FEWEST_FAILURES):
+        await score(trial, seconds=HURRY / 10)
+    assert trial.breaker.state == "closed"
+    for _ in range(FEWEST_FAILURES):
+        await score(trial)
+    assert str(trial.breaker.state) == "open"
+
+
+async def test_rows_that_were_late_are_answered_and_prove_nothing() -> None:
+    for late in (HANGS, SHED, [LATE] * 3):
+        tried = await score(make_trial(late, [GOOD] * 3), rows=3)
+        assert isinstance(tried, Tried)
+        assert tried.fallbacks == dict.fromkeys(range(3), "timeout")
+        assert (tried.failures, tried.came) == (3, 0)
+
+
+async def test_rows_that_the_challenger_came_to() -> None:
+    tried = await score(make_trial([GOOD, ERROR, LATE], [GOOD, GOOD]), rows=3)
+    assert isinstance(tried, Tried)
+    assert tried.fallbacks == {1: "error", 2: "timeout"}
+    assert (tried.results, tried.came) == ([GOOD] * 3, 2)
