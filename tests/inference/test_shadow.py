@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,7 +18,8 @@ from rollout.inference import shadow as shadow_module
 from rollout.inference.engine import Engine
 from rollout.inference.follower import Follower
 from rollout.inference.rows import Decision, Rows
-from rollout.inference.shadow import agree, distance
+from rollout.inference.shadow import _picked, agree, distance
+from rollout.inference.version import LoadedVersion
 from rollout.review.queue import list_items
 from rollout.routing.assignment import assign
 from rollout.routing.split import Split
@@ -158,3 +160,52 @@ async def test_one_row_that_fails_fails_alone(engine: Engine, monkeypatch: pytes
     found = outcomes(engine)
     assert found["failed"] >= 1
     assert found["agreed"] + found["disagreed"] >= 1
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.0001, 0.0051, 0.00515, 0.0049999, 0.3, 0.57, 0.99999, 1.0])
+def test_pi_is_the_share_of_positions_that_are_picked(rate: float) -> None:
+    assert _picked(rate) == (np.arange(10_000) / 10_000 < rate).sum() / 10_000
+
+
+def test_pi_is_the_rate_where_that_is_a_whole_number_of_positions() -> None:
+    assert all(_picked(whole / 10_000) == whole / 10_000 for whole in range(10_001))
+
+
+async def test_one_that_hangs_does_not_keep_the_next_from_being_scored(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shadow_module, "HANG_S", 0.3)
+    gate = threading.Event()
+    model = engine.model("digits")
+    monkeypatch.setattr(model.versions["v2"].batcher, "run", lambda _: gate.wait(60))
+    everybody = [n for n in range(400) if assign(model.split, f"c-{n}").arm == "champion"]
+
+    async def ask() -> None:
+        for n in everybody[:100]:
+            await engine.predict(model, rows(n, 1))
+
+    try:
+        await ask()
+        for _ in range(200):
+            await asyncio.sleep(0.05)
+            if "digits:v2 hangs" in caplog.text:
+                break
+        await ask()
+        await asyncio.sleep(2 * shadow_module.GATHER_S)
+        found = outcomes(engine)
+        assert found["failed"] > 0
+        assert found["dropped"] > 0, "it is not asked again"
+        assert found["agreed"] == found["disagreed"] == 0
+        assert caplog.text.count("digits:v2 hangs") == 1
+        assert engine.is_stuck
+        del model.versions["v2"]  # as after a rollback
+        model.apply(model.split, [LoadedVersion("digits", "v2", Settings(home=tmp_path))])
+        await ask()
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            if (found := outcomes(engine))["agreed"] + found["disagreed"]:
+                break
+        else:
+            raise AssertionError("nothing of the next was scored")
+    finally:
+        gate.set()

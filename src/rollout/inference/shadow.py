@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -18,9 +17,12 @@ from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Classification, Task
 from rollout.errors import RolloutError
+from rollout.inference.batcher import HANGS_AFTER
 from rollout.inference.reviewing import Other, identify, review_item
 from rollout.inference.rows import Answers, Decision, Rows
 from rollout.inference.served import ServedModel, Serving
+from rollout.inference.version import LoadedVersion
+from rollout.inference.watchdog import HANG_S
 from rollout.review.item import ReviewItem, item_id
 from rollout.routing.assignment import position
 
@@ -71,14 +73,15 @@ class Shadow:
         self._queue: deque[tuple[Serving, _Unseen]] = deque()
         self._bytes = 0
         self._arrived = asyncio.Event()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"{model.name}-shadow")
+        self._executor = self._make_executor()
         self._task = asyncio.get_running_loop().create_task(self._run())
-        self._batch: Future[Any] | None = None
+        # The last batch of each challenger, which it may hang in.
+        self._batches: dict[LoadedVersion, Future[Any]] = {}
 
     @property
     def is_running(self) -> bool:
         """Whether a batch runs."""
-        return self._batch is not None and not self._batch.done()
+        return not all(batch.done() for batch in self._batches.values())
 
     def close(self) -> None:
         """Drops what waits."""
@@ -89,7 +92,7 @@ class Shadow:
         """Takes those rows of an answered request that the hash picks and the challenger has not seen."""
         split = serving.split
         now = time.monotonic()
-        pi = min(1.0, math.ceil(split.shadow * 10_000) / 10_000)
+        pi = _picked(split.shadow)
         size = sum(array.nbytes for array in rows.arrays.values()) // len(answers.decisions)
         for index, assignment in enumerate(answers.assignments):
             if assignment.arm == "challenger" or not self._is_picked(split.experiment, split.shadow, rows, index):
@@ -155,8 +158,14 @@ class Shadow:
             return  # the trial is over
         parts = [unseen.arrays for unseen in batch]
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        self._batch = self._executor.submit(challenger.batcher.run, arrays)
-        results, seconds = await asyncio.wrap_future(self._batch)
+        hangs = challenger in self._batches and not self._batches[challenger].done()
+        found = None if hangs else await self._run_batch(challenger, arrays)
+        if found is None:
+            for unseen in batch:
+                counts = serving.counts[unseen.answers.assignments[unseen.row].arm]
+                counts.shadow["dropped" if hangs else "failed"].inc()
+            return
+        results, seconds = found
         translate = serving.translations.get(challenger.version, lambda decision: decision)
         for unseen, result in zip(batch, results, strict=True):
             counts = serving.counts[unseen.answers.assignments[unseen.row].arm]
@@ -173,6 +182,24 @@ class Shadow:
                 counts.shadow["disagreed"].inc()
                 await self._disagree(unseen, Other(challenger.version, theirs))
 
+    async def _run_batch(self, challenger: LoadedVersion, arrays: Arrays) -> tuple[list[Any], float] | None:
+        """Runs a batch in the thread; one that hangs keeps that thread, and others get a new one."""
+        running = self._executor.submit(challenger.batcher.run, arrays)
+        self._batches = {one: batch for one, batch in self._batches.items() if not batch.done()}
+        self._batches[challenger] = running
+        future = asyncio.wrap_future(running)
+        await asyncio.wait([future], timeout=max(HANG_S, HANGS_AFTER * challenger.profile.seconds[-1]))
+        if future.done():
+            return future.result()
+        future.cancel()
+        logger.error("%s hangs; it scores nothing unseen until it comes back", challenger.manifest.tag)
+        self._executor.shutdown(wait=False)
+        self._executor = self._make_executor()
+        return None
+
+    def _make_executor(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, thread_name_prefix=f"{self._model.name}-shadow")
+
     async def _disagree(self, unseen: _Unseen, other: Other) -> None:
         """Offers a row to the review queue, unless it is there for another reason."""
         rows, answers, row = unseen.rows, unseen.answers, unseen.row
@@ -181,6 +208,12 @@ class Shadow:
         pi = self._model.intake.admit("disagreement", unseen.pi, identify(rows, row))
         if pi is not None:
             await self._add(review_item(self._model, rows, answers, row, "disagreement", pi, other))
+
+
+def _picked(rate: float) -> float:
+    """Returns the share of the 10,000 positions of a hash that lie below a rate."""
+    whole = round(rate * 10_000)
+    return (whole + (whole / 10_000 < rate)) / 10_000
 
 
 def agree(task: Task, ours: Decision, theirs: Decision) -> bool:
