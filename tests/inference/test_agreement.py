@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from rollout.bundle import verify
+from rollout.bundle.manifest import Manifest
+from rollout.bundle.variants import Variant
 from rollout.config import Settings
 from rollout.inference.agreement import agree_on, forget_choices
 from rollout.inference.version import LoadedVersion
@@ -27,6 +33,31 @@ def test_nobody_reads_half_a_decision(tmp_path: Path) -> None:
             digest = f"{bundle:064}"
             found = list(pool.map(lambda name, of=digest: agree_on(tmp_path / of, of, BOTH, name), BOTH * 4))
             assert len(set(found)) == 1
+
+
+def test_where_nothing_can_be_written_each_serves_its_fastest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "variants").write_text("no folder")
+    assert agree_on(tmp_path, "a" * 64, BOTH, "onnx-int8") == "onnx-int8"
+    assert "the workers may serve different variants" in caplog.text
+
+
+def test_a_variant_that_cannot_run_here_leaves_the_others(
+    bundles: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = verify.load_variant
+
+    def spoil(folder: Path, manifest: Manifest, name: str, *options: Any) -> Variant:
+        variant = load(folder, manifest, name, *options)
+        if name == "onnx":
+            monkeypatch.setattr(variant, "run", lambda _: 1 / 0)
+        return variant
+
+    monkeypatch.setattr(verify, "load_variant", spoil)
+    loaded = LoadedVersion("digits", "v2", Settings(home=tmp_path))
+    assert loaded.variant == "onnx-int8"
+    assert loaded.choice.refused == {"onnx": "digits:v2: the onnx variant cannot be run here: division by zero"}
 
 
 def test_a_worker_serves_what_was_decided(bundles: str, tmp_path: Path) -> None:

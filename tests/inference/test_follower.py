@@ -203,3 +203,36 @@ async def test_a_wait_ends_with_the_split_that_asked_for_it(
     await asyncio.sleep(0.5)
     assert loads["v2"] == tried
     await worker(redis)
+
+
+async def test_whatever_goes_wrong_while_loading_is_said_once_and_refused(
+    engine: Engine, redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: Counter[str] = Counter()
+
+    def fail(model: str, version: str, settings: Settings) -> LoadedVersion:
+        tried[version] += 1
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(follower_module, "LoadedVersion", fail)
+    await write_split(redis, "digits", Split(revision=1, champion="v2"))
+    told = await worker(redis, is_in_trouble=True)
+    assert told.refused == "digits:v2 cannot be loaded: OSError: no space left on device"
+    await asyncio.sleep(0.5)
+    assert tried == {"v2": 1}
+    assert caplog.text.count("no space left on device") == 1
+
+
+async def test_a_worker_that_cannot_follow_still_tells(
+    engine: Engine, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> None:
+        raise RuntimeError("nobody thought of this")
+
+    (follower,) = engine._followers
+    monkeypatch.setattr(follower, "_follow", fail)
+    before = (await worker(redis)).at
+    give_up = time.monotonic() + 10
+    while (await worker(redis)).at < before + 0.5:
+        assert time.monotonic() < give_up, "it went silent"
+        await asyncio.sleep(0.05)

@@ -127,6 +127,8 @@ def choose_variant(
             passed[name] = variant
         except BundleError as error:
             refused[name] = error.detail
+        except Exception as error:  # whatever a runtime raises on this machine
+            refused[name] = f"{manifest.tag}: the {name} variant cannot be run here: {error}"
     if not passed:
         raise BundleError("; ".join(refused.values()))
     seconds = _race(passed, golden.inputs)

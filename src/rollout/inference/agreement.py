@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import threading
 from pathlib import Path
 
 FOLDER = "variants"
+
+logger = logging.getLogger(__name__)
 
 
 def forget_choices(home: Path) -> None:
@@ -16,7 +19,7 @@ def forget_choices(home: Path) -> None:
 
 
 def agree_on(home: Path, digest: str, candidates: tuple[str, ...], fastest: str) -> str:
-    """Returns the variant that the workers of a home serve.
+    """Returns the variant that the workers of a home serve; where nothing can be written, each its fastest.
 
     Args:
         home: What the workers share.
@@ -24,15 +27,22 @@ def agree_on(home: Path, digest: str, candidates: tuple[str, ...], fastest: str)
         candidates: The variants that may serve.
         fastest: The one that this worker found to be the fastest.
     """
-    folder = home / FOLDER
+    try:
+        return _agree_on_disk(home / FOLDER, digest, candidates, fastest)
+    except OSError as error:
+        logger.warning("the workers may serve different variants, since they cannot agree on one: %s", error)
+        return fastest
+
+
+def _agree_on_disk(folder: Path, digest: str, candidates: tuple[str, ...], fastest: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     decided = folder / f"{digest[:16]}-{'-'.join(candidates)}"
     draft = folder / f".{os.getpid()}-{threading.get_ident()}-{decided.name}"
-    draft.write_text(fastest)
     try:
+        draft.write_text(fastest)
         decided.hardlink_to(draft)  # whole, and only if nobody was first
     except FileExistsError:
         return decided.read_text()
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
     return fastest

@@ -58,13 +58,27 @@ async def read_served(redis: Redis, settings: Settings) -> dict[str, Split]:
     return splits
 
 
+def load_version(model: str, version: str, settings: Settings) -> LoadedVersion:
+    """Loads a version; whatever goes wrong with it is a reason to refuse it.
+
+    Raises:
+        BundleError: If it is refused.
+    """
+    try:
+        return LoadedVersion(model, version, settings)
+    except BundleError:
+        raise
+    except Exception as error:
+        raise BundleError(f"{model}:{version} cannot be loaded: {type(error).__name__}: {error}") from error
+
+
 async def load_model(name: str, split: Split, settings: Settings, redis: Redis) -> ServedModel:
     """Loads a model as its split says; until its challenger can be served, the clients get the champion.
 
     Raises:
         BundleError: If the champion is refused.
     """
-    champion = await asyncio.to_thread(LoadedVersion, name, split.champion, settings)
+    champion = await asyncio.to_thread(load_version, name, split.champion, settings)
     model = ServedModel(name, split.without_trial(), [champion], settings)
     try:
         model.intake.policy = await read_policy(redis, name)
@@ -76,7 +90,7 @@ async def load_model(name: str, split: Split, settings: Settings, redis: Redis) 
     loaded = []
     for version in split.kept[1:]:
         with contextlib.suppress(BundleError):  # the follower tries again, and says why
-            loaded.append(await asyncio.to_thread(LoadedVersion, name, version, settings))
+            loaded.append(await asyncio.to_thread(load_version, name, version, settings))
     if {version.version for version in loaded} >= set(split.versions[1:]):
         with contextlib.suppress(BundleError):
             model.apply(split, loaded)
@@ -105,14 +119,13 @@ class Follower:
     async def run(self) -> None:
         """Follows for ever; with Redis gone, or a version refused or not here yet, the last split holds."""
         while not is_cancelled():
-            try:
-                await self._follow()
-                await self._tell()
-                await self._follow_policy()
-            except StoreUnavailableError:
-                pass
-            except Exception:
-                logger.exception("the split of %s could not be followed; trying again", self._model.name)
+            for step in (self._follow, self._tell, self._follow_policy):
+                try:
+                    await step()
+                except StoreUnavailableError:
+                    break
+                except Exception:
+                    logger.exception("the split of %s could not be followed; trying again", self._model.name)
             self._show_breaker()
             if loading := [task for task in self._loading.values() if not task.done()]:
                 await asyncio.wait(loading, timeout=FOLLOW_EVERY_S)
@@ -173,7 +186,7 @@ class Follower:
         missing = self._model.missing(split)
         for version in missing:
             if version not in self._loading:
-                load = asyncio.to_thread(LoadedVersion, self._model.name, version, self._settings)
+                load = asyncio.to_thread(load_version, self._model.name, version, self._settings)
                 self._loading[version] = asyncio.get_running_loop().create_task(load)
         if not all(self._loading[version].done() for version in missing):
             return None
