@@ -73,7 +73,10 @@ class Way:
 
     def _serve(self, client: socket.socket) -> None:
         if self.is_silent:
-            time.sleep(60)
+            with client, contextlib.suppress(OSError):
+                while client.recv(65536):
+                    pass
+            return
         with client, socket.create_connection((self._host, self._port)) as server:
             threading.Thread(target=_copy, args=(client, server, None), daemon=True).start()
             _copy(server, client, self.passes)

@@ -22,7 +22,7 @@ from rollout.errors import BundleError, StorageError
 from tests.bundle.test_signing import make_keys
 from tests.bundle.two import Linear, pack_two
 from tests.cli.test_cli import run
-from tests.conftest import BIN, ROOT, STORE
+from tests.conftest import BIN, ROOT, STORE, wait_for_text
 from tests.s3 import KEYS, Way, run_s3
 
 HERE = "onnx, onnx-int8, torchscript agree with its golden examples; not run here: export"
@@ -104,13 +104,6 @@ class Place:
 @pytest.fixture
 def place(s3: str, packed: str, tmp_path: Path) -> Place:
     return Place(s3, tmp_path)
-
-
-def wait_for(log: Path, text: str, seconds: float = 60) -> None:
-    give_up = time.monotonic() + seconds
-    while text not in log.read_text():
-        assert time.monotonic() < give_up, log.read_text()
-        time.sleep(0.05)
 
 
 def test_a_bundle_goes_to_s3_and_comes_to_another_machine(place: Place) -> None:
@@ -236,11 +229,11 @@ def test_a_download_that_breaks_is_resumed_or_leaves_nothing(place: Place, tmp_p
     way.passes = 1500  # enough for the list
     assert size > 6 * way.passes
     with place.following(log, AWS_ENDPOINT_URL=way.url):
-        wait_for(log, "two/shipped.bentomodel is left out: ")
+        wait_for_text(log, "two/shipped.bentomodel is left out: ")
         time.sleep(1)
         assert place.bundles == set()
         way.passes = size // 2 + 1500
-        wait_for(log, "two:shipped is here")
+        wait_for_text(log, "two:shipped is here")
     assert log.read_text().count("two/shipped.bentomodel is left out: ") == 1
     assert place.bundles == {"two:shipped"}
 
@@ -262,16 +255,16 @@ def test_who_follows_gets_what_is_pushed_and_says_each_change_once(place: Place,
     way = Way(place.s3)
     log = tmp_path / "log"
     with place.following(log, AWS_ENDPOINT_URL=way.url) as process:
-        wait_for(log, "there is no bundle under")
+        wait_for_text(log, "there is no bundle under")
         place.push("two:shipped")
-        wait_for(log, f"1 of 1 bundles under {place.url} are here")
+        wait_for_text(log, f"1 of 1 bundles under {place.url} are here")
         way.passes = 0
-        wait_for(log, "trying again every 0.2 s")
+        wait_for_text(log, "trying again every 0.2 s")
         time.sleep(2)
         way.passes = None
-        wait_for(log, "answers again")
+        wait_for_text(log, "answers again")
         place.push("two:next")
-        wait_for(log, f"2 of 2 bundles under {place.url} are here")
+        wait_for_text(log, f"2 of 2 bundles under {place.url} are here")
         time.sleep(1)
         process.terminate()
         assert process.wait(5) == 0
@@ -292,7 +285,7 @@ def test_sigterm_ends_it_at_once_though_the_storage_hangs(place: Place, tmp_path
     way = Way(place.s3)
     log = tmp_path / "log"
     with place.following(log, AWS_ENDPOINT_URL=way.url) as process:
-        wait_for(log, "there is no bundle under")
+        wait_for_text(log, "there is no bundle under")
         way.is_silent = True
         time.sleep(1)
         since = time.monotonic()
