@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -86,12 +87,14 @@ def serving(pod: Pod, log: Path) -> Iterator[Running]:
             pod.command(options=("--info-fd", str(writer))), stdout=file, stderr=file, pass_fds=[writer]
         )
     os.close(writer)
+    with os.fdopen(reader) as pipe:
+        told: dict[str, Any] = json.loads(pipe.read())
+    running = Running(process, told["child-pid"], f"http://127.0.0.1:{port}", log)
     try:
-        with os.fdopen(reader) as pipe:
-            told: dict[str, Any] = json.loads(pipe.read())
-        running = Running(process, told["child-pid"], f"http://127.0.0.1:{port}", log)
         wait_ready(running.base, process, log)
         yield running
     finally:
-        process.kill()
+        if process.poll() is None:
+            # What runs as another user outlives bwrap; it is the first process of its name space, which ends with it.
+            os.kill(running.pid, signal.SIGKILL)
         process.wait()
