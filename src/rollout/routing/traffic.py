@@ -71,14 +71,10 @@ class ArmTraffic(msgspec.Struct, kw_only=True):
     evidence: dict[int, Evidence] = {}
 
     @property
-    def asked(self) -> int:
-        """Rows given to this version, whether or not it scored them."""
-        return self.predictions - sum(self.fallbacks.values()) + self.failures
-
-    @property
     def failure_rate(self) -> float | None:
         """Share of the rows given to this version that it failed to score; ``None`` without rows."""
-        return self.failures / self.asked if self.asked else None
+        asked = self.predictions - sum(self.fallbacks.values()) + self.failures
+        return self.failures / asked if asked else None
 
     @property
     def agreement(self) -> float | None:
