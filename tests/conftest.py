@@ -97,17 +97,21 @@ class Service:
     def metric(self, name: str, *labels: str) -> float:
         """Adds up the samples of a metric that have these labels."""
         with self.client() as client:
-            lines = client.get("/metrics").text.splitlines()
-        return sum(
-            float(line.split()[-1])
-            for line in lines
-            if line.startswith(f"{name}{{") and all(label in line for label in labels)
-        )
+            return metric(client, name, *labels)
 
     def stop(self) -> int:
         """Sends SIGTERM and returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
+
+
+def metric(client: httpx.Client, name: str, *labels: str) -> float:
+    """Adds up the samples of a metric that have these labels."""
+    return sum(
+        float(line.split()[-1])
+        for line in client.get("/metrics").text.splitlines()
+        if line.startswith(f"{name}{{") and all(label in line for label in labels)
+    )
 
 
 def wait_for_text(log: Path, text: str, seconds: float = 60) -> None:

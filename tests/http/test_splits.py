@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Service, run_service, set_split
+from tests.conftest import Service, metric, run_service, set_split
 from tests.images import row
 
 PREDICT, SPLIT = "/v1/models/digits/predict", "/v1/models/digits/split"
@@ -143,13 +143,9 @@ def test_segments_and_the_other_arm(admin: httpx.Client, changing: Service) -> N
 
 
 def test_looking_at_the_other_arm_counts_for_nothing(admin: httpx.Client) -> None:
-    def counted() -> float:
-        lines = admin.get("/metrics").text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith("rollout_predictions_total"))
-
     time.sleep(0.5)
-    before = counted()
+    before = metric(admin, "rollout_predictions_total")
     for _ in range(5):
         admin.post(PREDICT, json=row(), headers={"X-Rollout-Arm": "champion"})
     time.sleep(0.5)
-    assert counted() == before
+    assert metric(admin, "rollout_predictions_total") == before

@@ -21,15 +21,9 @@ from loadtests.callers import CLIENT, Failure, Part, Seen, Tally, send, share_pr
 from loadtests.ramp_report import Change, Outcome, faults, show
 from rollout.routing.assignment import assign
 from rollout.routing.split import Split
-from tests.conftest import ROOT, need
+from tests.conftest import ROOT
 
 CLIENTS = 50
-
-
-@pytest.fixture
-def haproxy() -> None:
-    """The load balancer."""
-    need("haproxy")
 
 
 @pytest.mark.usefixtures("haproxy")

@@ -25,15 +25,9 @@ from loadtests.rehearsal_report import Outcome, Step, faults, markdown, show
 from rollout.cli.serve import DRAIN_S
 from rollout.routing.assignment import assign
 from rollout.routing.split import Split
-from tests.conftest import ROOT, need
+from tests.conftest import ROOT
 
 PLANNED = ("a new image", "from 3 to 1", "fails over", "never gets ready", "to 50 %")
-
-
-@pytest.fixture
-def haproxy() -> None:
-    """The load balancer."""
-    need("haproxy")
 
 
 @pytest.mark.usefixtures("haproxy")

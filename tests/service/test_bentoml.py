@@ -14,7 +14,7 @@ import pytest
 from bentoml.exceptions import BentoMLException
 
 from rollout.metrics import FLUSH_EVERY_S
-from tests.conftest import BIN, ROOT, STORE, TRIAL, run_service, set_split
+from tests.conftest import BIN, ROOT, STORE, TRIAL, metric, run_service, set_split
 from tests.images import row, three_or_eight
 from tests.service.test_challenger import CHALLENGED, HALF
 
@@ -49,12 +49,7 @@ def test_bentoml_serve_and_its_native_client(bundles: str, tmp_path: Path) -> No
         assert http.get("/openapi.json").status_code == 200
         assert http.get("/readyz").status_code == 200
         time.sleep(2 * FLUSH_EVERY_S)
-        assert predictions_counted(http) == 41
-
-
-def predictions_counted(http: httpx.Client) -> float:
-    lines = http.get("/metrics").text.splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("rollout_predictions_total"))
+        assert metric(http, "rollout_predictions_total") == 41
 
 
 def test_the_native_api_asks_for_the_token_too(bundles: str, tmp_path: Path) -> None:
@@ -104,7 +99,7 @@ def test_the_native_api_does_what_headers_ask_for(bundles: str, tmp_path: Path) 
             assert (native.status_code, mounted.status_code) == (status, status)
             assert (mounted.json()["detail"] if status == 422 else "Authorization error") in native.text
         time.sleep(2 * FLUSH_EVERY_S)
-        assert predictions_counted(client) == 4, "an admin's look at an arm is not"
+        assert metric(client, "rollout_predictions_total") == 4, "an admin's look at an arm is not"
 
 
 def test_bentoml_build_makes_a_bento_that_serves(bundles: str, tmp_path: Path) -> None:
