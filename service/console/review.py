@@ -139,7 +139,7 @@ async def release(visit: Visit) -> Response:
         raise InvalidRequestError("leases must be items with their token and end, as JSON") from None
     known = {item: (token, end) for item, token, end in leases[:MOST_ITEMS]}
     steps = []
-    for item, stored in await read_items(redis, name, list(known)):
+    for item, stored in await read_items(redis, name, list(known), with_inputs=False):
         work = read_work(stored)
         if (
             work.state is State.LEASED

@@ -65,7 +65,8 @@ async def read_counts(redis: Redis, model: str) -> Counts:
         state, _, reason = field.decode().partition("|")
         if int(number):
             states[State(state)][reason] = int(number)
-    heads = await read_items(redis, model, [item_id.decode() for ids in first for item_id in ids])
+    oldest = [item_id.decode() for ids in first for item_id in ids]
+    heads = await read_items(redis, model, oldest, with_inputs=False)
     return Counts(
         states=states,
         entered=[
