@@ -146,7 +146,7 @@ def send(part: Part) -> Tally:
     return uvloop.run(_Sender(part).run())
 
 
-class Asked(NamedTuple):
+class SentRequest(NamedTuple):
     """A request that is under way."""
 
     due: float
@@ -205,7 +205,7 @@ class _Sender:
         self._timer = None
         self._hand_out()
 
-    def take(self) -> tuple[Asked, bytes] | None:
+    def take(self) -> tuple[SentRequest, bytes] | None:
         """Returns a request that is due, if one is."""
         due = self._due()
         if not self._left or due > time.monotonic():
@@ -217,21 +217,21 @@ class _Sender:
         self._sent += 1
         self._left -= 1
         body = self._bodies[number % IMAGES].replace(CLIENT.format(0).encode(), CLIENT.format(client).encode())
-        return Asked(due, client, number), body.replace(KEY.format(0).encode(), KEY.format(number).encode())
+        return SentRequest(due, client, number), body.replace(KEY.format(0).encode(), KEY.format(number).encode())
 
     def _due(self) -> float:
         """When the next request is due."""
         return self.tally.start + self._sent / self.part.rate if self.part.rate else time.monotonic()
 
-    def settle(self, asked: Asked, why: str) -> None:
+    def settle(self, sent: SentRequest, why: str) -> None:
         """Counts a request that is over, and what went wrong with it, if anything did."""
         now = time.monotonic()
-        self.tally.due.append(asked.due)
-        self.tally.seconds.append(now - asked.due)
+        self.tally.due.append(sent.due)
+        self.tally.seconds.append(now - sent.due)
         if why:
             self.tally.failures.append(Failure(now, why))
 
-    def check(self, asked: Asked, status: bytes, body: bytes) -> str:
+    def check(self, sent: SentRequest, status: bytes, body: bytes) -> str:
         """Counts what a client got; returns what is wrong with it, if anything is."""
         if status != b"200":
             return f"{status.decode()} {body[:300].decode(errors='replace')}"
@@ -239,14 +239,14 @@ class _Sender:
             answer = read_answer(body)
         except msgspec.DecodeError as error:
             return f"no prediction: {error}"
-        if answer.client_id != CLIENT.format(asked.client):
+        if answer.client_id != CLIENT.format(sent.client):
             return "the answer to another client"
         version = answer.version if answer.fallback is None else None
-        self.tally.seen[Seen(asked.client, answer.revision, answer.arm, version)] += 1
-        first, last = self.tally.spans.get(answer.revision, (asked.due, asked.due))
-        self.tally.spans[answer.revision] = min(first, asked.due), max(last, asked.due)
+        self.tally.seen[Seen(sent.client, answer.revision, answer.arm, version)] += 1
+        first, last = self.tally.spans.get(answer.revision, (sent.due, sent.due))
+        self.tally.spans[answer.revision] = min(first, sent.due), max(last, sent.due)
         if answer.review is not None:
-            self.tally.promises.append(Promise(asked.due, asked.client, asked.number, answer.review))
+            self.tally.promises.append(Promise(sent.due, sent.client, sent.number, answer.review))
         return ""
 
 
@@ -257,15 +257,15 @@ class _Connection(asyncio.Protocol):
         self._sender = sender
         self._transport: asyncio.Transport | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._asked: Asked | None = None
-        self._asked_at = 0.0
+        self._sent: SentRequest | None = None
+        self._sent_at = 0.0
         self._data = b""
 
     def keep_up(self) -> None:
         """Opens the connection where there is none, and closes it where an answer takes too long."""
         if self._transport is None and (self._opening is None or self._opening.done()):
             self._opening = asyncio.get_running_loop().create_task(self._open())
-        elif self._asked is not None and time.monotonic() - self._asked_at > LONGEST_S:
+        elif self._sent is not None and time.monotonic() - self._sent_at > LONGEST_S:
             self._settle(f"no answer within {LONGEST_S:.0f} s")
             self.close()
 
@@ -274,9 +274,9 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def ask(self, asked: Asked, request: bytes) -> None:
+    def ask(self, sent: SentRequest, request: bytes) -> None:
         """Sends a request."""
-        self._asked, self._asked_at = asked, time.monotonic()
+        self._sent, self._sent_at = sent, time.monotonic()
         if self._transport is not None:
             self._transport.write(request)
 
@@ -297,7 +297,7 @@ class _Connection(asyncio.Protocol):
         self._transport = None
         self._data = b""
         self._sender.withdraw(self)
-        if self._asked is not None:
+        if self._sent is not None:
             self._settle("the connection was closed")
 
     def data_received(self, data: bytes) -> None:
@@ -311,14 +311,14 @@ class _Connection(asyncio.Protocol):
         self._data = b""
         if self._transport is None:
             return
-        if self._asked is None or b"connection: close" in head:
+        if self._sent is None or b"connection: close" in head:
             self._transport.close()
-        if self._asked is not None:
-            self._settle(self._sender.check(self._asked, head[9:12], body))
+        if self._sent is not None:
+            self._settle(self._sender.check(self._sent, head[9:12], body))
             if not self._transport.is_closing():
                 self._sender.offer(self)
 
     def _settle(self, why: str) -> None:
-        if self._asked is not None:
-            self._sender.settle(self._asked, why)
-        self._asked = None
+        if self._sent is not None:
+            self._sender.settle(self._sent, why)
+        self._sent = None

@@ -25,8 +25,8 @@ from rollout.config import load_settings
 from rollout.embedded import running_redis
 from rollout.errors import RolloutError
 from rollout.http.app import Api
-from rollout.http.asked import HEADERS, NOTHING
 from rollout.http.predict import decode_request
+from rollout.http.request_options import DEFAULTS, HEADERS
 from rollout.inference.engine import Engine
 from rollout.inference.rows import make_predictions
 from rollout.store import client_of
@@ -131,15 +131,15 @@ class Predictor:
             instances: Each with ``client_id``, ``inputs`` and, if wanted, ``key``.
         """
         try:
-            scope, asked = ctx.request.scope, NOTHING
+            scope, options = ctx.request.scope, DEFAULTS
             engine = api.admit(scope, "app")
             for name, value in scope["headers"]:
                 if name in HEADERS:
-                    asked = asked.with_header(name, value)
-            api.check_asked(scope, asked)
+                    options = options.with_header(name, value)
+            api.authorize_options(scope, options)
             served = engine.model(model)
             body = msgspec.json.encode({"instances": instances})
-            request = await decode_request(body, served.schema, self._settings, asked)
+            request = await decode_request(body, served.schema, self._settings, options)
             answers = await engine.predict(served, request.rows)
             predictions = make_predictions(served.name, request.rows, answers)
             return [msgspec.to_builtins(one) for one in predictions]

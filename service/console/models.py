@@ -82,7 +82,7 @@ async def show_model(
         status: Of HTTP.
     """
     board = await read_board(visit.engine.redis, visit.model)
-    asked = visit.request.query_params
+    query = visit.request.query_params
     return visit.page(
         "model.html",
         status,
@@ -91,8 +91,8 @@ async def show_model(
         versions=await asyncio.to_thread(_versions, board),
         quick=QUICK,
         goes_back=_goes_back(board.split),
-        lookup=_look_up(board.split, asked.get("client", "").strip(), asked.get("segment", "").strip()),
-        done=asked.get("revision") == str(board.split.revision),
+        lookup=_look_up(board.split, query.get("client", "").strip(), query.get("segment", "").strip()),
+        done=query.get("revision") == str(board.split.revision),
         fault=fault,
         values=values,
     )

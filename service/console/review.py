@@ -48,7 +48,7 @@ WHY_SKIP = {
 
 async def show(visit: Visit) -> Response:
     """Shows the page, on which the script puts the items; who has no name is asked for it."""
-    model, asked = visit.model, visit.request.query_params
+    model, query = visit.model, visit.request.query_params
     if not visit.name:
         return visit.page("name.html", model=model.name, wanted=visit.address)
     try:
@@ -62,7 +62,7 @@ async def show(visit: Visit) -> Response:
         model=model.name,
         classes=keys_of(labels),
         most_buttons=MOST_BUTTONS,
-        filters={name: asked[name] for name in FILTERS if asked.get(name)},
+        filters={name: query[name] for name in FILTERS if query.get(name)},
         options={
             "reason": list(REASONS.items()),
             "version": [(one, one) for one in versions],
@@ -70,7 +70,7 @@ async def show(visit: Visit) -> Response:
             "label": [(label, label) for label in labels],
         },
         whys=WHY_SKIP["classification" if labels else "regression"],
-        is_escalated="escalated" in asked,
+        is_escalated="escalated" in query,
         lease_s=LEASE_S,
     )
 

@@ -15,7 +15,7 @@ from rollout import Classification, InputSchema
 from rollout.bundle.fields import Number
 from rollout.config import Settings
 from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError
-from rollout.http.asked import Asked
+from rollout.http.request_options import RequestOptions
 from rollout.http.stream import PredictStream
 from rollout.inference.rows import Answers, Decision, Rows
 from rollout.routing.assignment import Assignment
@@ -67,7 +67,7 @@ async def stream(engine: Engine, rows: int, timeout_ms: int = 1000) -> list[dict
         sent.append(message.get("body", b""))
 
     settings = Settings(timeout_ms=timeout_ms)
-    predictions = PredictStream(engine, model, settings, Asked(), asyncio.Event())  # type: ignore[arg-type]
+    predictions = PredictStream(engine, model, settings, RequestOptions(), asyncio.Event())  # type: ignore[arg-type]
     await predictions.run(receive, send)
     return [json.loads(line) for line in b"".join(sent).splitlines()]
 

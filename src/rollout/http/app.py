@@ -18,7 +18,6 @@ from rollout.errors import (
     RolloutError,
     UnsupportedMediaTypeError,
 )
-from rollout.http.asked import HEADERS, NOTHING, Asked
 from rollout.http.bodies import json_response
 from rollout.http.clients import Clients
 from rollout.http.door import Asgi, Door
@@ -27,6 +26,7 @@ from rollout.http.oip_http import OpenInference, is_infer
 from rollout.http.openapi import build_openapi
 from rollout.http.predict import decode_request, encode_response, server_timing
 from rollout.http.problems import NO_MODEL, as_rollout_error, on_error, problem_response
+from rollout.http.request_options import DEFAULTS, HEADERS, RequestOptions
 from rollout.http.reviews import Reviews
 from rollout.http.splits import Splits
 from rollout.http.stream import MEDIA_TYPE as LINES
@@ -95,11 +95,11 @@ class Api(Door):
         try:
             engine = self.admit(scope, "app")
             model = engine.model(scope["path"][len(PREDICT_PREFIX) : -len(PREDICT_SUFFIX)])
-            media_type, asked = self._read_headers(scope)
+            media_type, options = self._read_headers(scope)
             if media_type == LINES:
-                await PredictStream(engine, model, self.settings, asked, self._draining).run(receive, send)
+                await PredictStream(engine, model, self.settings, options, self._draining).run(receive, send)
                 return
-            body, timing = await self._answer(engine, model, asked, receive)
+            body, timing = await self._answer(engine, model, options, receive)
         except Exception as error:  # every failure becomes a problem document
             label = NO_MODEL if model is None else model.name
             await problem_response(as_rollout_error(error), label)(scope, receive, send)
@@ -109,17 +109,17 @@ class Api(Door):
         await send({"type": "http.response.body", "body": body})
         model.latency.observe(time.perf_counter() - started)
 
-    def _read_headers(self, scope: Scope) -> tuple[bytes, Asked]:
+    def _read_headers(self, scope: Scope) -> tuple[bytes, RequestOptions]:
         """Returns the media type of the body, and what else the headers ask for."""
-        media_type, asked, size = b"", NOTHING, 0
+        media_type, options, size = b"", DEFAULTS, 0
         for name, value in scope["headers"]:
             if name == b"content-type":
                 media_type = value.partition(b";")[0].strip().lower()
             elif name == b"content-length":
                 size = int(value)
             elif name in HEADERS:
-                asked = asked.with_header(name, value)
-        self.check_asked(scope, asked)
+                options = options.with_header(name, value)
+        self.authorize_options(scope, options)
         if media_type == JSON:
             self.check_size(size)
         elif media_type != LINES:
@@ -127,13 +127,13 @@ class Api(Door):
                 "send JSON with the header 'Content-Type: application/json', or one instance a line with "
                 f"'Content-Type: {LINES.decode()}'"
             )
-        return media_type, asked
+        return media_type, options
 
     async def _answer(
-        self, engine: Engine, model: ServedModel, asked: Asked, receive: Receive
+        self, engine: Engine, model: ServedModel, options: RequestOptions, receive: Receive
     ) -> tuple[bytes, bytes]:
         body = await self.read(receive)
-        request = await decode_request(body, model.schema, self.settings, asked)
+        request = await decode_request(body, model.schema, self.settings, options)
         answers = await engine.predict(model, request.rows)
         predictions = make_predictions(model.name, request.rows, answers)
         return encode_response(predictions, single=request.single), server_timing(answers)

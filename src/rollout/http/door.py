@@ -6,8 +6,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rollout.config import Role, Settings
 from rollout.errors import BodyTooLargeError, OverloadedError
-from rollout.http.asked import Asked
 from rollout.http.auth import Auth, Bearer
+from rollout.http.request_options import RequestOptions
 from rollout.inference.engine import Engine
 
 
@@ -74,14 +74,14 @@ class Door:
         assert self._auth is not None  # set together with the engine  # noqa: S101
         return engine, self._auth.require(scope, role)
 
-    def check_asked(self, scope: Scope, asked: Asked) -> None:
+    def authorize_options(self, scope: Scope, options: RequestOptions) -> None:
         """Lets only admins look at another arm than the client's.
 
         Raises:
             UnauthorizedError: If there is no valid token.
             ForbiddenError: If its role is another.
         """
-        if asked.preview is not None:
+        if options.preview is not None:
             self.admit(scope, "admin")
 
     async def read(self, receive: Receive) -> bytes:

@@ -12,9 +12,9 @@ from rollout.bundle.schema import InvalidInputsError
 from rollout.bundle.task import Classification, Task
 from rollout.config import Settings
 from rollout.errors import FieldError, InvalidRequestError, UnknownModelError
-from rollout.http.asked import Asked
 from rollout.http.oip_messages import InferRequest, InputTensor, RequestedOutput
 from rollout.http.predict import ID_LIMIT, invalid
+from rollout.http.request_options import RequestOptions
 from rollout.http.tensors import (
     STRINGS,
     Column,
@@ -109,7 +109,7 @@ async def infer(
     client_id: str | None,
     settings: Settings,
     deadline: float,
-    asked: Asked,
+    options: RequestOptions,
 ) -> Inferred:
     """Answers a request.
 
@@ -122,7 +122,7 @@ async def infer(
         client_id: The client ID that came beside the request; one in its parameters comes first.
         settings: Limits.
         deadline: ``time.monotonic()`` after which nobody waits for the answer.
-        asked: What the headers ask for.
+        options: What the headers ask for.
 
     Raises:
         RolloutError: If the request is refused, or a row of it fails: it is answered whole or not at all.
@@ -144,15 +144,15 @@ async def infer(
                 )
             ]
         )
-    _require_version(model, version, client, asked)
+    _require_version(model, version, client, options)
     rows = Rows(
         [client] * len(sent),
         [None if key is None else _identifier(key, "/parameters/key")] * len(sent),
         {name: columns[name].array for name in model.schema.fields},
         sent,
         deadline,
-        asked.segment,
-        asked.preview,
+        options.segment,
+        options.preview,
     )
     answers = await engine.predict(model, rows)
     answered_by = answers.version(0)
@@ -173,10 +173,10 @@ def _identifier(value: str, pointer: str) -> str:
     raise invalid([FieldError(pointer, f"must be 1 to {ID_LIMIT} printable characters")])
 
 
-def _require_version(model: ServedModel, version: str, client: str, asked: Asked) -> None:
-    if asked.preview is not None:
+def _require_version(model: ServedModel, version: str, client: str, options: RequestOptions) -> None:
+    if options.preview is not None:
         return
-    given = assign(model.split, client, asked.segment)
+    given = assign(model.split, client, options.segment)
     if version and find_version(model, version).version != given.version:
         raise InvalidRequestError(
             f"this client gets {given.version}, as {given.arm}, not {version}: leave the version out of the "

@@ -13,12 +13,12 @@ import msgspec
 from rollout import metrics
 from rollout.config import Settings
 from rollout.errors import ConfigError, DeadlineExceededError, FieldError, RolloutError, UnknownModelError
-from rollout.http.asked import NOTHING
 from rollout.http.door import Door
 from rollout.http.oip import find_version, infer, model_metadata, server_metadata
 from rollout.http.oip_messages import InferRequest, explain
 from rollout.http.predict import invalid
 from rollout.http.problems import NO_MODEL, as_rollout_error
+from rollout.http.request_options import DEFAULTS
 from rollout.http.tensors import Content
 from rollout.inference.engine import Engine
 
@@ -165,17 +165,17 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
         settings = self._door.settings
         remaining = context.time_remaining()
         deadline = time.monotonic() + (settings.timeout_ms / 1000 if remaining is None else remaining)
-        asked = _to_request(request)
+        message = _to_request(request)
         metadata = dict(context.invocation_metadata())
-        headers = NOTHING
+        headers = DEFAULTS
         for name in METADATA & metadata.keys():
             headers = headers.with_header(name.encode(), _as_bytes(metadata[name]))
-        self._door.check_asked(self._scope(context), headers)
+        self._door.authorize_options(self._scope(context), headers)
         done = await infer(
             self._door.engine,
             model,
             request.model_version,
-            asked,
+            message,
             _contents(request),
             metadata.get("x-client-id"),
             settings,
@@ -186,7 +186,7 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
         return messages.ModelInferResponse(
             model_name=model.name,
             model_version=done.version,
-            id=asked.id,
+            id=message.id,
             parameters={
                 name: messages.InferParameter(
                     **{"int64_param" if isinstance(value, int) else "string_param": value}
@@ -209,7 +209,7 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
 
 
 def _to_request(request: Any) -> InferRequest:
-    asked = {
+    message = {
         "id": request.id,
         "parameters": _parameters(request.parameters),
         "inputs": [
@@ -226,7 +226,7 @@ def _to_request(request: Any) -> InferRequest:
         ],
     }
     try:
-        return msgspec.convert(asked, InferRequest)
+        return msgspec.convert(message, InferRequest)
     except msgspec.ValidationError as error:
         raise explain(error) from None
 

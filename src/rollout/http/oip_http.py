@@ -14,12 +14,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from rollout.errors import FieldError, MalformedBodyError, UnsupportedMediaTypeError
-from rollout.http.asked import HEADERS, NOTHING
 from rollout.http.door import Asgi, Door
 from rollout.http.oip import Inferred, find_version, infer, model_metadata, server_metadata
 from rollout.http.oip_messages import InferredTensor, InferRequest, InferResponse, explain
 from rollout.http.predict import invalid, server_timing
 from rollout.http.problems import NO_MODEL, as_rollout_error, problem_response
+from rollout.http.request_options import DEFAULTS, HEADERS
 from rollout.http.tensors import Content
 from rollout.inference.engine import Engine
 from rollout.inference.served import ServedModel
@@ -79,7 +79,7 @@ class OpenInference:
         self, engine: Engine, model: ServedModel, version: str, scope: Scope, receive: Receive
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
         settings = self._door.settings
-        asked, encoding, client_id, json_length = NOTHING, b"", None, None
+        options, encoding, client_id, json_length = DEFAULTS, b"", None, None
         for name, value in scope["headers"]:
             if name == b"content-length":
                 self._door.check_size(int(value))
@@ -88,16 +88,16 @@ class OpenInference:
             elif name == b"x-client-id":
                 client_id = value.decode("utf-8", "surrogateescape")  # what is no UTF-8 is not printable
             elif name in HEADERS:
-                asked = asked.with_header(name, value)
+                options = options.with_header(name, value)
             elif name == b"content-encoding":
                 encoding = value
-        self._door.check_asked(scope, asked)
-        deadline = time.monotonic() + (asked.timeout_ms or settings.timeout_ms) / 1000
+        self._door.authorize_options(scope, options)
+        deadline = time.monotonic() + (options.timeout_ms or settings.timeout_ms) / 1000
         body = await self._door.read(receive)
         if encoding:
             body = self._inflate(body, encoding)
         request, contents = decode_body(body, json_length)
-        done = await infer(engine, model, version, request, contents, client_id, settings, deadline, asked)
+        done = await infer(engine, model, version, request, contents, client_id, settings, deadline, options)
         return encode_body(request, done, model.name)
 
     def _inflate(self, body: bytes, encoding: bytes) -> bytes:

@@ -15,7 +15,7 @@ from rollout.bundle.codec import split_location
 from rollout.bundle.schema import Arrays, InputSchema, InvalidInputsError, RawInputs
 from rollout.config import Settings
 from rollout.errors import FieldError, InvalidRequestError, MalformedBodyError, RolloutError
-from rollout.http.asked import NOTHING, Asked
+from rollout.http.request_options import DEFAULTS, RequestOptions
 from rollout.inference.rows import Answers, Prediction, Rows
 
 # A long request lets the others have the event loop after this many seconds of decoding.
@@ -59,20 +59,22 @@ class Request(NamedTuple):
     single: bool
 
 
-async def decode_request(body: bytes, schema: InputSchema, settings: Settings, asked: Asked = NOTHING) -> Request:
+async def decode_request(
+    body: bytes, schema: InputSchema, settings: Settings, options: RequestOptions = DEFAULTS
+) -> Request:
     """Decodes and checks a whole request.
 
     Args:
         body: JSON.
         schema: The model's input schema.
         settings: Limits.
-        asked: What the headers ask for.
+        options: What the headers ask for.
 
     Raises:
         MalformedBodyError: If the body is not JSON.
         InvalidRequestError: If anything in it does not fit; every faulty field is pointed at.
     """
-    deadline = time.monotonic() + (asked.timeout_ms or settings.timeout_ms) / 1000
+    deadline = time.monotonic() + (options.timeout_ms or settings.timeout_ms) / 1000
     instances, single = _instances(body, settings.max_instances)
     decoded = await decode_instances(instances, schema)
     errors = [
@@ -83,7 +85,7 @@ async def decode_request(body: bytes, schema: InputSchema, settings: Settings, a
     ]
     if errors:
         raise invalid(errors)
-    return Request(make_rows(instances, decoded, deadline, asked), single)
+    return Request(make_rows(instances, decoded, deadline, options), single)
 
 
 def decode_instance(body: bytes) -> Instance:
@@ -124,7 +126,7 @@ async def decode_instances(instances: Sequence[Instance], schema: InputSchema) -
 
 
 def make_rows(
-    instances: Sequence[Instance], decoded: Sequence[Any], deadline: float, asked: Asked = NOTHING
+    instances: Sequence[Instance], decoded: Sequence[Any], deadline: float, options: RequestOptions = DEFAULTS
 ) -> Rows:
     """Joins instances with their decoded inputs.
 
@@ -132,7 +134,7 @@ def make_rows(
         instances: At least one.
         decoded: The arrays of each.
         deadline: ``time.monotonic()`` after which nobody waits for the answer.
-        asked: What the headers ask for.
+        options: What the headers ask for.
     """
     if len(instances) == 1:
         arrays = {name: array[None] for name, array in decoded[0].items()}
@@ -144,8 +146,8 @@ def make_rows(
         arrays,
         [instance.inputs for instance in instances],
         deadline,
-        asked.segment,
-        asked.preview,
+        options.segment,
+        options.preview,
     )
 
 

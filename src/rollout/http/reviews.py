@@ -111,55 +111,55 @@ class Reviews:
 
     async def _claim(self, request: Request) -> Response:
         engine, model, bearer = self._admit(request)
-        asked = await read_json(self._door, request, ClaimRequest)
-        if not asked.reviewer.isprintable():
+        body = await read_json(self._door, request, ClaimRequest)
+        if not body.reviewer.isprintable():
             raise InvalidRequestError("reviewer must be 1 to 128 printable characters")
-        _require_known(asked.filters)
+        _require_known(body.filters)
         claim = await desk.claim(
             engine.redis,
             model.name,
-            asked.reviewer,
-            asked.count,
-            asked.lease_s,
-            filters=asked.filters,
-            escalated=asked.escalated,
+            body.reviewer,
+            body.count,
+            body.lease_s,
+            filters=body.filters,
+            escalated=body.escalated,
         )
         ids = [one.item.id for one in claim.items]
-        await note_access(engine.redis, model.name, asked.reviewer, bearer.role, "claim", ids)
+        await note_access(engine.redis, model.name, body.reviewer, bearer.role, "claim", ids)
         return json_response(claim)
 
     async def _resolve(self, request: Request) -> Response:
         engine, model, _ = self._admit(request)
-        asked = await read_json(self._door, request, ResolveRequest)
-        answer = Answer(label=asked.label, value=asked.value)
+        body = await read_json(self._door, request, ResolveRequest)
+        answer = Answer(label=body.label, value=body.value)
         return _decided(
-            await desk.resolve(engine.redis, model.name, request.path_params["id"], asked.token, answer)
+            await desk.resolve(engine.redis, model.name, request.path_params["id"], body.token, answer)
         )
 
     async def _skip(self, request: Request) -> Response:
         engine, model, _ = self._admit(request)
-        asked = await read_json(self._door, request, SetAsideRequest)
+        body = await read_json(self._door, request, SetAsideRequest)
         return _decided(
-            await desk.skip(engine.redis, model.name, request.path_params["id"], asked.token, asked.why)
+            await desk.skip(engine.redis, model.name, request.path_params["id"], body.token, body.why)
         )
 
     async def _escalate(self, request: Request) -> Response:
         engine, model, _ = self._admit(request)
-        asked = await read_json(self._door, request, SetAsideRequest)
+        body = await read_json(self._door, request, SetAsideRequest)
         return _decided(
-            await desk.escalate(engine.redis, model.name, request.path_params["id"], asked.token, asked.why)
+            await desk.escalate(engine.redis, model.name, request.path_params["id"], body.token, body.why)
         )
 
     async def _release(self, request: Request) -> Response:
         engine, model, _ = self._admit(request)
-        asked = await read_json(self._door, request, TokenRequest)
-        work = await desk.release(engine.redis, model.name, request.path_params["id"], asked.token)
+        body = await read_json(self._door, request, TokenRequest)
+        work = await desk.release(engine.redis, model.name, request.path_params["id"], body.token)
         return json_response({"state": work.state})
 
     async def _undo(self, request: Request) -> Response:
         engine, model, bearer = self._admit(request)
-        asked = await read_json(self._door, request, TokenRequest)
-        leased = await desk.undo(engine.redis, model.name, request.path_params["id"], asked.token)
+        body = await read_json(self._door, request, TokenRequest)
+        leased = await desk.undo(engine.redis, model.name, request.path_params["id"], body.token)
         await note_access(engine.redis, model.name, bearer.name, bearer.role, "undo", [leased.item.id])
         return json_response(leased)
 

@@ -21,10 +21,10 @@ from rollout.errors import (
     PredictionFailedError,
     RolloutError,
 )
-from rollout.http.asked import Asked
 from rollout.http.lines import Line, Lines
 from rollout.http.predict import Instance, decode_instance, decode_instances, invalid, make_rows
 from rollout.http.problems import as_rollout_error, problem_document
+from rollout.http.request_options import RequestOptions
 from rollout.inference.engine import Engine
 from rollout.inference.rows import Prediction, Rows, make_predictions
 from rollout.inference.served import ServedModel
@@ -62,7 +62,7 @@ class PredictStream:
         engine: Scores the rows.
         model: The model that is asked.
         settings: Limits; the one on a body holds for each line.
-        asked: What the headers ask for; its deadline holds for each group.
+        options: What the headers ask for; its deadline holds for each group.
         stopping: Set when the service wants to stop.
     """
 
@@ -71,14 +71,14 @@ class PredictStream:
         engine: Engine,
         model: ServedModel,
         settings: Settings,
-        asked: Asked,
+        options: RequestOptions,
         stopping: asyncio.Event,
     ) -> None:
         self._engine = engine
         self._model = model
         self._longest = settings.max_body_bytes
-        self._asked = asked
-        self._timeout_s = (asked.timeout_ms or settings.timeout_ms) / 1000
+        self._options = options
+        self._timeout_s = (options.timeout_ms or settings.timeout_ms) / 1000
         self._stopping = stopping
         self._scoring = False
 
@@ -154,7 +154,7 @@ class PredictStream:
                 [instances[number] for number in fitting],
                 [decoded[number] for number in fitting],
                 0.0,
-                self._asked,
+                self._options,
             )
         return _Group([number for number, _ in lines], rows, errors)
 

@@ -11,7 +11,7 @@ from rollout.inference.rows import Preview
 LONGEST_SEGMENT = 128
 
 
-class Asked(NamedTuple):
+class RequestOptions(NamedTuple):
     """What the headers of a request ask for.
 
     Attributes:
@@ -24,7 +24,7 @@ class Asked(NamedTuple):
     segment: str = ""
     preview: Preview | None = None
 
-    def with_header(self, name: bytes, value: bytes) -> Asked:
+    def with_header(self, name: bytes, value: bytes) -> RequestOptions:
         """Returns this with what one of ``HEADERS`` asks for.
 
         Raises:
@@ -34,7 +34,7 @@ class Asked(NamedTuple):
         return self._replace(**{field: parse(value)})
 
 
-NOTHING = Asked()
+DEFAULTS = RequestOptions()
 
 
 def parse_timeout(header: bytes) -> int:
