@@ -132,7 +132,7 @@ class Predictor:
         """
         try:
             scope, options = ctx.request.scope, DEFAULTS
-            engine = api.admit(scope, "app")
+            engine = api.authorize(scope, "app")
             for name, value in scope["headers"]:
                 if name in HEADERS:
                     options = options.with_header(name, value)

@@ -20,7 +20,7 @@ from rollout.errors import (
     NotFoundError,
     StoreUnavailableError,
 )
-from rollout.http.door import Door
+from rollout.http.gateway import Gateway
 from rollout.http.problems import as_rollout_error, problem_response
 from rollout.inference.engine import Engine
 from rollout.review.counts import read_counts
@@ -36,13 +36,13 @@ MOST_FIELDS = 100
 PAGES = (*entry.PAGES, *models.PAGES, *change.PAGES, *review.PAGES)
 
 
-def console_routes(door: Door) -> list[BaseRoute]:
+def console_routes(gateway: Gateway) -> list[BaseRoute]:
     """Returns the routes of the console.
 
     Args:
-        door: Where the engine is, once it is open.
+        gateway: Where the engine is, once it is open.
     """
-    console = Console(door)
+    console = Console(gateway)
     by_path: defaultdict[str, dict[str, Page]] = defaultdict(dict)
     for one in PAGES:
         by_path[one.path][one.method] = one
@@ -60,17 +60,17 @@ class Console:
     """Lets visitors in.
 
     Args:
-        door: Where the engine is, once it is open.
+        gateway: Where the engine is, once it is open.
     """
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = door
         self._opened: tuple[Settings, Sessions] | None = None
 
     @property
     def sessions(self) -> Sessions:
-        """The sessions under the settings that the door has by now."""
-        settings = self._door.settings
+        """The sessions under the settings that the gateway has by now."""
+        settings = self._gateway.settings
         if self._opened is None or self._opened[0] is not settings:
             self._opened = settings, Sessions(settings)
         return self._opened[1]
@@ -82,14 +82,14 @@ class Console:
             ForbiddenError: If the role is another, or a form does not come from a page of this session.
             OverloadedError: If the service is starting or stopping.
         """
-        engine, sessions = self._door.engine, self.sessions
+        engine, sessions = self._gateway.engine, self.sessions
         session = sessions.read(request.cookies.get(COOKIE))
         if session is None and wanted.role is not None:
             return _ask_to_log_in(request)
         form: Mapping[str, str] = {}
         if wanted.method == "POST":
             _require_same_site(request)
-            form = _parse(await self._door.read(request.receive))
+            form = _parse(await self._gateway.read(request.receive))
             if session is not None and wanted.role is not None:
                 _require_own_form(session, form)
         if wanted.role == "admin" and session is not None and session.role != "admin":
@@ -99,7 +99,7 @@ class Console:
         visit = Visit(
             request=request,
             engine=engine,
-            settings=self._door.settings,
+            settings=self._gateway.settings,
             sessions=sessions,
             session=session,
             form=form,
@@ -109,7 +109,7 @@ class Console:
 
     def session(self, request: Request) -> Session | None:
         """Returns whose request this is, for pages that tell of an error."""
-        return self.sessions.read(request.cookies.get(COOKIE)) if self._door.is_open else None
+        return self.sessions.read(request.cookies.get(COOKIE)) if self._gateway.is_open else None
 
 
 class Endpoint:

@@ -12,7 +12,7 @@ from tests.conftest import TRIAL, Service, free_port, run_service, set_split
 HOST = "127.0.0.1"
 
 
-class Doors(NamedTuple):
+class Endpoints(NamedTuple):
     """A running service, and where the clients of the Open Inference Protocol find it.
 
     Attributes:
@@ -27,7 +27,7 @@ class Doors(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def doors(more_bundles: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+def doors(more_bundles: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
     """Two workers; digits has v2 on trial, v2 is the champion of languages and v1 that of departures."""
     home = tmp_path_factory.mktemp("doors")
     set_split(home, *TRIAL)
@@ -35,4 +35,4 @@ def doors(more_bundles: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         set_split(home, "--champion", champion, model=model)
     port = free_port()
     with run_service(home, ROLLOUT_GRPC_PORT=str(port)) as running:
-        yield Doors(running, running.base.removeprefix("http://"), f"{HOST}:{port}")
+        yield Endpoints(running, running.base.removeprefix("http://"), f"{HOST}:{port}")

@@ -26,7 +26,7 @@ from rollout.routing.split import Split
 from rollout.routing.splits import write_split
 from rollout.store import Keys, Redis, connect
 from tests.conftest import Service, run_service, set_split
-from tests.http.conftest import Doors
+from tests.http.conftest import Endpoints
 from tests.images import held_out, image, row, three_or_eight
 
 FEEDBACK, PREDICT = "/v1/models/digits/feedback", "/v1/models/digits/predict"
@@ -244,9 +244,9 @@ def test_other_ways_to_get_it_wrong(app: httpx.Client, running: Service) -> None
         assert reviewer.post(FEEDBACK, json=GOOD).status_code == 403
 
 
-def test_a_regression_takes_a_finite_number(doors: Doors) -> None:
+def test_a_regression_takes_a_finite_number(endpoints: Endpoints) -> None:
     path, sent = "/v1/models/departures/feedback", {"client_id": "c-1", "key": "flight-1"}
-    with doors.service.client() as client:
+    with endpoints.service.client() as client:
         taken = client.post(path, json=sent | {"value": 12}).json()
         assert (taken["value"], taken["joined"], "label" in taken) == (12.0, False, False)
         assert client.post(path, json=sent | {"value": 12.0}).json()["repeated"] is True

@@ -18,12 +18,12 @@ from openapi_spec_validator import validate
 from tritonclient.utils import InferenceServerException
 
 from rollout import __version__
-from rollout.http.door import Door
+from rollout.http.gateway import Gateway
 from rollout.http.oip_http import OpenInference
 from rollout.routing.assignment import assign
 from rollout.routing.split import Split
 from tests.conftest import TRIAL, Service, run_service, set_split
-from tests.http.conftest import Doors
+from tests.http.conftest import Endpoints
 from tests.images import held_out, three_or_eight
 
 IMAGES = held_out().inputs["image"][:64]
@@ -34,8 +34,8 @@ OUTPUTS = ["label", "confidence", "scores", "review"]
 
 
 @pytest.fixture
-def client(doors: Doors) -> Iterator[triton.InferenceServerClient]:
-    with triton.InferenceServerClient(doors.http) as connected:
+def client(endpoints: Endpoints) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(endpoints.http) as connected:
         yield connected
 
 
@@ -102,7 +102,7 @@ def test_health_and_metadata(client: triton.InferenceServerClient) -> None:
 @pytest.mark.parametrize("binary_out", [True, False, None])
 @pytest.mark.parametrize("arm", ["champion", "control", "challenger"])
 def test_64_rows_are_answered_as_predict_answers_them(
-    doors: Doors, client: triton.InferenceServerClient, arm: str, binary_out: bool | None, binary_in: bool
+    endpoints: Endpoints, client: triton.InferenceServerClient, arm: str, binary_out: bool | None, binary_in: bool
 ) -> None:
     client_id = CLIENTS[arm]
     wanted = [] if binary_out is None else [triton.InferRequestedOutput(name, binary_out) for name in OUTPUTS]
@@ -114,7 +114,7 @@ def test_64_rows_are_answered_as_predict_answers_them(
         parameters={"client_id": client_id},
     )
     response = result.get_response()
-    expected = predictions(doors.service, client_id)
+    expected = predictions(endpoints.service, client_id)
     assert (response["model_name"], response["id"]) == ("digits", "r-1")
     assert response["model_version"] == expected[0]["version"] == ("v2" if arm == "challenger" else "v1")
     assert response["parameters"] == {"arm": arm, "variant": expected[0]["variant"], "revision": 1}
@@ -128,11 +128,11 @@ def test_64_rows_are_answered_as_predict_answers_them(
     )
 
 
-def test_an_admin_sees_the_other_arm(client: triton.InferenceServerClient, doors: Doors) -> None:
+def test_an_admin_sees_the_other_arm(client: triton.InferenceServerClient, endpoints: Endpoints) -> None:
     look = {"X-Client-Id": CLIENTS["control"], "X-Rollout-Arm": "challenger"}
     with pytest.raises(InferenceServerException, match="Authorization"):
         client.infer("digits", images(), headers=look)
-    admin = look | {"Authorization": f"Bearer {doors.service.token}"}
+    admin = look | {"Authorization": f"Bearer {endpoints.service.token}"}
     response = client.infer("digits", images(), headers=admin).get_response()
     assert (response["model_version"], response["parameters"]["arm"]) == ("v2", "challenger")
 
@@ -170,10 +170,10 @@ def test_a_compressed_request(client: triton.InferenceServerClient, algorithm: s
 
 
 def test_an_uncertain_row_goes_to_review_with_what_was_sent(
-    doors: Doors, client: triton.InferenceServerClient
+    endpoints: Endpoints, client: triton.InferenceServerClient
 ) -> None:
     unsure = np.array([three_or_eight()], np.uint8)
-    with doors.service.admin() as admin:
+    with endpoints.service.admin() as admin:
 
         def items(client_id: str) -> list[dict[str, Any]]:
             wanted = {"client_id": client_id, "reason": "low_confidence"}
@@ -209,7 +209,9 @@ def test_a_version_must_be_the_one_that_the_client_gets(client: triton.Inference
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_texts_times_and_categories(doors: Doors, client: triton.InferenceServerClient, binary: bool) -> None:
+def test_texts_times_and_categories(
+    endpoints: Endpoints, client: triton.InferenceServerClient, binary: bool
+) -> None:
     text = ["Thursday's delivery was late", "Die Lieferung kam am Donnerstag zu spät"]
     assert as_text(client.infer("languages", [texts("text", *text, binary=binary)]).as_numpy("label")) == [
         "en",
@@ -225,7 +227,7 @@ def test_texts_times_and_categories(doors: Doors, client: triton.InferenceServer
         {"client_id": "c-1", "inputs": {"at": one, "origin": place}}
         for one, place in zip(at, origin, strict=True)
     ]
-    with doors.service.client() as http:
+    with endpoints.service.client() as http:
         answer = http.post("/v1/models/departures/predict", json={"instances": instances}).json()["predictions"]
     assert result.as_numpy("value") == pytest.approx([one["value"] for one in answer])
     assert result.as_numpy("interval") == pytest.approx(np.array([one["interval"] for one in answer]))
@@ -307,11 +309,11 @@ def ask(*inputs: dict[str, Any], **more: Any) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_requests_that_do_not_fit(
-    doors: Doors, head: Any, tail: bytes, length: str | None, status: int, words: str
+    endpoints: Endpoints, head: Any, tail: bytes, length: str | None, status: int, words: str
 ) -> None:
     json_part = json.dumps(head).encode()
     headers = {"Inference-Header-Content-Length": length or str(len(json_part))} if tail or length else {}
-    with doors.service.client() as http:
+    with endpoints.service.client() as http:
         response = http.post(INFER, content=json_part + tail, headers=headers)
     assert response.status_code == status, response.text
     document = response.json()
@@ -337,17 +339,17 @@ def test_requests_that_do_not_fit(
     ],
 )  # fmt: skip
 def test_bodies_that_cannot_be_read(
-    doors: Doors, body: bytes, headers: dict[str, str], status: int, words: str
+    endpoints: Endpoints, body: bytes, headers: dict[str, str], status: int, words: str
 ) -> None:
     raw = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
-    with doors.service.client() as http:
+    with endpoints.service.client() as http:
         response = http.post(INFER, content=body, headers=raw)
     assert response.status_code == status, response.text
     assert words in response.json()["error"]
 
 
-def test_other_addresses_and_methods(doors: Doors) -> None:
-    with doors.service.client() as http:
+def test_other_addresses_and_methods(endpoints: Endpoints) -> None:
+    with endpoints.service.client() as http:
         wrong = http.get(INFER)
         assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
         assert "takes POST" in wrong.json()["error"]
@@ -355,14 +357,14 @@ def test_other_addresses_and_methods(doors: Doors) -> None:
             assert "there is nothing at" in http.get(path).json()["error"]
         assert http.get("/v2/models/cats/ready").status_code == 404
         assert http.post("/v2/models/a/b/infer", json=ask(BLACK)).status_code == 404
-    assert doors.service.metric("rollout_errors_total", 'type="internal-error"') == 0
+    assert endpoints.service.metric("rollout_errors_total", 'type="internal-error"') == 0
 
 
-def test_openapi_describes_it(doors: Doors) -> None:
-    with doors.service.client() as http:
+def test_openapi_describes_it(endpoints: Endpoints) -> None:
+    with endpoints.service.client() as http:
         document = http.get("/openapi.json").json()
     validate(document)
-    served = {route.path for route in OpenInference(Door()).routes}
+    served = {route.path for route in OpenInference(Gateway()).routes}
     assert served == {path for path in document["paths"] if path.startswith("/v2")}
 
 

@@ -25,23 +25,23 @@ from rollout import RolloutError, __version__
 from rollout.config import Settings
 from rollout.errors import HTTP_ERRORS, DeadlineExceededError
 from rollout.http import oip_grpc
-from rollout.http.door import Door
+from rollout.http.gateway import Gateway
 from rollout.http.oip_grpc import status_of
 from tests.conftest import BIN, ROOT, TRIAL, free_port, run_service, set_split
-from tests.http.conftest import HOST, Doors
+from tests.http.conftest import HOST, Endpoints
 from tests.http.test_oip import CLIENTS, IMAGES, OUTPUTS, as_text, predictions
 from tests.images import three_or_eight
 
 
 @pytest.fixture
-def client(doors: Doors) -> Iterator[triton.InferenceServerClient]:
-    with triton.InferenceServerClient(doors.grpc) as connected:
+def client(endpoints: Endpoints) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(endpoints.grpc) as connected:
         yield connected
 
 
 @pytest.fixture
-def stub(doors: Doors) -> Iterator[Any]:
-    with grpc.insecure_channel(doors.grpc) as channel:
+def stub(endpoints: Endpoints) -> Iterator[Any]:
+    with grpc.insecure_channel(endpoints.grpc) as channel:
         yield stubs.GRPCInferenceServiceStub(channel)
 
 
@@ -88,12 +88,12 @@ def test_health_and_metadata(client: triton.InferenceServerClient) -> None:
 
 @pytest.mark.parametrize("arm", ["champion", "control", "challenger"])
 def test_64_rows_are_answered_as_predict_answers_them(
-    doors: Doors, client: triton.InferenceServerClient, arm: str
+    endpoints: Endpoints, client: triton.InferenceServerClient, arm: str
 ) -> None:
     client_id = CLIENTS[arm]
     result = client.infer("digits", images(), request_id="r-1", parameters={"client_id": client_id})
     response = result.get_response()
-    expected = predictions(doors.service, client_id)
+    expected = predictions(endpoints.service, client_id)
     assert (response.model_name, response.id) == ("digits", "r-1")
     assert response.model_version == expected[0]["version"] == ("v2" if arm == "challenger" else "v1")
     assert parameters(result) == {"arm": arm, "variant": expected[0]["variant"], "revision": 1}
@@ -126,11 +126,11 @@ def test_only_what_is_asked_for_in_that_order(client: triton.InferenceServerClie
     assert as_text(result.as_numpy("label")) == [str(digit) for digit in result.as_numpy("scores").argmax(-1)]
 
 
-def test_an_uncertain_row_goes_to_review(doors: Doors, client: triton.InferenceServerClient) -> None:
+def test_an_uncertain_row_goes_to_review(endpoints: Endpoints, client: triton.InferenceServerClient) -> None:
     unsure = np.array([three_or_eight()], np.uint8)
     answer = client.infer("digits", images(unsure), parameters={"client_id": "grpc-7", "key": "page-3"})
     assert as_text(answer.as_numpy("review")) == ["queued"]
-    with doors.service.admin() as admin:
+    with endpoints.service.admin() as admin:
         (item,) = admin.get("/v1/models/digits/reviews?client_id=grpc-7").json()["reviews"]
     assert (item["key"], item["inputs"]) == ("page-3", {"image": unsure[0].tolist()})
 
@@ -233,18 +233,18 @@ async def test_the_rows_get_as_long_as_the_call_has_and_a_refusal_says_when_to_c
         raise DeadlineExceededError("too late", headers={"Retry-After": "3"})
 
     monkeypatch.setattr(oip_grpc, "infer", refuse)
-    door, call = Door(), Call()
+    gateway, call = Gateway(), Call()
     engine: Any = SimpleNamespace(models={"digits": None}, model=lambda name: SimpleNamespace(name=name))
-    door.open(engine, Settings(home=tmp_path))
-    await oip_grpc.Servicer(door).ModelInfer(messages.ModelInferRequest(model_name="digits"), call)
+    gateway.open(engine, Settings(home=tmp_path))
+    await oip_grpc.Servicer(gateway).ModelInfer(messages.ModelInferRequest(model_name="digits"), call)
     assert call.aborted == (grpc.StatusCode.DEADLINE_EXCEEDED, "too late", (("retry-after", "3"),))
 
 
-def test_an_admin_sees_the_other_arm(doors: Doors, client: triton.InferenceServerClient) -> None:
+def test_an_admin_sees_the_other_arm(endpoints: Endpoints, client: triton.InferenceServerClient) -> None:
     look = {"x-client-id": CLIENTS["control"], "x-rollout-arm": "challenger"}
     with pytest.raises(InferenceServerException, match="Authorization"):
         client.infer("digits", images(), headers=look)
-    admin = look | {"authorization": f"Bearer {doors.service.token}"}
+    admin = look | {"authorization": f"Bearer {endpoints.service.token}"}
     result = client.infer("digits", images(), headers=admin)
     assert (result.get_response().model_version, parameters(result)["arm"]) == ("v2", "challenger")
 
@@ -299,7 +299,7 @@ def test_tokens_and_a_stop_that_answers_what_is_in_flight(bundles: str, tmp_path
     assert refused in (["StatusCode.UNAVAILABLE"], ["StatusCode.CANCELLED"]), "none failed for another reason"
 
 
-def test_a_port_in_use_and_a_missing_extra_are_said_in_one_line(doors: Doors, tmp_path: Path) -> None:
+def test_a_port_in_use_and_a_missing_extra_are_said_in_one_line(endpoints: Endpoints, tmp_path: Path) -> None:
     def refuse(port: str, *, without: str = "nothing") -> str:
         hide = f"import sys; sys.modules['{without}'] = None; "
         start = f"{hide}from rollout.cli import main; sys.argv[1:] = ['serve', '--port', '{free_port()}']; main()"
@@ -311,7 +311,7 @@ def test_a_port_in_use_and_a_missing_extra_are_said_in_one_line(doors: Doors, tm
         (line,) = done.stderr.strip().splitlines()
         return line
 
-    port = doors.grpc.rpartition(":")[2]
+    port = endpoints.grpc.rpartition(":")[2]
     assert refuse(port) == (
         f"rollout: port {port} on 127.0.0.1 is in use: stop what uses it, or choose another with ROLLOUT_GRPC_PORT"
     )

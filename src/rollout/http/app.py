@@ -20,8 +20,8 @@ from rollout.errors import (
 )
 from rollout.http.bodies import json_response
 from rollout.http.clients import Clients
-from rollout.http.door import Asgi, Door
 from rollout.http.feedback import Feedback
+from rollout.http.gateway import Asgi, Gateway
 from rollout.http.oip_http import OpenInference, is_infer
 from rollout.http.openapi import build_openapi
 from rollout.http.predict import decode_request, encode_response, server_timing
@@ -43,7 +43,7 @@ METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 PREDICT_PREFIX, PREDICT_SUFFIX = "/v1/models/", "/predict"
 
 
-class Api(Door):
+class Api(Gateway):
     """The routes under ``/v1`` and ``/v2``, and ``/openapi.json``. They answer 503 until ``open`` is called."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Api(Door):
         started = time.perf_counter()
         model = None
         try:
-            engine = self.admit(scope, "app")
+            engine = self.authorize(scope, "app")
             model = engine.model(scope["path"][len(PREDICT_PREFIX) : -len(PREDICT_SUFFIX)])
             media_type, options = self._read_headers(scope)
             if media_type == LINES:
@@ -138,8 +138,8 @@ class Api(Door):
         predictions = make_predictions(model.name, request.rows, answers)
         return encode_response(predictions, single=request.single), server_timing(answers)
 
-    def _admit_to_model(self, request: Request, role: Role) -> tuple[Engine, ServedModel]:
-        engine = self.admit(request.scope, role)
+    def _authorize_to_model(self, request: Request, role: Role) -> tuple[Engine, ServedModel]:
+        engine = self.authorize(request.scope, role)
         return engine, engine.model(request.path_params["model"])
 
     async def _openapi(self, request: Request) -> Response:
@@ -147,15 +147,15 @@ class Api(Door):
         return json_response(build_openapi({name: model.schema for name, model in engine.models.items()}))
 
     async def _models(self, request: Request) -> Response:
-        engine = self.admit(request.scope, "app")
+        engine = self.authorize(request.scope, "app")
         return json_response({"models": [model_view(model) for model in engine.models.values()]})
 
     async def _model(self, request: Request) -> Response:
-        _, model = self._admit_to_model(request, "app")
+        _, model = self._authorize_to_model(request, "app")
         return json_response(model_view(model))
 
     async def _assignment(self, request: Request) -> Response:
-        _, model = self._admit_to_model(request, "app")
+        _, model = self._authorize_to_model(request, "app")
         segment = request.query_params.get("segment", "")
         return json_response(assignment_view(model.split, request.path_params["client_id"], segment))
 

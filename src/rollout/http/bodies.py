@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rollout.errors import UnsupportedMediaTypeError
-from rollout.http.door import Door
+from rollout.http.gateway import Gateway
 from rollout.http.predict import explain_body
 
 T = TypeVar("T")
 
 
-async def read_json(door: Door, request: Request, kind: type[T]) -> T:
+async def read_json(gateway: Gateway, request: Request, kind: type[T]) -> T:
     """Reads a body that is to be JSON of a type.
 
     Raises:
@@ -28,7 +28,7 @@ async def read_json(door: Door, request: Request, kind: type[T]) -> T:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaTypeError("send JSON with the header 'Content-Type: application/json'")
     try:
-        return msgspec.json.decode(await door.read(request.receive), type=kind)
+        return msgspec.json.decode(await gateway.read(request.receive), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise explain_body(error) from None
 

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from rollout.errors import InvalidRequestError
 from rollout.http.bodies import json_response
-from rollout.http.door import Door
+from rollout.http.gateway import Gateway
 from rollout.review.forget import forget_client
 
 
@@ -16,15 +16,15 @@ class Clients:
     """The route that forgets a client.
 
     Args:
-        door: Lets requests through to the engine.
+        gateway: Lets requests through to the engine.
     """
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = door
         self.routes = [Route("/v1/models/{model}/clients/{client_id:path}", self._forget, methods=["DELETE"])]
 
     async def _forget(self, request: Request) -> Response:
-        engine = self._door.admit(request.scope, "admin")
+        engine = self._gateway.authorize(request.scope, "admin")
         model = engine.model(request.path_params["model"])
         client_id = request.path_params["client_id"]
         if not client_id:

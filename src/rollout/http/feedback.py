@@ -16,7 +16,7 @@ from rollout.bundle.task import Classification, Task
 from rollout.clock import utc_now
 from rollout.errors import FieldError, OutcomeConflictError
 from rollout.http.bodies import json_response, read_json
-from rollout.http.door import Door
+from rollout.http.gateway import Gateway
 from rollout.http.predict import ID_LIMIT, Identifier, invalid
 from rollout.review.outcomes import Outcome, Recorded, record_outcomes
 
@@ -88,18 +88,18 @@ class Feedback:
     """The route of feedback.
 
     Args:
-        door: Lets requests through to the engine.
+        gateway: Lets requests through to the engine.
     """
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = door
         self.routes = [Route("/v1/models/{model}/feedback", self._report, methods=["POST"])]
 
     async def _report(self, request: Request) -> Response:
-        engine = self._door.admit(request.scope, "app")
+        engine = self._gateway.authorize(request.scope, "app")
         model = engine.model(request.path_params["model"])
-        body = await read_json(self._door, request, _Body)
-        reports, single = _reports(body, self._door.settings.max_instances)
+        body = await read_json(self._gateway, request, _Body)
+        reports, single = _reports(body, self._gateway.settings.max_instances)
         pointers = [""] if single else [f"/outcomes/{index}" for index in range(len(reports))]
         errors = [
             FieldError(pointer + at, detail)

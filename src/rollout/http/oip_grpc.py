@@ -13,7 +13,7 @@ import msgspec
 from rollout import metrics
 from rollout.config import Settings
 from rollout.errors import ConfigError, DeadlineExceededError, FieldError, RolloutError, UnknownModelError
-from rollout.http.door import Door
+from rollout.http.gateway import Gateway
 from rollout.http.oip import find_version, infer, model_metadata, server_metadata
 from rollout.http.oip_messages import InferRequest, explain
 from rollout.http.predict import invalid
@@ -65,11 +65,11 @@ def status_of(error: RolloutError) -> grpc.StatusCode:
     return STATUSES.get(error.status, grpc.StatusCode.UNKNOWN)
 
 
-async def start(door: Door, settings: Settings) -> Callable[[], Awaitable[None]]:
+async def start(gateway: Gateway, settings: Settings) -> Callable[[], Awaitable[None]]:
     """Starts answering on ``grpc_port``, which the workers share.
 
     Args:
-        door: Lets requests through to the engine.
+        gateway: Lets requests through to the engine.
         settings: Address and limits.
 
     Returns:
@@ -85,7 +85,7 @@ async def start(door: Door, settings: Settings) -> Callable[[], Awaitable[None]]
             ("grpc.max_send_message_length", -1),
         ]
     )
-    stubs.add_GRPCInferenceServiceServicer_to_server(Servicer(door), server)
+    stubs.add_GRPCInferenceServiceServicer_to_server(Servicer(gateway), server)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         server.add_insecure_port(f"{host}:{settings.grpc_port}")
@@ -116,16 +116,16 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
     """Answers calls; what it does not have is UNIMPLEMENTED, ``ModelStreamInfer`` too.
 
     Args:
-        door: Lets requests through to the engine.
+        gateway: Lets requests through to the engine.
     """
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = door
 
     def label(self, request: Any) -> str:
         """Returns the model that a call names, if it is one of ours: it becomes a metric's label."""
         name = getattr(request, "model_name", getattr(request, "name", NO_MODEL))
-        return name if self._door.is_open and name in self._door.engine.models else NO_MODEL
+        return name if self._gateway.is_open and name in self._gateway.engine.models else NO_MODEL
 
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802  the protocol's name
         """Says that there is a server."""
@@ -133,18 +133,18 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
 
     async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Says whether everything is warm."""
-        return messages.ServerReadyResponse(ready=self._door.is_ready)
+        return messages.ServerReadyResponse(ready=self._gateway.is_ready)
 
     @_reporting
     async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Says what this server is."""
-        self._admit(context)
+        self._authorize(context)
         return messages.ServerMetadataResponse(**server_metadata())
 
     @_reporting
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Says whether a version of a model is in memory."""
-        engine = self._admit(context)
+        engine = self._authorize(context)
         try:
             find_version(engine.model(request.name), request.version)
         except UnknownModelError:
@@ -154,15 +154,15 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
     @_reporting
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Says what a model takes and gives."""
-        model = self._admit(context).model(request.name)
+        model = self._authorize(context).model(request.name)
         return messages.ModelMetadataResponse(**model_metadata(model, request.version))
 
     @_reporting
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Answers a request."""
         started = time.perf_counter()
-        model = self._admit(context).model(request.model_name)
-        settings = self._door.settings
+        model = self._authorize(context).model(request.model_name)
+        settings = self._gateway.settings
         remaining = context.time_remaining()
         deadline = time.monotonic() + (settings.timeout_ms / 1000 if remaining is None else remaining)
         message = _to_request(request)
@@ -170,9 +170,9 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
         headers = DEFAULTS
         for name in METADATA & metadata.keys():
             headers = headers.with_header(name.encode(), _as_bytes(metadata[name]))
-        self._door.authorize_options(self._scope(context), headers)
+        self._gateway.authorize_options(self._scope(context), headers)
         done = await infer(
-            self._door.engine,
+            self._gateway.engine,
             model,
             request.model_version,
             message,
@@ -200,12 +200,12 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
             raw_output_contents=[output.to_binary() for output in done.outputs],
         )
 
-    def _admit(self, context: Any) -> Engine:
-        return self._door.admit(self._scope(context), "app")
+    def _authorize(self, context: Any) -> Engine:
+        return self._gateway.authorize(self._scope(context), "app")
 
     def _scope(self, context: Any) -> dict[str, Any]:
         headers = [(name.encode(), _as_bytes(value)) for name, value in context.invocation_metadata()]
-        return {"headers": headers, "server": (self._door.settings.host, None)}
+        return {"headers": headers, "server": (self._gateway.settings.host, None)}
 
 
 def _to_request(request: Any) -> InferRequest:

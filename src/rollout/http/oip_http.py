@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from rollout.errors import FieldError, MalformedBodyError, UnsupportedMediaTypeError
-from rollout.http.door import Asgi, Door
+from rollout.http.gateway import Asgi, Gateway
 from rollout.http.oip import Inferred, find_version, infer, model_metadata, server_metadata
 from rollout.http.oip_messages import InferredTensor, InferRequest, InferResponse, explain
 from rollout.http.predict import invalid, server_timing
@@ -44,11 +44,11 @@ class OpenInference:
     """The routes under ``/v2``.
 
     Args:
-        door: Lets requests through to the engine.
+        gateway: Lets requests through to the engine.
     """
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = door
         self.routes = [
             Route("/v2", self._server),
             Route("/v2/health/live", self._live),
@@ -63,7 +63,7 @@ class OpenInference:
         started = time.perf_counter()
         model = None
         try:
-            engine = self._door.admit(scope, "app")
+            engine = self._gateway.authorize(scope, "app")
             name, _, version = scope["path"][len(MODELS) : -len(INFER)].partition(VERSIONS)
             model = engine.model(name)
             headers, body = await self._answer(engine, model, version, scope, receive)
@@ -78,11 +78,11 @@ class OpenInference:
     async def _answer(
         self, engine: Engine, model: ServedModel, version: str, scope: Scope, receive: Receive
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        settings = self._door.settings
+        settings = self._gateway.settings
         options, encoding, client_id, json_length = DEFAULTS, b"", None, None
         for name, value in scope["headers"]:
             if name == b"content-length":
-                self._door.check_size(int(value))
+                self._gateway.check_size(int(value))
             elif name == JSON_LENGTH:
                 json_length = value
             elif name == b"x-client-id":
@@ -91,9 +91,9 @@ class OpenInference:
                 options = options.with_header(name, value)
             elif name == b"content-encoding":
                 encoding = value
-        self._door.authorize_options(scope, options)
+        self._gateway.authorize_options(scope, options)
         deadline = time.monotonic() + (options.timeout_ms or settings.timeout_ms) / 1000
-        body = await self._door.read(receive)
+        body = await self._gateway.read(receive)
         if encoding:
             body = self._inflate(body, encoding)
         request, contents = decode_body(body, json_length)
@@ -107,35 +107,35 @@ class OpenInference:
             )
         inflater = zlib.decompressobj(EITHER)
         try:
-            inflated = inflater.decompress(body, self._door.settings.max_body_bytes + 1)
+            inflated = inflater.decompress(body, self._gateway.settings.max_body_bytes + 1)
         except zlib.error as error:
             raise MalformedBodyError(f"the body is not what its Content-Encoding says: {error}") from None
-        self._door.check_size(len(inflated))
+        self._gateway.check_size(len(inflated))
         if not inflater.eof:
             raise MalformedBodyError("the compressed body ends too early")
         return inflated
 
     async def _server(self, request: Request) -> Response:
-        self._door.admit(request.scope, "app")
+        self._gateway.authorize(request.scope, "app")
         return _json(server_metadata())
 
     async def _live(self, _: Request) -> Response:
         return _json({"live": True})
 
     async def _ready(self, _: Request) -> Response:
-        is_ready = self._door.is_ready
+        is_ready = self._gateway.is_ready
         return _json({"ready": is_ready}, 200 if is_ready else 503)
 
     async def _model(self, request: Request) -> Response:
-        return _json(model_metadata(self._admit_to_model(request), request.path_params.get("version", "")))
+        return _json(model_metadata(self._authorize_to_model(request), request.path_params.get("version", "")))
 
     async def _model_ready(self, request: Request) -> Response:
-        model = self._admit_to_model(request)
+        model = self._authorize_to_model(request)
         find_version(model, request.path_params.get("version", ""))
         return _json({"name": model.name, "ready": True})
 
-    def _admit_to_model(self, request: Request) -> ServedModel:
-        return self._door.admit(request.scope, "app").model(request.path_params["model"])
+    def _authorize_to_model(self, request: Request) -> ServedModel:
+        return self._gateway.authorize(request.scope, "app").model(request.path_params["model"])
 
 
 def decode_body(body: bytes, json_length: bytes | None) -> tuple[InferRequest, list[Content]]:

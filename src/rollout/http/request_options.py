@@ -1,4 +1,4 @@
-"""What the headers of a request ask for, whichever door it comes through."""
+"""What the headers of a request ask for, in any protocol."""
 
 from __future__ import annotations
 

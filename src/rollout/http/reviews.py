@@ -14,7 +14,7 @@ from starlette.routing import Route
 from rollout.errors import InvalidRequestError, UnknownItemError
 from rollout.http.auth import Bearer
 from rollout.http.bodies import json_response, read_json
-from rollout.http.door import Door
+from rollout.http.gateway import Gateway
 from rollout.http.predict import Identifier
 from rollout.inference.engine import Engine
 from rollout.inference.served import ServedModel
@@ -87,11 +87,11 @@ class Reviews:
     """The routes of the review queue.
 
     Args:
-        door: Lets requests through to the engine.
+        gateway: Lets requests through to the engine.
     """
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = door
         item = f"{PATH}/{{id}}"
         self.routes = [
             Route(PATH, self._list),
@@ -105,13 +105,13 @@ class Reviews:
             Route(f"{item}/undo", self._undo, methods=["POST"]),
         ]
 
-    def _admit(self, request: Request) -> tuple[Engine, ServedModel, Bearer]:
-        engine, bearer = self._door.meet(request.scope, "reviewer")
+    def _authorize(self, request: Request) -> tuple[Engine, ServedModel, Bearer]:
+        engine, bearer = self._gateway.identify(request.scope, "reviewer")
         return engine, engine.model(request.path_params["model"]), bearer
 
     async def _claim(self, request: Request) -> Response:
-        engine, model, bearer = self._admit(request)
-        body = await read_json(self._door, request, ClaimRequest)
+        engine, model, bearer = self._authorize(request)
+        body = await read_json(self._gateway, request, ClaimRequest)
         if not body.reviewer.isprintable():
             raise InvalidRequestError("reviewer must be 1 to 128 printable characters")
         _require_known(body.filters)
@@ -129,42 +129,42 @@ class Reviews:
         return json_response(claim)
 
     async def _resolve(self, request: Request) -> Response:
-        engine, model, _ = self._admit(request)
-        body = await read_json(self._door, request, ResolveRequest)
+        engine, model, _ = self._authorize(request)
+        body = await read_json(self._gateway, request, ResolveRequest)
         answer = Answer(label=body.label, value=body.value)
         return _decided(
             await desk.resolve(engine.redis, model.name, request.path_params["id"], body.token, answer)
         )
 
     async def _skip(self, request: Request) -> Response:
-        engine, model, _ = self._admit(request)
-        body = await read_json(self._door, request, SetAsideRequest)
+        engine, model, _ = self._authorize(request)
+        body = await read_json(self._gateway, request, SetAsideRequest)
         return _decided(
             await desk.skip(engine.redis, model.name, request.path_params["id"], body.token, body.why)
         )
 
     async def _escalate(self, request: Request) -> Response:
-        engine, model, _ = self._admit(request)
-        body = await read_json(self._door, request, SetAsideRequest)
+        engine, model, _ = self._authorize(request)
+        body = await read_json(self._gateway, request, SetAsideRequest)
         return _decided(
             await desk.escalate(engine.redis, model.name, request.path_params["id"], body.token, body.why)
         )
 
     async def _release(self, request: Request) -> Response:
-        engine, model, _ = self._admit(request)
-        body = await read_json(self._door, request, TokenRequest)
+        engine, model, _ = self._authorize(request)
+        body = await read_json(self._gateway, request, TokenRequest)
         work = await desk.release(engine.redis, model.name, request.path_params["id"], body.token)
         return json_response({"state": work.state})
 
     async def _undo(self, request: Request) -> Response:
-        engine, model, bearer = self._admit(request)
-        body = await read_json(self._door, request, TokenRequest)
+        engine, model, bearer = self._authorize(request)
+        body = await read_json(self._gateway, request, TokenRequest)
         leased = await desk.undo(engine.redis, model.name, request.path_params["id"], body.token)
         await note_access(engine.redis, model.name, bearer.name, bearer.role, "undo", [leased.item.id])
         return json_response(leased)
 
     async def _show(self, request: Request) -> Response:
-        engine, model, bearer = self._admit(request)
+        engine, model, bearer = self._authorize(request)
         item_id = request.path_params["id"]
         found = await read_item(engine.redis, model.name, item_id)
         if found is None:
@@ -175,7 +175,7 @@ class Reviews:
         return json_response(_view(*found) | {"links": shown})
 
     async def _list(self, request: Request) -> Response:
-        engine, model, bearer = self._admit(request)
+        engine, model, bearer = self._authorize(request)
         filters = dict(request.query_params)
         limit = filters.pop("limit", "100")
         since = filters.pop("since", None)
@@ -203,7 +203,7 @@ class Reviews:
         return json_response({"reviews": reviews})
 
     async def _export(self, request: Request) -> Response:
-        engine, model, bearer = self._admit(request)
+        engine, model, bearer = self._authorize(request)
         filters = dict(request.query_params)
         since = filters.pop("since", None)
         if filters.pop("format", "jsonl") != "jsonl":

@@ -16,7 +16,7 @@ from rollout.errors import (
     UnsupportedMediaTypeError,
 )
 from rollout.http.bodies import json_response
-from rollout.http.door import Door
+from rollout.http.gateway import Gateway
 from rollout.http.predict import explain_body
 from rollout.inference.engine import Engine
 from rollout.routing.changes import default_experiment
@@ -32,18 +32,18 @@ class Splits:
     """The routes of the split.
 
     Args:
-        door: Lets requests through to the engine.
+        gateway: Lets requests through to the engine.
     """
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = door
         self.routes = [
             Route(PATH, self._split, methods=["GET", "PUT"]),
             Route(f"{PATH}/history", self._history),
         ]
 
     async def _split(self, request: Request) -> Response:
-        engine = self._door.admit(request.scope, "admin")
+        engine = self._gateway.authorize(request.scope, "admin")
         model = engine.model(request.path_params["model"])
         if request.method == "PUT":
             return _split_response(await self._change(request, engine, model.name))
@@ -56,7 +56,7 @@ class Splits:
         revision = _revision(request.headers.get("if-match"))
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedMediaTypeError("send JSON with the header 'Content-Type: application/json'")
-        wanted = decode_split(await self._door.read(request.receive), model)
+        wanted = decode_split(await self._gateway.read(request.receive), model)
         proposal = await propose(
             engine.redis,
             model,
@@ -64,12 +64,12 @@ class Splits:
             revision=revision,
             renew=True,
             release=request.query_params.get("release") == "true",
-            key=self._door.settings.public_key,
+            key=self._gateway.settings.public_key,
         )
         return await carry_out(engine.redis, proposal, "admin", wanted.why)
 
     async def _history(self, request: Request) -> Response:
-        engine = self._door.admit(request.scope, "admin")
+        engine = self._gateway.authorize(request.scope, "admin")
         model = engine.model(request.path_params["model"])
         return json_response({"history": await read_history(engine.redis, model.name)})
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from rollout.http.bodies import json_response
-from rollout.http.door import Door
+from rollout.http.gateway import Gateway
 from rollout.judge.verdict import ArmEvidence, Decision, Reason, Verdict, judge
 from rollout.routing.assignment import Arm
 from rollout.routing.census import count_clients
@@ -52,15 +52,15 @@ class Verdicts:
     """The route of the verdict.
 
     Args:
-        door: Lets requests through to the engine.
+        gateway: Lets requests through to the engine.
     """
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = door
         self.routes = [Route(PATH, self._verdict)]
 
     async def _verdict(self, request: Request) -> Response:
-        engine = self._door.admit(request.scope, "app")
+        engine = self._gateway.authorize(request.scope, "app")
         model = engine.model(request.path_params["model"])
         split = await read_split(engine.redis, model.name) or model.split
         return json_response(await read_verdict(engine.redis, model.name, split))

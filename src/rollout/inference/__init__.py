@@ -1,1 +1,1 @@
-"""A bundle in memory: loading, micro-batching, decisions, and the engine where all doors meet."""
+"""A bundle in memory: loading, micro-batching, decisions, and the engine where all protocols meet."""

@@ -1,4 +1,4 @@
-"""The engine, where all doors meet: assign, batch, run, decide, record."""
+"""The engine, where all protocols meet: assign, batch, run, decide, record."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from rollout.bundle.schema import InputSchema
 from rollout.bundle.task import Classification, Regression, Task
 from rollout.config import Settings
 from rollout.errors import UnknownModelError
-from rollout.http.door import Door
+from rollout.http.gateway import Gateway
 from rollout.inference.engine import Engine
 from rollout.metrics import SECONDS_BUCKETS
 from rollout.routing.assignment import Arm
@@ -87,9 +87,9 @@ def _ungated(version: str | None) -> Any:
 
 def make_app(redis: Redis, settings: Settings, **splits: Split) -> Starlette:
     """Returns an application with the console alone."""
-    door = Door()
-    door.open(cast("Engine", StandIn(redis, **splits)), settings)
-    return Starlette(routes=console_routes(door))
+    gateway = Gateway()
+    gateway.open(cast("Engine", StandIn(redis, **splits)), settings)
+    return Starlette(routes=console_routes(gateway))
 
 
 async def write_history(redis: Redis, model: str, *splits: Split) -> Split:

@@ -11,7 +11,7 @@ from rollout.http.request_options import RequestOptions
 from rollout.inference.engine import Engine
 
 
-class Door:
+class Gateway:
     """Lets requests through to the engine; until ``open`` is called they are told to come back."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Door:
             raise OverloadedError("the service is starting or stopping", headers={"Retry-After": "1"})
         return self._engine
 
-    def admit(self, scope: Scope, role: Role) -> Engine:
+    def authorize(self, scope: Scope, role: Role) -> Engine:
         """Returns the engine to a request whose token has this role, or is the admin's.
 
         Args:
@@ -60,9 +60,9 @@ class Door:
             UnauthorizedError: If there is no valid token.
             ForbiddenError: If its role is another.
         """
-        return self.meet(scope, role)[0]
+        return self.identify(scope, role)[0]
 
-    def meet(self, scope: Scope, role: Role) -> tuple[Engine, Bearer]:
+    def identify(self, scope: Scope, role: Role) -> tuple[Engine, Bearer]:
         """Returns the engine likewise, and who asks.
 
         Raises:
@@ -82,7 +82,7 @@ class Door:
             ForbiddenError: If its role is another.
         """
         if options.preview is not None:
-            self.admit(scope, "admin")
+            self.authorize(scope, "admin")
 
     async def read(self, receive: Receive) -> bytes:
         """Reads a request's body.
