@@ -26,9 +26,9 @@ from rollout.inference.engine import Engine
 from rollout.review.counts import read_counts
 from rollout.review.state import State
 from service.console import change, entry, models, review
+from service.console.page_context import Page, PageContext
 from service.console.render import page, static
 from service.console.session import COOKIE, Session, Sessions
-from service.console.visit import Page, Visit
 
 ROOT = "/console"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -96,7 +96,7 @@ class Console:
             raise ForbiddenError(
                 "this takes the role admin; you are logged in as a reviewer, who reviews items and sees no split"
             )
-        visit = Visit(
+        context = PageContext(
             request=request,
             engine=engine,
             settings=self._gateway.settings,
@@ -105,7 +105,7 @@ class Console:
             form=form,
             waiting=await _count_open(engine) if _has_header(wanted, session) else {},
         )
-        return await wanted.handler(visit)
+        return await wanted.handler(context)
 
     def session(self, request: Request) -> Session | None:
         """Returns whose request this is, for pages that tell of an error."""
@@ -173,12 +173,12 @@ async def _count_open(engine: Engine) -> dict[str, int]:
 
 def _ask_to_log_in(request: Request) -> Response:
     if request.method == "POST":
-        return Visit.go(f"{ROOT}/login")
+        return PageContext.redirect(f"{ROOT}/login")
     if request.headers.get("sec-fetch-site") == "cross-site":
         # A strict cookie stays away when a link elsewhere led here. A page of ours asks again, with the cookie.
         return page("again.html")
     path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return Visit.go(f"{ROOT}/login" if path == ROOT else f"{ROOT}/login?next={quote(path)}")
+    return PageContext.redirect(f"{ROOT}/login" if path == ROOT else f"{ROOT}/login?next={quote(path)}")
 
 
 def _parse(body: bytes) -> Mapping[str, str]:

@@ -17,7 +17,7 @@ from rollout.routing.splits import read_quarantine
 from service.console import words
 from service.console.board import read_entries
 from service.console.models import Fault, show_model
-from service.console.visit import Page, Visit
+from service.console.page_context import Page, PageContext
 
 FIELDS = ("change", "share", "shadow", "challenger", "experiment", "release")
 LONGEST_WHY = 500
@@ -37,28 +37,28 @@ class Difference(NamedTuple):
     after: str
 
 
-async def preview(visit: Visit) -> Response:
+async def preview(context: PageContext) -> Response:
     """Says what a change would do, and asks for confirmation."""
     try:
-        return _preview(visit, await _propose(visit))
+        return _preview(context, await _propose(context))
     except (InvalidSplitError, QuarantinedError) as error:
-        return await _refuse(visit, error)
+        return await _refuse(context, error)
 
 
-async def confirm(visit: Visit) -> Response:
+async def confirm(context: PageContext) -> Response:
     """Makes a change, if the split is still the one that was looked at."""
-    why = " ".join(visit.form.get("why", "").split())[:LONGEST_WHY]
-    revision = visit.form.get("revision", "")
+    why = " ".join(context.form.get("why", "").split())[:LONGEST_WHY]
+    revision = context.form.get("revision", "")
     try:
-        proposal = await _propose(visit, int(revision) if revision.isdecimal() else 0)
-        if visit.form["change"] == "rollback" and not why:
-            return _preview(visit, proposal, "Say why: whoever comes after you will want to know.", 422)
-        stored = await carry_out(visit.engine.redis, proposal, visit.name or visit.role or "", why)
+        proposal = await _propose(context, int(revision) if revision.isdecimal() else 0)
+        if context.form["change"] == "rollback" and not why:
+            return _preview(context, proposal, "Say why: whoever comes after you will want to know.", 422)
+        stored = await carry_out(context.engine.redis, proposal, context.name or context.role or "", why)
     except SplitConflictError:
-        return await _show_conflict(visit, revision)
+        return await _show_conflict(context, revision)
     except (InvalidSplitError, QuarantinedError) as error:
-        return await _refuse(visit, error)
-    return visit.go(f"/console/models/{visit.model.name}?revision={stored.revision}")
+        return await _refuse(context, error)
+    return context.redirect(f"/console/models/{context.model.name}?revision={stored.revision}")
 
 
 PAGES = (
@@ -67,8 +67,8 @@ PAGES = (
 )
 
 
-async def _propose(visit: Visit, revision: int | None = None) -> Proposal:
-    redis, name, form = visit.engine.redis, visit.model.name, visit.form
+async def _propose(context: PageContext, revision: int | None = None) -> Proposal:
+    redis, name, form = context.engine.redis, context.model.name, context.form
     if form.get("change") != "rollback":
         return await propose(
             redis,
@@ -77,7 +77,7 @@ async def _propose(visit: Visit, revision: int | None = None) -> Proposal:
             revision=revision,
             release="release" in form,
             renew=form.get("change") == "trial",
-            key=visit.settings.public_key,
+            key=context.settings.public_key,
         )
     proposal = await propose_rollback(redis, name)
     found = 0 if proposal.before is None else proposal.before.revision
@@ -139,13 +139,13 @@ def _share(form: Mapping[str, str], name: str, what: str) -> float:
     return round(number / 100, 8)
 
 
-def _preview(visit: Visit, proposal: Proposal, fault: str = "", status: int = 200) -> Response:
+def _preview(context: PageContext, proposal: Proposal, fault: str = "", status: int = 200) -> Response:
     before = proposal.before
-    return visit.page(
+    return context.page(
         "preview.html",
         status,
-        model=visit.model.name,
-        change=visit.form["change"],
+        model=context.model.name,
+        change=context.form["change"],
         before=before,
         after=proposal.after,
         revision=0 if before is None else before.revision,
@@ -154,8 +154,8 @@ def _preview(visit: Visit, proposal: Proposal, fault: str = "", status: int = 20
         quarantined=sorted(proposal.quarantine.values()),
         released=proposal.release,
         differences=_differences(before, proposal.after),
-        fields={name: visit.form[name] for name in FIELDS if name in visit.form},
-        why=visit.form.get("why", ""),
+        fields={name: context.form[name] for name in FIELDS if name in context.form},
+        why=context.form.get("why", ""),
         fault=fault,
     )
 
@@ -173,29 +173,29 @@ def _differences(before: Split | None, after: Split) -> list[Difference]:
     return [Difference(name, "–" if before is None else show(before), show(after)) for name, show in lines]
 
 
-async def _refuse(visit: Visit, error: InvalidSplitError | QuarantinedError) -> Response:
+async def _refuse(context: PageContext, error: InvalidSplitError | QuarantinedError) -> Response:
     """Shows a refusal beside the form that asked for it, with what was entered."""
-    change, text = visit.form.get("change", ""), error.detail
+    change, text = context.form.get("change", ""), error.detail
     held = isinstance(error, QuarantinedError)
     if held:
-        version = visit.form.get("challenger", "")
-        records = await read_quarantine(visit.engine.redis, visit.model.name)
+        version = context.form.get("challenger", "")
+        records = await read_quarantine(context.engine.redis, context.model.name)
         for record in records.values():
             if record.version == version:
                 why = f": {record.why}" if record.why else ""
                 text = f"{version} was rolled back by {record.by} on {words.when(record.at)} UTC{why}"
-    return await show_model(visit, Fault(change, text, held), visit.form, error.status)
+    return await show_model(context, Fault(change, text, held), context.form, error.status)
 
 
-async def _show_conflict(visit: Visit, revision: str) -> Response:
+async def _show_conflict(context: PageContext, revision: str) -> Response:
     """Says who was first, and what they changed."""
-    entries = await read_entries(visit.engine.redis, visit.model.name, 20)
+    entries = await read_entries(context.engine.redis, context.model.name, 20)
     since = [entry for entry in entries if not revision.isdecimal() or entry.split.revision > int(revision)]
-    return visit.page(
+    return context.page(
         "conflict.html",
         412,
-        model=visit.model.name,
+        model=context.model.name,
         entries=since,
         revision=revision,
-        fields={name: visit.form[name] for name in FIELDS if name in visit.form},
+        fields={name: context.form[name] for name in FIELDS if name in context.form},
     )

@@ -16,7 +16,7 @@ from rollout.routing.changes import rollback
 from rollout.routing.split import Split
 from service.console import charts
 from service.console.board import Board, read_board, read_entries
-from service.console.visit import Page, Visit
+from service.console.page_context import Page, PageContext
 
 QUICK = (1, 5, 10, 25, 50)
 MOST_ENTRIES = 1000
@@ -53,37 +53,37 @@ class Lookup(NamedTuple):
     why: str
 
 
-async def list_models(visit: Visit) -> Response:
+async def list_models(context: PageContext) -> Response:
     """Shows all models, to a reviewer those to review; where there is one, that one."""
-    models = list(visit.engine.models.values())
-    is_admin = visit.role == "admin"
+    models = list(context.engine.models.values())
+    is_admin = context.role == "admin"
     if len(models) == 1:
-        return visit.go(f"/console/models/{models[0].name}{'' if is_admin else '/review'}")
+        return context.redirect(f"/console/models/{models[0].name}{'' if is_admin else '/review'}")
     if not is_admin:
-        return visit.page("queues.html")
-    boards = [await read_board(visit.engine.redis, model) for model in models]
-    return visit.page("models.html", boards=boards)
+        return context.page("queues.html")
+    boards = [await read_board(context.engine.redis, model) for model in models]
+    return context.page("models.html", boards=boards)
 
 
-async def show(visit: Visit) -> Response:
+async def show(context: PageContext) -> Response:
     """Shows a model."""
-    return await show_model(visit)
+    return await show_model(context)
 
 
 async def show_model(
-    visit: Visit, fault: Fault | None = None, values: Mapping[str, str] = NOTHING, status: int = 200
+    context: PageContext, fault: Fault | None = None, values: Mapping[str, str] = NOTHING, status: int = 200
 ) -> Response:
     """Shows a model, with what was entered and why it was not taken.
 
     Args:
-        visit: The request.
+        context: The request.
         fault: What was wrong.
         values: What was entered.
         status: Of HTTP.
     """
-    board = await read_board(visit.engine.redis, visit.model)
-    query = visit.request.query_params
-    return visit.page(
+    board = await read_board(context.engine.redis, context.model)
+    query = context.request.query_params
+    return context.page(
         "model.html",
         status,
         board=board,
@@ -98,19 +98,19 @@ async def show_model(
     )
 
 
-async def live(visit: Visit) -> Response:
+async def live(context: PageContext) -> Response:
     """Shows what changes by itself, to be put into a page that is open."""
-    board = await read_board(visit.engine.redis, visit.model)
+    board = await read_board(context.engine.redis, context.model)
     if not board.online:
         raise StoreUnavailableError("Redis does not answer")  # the page keeps what it shows
-    return visit.page("live.html", board=board, labels=charts.LABELS)
+    return context.page("live.html", board=board, labels=charts.LABELS)
 
 
-async def show_history(visit: Visit) -> Response:
+async def show_history(context: PageContext) -> Response:
     """Shows every change of a split."""
-    name = visit.model.name
-    entries = await read_entries(visit.engine.redis, name, MOST_ENTRIES)
-    return visit.page("history.html", model=name, entries=entries)
+    name = context.model.name
+    entries = await read_entries(context.engine.redis, name, MOST_ENTRIES)
+    return context.page("history.html", model=name, entries=entries)
 
 
 PAGES = (

@@ -25,9 +25,9 @@ from rollout.review.queue import read_items, read_work
 from rollout.review.state import Answer, State, Work, give_back, iso
 from rollout.review.steps import Step, commit
 from rollout.routing.assignment import Arm
+from service.console.page_context import Page, PageContext
 from service.console.render import data
 from service.console.sheet import REASONS, keys_of, lay_out
-from service.console.visit import Page, Visit
 
 LEASE_S = 300
 MOST_ITEMS = 50
@@ -46,18 +46,18 @@ WHY_SKIP = {
 }
 
 
-async def show(visit: Visit) -> Response:
+async def show(context: PageContext) -> Response:
     """Shows the page, on which the script puts the items; who has no name is asked for it."""
-    model, query = visit.model, visit.request.query_params
-    if not visit.name:
-        return visit.page("name.html", model=model.name, wanted=visit.address)
+    model, query = context.model, context.request.query_params
+    if not context.name:
+        return context.page("name.html", model=model.name, wanted=context.address)
     try:
-        entered = (await read_counts(visit.engine.redis, model.name)).entered
+        entered = (await read_counts(context.engine.redis, model.name)).entered
     except StoreUnavailableError:
         entered = []
     versions = sorted({one.version for one in entered} | set(model.split.versions))
     labels = model.task.labels if isinstance(model.task, Classification) else []
-    return visit.page(
+    return context.page(
         "review.html",
         model=model.name,
         classes=keys_of(labels),
@@ -75,34 +75,34 @@ async def show(visit: Visit) -> Response:
     )
 
 
-async def claim(visit: Visit) -> Response:
+async def claim(context: PageContext) -> Response:
     """Leases the next items to the reviewer, ready to be shown; their own come first, for as long again."""
-    form, model = visit.form, visit.model
-    if not visit.name:
+    form, model = context.form, context.model
+    if not context.name:
         raise ForbiddenError("reviews carry a name: open the review page, which asks for yours")
     count = form.get("count", "")
     if not count.isdecimal() or not 0 < int(count) <= MOST_ITEMS:
         raise InvalidRequestError(f"count must be a number from 1 to {MOST_ITEMS}")
     claimed = await desk.claim(
-        visit.engine.redis,
+        context.engine.redis,
         model.name,
-        visit.name,
+        context.name,
         int(count),
         LEASE_S,
         filters={name: form[name] for name in FILTERS if form.get(name)},
         escalated="escalated" in form,
     )
     ids = [leased.item.id for leased in claimed.items]
-    await note_access(visit.engine.redis, model.name, visit.name, visit.role or "", "claim", ids)
+    await note_access(context.engine.redis, model.name, context.name, context.role or "", "claim", ids)
     fields = model.schema.fields
     items = await asyncio.to_thread(lambda: [lay_out(leased, fields) for leased in claimed.items])
     figures = {name: getattr(claimed, name) for name in ("open", "leased_by_others", "escalated")}
     return data({"items": items} | figures)
 
 
-async def decide(visit: Visit) -> Response:
+async def decide(context: PageContext) -> Response:
     """Takes a decision on one item, or takes the last one back; saying the same twice is saying it once."""
-    form, redis, name = visit.form, visit.engine.redis, visit.model.name
+    form, redis, name = context.form, context.engine.redis, context.model.name
     did, item, token = (form.get(field, "") for field in ("did", "item", "token"))
     why = " ".join(form.get("why", "").split())[:LONGEST_WHY]
     answer, until = _answer(form), None
@@ -127,14 +127,14 @@ async def decide(visit: Visit) -> Response:
     return data({"until": until})
 
 
-async def release(visit: Visit) -> Response:
+async def release(context: PageContext) -> Response:
     """Gives back what a page that is being left had ahead; what it has no more is no matter.
 
     A page that is loaded again may have its items again before this arrives: those have another end.
     """
-    redis, name = visit.engine.redis, visit.model.name
+    redis, name = context.engine.redis, context.model.name
     try:
-        leases = msgspec.json.decode(visit.form.get("leases", ""), type=list[tuple[str, str, str]])
+        leases = msgspec.json.decode(context.form.get("leases", ""), type=list[tuple[str, str, str]])
     except msgspec.DecodeError:
         raise InvalidRequestError("leases must be items with their token and end, as JSON") from None
     known = {item: (token, end) for item, token, end in leases[:MOST_ITEMS]}

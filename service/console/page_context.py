@@ -17,7 +17,7 @@ from service.console.session import Session, Sessions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Visit:
+class PageContext:
     """One request to the console that was let in.
 
     Attributes:
@@ -63,7 +63,7 @@ class Visit:
         url = self.request.url
         return url.path + (f"?{url.query}" if url.query else "")
 
-    def page(self, template: str, status: int = 200, **context: object) -> Response:
+    def page(self, template: str, status: int = 200, **values: object) -> Response:
         """Returns a template as a page of the console, with what is above every page."""
         return page(
             template,
@@ -71,11 +71,11 @@ class Visit:
             session=self.session,
             models=sorted(self.engine.models),
             waiting=self.waiting,
-            **context,
+            **values,
         )
 
     @staticmethod
-    def go(path: str) -> Response:
+    def redirect(path: str) -> Response:
         """Sends the browser to another page."""
         return RedirectResponse(path, 303, HEADERS)
 
@@ -93,7 +93,7 @@ class Page:
     """
 
     path: str
-    handler: Callable[[Visit], Awaitable[Response]]
+    handler: Callable[[PageContext], Awaitable[Response]]
     method: Literal["GET", "POST"] = "GET"
     role: Role | None = "admin"
     is_part: bool = False
