@@ -13,7 +13,7 @@ from rollout.config import Settings
 from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError, RolloutError
 from rollout.inference.batcher import Ran
 from rollout.inference.breaker import FEWEST_FAILURES
-from rollout.inference.trial import HURRY, Trial, Tried
+from rollout.inference.trial import HURRY, Trial, TrialResult
 
 SETTINGS = Settings(timeout_ms=1000)
 GOOD = "a decision"
@@ -51,7 +51,7 @@ def make_trial(challenger: RolloutError | list[Any], champion: RolloutError | li
     return Trial(versions[0], versions[1], SETTINGS)
 
 
-async def score(trial: Trial, rows: int = 1, seconds: float = 0.2) -> Tried | RolloutError:
+async def score(trial: Trial, rows: int = 1, seconds: float = 0.2) -> TrialResult | RolloutError:
     try:
         return await trial.score({"x": np.zeros(rows)}, time.monotonic() + seconds)
     except RolloutError as error:
@@ -90,13 +90,13 @@ async def test_callers_in_a_hurry_neither_open_the_breaker_nor_keep_it_closed() 
 async def test_rows_that_were_late_are_answered_and_prove_nothing() -> None:
     for late in (HANGS, SHED, [LATE] * 3):
         tried = await score(make_trial(late, [GOOD] * 3), rows=3)
-        assert isinstance(tried, Tried)
+        assert isinstance(tried, TrialResult)
         assert tried.fallbacks == dict.fromkeys(range(3), "timeout")
-        assert (tried.failures, tried.came) == (3, 0)
+        assert (tried.failures, tried.attempts) == (3, 0)
 
 
 async def test_rows_that_the_challenger_came_to() -> None:
     tried = await score(make_trial([GOOD, ERROR, LATE], [GOOD, GOOD]), rows=3)
-    assert isinstance(tried, Tried)
+    assert isinstance(tried, TrialResult)
     assert tried.fallbacks == {1: "error", 2: "timeout"}
-    assert (tried.results, tried.came) == ([GOOD] * 3, 2)
+    assert (tried.results, tried.attempts) == ([GOOD] * 3, 2)

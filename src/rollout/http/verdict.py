@@ -36,7 +36,7 @@ class VerdictView(msgspec.Struct, kw_only=True):
         reason: Why, as a word.
         detail: Why, in a sentence.
         evidence: Of each arm of the trial. Under this revision: clients, and rows answered in the last hour.
-            Since these bundles are on trial, in the last hour: requests in which its version came to any row,
+            Since these bundles are on trial, in the last hour: requests in which its version attempted any row,
             failures among them by an error of its own, and rows that the champion answered since it was late.
     """
 

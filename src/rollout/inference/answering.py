@@ -12,7 +12,7 @@ import numpy as np
 from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
 from rollout.errors import InvalidRequestError, PredictionFailedError, RolloutError
-from rollout.inference.arms import ArmCounts
+from rollout.inference.arm_counters import ArmCounters
 from rollout.inference.batcher import Ran
 from rollout.inference.rows import Answers, Decision, Fallback, Preview, Rows
 from rollout.inference.served import Serving
@@ -39,15 +39,15 @@ async def answer(serving: Serving, rows: Rows) -> Answers:
         for arm in sorted(groups, key="challenger".__ne__):  # the champion is at work already
             if arm == "challenger":
                 assert serving.trial is not None  # noqa: S101  nobody is assigned to a challenger without one
-                tried = await serving.trial.score(parts[arm], rows.deadline)
-                results, times = tried.results, (tried.waited, tried.ran)
-                fallbacks.update((groups[arm][index], why) for index, why in tried.fallbacks.items())
-                serving.counts[arm].failures.inc(tried.failures)
-                serving.counts[arm].witness(tried.came, failed="error" in tried.fallbacks.values())
+                result = await serving.trial.score(parts[arm], rows.deadline)
+                results, times = result.results, (result.waited, result.ran)
+                fallbacks.update((groups[arm][index], why) for index, why in result.fallbacks.items())
+                serving.counts[arm].failures.inc(result.failures)
+                serving.counts[arm].record_evidence(result.attempts, failed="error" in result.fallbacks.values())
             else:
                 done = await champions[arm]
                 results, times = done.results, (done.waited, done.ran)
-                _witness(serving.counts[arm], results)
+                _record_control_evidence(serving.counts[arm], results)
             for index, result in zip(groups[arm], results, strict=True):
                 decisions[index] = result
             waited, ran = max(waited, times[0]), max(ran, times[1])
@@ -78,7 +78,7 @@ async def answer(serving: Serving, rows: Rows) -> Answers:
         why = [fallbacks[index] for index in indexes if index in fallbacks] if fallbacks else ()
         serving.counts[arm].count(counted, why, seconds)
         if arm != "champion":
-            serving.counts[arm].meet(rows.client_ids[i] for i in indexes if assignments[i].rule is None)
+            serving.counts[arm].record_clients(rows.client_ids[i] for i in indexes if assignments[i].rule is None)
     return answers
 
 
@@ -136,12 +136,12 @@ def _part(arrays: Arrays, indexes: Sequence[int], rows: int) -> Arrays:
     return arrays if len(indexes) == rows else take(arrays, np.array(indexes))
 
 
-def _witness(counts: ArmCounts, results: Sequence[Any]) -> None:
+def _record_control_evidence(counts: ArmCounters, results: Sequence[Any]) -> None:
     """Takes what the champion made of control's rows as evidence, to compare the challenger with."""
     if counts.arm == "control":
         errors = [result for result in results if isinstance(result, RolloutError)]
         failures = sum(isinstance(error, PredictionFailedError) for error in errors)
-        counts.witness(len(results) - len(errors) + failures, failed=failures > 0)
+        counts.record_evidence(len(results) - len(errors) + failures, failed=failures > 0)
 
 
 def _require_decisions(serving: Serving, answers: Answers) -> None:

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Gauges:
-    """Tells Redis which clients a worker met, and shows what Redis knows from all of them.
+    """Tells Redis which clients a worker answered, and shows what Redis knows from all of them.
 
     Args:
         model: The model.
@@ -52,9 +52,9 @@ class Gauges:
         """
         name = self._model.name
         for serving in tuple(self._model.servings):
-            met = {arm: counts.clients.copy() for arm, counts in serving.counts.items()}
-            await add_clients(self._redis, name, serving.split.revision, met)
-            for arm, ids in met.items():
+            seen = {arm: counts.clients.copy() for arm, counts in serving.counts.items()}
+            await add_clients(self._redis, name, serving.split.revision, seen)
+            for arm, ids in seen.items():
                 serving.counts[arm].clients -= ids
         await self._show_clients(self._model.split.revision)
         queue = await read_counts(self._redis, name)

@@ -13,7 +13,7 @@ from rollout.bundle.schema import InputSchema
 from rollout.bundle.task import Classification, Task
 from rollout.config import Settings
 from rollout.errors import HTTP_ERRORS, BundleError
-from rollout.inference.arms import ArmCounts
+from rollout.inference.arm_counters import ArmCounters
 from rollout.inference.rows import Decision
 from rollout.inference.trial import Trial
 from rollout.inference.version import LoadedVersion
@@ -73,7 +73,7 @@ class Serving:
         if self.challenger is not None:
             arms |= {"control": self.champion, "challenger": self.challenger}
         self.counts = {
-            arm: ArmCounts(arm, loaded, self.champion, self.challenger, self.task, split.revision)
+            arm: ArmCounters(arm, loaded, self.champion, self.challenger, self.task, split.revision)
             for arm, loaded in arms.items()
         }
 

@@ -29,14 +29,14 @@ PROBE_S = 1.0
 logger = logging.getLogger(__name__)
 
 
-class Tried(NamedTuple):
+class TrialResult(NamedTuple):
     """What became of the rows of a request.
 
     Attributes:
         results: For each row a decision, or an error that both versions made.
         fallbacks: The rows that the champion answered, by index, and why.
         failures: Rows that the challenger was asked and failed to score.
-        came: Rows that the challenger came to: it was not spared them, and not late.
+        attempts: Rows that the challenger attempted: they were not spared it, and it was not late.
         waited: Seconds until the first of them was in a batch.
         ran: Seconds that their batches took.
     """
@@ -44,7 +44,7 @@ class Tried(NamedTuple):
     results: list[Any]
     fallbacks: dict[int, Fallback]
     failures: int
-    came: int
+    attempts: int
     waited: float
     ran: float
 
@@ -65,7 +65,7 @@ class Trial:
         self.breaker = Breaker(settings.breaker_rate, settings.breaker_window_s, self._report)
         self._probe: asyncio.Task[None] | None = None
 
-    async def score(self, arrays: Arrays, deadline: float) -> Tried:
+    async def score(self, arrays: Arrays, deadline: float) -> TrialResult:
         """Scores the rows of a request.
 
         Args:
@@ -81,12 +81,12 @@ class Trial:
         if self.breaker.state != "closed":
             self._offer_probe(arrays)
             ran = await self.champion.batcher.submit(arrays, deadline)
-            return Tried(ran.results, dict.fromkeys(range(rows), "breaker"), 0, 0, ran.waited, ran.ran)
+            return TrialResult(ran.results, dict.fromkeys(range(rows), "breaker"), 0, 0, ran.waited, ran.ran)
         results, waited, ran_s = await self._ask(arrays, rows, deadline)
         failed = [index for index, result in enumerate(results) if isinstance(result, RolloutError)]
         if not failed:
             self.breaker.record(failed=False)
-            return Tried(results, {}, 0, rows, waited, ran_s)
+            return TrialResult(results, {}, 0, rows, waited, ran_s)
         late = {index for index in failed if isinstance(results[index], DeadlineExceededError | OverloadedError)}
         if late and not in_hurry:
             self.breaker.record(failed=True)  # whether or not the champion makes it
@@ -101,8 +101,8 @@ class Trial:
             if not isinstance(result, RolloutError):
                 fallbacks[index] = "timeout" if index in late else "error"
             results[index] = result
-        came = rows - len(late)
-        return Tried(results, fallbacks, len(fallbacks), came, waited + again.waited, ran_s + again.ran)
+        attempts = rows - len(late)
+        return TrialResult(results, fallbacks, len(fallbacks), attempts, waited + again.waited, ran_s + again.ran)
 
     async def _ask(self, arrays: Arrays, rows: int, deadline: float) -> tuple[list[Any], float, float]:
         remaining = deadline - time.monotonic()

@@ -30,7 +30,7 @@ class ArmEvidence(NamedTuple):
     Attributes:
         clients: Different clients that the hash put there, under the present share.
         rows: Rows of its clients that were answered since then, by whichever version.
-        requests: Requests in which its version came to any row, since these bundles are on trial.
+        requests: Requests in which its version attempted any row, since these bundles are on trial.
         failures: Those of them in which it failed on a row, by an error of its own.
         late: Rows that the champion answered because its version was late or its breaker open. They prove
             nothing: the champion's own arm has more time.

@@ -28,7 +28,7 @@ class Evidence(msgspec.Struct, kw_only=True):
 
     Attributes:
         rows: Rows answered, fallbacks included.
-        requests: Requests in which the version came to any row; where it was late or spared, nothing is known.
+        requests: Requests in which the version attempted any row; where it was late or spared, nothing is known.
         failures: Those of them in which it failed on a row by an error of its own.
         late: Rows that the champion answered because the version was late, or its breaker open.
     """

@@ -21,7 +21,7 @@ TRAFFIC_NAMES: dict[Outcome, str] = {
 MOST_CLIENTS = 100_000
 
 
-class ArmCounts:
+class ArmCounters:
     """Counts the answers to the clients of an arm.
 
     Args:
@@ -77,21 +77,21 @@ class ArmCounts:
             self.distance = metrics.Tally(metrics.SHADOW_DISTANCE.labels(*unseen))
             self.shadow_seconds = metrics.Tally(metrics.SHADOW_SECONDS.labels(*unseen))
 
-    def meet(self, client_ids: Iterable[str]) -> None:
+    def record_clients(self, client_ids: Iterable[str]) -> None:
         """Remembers clients, up to ``MOST_CLIENTS``: more only come together while Redis is away."""
         if len(self.clients) < MOST_CLIENTS:
             self.clients.update(client_ids)
 
-    def witness(self, came: int, *, failed: bool) -> None:
+    def record_evidence(self, attempts: int, *, failed: bool) -> None:
         """Takes a request as evidence, unless the arm's version was late: the arms do not have the same time.
 
         Its rows are not independent of each other, so it is one failure at most.
 
         Args:
-            came: Rows that the version came to in time.
+            attempts: Rows that the version attempted in time.
             failed: Whether it failed on one of them, by an error of its own.
         """
-        if came:
+        if attempts:
             self._requests += 1
             self._failures += failed
 
