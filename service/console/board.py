@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rollout.errors import StoreUnavailableError
-from rollout.inference.served import ServedModel
+from rollout.inference.served_model import ServedModel
 from rollout.routing.assignment import CHALLENGER_START, Arm, describe
 from rollout.routing.split import Split
 from rollout.routing.splits import Quarantined, read_history, read_quarantine, read_split
@@ -174,7 +174,7 @@ async def read_entries(redis: Redis, model: str, limit: int) -> list[words.Entry
 
 def _ungated(served: ServedModel) -> str | None:
     """Returns the challenger that this worker serves, if no gate was run on it."""
-    challenger = served.serving.challenger
+    challenger = served.snapshot.challenger
     return challenger.version if challenger is not None and challenger.manifest.gate is None else None
 
 

@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from rollout.config import Role, Settings
 from rollout.inference.engine import Engine
-from rollout.inference.served import ServedModel
+from rollout.inference.served_model import ServedModel
 from service.console.render import HEADERS, page
 from service.console.session import Session, Sessions
 

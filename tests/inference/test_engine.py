@@ -146,7 +146,7 @@ async def test_unknown_models_are_named(engine: Engine) -> None:
 
 def counted(engine: Engine, arm: Arm) -> dict[str, int]:
     metrics.flush_tallies()
-    return {name: count for (_, _, name), count in engine.model("digits").serving.counts[arm].take()}
+    return {name: count for (_, _, name), count in engine.model("digits").snapshot.counts[arm].take()}
 
 
 @pytest.fixture

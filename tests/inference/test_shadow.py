@@ -81,7 +81,7 @@ async def engine(
 
 def outcomes(engine: Engine) -> dict[str, int]:
     """Adds up what was counted, over the arms."""
-    counts = engine.model("digits").serving.counts
+    counts = engine.model("digits").snapshot.counts
     found: dict[str, int] = {}
     for arm in ("champion", "control"):
         for outcome, count in counts[arm].shadow.items():
@@ -125,7 +125,7 @@ async def test_the_share_is_kept_and_the_same_predictions_are_picked_again(engin
 async def test_nothing_is_scored_while_rows_wait(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shadow_module, "LATEST_S", 0.5)
     model = engine.model("digits")
-    monkeypatch.setattr(type(model.serving), "is_busy", property(lambda _: True))
+    monkeypatch.setattr(type(model.snapshot), "is_busy", property(lambda _: True))
     await engine.predict(model, rows(0, 64))
     await quiet(engine)
     found = outcomes(engine)

@@ -35,7 +35,7 @@ from rollout.http.verdict import Verdicts
 from rollout.http.views import assignment_view, model_view
 from rollout.inference.engine import Engine
 from rollout.inference.rows import make_predictions
-from rollout.inference.served import ServedModel
+from rollout.inference.served_model import ServedModel
 
 JSON = b"application/json"
 JSON_CONTENT = (b"content-type", JSON)

@@ -29,7 +29,7 @@ from rollout.http.tensors import (
 )
 from rollout.inference.engine import Engine
 from rollout.inference.rows import Answers, Rows
-from rollout.inference.served import ServedModel
+from rollout.inference.served_model import ServedModel
 from rollout.inference.version import LoadedVersion
 from rollout.routing.assignment import assign
 

@@ -22,7 +22,7 @@ from rollout.http.problems import NO_MODEL, as_rollout_error, problem_response
 from rollout.http.request_options import DEFAULTS, HEADERS
 from rollout.http.tensors import Content
 from rollout.inference.engine import Engine
-from rollout.inference.served import ServedModel
+from rollout.inference.served_model import ServedModel
 
 MODELS, VERSIONS, INFER = "/v2/models/", "/versions/", "/infer"
 MODEL = "/v2/models/{model}"

@@ -17,7 +17,7 @@ from rollout.http.bodies import json_response, read_json
 from rollout.http.gateway import Gateway
 from rollout.http.predict import Identifier
 from rollout.inference.engine import Engine
-from rollout.inference.served import ServedModel
+from rollout.inference.served_model import ServedModel
 from rollout.review import desk
 from rollout.review.access import note_access
 from rollout.review.export import ExportRow, encode_row, export_rows, read_lineage, read_since

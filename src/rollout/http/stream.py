@@ -27,7 +27,7 @@ from rollout.http.problems import as_rollout_error, problem_document
 from rollout.http.request_options import RequestOptions
 from rollout.inference.engine import Engine
 from rollout.inference.rows import Prediction, Rows, make_predictions
-from rollout.inference.served import ServedModel
+from rollout.inference.served_model import ServedModel
 
 MEDIA_TYPE = b"application/x-ndjson"
 # How long a stream stands back while others have more work waiting than there is room for.
@@ -126,8 +126,8 @@ class PredictStream:
 
     def _group_size(self) -> int:
         """The rows of a full batch, in whichever version takes the fewest."""
-        serving = self._model.serving
-        both = (serving.champion, serving.challenger or serving.champion)
+        snapshot = self._model.snapshot
+        both = (snapshot.champion, snapshot.challenger or snapshot.champion)
         return min(loaded.profile.max_batch for loaded in both)
 
     async def _decode(self, lines: Sequence[Line]) -> _Group:

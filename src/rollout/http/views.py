@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rollout.inference.served import ServedModel
+from rollout.inference.served_model import ServedModel
 from rollout.routing.assignment import assign, explain
 from rollout.routing.split import Split
 

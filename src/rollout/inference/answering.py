@@ -15,18 +15,18 @@ from rollout.errors import InvalidRequestError, PredictionFailedError, RolloutEr
 from rollout.inference.arm_counters import ArmCounters
 from rollout.inference.batcher import Ran
 from rollout.inference.rows import Answers, Decision, Fallback, Preview, Rows
-from rollout.inference.served import Serving
+from rollout.inference.served_model import ServingSnapshot
 from rollout.routing.assignment import Arm, Assignment, assign
 
 
-async def answer(serving: Serving, rows: Rows) -> Answers:
+async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
     """Scores each row with the version that its client is assigned.
 
     Raises:
         RolloutError: If any row is refused or fails.
     """
     started = time.perf_counter()
-    assignments = _assign_all(serving, rows)
+    assignments = _assign_all(snapshot, rows)
     groups = _by_arm(assignments)
     parts = {arm: _part(rows.arrays, indexes, len(assignments)) for arm, indexes in groups.items()}
     champions: dict[Arm, Future[Ran[Decision]]] = {}
@@ -35,33 +35,33 @@ async def answer(serving: Serving, rows: Rows) -> Answers:
     waited = ran = 0.0
     try:
         for arm in filter("challenger".__ne__, groups):
-            champions[arm] = serving.champion.batcher.submit(parts[arm], rows.deadline)
+            champions[arm] = snapshot.champion.batcher.submit(parts[arm], rows.deadline)
         for arm in sorted(groups, key="challenger".__ne__):  # the champion is at work already
             if arm == "challenger":
-                assert serving.trial is not None  # noqa: S101  nobody is assigned to a challenger without one
-                result = await serving.trial.score(parts[arm], rows.deadline)
+                assert snapshot.trial is not None  # noqa: S101  nobody is assigned to a challenger without one
+                result = await snapshot.trial.score(parts[arm], rows.deadline)
                 results, times = result.results, (result.waited, result.ran)
                 fallbacks.update((groups[arm][index], why) for index, why in result.fallbacks.items())
-                serving.counts[arm].failures.inc(result.failures)
-                serving.counts[arm].record_evidence(result.attempts, failed="error" in result.fallbacks.values())
+                snapshot.counts[arm].failures.inc(result.failures)
+                snapshot.counts[arm].record_evidence(result.attempts, failed="error" in result.fallbacks.values())
             else:
                 done = await champions[arm]
                 results, times = done.results, (done.waited, done.ran)
-                _record_control_evidence(serving.counts[arm], results)
+                _record_control_evidence(snapshot.counts[arm], results)
             for index, result in zip(groups[arm], results, strict=True):
                 decisions[index] = result
             waited, ran = max(waited, times[0]), max(ran, times[1])
     except BaseException as error:
         if isinstance(error, RolloutError):  # all rows of an arm are shed
-            serving.counts[arm].failures.inc(len(groups[arm]))
+            snapshot.counts[arm].failures.inc(len(groups[arm]))
         for future in champions.values():
             future.cancel()
         raise
     answers = Answers(
-        serving.split,
-        serving.task,
+        snapshot.split,
+        snapshot.task,
         assignments,
-        serving.variants,
+        snapshot.variants,
         decisions,
         fallbacks,
         {},
@@ -69,26 +69,28 @@ async def answer(serving: Serving, rows: Rows) -> Answers:
         ran,
         time.time(),
     )
-    _require_decisions(serving, answers)
-    if serving.translations:
-        _translate(serving, answers)
+    _require_decisions(snapshot, answers)
+    if snapshot.translations:
+        _translate(snapshot, answers)
     seconds = time.perf_counter() - started
     for arm, indexes in groups.items():
         counted = decisions if len(groups) == 1 else [decisions[index] for index in indexes]
         why = [fallbacks[index] for index in indexes if index in fallbacks] if fallbacks else ()
-        serving.counts[arm].count(counted, why, seconds)
+        snapshot.counts[arm].count(counted, why, seconds)
         if arm != "champion":
-            serving.counts[arm].record_clients(rows.client_ids[i] for i in indexes if assignments[i].rule is None)
+            snapshot.counts[arm].record_clients(
+                rows.client_ids[i] for i in indexes if assignments[i].rule is None
+            )
     return answers
 
 
-async def preview(serving: Serving, rows: Rows, arm: Preview) -> Answers:
+async def preview(snapshot: ServingSnapshot, rows: Rows, arm: Preview) -> Answers:
     """Scores rows with the version of an arm, whoever sent them; nothing is counted, and nothing falls back.
 
     Raises:
         RolloutError: If there is no such arm, or any row is refused or fails.
     """
-    loaded = serving.champion if arm == "champion" else serving.challenger
+    loaded = snapshot.champion if arm == "champion" else snapshot.challenger
     if loaded is None:
         raise InvalidRequestError(
             "there is no challenger on trial to look at: leave out the header X-Rollout-Arm"
@@ -100,10 +102,10 @@ async def preview(serving: Serving, rows: Rows, arm: Preview) -> Answers:
         if isinstance(result, RolloutError):
             raise _of_instance(result, index, len(results))
     answers = Answers(
-        serving.split,
-        serving.task,
+        snapshot.split,
+        snapshot.task,
         assignments,
-        serving.variants,
+        snapshot.variants,
         results,
         {},
         {},
@@ -111,12 +113,12 @@ async def preview(serving: Serving, rows: Rows, arm: Preview) -> Answers:
         done.ran,
         time.time(),
     )
-    _translate(serving, answers)
+    _translate(snapshot, answers)
     return answers
 
 
-def _assign_all(serving: Serving, rows: Rows) -> list[Assignment]:
-    client_ids, split = rows.client_ids, serving.split
+def _assign_all(snapshot: ServingSnapshot, rows: Rows) -> list[Assignment]:
+    client_ids, split = rows.client_ids, snapshot.split
     if client_ids.count(client_ids[0]) == len(client_ids):
         return [assign(split, client_ids[0], rows.segment)] * len(client_ids)
     return [assign(split, client_id, rows.segment) for client_id in client_ids]
@@ -144,20 +146,20 @@ def _record_control_evidence(counts: ArmCounters, results: Sequence[Any]) -> Non
         counts.record_evidence(len(results) - len(errors) + failures, failed=failures > 0)
 
 
-def _require_decisions(serving: Serving, answers: Answers) -> None:
+def _require_decisions(snapshot: ServingSnapshot, answers: Answers) -> None:
     failed = [index for index, result in enumerate(answers.decisions) if isinstance(result, RolloutError)]
     if not failed:
         return
     for index in failed:
-        serving.counts[answers.assignments[index].arm].failures.inc()
+        snapshot.counts[answers.assignments[index].arm].failures.inc()
     error: Any = answers.decisions[failed[0]]
     raise _of_instance(error, failed[0], len(answers.decisions))
 
 
-def _translate(serving: Serving, answers: Answers) -> None:
+def _translate(snapshot: ServingSnapshot, answers: Answers) -> None:
     decisions: list[Decision] = answers.decisions
     for index, decision in enumerate(decisions):
-        translate = serving.translations.get(answers.version(index))
+        translate = snapshot.translations.get(answers.version(index))
         if translate is not None:
             decisions[index] = translate(decision)
 

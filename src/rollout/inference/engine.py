@@ -14,7 +14,7 @@ from rollout.inference.follower import Follower, load_model, read_served
 from rollout.inference.gauges import Gauges
 from rollout.inference.reviewing import Pick, pick, review_item
 from rollout.inference.rows import Answers, Rows
-from rollout.inference.served import ServedModel
+from rollout.inference.served_model import ServedModel
 from rollout.inference.shadow import Shadow
 from rollout.inference.watchdog import Watchdog
 from rollout.review.log import ReviewLog
@@ -130,20 +130,20 @@ class Engine:
         Raises:
             RolloutError: If any row is refused or fails: a request is answered whole or not at all.
         """
-        serving = model.serving
+        snapshot = model.snapshot
         self.in_flight += 1
         try:
             if rows.preview is not None:
-                return await preview(serving, rows, rows.preview)
-            answers = await answer(serving, rows)
+                return await preview(snapshot, rows, rows.preview)
+            answers = await answer(snapshot, rows)
             if picks := pick(model.intake, rows, answers):
                 await self._review(model, rows, answers, picks)
         finally:
             self.in_flight -= 1
         # As soon as the answer is on its way.
-        if serving.split.shadow:
-            asyncio.get_running_loop().call_soon(self._shadows[model.name].offer, serving, rows, answers)
-        if serving.trial is not None:
+        if snapshot.split.shadow:
+            asyncio.get_running_loop().call_soon(self._shadows[model.name].offer, snapshot, rows, answers)
+        if snapshot.trial is not None:
             asyncio.get_running_loop().call_soon(self._await_outcomes, model, rows, answers)
         return answers
 

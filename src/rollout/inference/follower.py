@@ -16,7 +16,7 @@ from rollout import metrics
 from rollout.bundle.store import bundle_names
 from rollout.config import Settings
 from rollout.errors import BundleError, MissingBundleError, StoreUnavailableError
-from rollout.inference.served import ServedModel
+from rollout.inference.served_model import ServedModel
 from rollout.inference.version import LoadedVersion
 from rollout.review.policy import keep_policy, last_policy, read_policy
 from rollout.routing.assignment import Arm
@@ -207,20 +207,20 @@ class Follower:
             await _keep(self._settings.home, keep_policy, self._model.name, intake.policy)
 
     def _show_breaker(self) -> None:
-        trial = self._model.serving.trial
+        trial = self._model.snapshot.trial
         is_open = trial is not None and trial.breaker.state != "closed"
         metrics.BREAKER.labels(self._model.name).set(is_open)
 
     async def _tell(self) -> None:
         model = self._model
-        serving = model.serving
-        for counts in (counts for each in model.servings for counts in each.counts.values()):
+        snapshot = model.snapshot
+        for counts in (counts for each in model.snapshots for counts in each.counts.values()):
             self._untold.update(dict(counts.take()))
         worker = Worker(
             id=self._id,
-            revision=serving.split.revision,
+            revision=snapshot.split.revision,
             variants={version: loaded.variant for version, loaded in model.versions.items()},
-            breaker="closed" if serving.trial is None else serving.trial.breaker.state,
+            breaker="closed" if snapshot.trial is None else snapshot.trial.breaker.state,
             refused=self._trouble,
         )
         await add_traffic(self.redis, model.name, self._untold, worker)

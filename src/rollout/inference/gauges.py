@@ -9,7 +9,7 @@ from datetime import datetime
 
 from rollout import metrics
 from rollout.errors import StoreUnavailableError
-from rollout.inference.served import ServedModel
+from rollout.inference.served_model import ServedModel
 from rollout.review.counts import read_counts
 from rollout.review.state import State
 from rollout.routing.census import TRIAL, add_clients, count_clients
@@ -51,11 +51,11 @@ class Gauges:
             StoreUnavailableError: If Redis does not answer.
         """
         name = self._model.name
-        for serving in tuple(self._model.servings):
-            seen = {arm: counts.clients.copy() for arm, counts in serving.counts.items()}
-            await add_clients(self._redis, name, serving.split.revision, seen)
+        for snapshot in tuple(self._model.snapshots):
+            seen = {arm: counts.clients.copy() for arm, counts in snapshot.counts.items()}
+            await add_clients(self._redis, name, snapshot.split.revision, seen)
             for arm, ids in seen.items():
-                serving.counts[arm].clients -= ids
+                snapshot.counts[arm].clients -= ids
         await self._show_clients(self._model.split.revision)
         queue = await read_counts(self._redis, name)
         metrics.REVIEW_OPEN.labels(name).set(sum(queue.states[State.OPEN].values()))

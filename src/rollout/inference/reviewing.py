@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rollout.inference.rows import Answers, Decision, Rows, to_answer
-from rollout.inference.served import ServedModel
+from rollout.inference.served_model import ServedModel
 from rollout.review.intake import Intake
 from rollout.review.item import Reason, ReviewItem, item_id, same_inputs
 from rollout.review.state import iso

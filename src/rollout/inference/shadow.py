@@ -20,7 +20,7 @@ from rollout.errors import RolloutError
 from rollout.inference.batcher import HANGS_AFTER
 from rollout.inference.reviewing import Other, identify, review_item
 from rollout.inference.rows import Answers, Decision, Rows
-from rollout.inference.served import ServedModel, Serving
+from rollout.inference.served_model import ServedModel, ServingSnapshot
 from rollout.inference.version import LoadedVersion
 from rollout.inference.watchdog import HANG_S
 from rollout.review.item import ReviewItem, item_id
@@ -70,7 +70,7 @@ class Shadow:
         self._model = model
         self._answering = answering
         self._add = add
-        self._queue: deque[tuple[Serving, _Unseen]] = deque()
+        self._queue: deque[tuple[ServingSnapshot, _Unseen]] = deque()
         self._bytes = 0
         self._arrived = asyncio.Event()
         self._executor = self._make_executor()
@@ -88,9 +88,9 @@ class Shadow:
         self._task.cancel()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def offer(self, serving: Serving, rows: Rows, answers: Answers) -> None:
+    def offer(self, snapshot: ServingSnapshot, rows: Rows, answers: Answers) -> None:
         """Takes those rows of an answered request that the hash picks and the challenger has not seen."""
-        split = serving.split
+        split = snapshot.split
         now = time.monotonic()
         pi = _picked(split.shadow)
         size = sum(array.nbytes for array in rows.arrays.values()) // len(answers.decisions)
@@ -98,7 +98,7 @@ class Shadow:
             if assignment.arm == "challenger" or not self._is_picked(split.experiment, split.shadow, rows, index):
                 continue
             if len(self._queue) >= MOST_ROWS or self._bytes + size > MOST_BYTES:
-                serving.counts[assignment.arm].shadow["dropped"].inc()
+                snapshot.counts[assignment.arm].shadow["dropped"].inc()
                 continue
             self._queue.append((serving, _Unseen(rows, answers, index, pi, now, size)))
             self._bytes += size
@@ -136,25 +136,25 @@ class Shadow:
         oldest = time.monotonic() - LATEST_S
         while self._queue and self._queue[0][1].since < oldest:
             serving, unseen = self._pop()
-            serving.counts[unseen.answers.assignments[unseen.row].arm].shadow["dropped"].inc()
+            snapshot.counts[unseen.answers.assignments[unseen.row].arm].shadow["dropped"].inc()
 
-    def _pop(self) -> tuple[Serving, _Unseen]:
+    def _pop(self) -> tuple[ServingSnapshot, _Unseen]:
         serving, unseen = self._queue.popleft()
         self._bytes -= unseen.size
         return serving, unseen
 
-    def _next_batch(self) -> tuple[Serving, list[_Unseen]]:
+    def _next_batch(self) -> tuple[ServingSnapshot, list[_Unseen]]:
         """Takes rows that were answered under one revision, a batch at most."""
-        serving = self._queue[0][0]
-        assert serving.challenger is not None  # noqa: S101  nothing is offered without one
+        snapshot = self._queue[0][0]
+        assert snapshot.challenger is not None  # noqa: S101  nothing is offered without one
         batch: list[_Unseen] = []
-        while self._queue and self._queue[0][0] is serving and len(batch) < serving.challenger.profile.max_batch:
+        while self._queue and self._queue[0][0] is serving and len(batch) < snapshot.challenger.profile.max_batch:
             batch.append(self._pop()[1])
         return serving, batch
 
-    async def _score(self, serving: Serving, batch: list[_Unseen]) -> None:
-        challenger = serving.challenger
-        if challenger is None or serving.split.challenger != self._model.split.challenger:
+    async def _score(self, snapshot: ServingSnapshot, batch: list[_Unseen]) -> None:
+        challenger = snapshot.challenger
+        if challenger is None or snapshot.split.challenger != self._model.split.challenger:
             return  # the trial is over
         parts = [unseen.arrays for unseen in batch]
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -162,21 +162,21 @@ class Shadow:
         found = None if hangs else await self._run_batch(challenger, arrays)
         if found is None:
             for unseen in batch:
-                counts = serving.counts[unseen.answers.assignments[unseen.row].arm]
+                counts = snapshot.counts[unseen.answers.assignments[unseen.row].arm]
                 counts.shadow["dropped" if hangs else "failed"].inc()
             return
         results, seconds = found
-        translate = serving.translations.get(challenger.version, lambda decision: decision)
+        translate = snapshot.translations.get(challenger.version, lambda decision: decision)
         for unseen, result in zip(batch, results, strict=True):
-            counts = serving.counts[unseen.answers.assignments[unseen.row].arm]
+            counts = snapshot.counts[unseen.answers.assignments[unseen.row].arm]
             counts.shadow_seconds.observe(seconds)
             if isinstance(result, RolloutError):
                 counts.shadow["failed"].inc()
                 continue
             theirs = translate(result)
             ours = unseen.answers.decisions[unseen.row]
-            counts.distance.observe(distance(serving.task, ours, theirs))
-            if agree(serving.task, ours, theirs):
+            counts.distance.observe(distance(snapshot.task, ours, theirs))
+            if agree(snapshot.task, ours, theirs):
                 counts.shadow["agreed"].inc()
             else:
                 counts.shadow["disagreed"].inc()

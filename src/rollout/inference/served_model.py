@@ -46,7 +46,7 @@ class Translation:
         return Decision(scores.index(max(scores)), scores, decision.needs_review)
 
 
-class Serving:
+class ServingSnapshot:
     """What answers under one revision of a split. It never changes.
 
     Args:
@@ -95,9 +95,9 @@ class ServedModel:
 
     Attributes:
         intake: Decides which of its predictions are reviewed.
-        serving: What answers now; whoever answers a request holds on to it until the end.
+        snapshot: What answers now; whoever answers a request holds on to it until the end.
         has_left_a_thread: Whether a version that hangs was let go of; its thread stays.
-        servings: It, and those before it under which requests may still end and be counted.
+        snapshots: It, and those before it under which requests may still end and be counted.
 
     Raises:
         BundleError: If the versions cannot stand in for each other, or are not what the split names.
@@ -115,18 +115,18 @@ class ServedModel:
         self._settings = settings
         self._unused_since: dict[str, float] = {}
         self.has_left_a_thread = False
-        self.serving = self._serve(split, versions, None)
-        self.servings = [self.serving]
+        self.snapshot = self._serve(split, versions, None)
+        self.snapshots = [self.snapshot]
 
     @property
     def split(self) -> Split:
         """The split that is served."""
-        return self.serving.split
+        return self.snapshot.split
 
     @property
     def champion(self) -> LoadedVersion:
         """The champion."""
-        return self.serving.champion
+        return self.snapshot.champion
 
     @property
     def schema(self) -> InputSchema:
@@ -136,7 +136,7 @@ class ServedModel:
     @property
     def task(self) -> Task:
         """What is answered, in the labels that callers see."""
-        return self.serving.task
+        return self.snapshot.task
 
     def missing(self, split: Split) -> list[str]:
         """Returns the versions that a split keeps in memory and that are not there, or not as it names them."""
@@ -153,14 +153,14 @@ class ServedModel:
             BundleError: If the versions cannot stand in for each other, or are not what the split names; then
                 nothing changes.
         """
-        self.serving = self._serve(split, versions, self.serving)
-        self.servings.append(self.serving)
+        self.snapshot = self._serve(split, versions, self.snapshot)
+        self.snapshots.append(self.snapshot)
 
     def retire(self) -> None:
         """Lets go of revisions and of versions that the split has not named for a while."""
         now = time.monotonic()
-        while len(self.servings) > 1 and now - self.servings[1].since > RETIRE_AFTER_S:
-            del self.servings[0]
+        while len(self.snapshots) > 1 and now - self.snapshots[1].since > RETIRE_AFTER_S:
+            del self.snapshots[0]
         for version, loaded in list(self.versions.items()):
             if version in self.split.kept:
                 self._unused_since.pop(version, None)
@@ -172,7 +172,9 @@ class ServedModel:
                 del self.versions[version], self._unused_since[version]
                 loaded.close()
 
-    def _serve(self, split: Split, versions: Iterable[LoadedVersion], before: Serving | None) -> Serving:
+    def _serve(
+        self, split: Split, versions: Iterable[LoadedVersion], before: ServingSnapshot | None
+    ) -> ServingSnapshot:
         together = self.versions | {loaded.version: loaded for loaded in versions}
         champion = together[split.champion]
         for version in split.versions:
@@ -195,7 +197,7 @@ class ServedModel:
             challenger.batcher.inline = False  # one that hangs must not take the event loop with it
             if trial is None or (trial.champion, trial.challenger) != (champion, challenger):
                 trial = Trial(champion, challenger, self._settings)
-        serving = Serving(split, together, trial)
+        snapshot = ServingSnapshot(split, together, trial)
         self.versions = together
         metrics.REVISION.labels(self.name).set(split.revision)
         return serving

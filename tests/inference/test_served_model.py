@@ -17,7 +17,7 @@ from rollout.inference import served as served_module
 from rollout.inference.engine import Engine
 from rollout.inference.follower import read_served
 from rollout.inference.rows import Decision, Rows
-from rollout.inference.served import Translation
+from rollout.inference.served_model import Translation
 from rollout.inference.version import LoadedVersion
 from rollout.routing.assignment import assign
 from rollout.routing.changes import promote
@@ -73,7 +73,7 @@ async def test_a_promotion_and_the_way_back_load_nothing(
     model = engine.model("digits")
     await carry_out(redis, await propose(redis, "digits", lambda now: promote(now or TRIAL)), "ada", "better")
     await followed(engine, 2)
-    assert (model.champion.version, model.serving.challenger, set(model.versions)) == ("v2", None, {"v1", "v2"})
+    assert (model.champion.version, model.snapshot.challenger, set(model.versions)) == ("v2", None, {"v1", "v2"})
     await carry_out(redis, await propose_rollback(redis, "digits"), "ada", "worse after all")
     await followed(engine, 3)
     assert model.champion.version == "v1"
