@@ -19,8 +19,8 @@ from rollout.config import Settings
 from rollout.inference import follower as follower_module
 from rollout.inference.engine import Engine
 from rollout.inference.version import LoadedVersion
-from rollout.routing.last_seen import last_splits
 from rollout.routing.split import Split
+from rollout.routing.split_cache import cached_splits
 from rollout.routing.splits import write_split
 from rollout.routing.traffic import Worker, read_workers
 from rollout.store import Redis, connect
@@ -186,7 +186,7 @@ async def test_a_bundle_that_is_here_and_refused_stays_refused(
     await asyncio.sleep(0.5)
     assert loads == {"v2": 1}
     assert engine.model("digits").split.revision == 1
-    assert last_splits(tmp_path / "home")["digits"].revision == 1
+    assert cached_splits(tmp_path / "home")["digits"].revision == 1
     await write_split(redis, "digits", msgspec.structs.replace(trial, revision=2))
     await reach(engine, 3)
 

@@ -22,8 +22,8 @@ from rollout.inference.version import LoadedVersion
 from rollout.routing.assignment import assign
 from rollout.routing.changes import promote
 from rollout.routing.control import carry_out, propose, propose_rollback
-from rollout.routing.last_seen import keep_split, last_splits
 from rollout.routing.split import Split
+from rollout.routing.split_cache import cache_split, cached_splits
 from rollout.routing.splits import write_split
 from rollout.routing.traffic import read_traffic, read_workers
 from rollout.store import Redis, client_of, connect
@@ -176,9 +176,9 @@ async def test_without_redis_the_splits_on_disk_hold(bundles: str, tmp_path: Pat
     gone = client_of("unix:///nowhere/valkey.sock")
     with pytest.raises(StoreUnavailableError):
         await read_served(gone, settings)
-    keep_split(tmp_path, "digits", TRIAL)
+    cache_split(tmp_path, "digits", TRIAL)
     (tmp_path / "splits" / "languages.json").write_text('{"champion":')
-    assert last_splits(tmp_path) == {"digits": TRIAL}
+    assert cached_splits(tmp_path) == {"digits": TRIAL}
     assert await read_served(gone, settings) == {"digits": TRIAL}
     loaded = await Engine.load(settings, gone)
     assert loaded.model("digits").split == TRIAL

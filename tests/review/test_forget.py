@@ -23,7 +23,7 @@ from rollout.review.item import ReviewItem, item_id, same_inputs
 from rollout.review.log import ReviewLog
 from rollout.review.outcomes import Outcome, read_outcomes_since, record_outcomes
 from rollout.review.policy import ReviewPolicy, write_policy
-from rollout.review.predictions import Predicted, Predictions, Waiting, record_predictions
+from rollout.review.predictions import PendingOutcome, Predicted, Predictions, record_predictions
 from rollout.review.queue import add_items
 from rollout.review.spool import Spool
 from rollout.review.state import Answer, State
@@ -53,9 +53,9 @@ def item_of(client_id: str, key: str, inputs: str = "", **changes: Any) -> Revie
     )
 
 
-def waiting(client_id: str, key: str, at: str = "") -> Waiting:
+def waiting(client_id: str, key: str, at: str = "") -> PendingOutcome:
     predicted = Predicted(at=at or now(), arm="control", version="v1", variant="onnx", revision=1, label="3")
-    return Waiting(client_id, key, predicted)
+    return PendingOutcome(client_id, key, predicted)
 
 
 def report(client_id: str, key: str) -> Outcome:

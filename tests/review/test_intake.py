@@ -8,7 +8,7 @@ import pytest
 
 from rollout.errors import InvalidRequestError
 from rollout.review.intake import Intake
-from rollout.review.policy import DEFAULT, ReviewPolicy, keep_policy, last_policy, read_policy, write_policy
+from rollout.review.policy import DEFAULT, ReviewPolicy, cache_policy, cached_policy, read_policy, write_policy
 from rollout.store import Redis
 
 MANY = 100_000
@@ -74,11 +74,11 @@ async def test_a_policy_is_kept_in_redis_and_on_disk(
     redis: Redis, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     home = tmp_path_factory.mktemp("home")
-    assert await read_policy(redis, "digits") == DEFAULT == last_policy(home, "digits")
+    assert await read_policy(redis, "digits") == DEFAULT == cached_policy(home, "digits")
     policy = ReviewPolicy(audit=0.1, redact=["name"], limits={"audit": 3})
     await write_policy(redis, "digits", policy)
-    keep_policy(home, "digits", policy)
-    assert await read_policy(redis, "digits") == policy == last_policy(home, "digits")
+    cache_policy(home, "digits", policy)
+    assert await read_policy(redis, "digits") == policy == cached_policy(home, "digits")
     intake = Intake("digits")
     assert await intake.follow(redis)
     assert intake.policy == policy

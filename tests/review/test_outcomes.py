@@ -16,7 +16,7 @@ from rollout.review import predictions as predictions_module
 from rollout.review.intake import Intake
 from rollout.review.item import item_id
 from rollout.review.outcomes import Outcome, read_outcomes, read_outcomes_since, record_outcomes
-from rollout.review.predictions import Predicted, Predictions, Waiting, record_predictions
+from rollout.review.predictions import PendingOutcome, Predicted, Predictions, record_predictions
 from rollout.review.queue import add_items
 from rollout.store import Keys, Redis, connect
 from tests.review.items import make_item
@@ -25,7 +25,7 @@ DAY_S = 24 * 3600
 NAMES = Keys("digits")
 
 
-def waiting(number: int = 1, **changes: Any) -> Waiting:
+def waiting(number: int = 1, **changes: Any) -> PendingOutcome:
     """Returns a prediction in the trial."""
     fields: dict[str, Any] = {
         "at": "2026-11-22T10:00:00.000Z",
@@ -36,7 +36,7 @@ def waiting(number: int = 1, **changes: Any) -> Waiting:
         "label": "3",
         "confidence": 0.9,
     }
-    return Waiting(f"client-{number}", f"key-{number}", Predicted(**(fields | changes)))
+    return PendingOutcome(f"client-{number}", f"key-{number}", Predicted(**(fields | changes)))
 
 
 def report(number: int = 1, label: str | None = "3", **changes: Any) -> Outcome:
@@ -48,7 +48,7 @@ def report(number: int = 1, label: str | None = "3", **changes: Any) -> Outcome:
     return Outcome(**(fields | {"label": label} | changes))
 
 
-async def predict(redis: Redis, *predictions: Waiting, keep_s: int = 7 * DAY_S) -> None:
+async def predict(redis: Redis, *predictions: PendingOutcome, keep_s: int = 7 * DAY_S) -> None:
     await record_predictions(redis, "digits", predictions, keep_s)
 
 

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from rollout.errors import SplitConflictError
-from rollout.routing.last_seen import FOLDER, keep_split, last_splits
 from rollout.routing.split import Rule, Split
+from rollout.routing.split_cache import FOLDER, cache_split, cached_splits
 from rollout.routing.splits import read_history, read_quarantine, read_split, write_split
 from rollout.store import Redis
 
@@ -83,17 +83,17 @@ async def test_a_change_quarantines_and_releases_in_the_same_step(redis: Redis) 
 
 def test_the_last_splits_seen_are_on_disk(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    assert last_splits(home) == {}
-    keep_split(home, "digits", Split(champion="v1", revision=1))
+    assert cached_splits(home) == {}
+    cache_split(home, "digits", Split(champion="v1", revision=1))
     latest = Split(champion="v1", challenger="v2", share=0.3, experiment="e", revision=2)
-    keep_split(home, "digits", latest)
-    keep_split(home, "languages", Split(champion="v1"))
-    assert last_splits(home) == {"digits": latest, "languages": Split(champion="v1")}
+    cache_split(home, "digits", latest)
+    cache_split(home, "languages", Split(champion="v1"))
+    assert cached_splits(home) == {"digits": latest, "languages": Split(champion="v1")}
     assert len(list((home / FOLDER).iterdir())) == 2, "no drafts are left"
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"champion": 1}', b'{"champion": "v1", "share": 0.1}'])
 def test_a_split_on_disk_that_is_none_counts_as_never_seen(tmp_path: Path, text: bytes) -> None:
-    keep_split(tmp_path, "languages", Split(champion="v1"))
+    cache_split(tmp_path, "languages", Split(champion="v1"))
     (tmp_path / FOLDER / "digits.json").write_bytes(text)
-    assert last_splits(tmp_path).keys() == {"languages"}
+    assert cached_splits(tmp_path).keys() == {"languages"}

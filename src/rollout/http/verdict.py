@@ -13,8 +13,8 @@ from rollout.http.bodies import json_response
 from rollout.http.gateway import Gateway
 from rollout.judge.verdict import ArmEvidence, Decision, Reason, Verdict, judge
 from rollout.routing.assignment import Arm
-from rollout.routing.census import count_clients
 from rollout.routing.changes import trial_began
+from rollout.routing.client_counts import count_clients
 from rollout.routing.split import Split
 from rollout.routing.splits import read_history, read_split
 from rollout.routing.traffic import KEPT_S, Evidence, read_traffic

@@ -9,9 +9,9 @@ from rollout import metrics
 from rollout.config import Settings
 from rollout.errors import UnknownModelError
 from rollout.inference.answering import answer, preview
-from rollout.inference.awaiting import await_outcomes
 from rollout.inference.follower import Follower, load_model, read_served
 from rollout.inference.gauges import Gauges
+from rollout.inference.pending_outcomes import pending_outcomes
 from rollout.inference.reviewing import Pick, pick, review_item
 from rollout.inference.rows import Answers, Rows
 from rollout.inference.served_model import ServedModel
@@ -148,7 +148,7 @@ class Engine:
         return answers
 
     def _await_outcomes(self, model: ServedModel, rows: Rows, answers: Answers) -> None:
-        self._predictions.offer(model.name, await_outcomes(rows, answers))
+        self._predictions.offer(model.name, pending_outcomes(rows, answers))
 
     async def _review(self, model: ServedModel, rows: Rows, answers: Answers, picks: Sequence[Pick]) -> None:
         answers.fates.update((index, None) for index, _, _ in picks)

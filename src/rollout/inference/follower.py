@@ -18,10 +18,10 @@ from rollout.config import Settings
 from rollout.errors import BundleError, MissingBundleError, StoreUnavailableError
 from rollout.inference.served_model import ServedModel
 from rollout.inference.version import LoadedVersion
-from rollout.review.policy import keep_policy, last_policy, read_policy
+from rollout.review.policy import cache_policy, cached_policy, read_policy
 from rollout.routing.assignment import Arm
-from rollout.routing.last_seen import keep_split, last_splits
 from rollout.routing.split import Split
+from rollout.routing.split_cache import cache_split, cached_splits
 from rollout.routing.splits import read_split
 from rollout.routing.traffic import Worker, add_traffic
 from rollout.store import Redis, is_cancelled, require_supported
@@ -46,7 +46,7 @@ async def read_served(redis: Redis, settings: Settings) -> dict[str, Split]:
         found = {name: await read_split(redis, name) for name in names}
         splits = {name: split for name, split in found.items() if split is not None}
     except StoreUnavailableError as error:
-        splits = {name: split for name, split in last_splits(settings.home).items() if name in names}
+        splits = {name: split for name, split in cached_splits(settings.home).items() if name in names}
         if not splits:
             raise
         logger.warning("%s; the splits that were last seen here hold", error.detail)
@@ -83,10 +83,10 @@ async def load_model(name: str, split: Split, settings: Settings, redis: Redis) 
     try:
         model.intake.policy = await read_policy(redis, name)
     except StoreUnavailableError:
-        model.intake.policy = last_policy(settings.home, name)
+        model.intake.policy = cached_policy(settings.home, name)
     # The whole split, since with Redis gone at the next start its challenger may be there.
-    await _keep(settings.home, keep_split, name, split)
-    await _keep(settings.home, keep_policy, name, model.intake.policy)
+    await _keep(settings.home, cache_split, name, split)
+    await _keep(settings.home, cache_policy, name, model.intake.policy)
     loaded = []
     for version in split.kept[1:]:
         with contextlib.suppress(BundleError):  # the follower tries again, and says why
@@ -154,7 +154,7 @@ class Follower:
         else:
             self._trouble = ""
             logger.info("%s is at revision %d: %s", model.name, split.revision, ", ".join(split.versions))
-            await _keep(self._settings.home, keep_split, model.name, split)
+            await _keep(self._settings.home, cache_split, model.name, split)
 
     def _say(self, trouble: str, split: Split, *, waits: bool) -> None:
         """Says once why a split is not served as it is."""
@@ -204,7 +204,7 @@ class Follower:
         intake = self._model.intake
         if await intake.follow(self.redis):
             logger.info("the review policy of %s is another one: %s", self._model.name, intake.policy)
-            await _keep(self._settings.home, keep_policy, self._model.name, intake.policy)
+            await _keep(self._settings.home, cache_policy, self._model.name, intake.policy)
 
     def _show_breaker(self) -> None:
         trial = self._model.snapshot.trial

@@ -12,7 +12,7 @@ from rollout.errors import StoreUnavailableError
 from rollout.inference.served_model import ServedModel
 from rollout.review.counts import read_counts
 from rollout.review.state import State
-from rollout.routing.census import TRIAL, add_clients, count_clients
+from rollout.routing.client_counts import TRIAL, add_clients, count_clients
 from rollout.store import Redis, is_cancelled
 
 SHOW_EVERY_S = 5.0

@@ -89,7 +89,7 @@ async def write_policy(redis: Redis, model: str, policy: ReviewPolicy) -> None:
         await redis.set(Keys(model).review_policy, msgspec.json.encode(policy))
 
 
-def keep_policy(home: Path, model: str, policy: ReviewPolicy) -> None:
+def cache_policy(home: Path, model: str, policy: ReviewPolicy) -> None:
     """Writes a policy down: with Redis gone it holds, over a restart too."""
     folder = home / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def keep_policy(home: Path, model: str, policy: ReviewPolicy) -> None:
     draft.replace(folder / f"{model}.json")
 
 
-def last_policy(home: Path, model: str) -> ReviewPolicy:
+def cached_policy(home: Path, model: str) -> ReviewPolicy:
     """Returns the policy of a model that was last seen; the default where none was."""
     try:
         return msgspec.json.decode((home / FOLDER / f"{model}.json").read_bytes(), type=ReviewPolicy)

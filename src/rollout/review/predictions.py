@@ -75,7 +75,7 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: Reason | None = None
 
 
-class Waiting(NamedTuple):
+class PendingOutcome(NamedTuple):
     """A prediction that waits for its outcome.
 
     Attributes:
@@ -100,10 +100,10 @@ class Predictions:
     def __init__(self, redis: Redis, intakes: Mapping[str, Intake]) -> None:
         self._redis = redis
         self._intakes = intakes
-        self._waiting: dict[str, deque[Waiting]] = {name: deque() for name in intakes}
+        self._waiting: dict[str, deque[PendingOutcome]] = {name: deque() for name in intakes}
         self._room = MOST_WAITING
 
-    def offer(self, model: str, predictions: Iterable[Waiting]) -> None:
+    def offer(self, model: str, predictions: Iterable[PendingOutcome]) -> None:
         """Takes predictions; they are durable a moment later."""
         for prediction in predictions:
             if self._room:
@@ -149,7 +149,9 @@ class Predictions:
                 metrics.TRIAL_PREDICTIONS.labels(model, "kept").inc(len(group))
 
 
-async def record_predictions(redis: Redis, model: str, predictions: Sequence[Waiting], keep_s: int) -> None:
+async def record_predictions(
+    redis: Redis, model: str, predictions: Sequence[PendingOutcome], keep_s: int
+) -> None:
     """Keeps predictions for their outcomes, and joins them with outcomes that came first.
 
     The first prediction of a client and key counts; further ones, and those from before their client was

@@ -13,7 +13,7 @@ from rollout.routing.split import Split
 FOLDER = "splits"
 
 
-def keep_split(home: Path, model: str, split: Split) -> None:
+def cache_split(home: Path, model: str, split: Split) -> None:
     """Writes a split down, in place of the one before."""
     folder = home / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -22,7 +22,7 @@ def keep_split(home: Path, model: str, split: Split) -> None:
     draft.replace(folder / f"{model}.json")
 
 
-def last_splits(home: Path) -> dict[str, Split]:
+def cached_splits(home: Path) -> dict[str, Split]:
     """Returns the split of each model that was last seen; what cannot be read counts as never seen."""
     splits = {}
     for file in sorted((home / FOLDER).glob("*.json")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rollout.routing.census import KEPT_S, add_clients, count_clients
+from rollout.routing.client_counts import KEPT_S, add_clients, count_clients
 from rollout.store import Keys, Redis
 
 

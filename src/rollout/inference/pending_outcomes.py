@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from rollout.bundle.task import Classification
 from rollout.inference.rows import Answers, Rows
-from rollout.review.predictions import Predicted, Waiting
+from rollout.review.predictions import PendingOutcome, Predicted
 from rollout.review.state import iso
 
 
-def await_outcomes(rows: Rows, answers: Answers) -> Iterator[Waiting]:
+def pending_outcomes(rows: Rows, answers: Answers) -> Iterator[PendingOutcome]:
     """Yields what is kept of the rows of a request."""
     at = iso(round(answers.at * 1000))
     is_class = isinstance(answers.task, Classification)
@@ -34,4 +34,4 @@ def await_outcomes(rows: Rows, answers: Answers) -> Iterator[Waiting]:
             fallback=answers.fallbacks.get(index),
             pinned=assignment.rule is not None,
         )
-        yield Waiting(rows.client_ids[index], key, predicted)
+        yield PendingOutcome(rows.client_ids[index], key, predicted)
