@@ -19,11 +19,11 @@ from rollout.errors import (
     StoreUnavailableError,
 )
 from rollout.review import desk
-from rollout.review.access import note_access
+from rollout.review.access_log import record_access
 from rollout.review.counts import read_counts
 from rollout.review.queue import read_items, read_work
 from rollout.review.state import Answer, State, Work, give_back, iso
-from rollout.review.steps import Step, commit
+from rollout.review.transitions import Transition, commit
 from rollout.routing.assignment import Arm
 from service.console.page_context import Page, PageContext
 from service.console.render import data
@@ -93,7 +93,7 @@ async def claim(context: PageContext) -> Response:
         escalated="escalated" in form,
     )
     ids = [leased.item.id for leased in claimed.items]
-    await note_access(context.engine.redis, model.name, context.name, context.role or "", "claim", ids)
+    await record_access(context.engine.redis, model.name, context.name, context.role or "", "claim", ids)
     fields = model.schema.fields
     items = await asyncio.to_thread(lambda: [lay_out(leased, fields) for leased in claimed.items])
     figures = {name: getattr(claimed, name) for name in ("open", "leased_by_others", "escalated")}
@@ -138,7 +138,7 @@ async def release(context: PageContext) -> Response:
     except msgspec.DecodeError:
         raise InvalidRequestError("leases must be items with their token and end, as JSON") from None
     known = {item: (token, end) for item, token, end in leases[:MOST_ITEMS]}
-    steps = []
+    transitions = []
     for item, stored in await read_items(redis, name, list(known), with_inputs=False):
         work = read_work(stored)
         if (
@@ -146,8 +146,10 @@ async def release(context: PageContext) -> Response:
             and work.lease
             and known[item.id] == (work.lease.token, iso(work.lease.until))
         ):
-            steps.append(Step(item, stored, work, *give_back(work, "release", round(time.time() * 1000))))
-    await commit(redis, name, steps)
+            transitions.append(
+                Transition(item, stored, work, *give_back(work, "release", round(time.time() * 1000)))
+            )
+    await commit(redis, name, transitions)
     return data({})
 
 

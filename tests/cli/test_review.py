@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rollout.review import desk
-from rollout.review.access import note_access
+from rollout.review.access_log import record_access
 from rollout.review.item import ReviewItem, item_id
 from rollout.review.outcomes import Outcome, record_outcomes
 from rollout.review.policy import DAY_S, ReviewPolicy, read_policy, write_policy
@@ -317,7 +317,7 @@ async def test_a_setting_that_is_none_is_refused(review: Review, redis: Redis, s
 
 async def test_access_says_who_saw_what(review: Review, redis: Redis) -> None:
     await fill(redis, [make_item(1), make_item(2)])
-    await note_access(redis, "digits", "bob", "reviewer", "claim", [make_item(1).id])
+    await record_access(redis, "digits", "bob", "reviewer", "claim", [make_item(1).id])
     review("list", "digits")
     review.rows("--since", "0")
     await decide(redis, {make_item(1).id: THREE})

@@ -20,7 +20,7 @@ import pytest
 from models.digits.recipe import RECIPE
 from rollout.job.labels import choose_format
 from rollout.review import desk
-from rollout.review.access import read_access
+from rollout.review.access_log import read_access
 from rollout.review.export import ExportRow
 from rollout.review.item import item_id
 from rollout.review.queue import read_item

@@ -12,9 +12,9 @@ import pytest
 from rollout.bundle.task import Classification
 from rollout.inference.reviewing import review_item
 from rollout.inference.rows import Answers, Decision, Rows
-from rollout.review.intake import Intake
 from rollout.review.item import ReviewItem
 from rollout.review.policy import ReviewPolicy
+from rollout.review.sampling import Sampler
 from rollout.routing.assignment import Assignment
 from rollout.routing.split import Split
 
@@ -24,10 +24,10 @@ ADA = {"name": "Ada", "born": "1815-12-10", "income": 3}
 def item(sent: Mapping[str, Any], *redact: str, key: str | None = None, scores: float = 0.4) -> ReviewItem:
     """Returns the item of one row."""
     task = Classification(labels=["no", "yes"], review_threshold=0.6)
-    intake = Intake("loans")
-    intake.policy = ReviewPolicy(redact=[*redact])
+    sampler = Sampler("loans")
+    sampler.policy = ReviewPolicy(redact=[*redact])
     version = SimpleNamespace(manifest=SimpleNamespace(task=task))
-    model: Any = SimpleNamespace(name="loans", intake=intake, versions={"v1": version})
+    model: Any = SimpleNamespace(name="loans", sampler=sampler, versions={"v1": version})
     rows = Rows(["c-1"], [key], {}, [sent], 0.0)
     decision = Decision(1, [1 - scores, scores], needs_review=True)
     assigned = [Assignment("champion", "v1", 0.5)]

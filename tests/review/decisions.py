@@ -10,7 +10,7 @@ from rollout.review import state
 from rollout.review.item import ReviewItem
 from rollout.review.queue import add_items, read_items, read_work
 from rollout.review.state import Answer
-from rollout.review.steps import Step, commit
+from rollout.review.transitions import Transition, commit
 from rollout.store import Keys, Redis
 
 GROUP = 250
@@ -45,18 +45,18 @@ async def decide(redis: Redis, answers: Mapping[str, Answer], reviewer: str = "a
     async with _sparing_the_disk(redis):
         for start in range(0, len(ids), GROUP):
             now = time.time_ns() // 1_000_000
-            steps = []
+            transitions = []
             for item, stored in await read_items(redis, "digits", ids[start : start + GROUP]):
                 before = read_work(stored)
                 claimed, _ = state.claim(before, reviewer, "token", now + 1000, now)
                 assert claimed.lease is not None
                 after, event = state.resolve(claimed, claimed.lease, answers[item.id], now, required=1)
-                steps.append(Step(item, stored, before, after, event))
-            assert all(await commit(redis, "digits", steps))
+                transitions.append(Transition(item, stored, before, after, event))
+            assert all(await commit(redis, "digits", transitions))
 
 
 async def multiply(redis: Redis, item: ReviewItem, count: int) -> None:
-    """Makes so many decided items of one, faster than people and their steps would."""
+    """Makes so many decided items of one, faster than people and their transitions would."""
     names = Keys("digits")
     async with _sparing_the_disk(redis):
         for first in range(1, count, COPIED):

@@ -13,7 +13,7 @@ from rollout.bundle.manifest import digest
 from rollout.bundle.store import open_bundle
 from rollout.errors import InvalidRequestError
 from rollout.review import desk
-from rollout.review.access import read_access
+from rollout.review.access_log import read_access
 from rollout.review.export import EPOCH, Lineage, encode_row, export_rows, read_lineage, read_since
 from rollout.review.forget import forget_client
 from rollout.review.item import ReviewItem

@@ -14,17 +14,17 @@ from loadtests.fleet import Valkey
 from rollout.errors import UnknownItemError
 from rollout.review import desk, state
 from rollout.review import forget as forget_module
-from rollout.review.access import note_access, read_access
+from rollout.review.access_log import read_access, record_access
 from rollout.review.counts import read_counts
 from rollout.review.export import export_rows
 from rollout.review.forget import Forgotten, forget_client
-from rollout.review.intake import Intake
 from rollout.review.item import ReviewItem, item_id, same_inputs
 from rollout.review.log import ReviewLog
 from rollout.review.outcomes import Outcome, read_outcomes_since, record_outcomes
 from rollout.review.policy import ReviewPolicy, write_policy
 from rollout.review.predictions import PendingOutcome, Predicted, Predictions, record_predictions
 from rollout.review.queue import add_items
+from rollout.review.sampling import Sampler
 from rollout.review.spool import Spool
 from rollout.review.state import Answer, State
 from rollout.store import Keys, Redis, connect
@@ -69,7 +69,7 @@ async def fill(redis: Redis, client_id: str, prefix: str) -> None:
     await add_items(redis, items, 100)
     for place in ("resolved", "again", "skipped", "escalated", "leased"):
         claimed = await desk.claim(redis, "digits", f"Ana-{place}", filters={"client_id": client_id})
-        await note_access(redis, "digits", "Ana", "reviewer", "claim", [one.item.id for one in claimed.items])
+        await record_access(redis, "digits", "Ana", "reviewer", "claim", [one.item.id for one in claimed.items])
         ((one, token),) = [(leased.item.id, leased.token) for leased in claimed.items]
         if place == "resolved":
             await desk.resolve(redis, "digits", one, token, Answer(label="3"))
@@ -177,7 +177,7 @@ async def test_what_was_predicted_before_does_not_come_back(redis: Redis) -> Non
     before = now()
     await asyncio.sleep(0.01)
     await forget_client(redis, "digits", CLIENT, DAY_S)
-    buffer = Predictions(redis, {"digits": Intake("digits")})
+    buffer = Predictions(redis, {"digits": Sampler("digits")})
     buffer.offer("digits", [waiting(CLIENT, KEY, before), waiting("another", "their", before)])
     await buffer.flush()
     await add_items(redis, [msgspec.structs.replace(item_of(CLIENT, KEY), at=before)], 100)

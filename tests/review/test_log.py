@@ -12,11 +12,11 @@ import pytest
 from rollout.config import Settings
 from rollout.embedded import running_redis
 from rollout.review import log as log_module
-from rollout.review.intake import Intake
 from rollout.review.item import ReviewItem
 from rollout.review.log import ReviewLog
 from rollout.review.policy import ReviewPolicy
 from rollout.review.queue import add_items, list_items
+from rollout.review.sampling import Sampler
 from rollout.review.spool import Spool
 from rollout.store import Redis, connect
 from tests.review.items import make_item
@@ -124,9 +124,9 @@ async def test_without_redis_items_wait_on_disk_until_it_is_back(tmp_path: Path,
 
 async def test_what_was_deferred_is_kept_even_by_a_full_queue(redis: Redis, spool: Spool) -> None:
     spool.append([make_item(1), make_item(2), make_item(3)])
-    intake = Intake("digits")
-    intake.policy = ReviewPolicy(limits={"low_confidence": 2})
-    log = ReviewLog(redis, spool, 1, {"digits": intake})
+    sampler = Sampler("digits")
+    sampler.policy = ReviewPolicy(limits={"low_confidence": 2})
+    log = ReviewLog(redis, spool, 1, {"digits": sampler})
     log.start()
     await until_drained(spool)
     assert await keys(redis) == {"key-1", "key-2", "key-3"}

@@ -13,11 +13,11 @@ from loadtests.fleet import Valkey
 from rollout.errors import StoreUnavailableError
 from rollout.metrics import TRIAL_PREDICTIONS
 from rollout.review import predictions as predictions_module
-from rollout.review.intake import Intake
 from rollout.review.item import item_id
 from rollout.review.outcomes import Outcome, read_outcomes, read_outcomes_since, record_outcomes
 from rollout.review.predictions import PendingOutcome, Predicted, Predictions, record_predictions
 from rollout.review.queue import add_items
+from rollout.review.sampling import Sampler
 from rollout.store import Keys, Redis, connect
 from tests.review.items import make_item
 
@@ -194,7 +194,7 @@ class Buffer:
     """Predictions on their way, and how many were dropped."""
 
     def __init__(self, redis: Redis) -> None:
-        self.predictions = Predictions(redis, {"digits": Intake("digits")})
+        self.predictions = Predictions(redis, {"digits": Sampler("digits")})
         self._before = self._dropped()
 
     def offer(self, numbers: Iterable[int]) -> None:

@@ -15,7 +15,7 @@ from rollout.cli.review_policy import policy
 from rollout.cli.review_view import show_access, show_imported, show_items, show_stats
 from rollout.cli.shared import call_for, json_option, print_json
 from rollout.errors import ConfigError, InvalidRequestError
-from rollout.review.access import note_access, read_access
+from rollout.review.access_log import read_access, record_access
 from rollout.review.item import Reason, milliseconds
 from rollout.review.queue import list_items
 from rollout.review.state import State
@@ -68,7 +68,7 @@ def list_(
             items.append({"state": work.state, **fields})
             if len(items) == limit:
                 break
-        await note_access(redis, model, user_name(), ROLE, "list", [one["id"] for one in items])
+        await record_access(redis, model, user_name(), ROLE, "list", [one["id"] for one in items])
         return items
 
     items = call_for(model, read)

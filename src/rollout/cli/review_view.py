@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rollout.cli.tables import NOTHING, make_console, make_grid, make_table, titled
-from rollout.review.access import Access
+from rollout.review.access_log import AccessEntry
 from rollout.review.estimate import Estimate
 from rollout.review.item import Reason
 from rollout.review.labels import Fault, Imported
@@ -113,7 +113,7 @@ def differences(before: ReviewPolicy, after: ReviewPolicy) -> dict[str, tuple[st
     }
 
 
-def show_access(model: str, log: Sequence[Access]) -> None:
+def show_access(model: str, log: Sequence[AccessEntry]) -> None:
     """Prints who saw which items."""
     table = make_table(f"{model}, who saw what")
     for column in ("at", "who", "role", "how"):

@@ -29,5 +29,5 @@ class Clients:
         client_id = request.path_params["client_id"]
         if not client_id:
             raise InvalidRequestError("name the client to forget at the end of the path")
-        retention_s = model.intake.policy.retention_s
+        retention_s = model.sampler.policy.retention_s
         return json_response({"forgotten": await forget_client(engine.redis, model.name, client_id, retention_s)})

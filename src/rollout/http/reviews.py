@@ -19,7 +19,7 @@ from rollout.http.predict import Identifier
 from rollout.inference.engine import Engine
 from rollout.inference.served_model import ServedModel
 from rollout.review import desk
-from rollout.review.access import note_access
+from rollout.review.access_log import record_access
 from rollout.review.export import ExportRow, encode_row, export_rows, read_lineage, read_since
 from rollout.review.item import ReviewItem, milliseconds
 from rollout.review.queue import list_items, read_item, read_links
@@ -125,7 +125,7 @@ class Reviews:
             escalated=body.escalated,
         )
         ids = [one.item.id for one in claim.items]
-        await note_access(engine.redis, model.name, body.reviewer, bearer.role, "claim", ids)
+        await record_access(engine.redis, model.name, body.reviewer, bearer.role, "claim", ids)
         return json_response(claim)
 
     async def _resolve(self, request: Request) -> Response:
@@ -160,7 +160,7 @@ class Reviews:
         engine, model, bearer = self._authorize(request)
         body = await read_json(self._gateway, request, TokenRequest)
         leased = await desk.undo(engine.redis, model.name, request.path_params["id"], body.token)
-        await note_access(engine.redis, model.name, bearer.name, bearer.role, "undo", [leased.item.id])
+        await record_access(engine.redis, model.name, bearer.name, bearer.role, "undo", [leased.item.id])
         return json_response(leased)
 
     async def _show(self, request: Request) -> Response:
@@ -169,7 +169,7 @@ class Reviews:
         found = await read_item(engine.redis, model.name, item_id)
         if found is None:
             raise UnknownItemError(f"{model.name} has no review item {item_id!r}")
-        await note_access(engine.redis, model.name, bearer.name, bearer.role, "show", [item_id])
+        await record_access(engine.redis, model.name, bearer.name, bearer.role, "show", [item_id])
         links = await read_links(engine.redis, model.name, item_id)
         shown = [{"client_id": link.client_id, "key": link.key, "at": link.at} for link in links]
         return json_response(_view(*found) | {"links": shown})
@@ -199,7 +199,7 @@ class Reviews:
             if len(reviews) == int(limit):
                 break
         ids = [one["id"] for one in reviews]
-        await note_access(engine.redis, model.name, bearer.name, bearer.role, "list", ids)
+        await record_access(engine.redis, model.name, bearer.name, bearer.role, "list", ids)
         return json_response({"reviews": reviews})
 
     async def _export(self, request: Request) -> Response:

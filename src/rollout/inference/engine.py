@@ -53,7 +53,7 @@ class Engine:
         self._followers = [Follower(model, redis, settings) for model in self.models.values()]
         self._background += [loop.create_task(follower.run()) for follower in self._followers]
         self._background += [loop.create_task(Gauges(model, redis).run()) for model in self.models.values()]
-        self._predictions = Predictions(redis, {name: model.intake for name, model in self.models.items()})
+        self._predictions = Predictions(redis, {name: model.sampler for name, model in self.models.items()})
         self._background.append(loop.create_task(self._predictions.run()))
         if settings.webhook_url:
             hooks = [Webhook(redis, name, settings.webhook_url, settings.webhook_key()) for name in self.models]
@@ -70,9 +70,9 @@ class Engine:
         metrics.forget_dead_workers()
         splits = await read_served(redis, settings)
         models = [await load_model(name, split, settings, redis) for name, split in splits.items()]
-        intakes = {model.name: model.intake for model in models}
+        samplers = {model.name: model.sampler for model in models}
         reviews = ReviewLog(
-            redis, Spool(settings.home / "spool", settings.spool_bytes), settings.max_reviews, intakes
+            redis, Spool(settings.home / "spool", settings.spool_bytes), settings.max_reviews, samplers
         )
         reviews.start()
         return cls(models, redis, reviews, settings)
@@ -136,7 +136,7 @@ class Engine:
             if rows.preview is not None:
                 return await preview(snapshot, rows, rows.preview)
             answers = await answer(snapshot, rows)
-            if picks := pick(model.intake, rows, answers):
+            if picks := pick(model.sampler, rows, answers):
                 await self._review(model, rows, answers, picks)
         finally:
             self.in_flight -= 1

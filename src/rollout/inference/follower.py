@@ -81,12 +81,12 @@ async def load_model(name: str, split: Split, settings: Settings, redis: Redis) 
     champion = await asyncio.to_thread(load_version, name, split.champion, settings)
     model = ServedModel(name, split.without_trial(), [champion], settings)
     try:
-        model.intake.policy = await read_policy(redis, name)
+        model.sampler.policy = await read_policy(redis, name)
     except StoreUnavailableError:
-        model.intake.policy = cached_policy(settings.home, name)
+        model.sampler.policy = cached_policy(settings.home, name)
     # The whole split, since with Redis gone at the next start its challenger may be there.
     await _keep(settings.home, cache_split, name, split)
-    await _keep(settings.home, cache_policy, name, model.intake.policy)
+    await _keep(settings.home, cache_policy, name, model.sampler.policy)
     loaded = []
     for version in split.kept[1:]:
         with contextlib.suppress(BundleError):  # the follower tries again, and says why
@@ -201,10 +201,10 @@ class Follower:
         return [task.result() for task in done.values() if task.exception() is None]
 
     async def _follow_policy(self) -> None:
-        intake = self._model.intake
-        if await intake.follow(self.redis):
-            logger.info("the review policy of %s is another one: %s", self._model.name, intake.policy)
-            await _keep(self._settings.home, cache_policy, self._model.name, intake.policy)
+        sampler = self._model.sampler
+        if await sampler.follow(self.redis):
+            logger.info("the review policy of %s is another one: %s", self._model.name, sampler.policy)
+            await _keep(self._settings.home, cache_policy, self._model.name, sampler.policy)
 
     def _show_breaker(self) -> None:
         trial = self._model.snapshot.trial

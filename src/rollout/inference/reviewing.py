@@ -9,8 +9,8 @@ import msgspec
 
 from rollout.inference.rows import Answers, Decision, Rows, to_answer
 from rollout.inference.served_model import ServedModel
-from rollout.review.intake import Intake
 from rollout.review.item import Reason, ReviewItem, item_id, same_inputs
+from rollout.review.sampling import Sampler
 from rollout.review.state import iso
 
 
@@ -35,15 +35,15 @@ class Pick(NamedTuple):
     pi: float | None
 
 
-def pick(intake: Intake, rows: Rows, answers: Answers) -> list[Pick]:
+def pick(sampler: Sampler, rows: Rows, answers: Answers) -> list[Pick]:
     """Returns the rows that are to be reviewed: the uncertain, and a random few of the others."""
     picks = []
     for index, decision in enumerate(answers.decisions):
         identity = identify(rows, index)
         if decision.needs_review:
-            picks.append(Pick(index, "low_confidence", intake.admit("low_confidence", 1.0, identity)))
-        elif intake.audits(identity):
-            picks.append(Pick(index, "audit", intake.admit("audit", intake.policy.audit, identity)))
+            picks.append(Pick(index, "low_confidence", sampler.sample("low_confidence", 1.0, identity)))
+        elif sampler.audits(identity):
+            picks.append(Pick(index, "audit", sampler.sample("audit", sampler.policy.audit, identity)))
     return picks
 
 
@@ -83,7 +83,7 @@ def review_item(
     client_id, key = rows.client_ids[index], rows.keys[index]
     sent = rows.sent[index]
     answer = to_answer(answers.task, answers.decisions[index])
-    redacted = dict.fromkeys(sent.keys() & set(model.intake.policy.redact))
+    redacted = dict.fromkeys(sent.keys() & set(model.sampler.policy.redact))
     inputs = msgspec.json.encode({**sent, **redacted})
     seen = inputs + msgspec.json.encode(answer) if redacted else inputs
     version = answers.version(index)

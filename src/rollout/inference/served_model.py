@@ -17,7 +17,7 @@ from rollout.inference.arm_counters import ArmCounters
 from rollout.inference.rows import Decision
 from rollout.inference.trial import Trial
 from rollout.inference.version import LoadedVersion
-from rollout.review.intake import Intake
+from rollout.review.sampling import Sampler
 from rollout.routing.assignment import Arm
 from rollout.routing.split import Split
 
@@ -94,7 +94,7 @@ class ServedModel:
         settings: How often a challenger may fail.
 
     Attributes:
-        intake: Decides which of its predictions are reviewed.
+        sampler: Decides which of its predictions are reviewed.
         snapshot: What answers now; whoever answers a request holds on to it until the end.
         has_left_a_thread: Whether a version that hangs was let go of; its thread stays.
         snapshots: It, and those before it under which requests may still end and be counted.
@@ -105,7 +105,7 @@ class ServedModel:
 
     def __init__(self, name: str, split: Split, versions: Iterable[LoadedVersion], settings: Settings) -> None:
         self.name = name
-        self.intake = Intake(name)
+        self.sampler = Sampler(name)
         self.versions: dict[str, LoadedVersion] = {}
         self.latency = metrics.Tally(metrics.LATENCY.labels(name))
         # A series that begins with its first increment is not seen to rise.

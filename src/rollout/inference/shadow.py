@@ -205,7 +205,7 @@ class Shadow:
         rows, answers, row = unseen.rows, unseen.answers, unseen.row
         if row in answers.fates:
             return
-        pi = self._model.intake.admit("disagreement", unseen.pi, identify(rows, row))
+        pi = self._model.sampler.sample("disagreement", unseen.pi, identify(rows, row))
         if pi is not None:
             await self._add(review_item(self._model, rows, answers, row, "disagreement", pi, other))
 

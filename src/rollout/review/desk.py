@@ -15,7 +15,7 @@ from rollout.review.item import ReviewItem
 from rollout.review.policy import read_policy
 from rollout.review.queue import CHUNK, PLACES, add_inputs, matches, read_items, read_work
 from rollout.review.state import Answer, State, Taken, Work
-from rollout.review.steps import Step, commit
+from rollout.review.transitions import Transition, commit
 from rollout.store import Keys, Redis, guard
 
 LEASE_S = 300.0
@@ -98,15 +98,20 @@ async def claim(
     origin = State.ESCALATED if escalated else State.OPEN
     taken: list[Leased] = []
     own = [
-        Step(item, stored, work, state.renew(work, until), None)
+        Transition(item, stored, work, state.renew(work, until), None)
         for item, stored, work in await _read(redis, model, [item_id.decode() for item_id in held])
         if work.state is State.LEASED and _origin(work) is origin and matches(item, filters)
     ]
-    whole = await add_inputs(redis, model, [step.item for step in own[:count]])
-    await _take(redis, model, [step._replace(item=item) for item, step in zip(whole, own, strict=False)], taken)
+    whole = await add_inputs(redis, model, [transition.item for transition in own[:count]])
+    await _take(
+        redis,
+        model,
+        [transition._replace(item=item) for item, transition in zip(whole, own, strict=False)],
+        taken,
+    )
     if len(taken) < count:
-        async for steps in _offers(redis, model, reviewer, origin, filters, count, until, now):
-            await _take(redis, model, steps[: count - len(taken)], taken)
+        async for transitions in _offers(redis, model, reviewer, origin, filters, count, until, now):
+            await _take(redis, model, transitions[: count - len(taken)], taken)
             if len(taken) >= count:
                 break
     async with guard():
@@ -137,7 +142,7 @@ async def resolve(redis: Redis, model: str, item_id: str, token: str, answer: An
         lease = state.require_lease(work, token, now)
         return state.resolve(work, lease, answer, now, required)
 
-    return await _decide(redis, model, item_id, step, answer)
+    return await _decide(redis, model, item_id, transition, answer)
 
 
 async def skip(redis: Redis, model: str, item_id: str, token: str, why: str) -> Work:
@@ -218,7 +223,7 @@ async def take_over(redis: Redis, model: str, item_id: str, reviewer: str, answe
             raise LeaseLostError(f"{item_id} was resolved as {work.label or work.value}: nothing was changed")
         return None
 
-    await _decide(redis, model, item_id, step, answer)
+    await _decide(redis, model, item_id, transition, answer)
     return not is_there
 
 
@@ -261,13 +266,13 @@ async def _decide(
             raise UnknownItemError(f"{model} has no review item {item_id!r}; its client may have been forgotten")
         item, stored, work = found[0]
         if item.linked_to is not None:
-            return await _decide(redis, model, item.linked_to, step, answer)
+            return await _decide(redis, model, item.linked_to, transition, answer)
         if answer is not None:
             require_answer(item, answer)
         taken = step(work, now)
         if taken is None:
             return work
-        if (await commit(redis, model, [Step(item, stored, work, *taken)]))[0]:
+        if (await commit(redis, model, [Transition(item, stored, work, *taken)]))[0]:
             return taken[0]
     raise LeaseLostError("somebody else changes this item all the time: claim again")
 
@@ -278,10 +283,14 @@ async def _read(redis: Redis, model: str, ids: list[str]) -> list[tuple[ReviewIt
     return [(item, stored, read_work(stored)) for item, stored in found]
 
 
-async def _take(redis: Redis, model: str, steps: list[Step], taken: list[Leased]) -> None:
+async def _take(redis: Redis, model: str, transitions: list[Transition], taken: list[Leased]) -> None:
     """Stores claims, and adds what they led to."""
-    done = await commit(redis, model, steps)
-    taken += [_leased(step.item, step.after) for step, one in zip(steps, done, strict=True) if one]
+    done = await commit(redis, model, transitions)
+    taken += [
+        _leased(transition.item, transition.after)
+        for transition, one in zip(transitions, done, strict=True)
+        if one
+    ]
 
 
 async def _expire(redis: Redis, model: str, ids: list[str], now: int) -> None:
@@ -289,7 +298,7 @@ async def _expire(redis: Redis, model: str, ids: list[str], now: int) -> None:
         redis,
         model,
         [
-            Step(item, stored, work, *state.give_back(work, "expire", now))
+            Transition(item, stored, work, *state.give_back(work, "expire", now))
             for item, stored, work in await _read(redis, model, ids)
             if work.state is State.LEASED and work.lease is not None and work.lease.until <= now
         ],
@@ -305,7 +314,7 @@ async def _offers(
     count: int,
     until: int,
     now: int,
-) -> AsyncIterator[list[Step]]:
+) -> AsyncIterator[list[Transition]]:
     """Yields claims of items that a reviewer may have, in order; those whose inputs are gone are retired."""
     for place in PLACES[origin]:
         offset, size = 0, count + SPARE
@@ -327,10 +336,12 @@ async def _offers(
                 retired, offers = [], []
                 for item, (_, stored, work) in zip(whole, group, strict=True):
                     if not item.has_inputs:
-                        retired.append(Step(item, stored, work, *state.retire(work, now)))
+                        retired.append(Transition(item, stored, work, *state.retire(work, now)))
                     else:
                         token = secrets.token_urlsafe(12)
-                        offers.append(Step(item, stored, work, *state.claim(work, reviewer, token, until, now)))
+                        offers.append(
+                            Transition(item, stored, work, *state.claim(work, reviewer, token, until, now))
+                        )
                 left += sum(await commit(redis, model, retired)) + len(offers)
                 yield offers
             # Those taken have left: a few may be seen twice, which `commit` refuses, and none is passed over.

@@ -12,7 +12,7 @@ import msgspec
 from rollout.bundle.lineage import HEADS
 from rollout.bundle.manifest import digest, read_manifest
 from rollout.errors import BundleError, InvalidRequestError
-from rollout.review.access import note_access
+from rollout.review.access_log import record_access
 from rollout.review.item import Reason, ReviewItem
 from rollout.review.outcomes import Outcome, read_outcomes
 from rollout.review.queue import CHUNK, matches
@@ -119,7 +119,7 @@ async def export_rows(
             for shown in [_predictions(record, filters)]
         ]
         ids = [prediction.id for _, shown in found for prediction in shown]
-        await note_access(redis, model, who, role, "export", ids)
+        await record_access(redis, model, who, role, "export", ids)
         outcomes = dict(zip(ids, await read_outcomes(redis, model, ids), strict=True))
         for record, shown in found:
             for place, prediction in enumerate(shown, start=1):

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from rollout.review.access import note_access
+from rollout.review.access_log import record_access
 from rollout.review.export import in_chunks
 from rollout.review.item import ReviewItem
 from rollout.review.labels import Fault, Label, read_label
@@ -48,7 +48,7 @@ async def export_tasks(redis: Redis, model: str, *, who: str, role: str) -> Asyn
     """
     async for chunk in in_chunks(list_items(redis, model, {})):
         items = [item for item, _ in chunk if item.has_inputs]
-        await note_access(redis, model, who, role, "export", [item.id for item in items])
+        await record_access(redis, model, who, role, "export", [item.id for item in items])
         for item in items:
             yield to_task(item)
 

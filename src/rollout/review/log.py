@@ -12,10 +12,10 @@ import msgspec
 
 from rollout import metrics
 from rollout.errors import StoreUnavailableError
-from rollout.review.intake import Intake
 from rollout.review.item import ReviewItem
 from rollout.review.policy import ReviewPolicy
 from rollout.review.queue import FOREVER, add_items
+from rollout.review.sampling import Sampler
 from rollout.review.spool import Spool
 from rollout.store import Redis, guard, is_cancelled
 
@@ -24,7 +24,7 @@ Fate = Literal["queued", "deferred"]
 COMMIT_AT_MOST = 256
 COMMIT_BYTES = 4 * 1024 * 1024
 DRAIN_EVERY_S = 0.5
-NO_INTAKES: Mapping[str, Intake] = {}
+NO_SAMPLERS: Mapping[str, Sampler] = {}
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +36,16 @@ class ReviewLog:
         redis: Connection.
         spool: Takes the items while Redis is away.
         limit: Most open items of a model.
-        intakes: How items are kept, by model.
+        samplers: How items are kept, by model.
     """
 
     def __init__(
-        self, redis: Redis, spool: Spool, limit: int, intakes: Mapping[str, Intake] = NO_INTAKES
+        self, redis: Redis, spool: Spool, limit: int, samplers: Mapping[str, Sampler] = NO_SAMPLERS
     ) -> None:
         self._redis = redis
         self._spool = spool
         self._limit = limit
-        self._intakes = intakes
+        self._samplers = samplers
         self._waiting: list[tuple[ReviewItem, asyncio.Future[Fate | None]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
@@ -108,7 +108,7 @@ class ReviewLog:
         return ["deferred" if one else None for one in spooled]
 
     def _policies(self) -> dict[str, ReviewPolicy]:
-        return {name: intake.policy for name, intake in self._intakes.items()}
+        return {name: sampler.policy for name, sampler in self._samplers.items()}
 
     async def _drain_forever(self) -> None:
         while not is_cancelled():

@@ -13,9 +13,9 @@ import msgspec
 
 from rollout import metrics
 from rollout.errors import StoreUnavailableError
-from rollout.review.intake import Intake
 from rollout.review.item import Reason, item_id, milliseconds
 from rollout.review.policy import DAY_S
+from rollout.review.sampling import Sampler
 from rollout.review.scripts import JOIN, KEEP
 from rollout.store import Keys, Redis, guard, is_cancelled
 
@@ -94,13 +94,13 @@ class Predictions:
 
     Args:
         redis: Connection.
-        intakes: How long they are kept, by model.
+        samplers: How long they are kept, by model.
     """
 
-    def __init__(self, redis: Redis, intakes: Mapping[str, Intake]) -> None:
+    def __init__(self, redis: Redis, samplers: Mapping[str, Sampler]) -> None:
         self._redis = redis
-        self._intakes = intakes
-        self._waiting: dict[str, deque[PendingOutcome]] = {name: deque() for name in intakes}
+        self._samplers = samplers
+        self._waiting: dict[str, deque[PendingOutcome]] = {name: deque() for name in samplers}
         self._room = MOST_WAITING
 
     def offer(self, model: str, predictions: Iterable[PendingOutcome]) -> None:
@@ -139,7 +139,7 @@ class Predictions:
             StoreUnavailableError: If Redis does not answer; then it goes on waiting.
         """
         for model, waiting in self._waiting.items():
-            keep_s = self._intakes[model].policy.outcome_days * DAY_S
+            keep_s = self._samplers[model].policy.outcome_days * DAY_S
             while waiting:
                 group = list(islice(waiting, FLUSH_AT_MOST))
                 await record_predictions(self._redis, model, group, keep_s)

@@ -13,7 +13,7 @@ import msgspec
 
 from rollout.errors import LeaseLostError
 
-Step = Literal["claim", "resolve", "skip", "escalate", "undo", "release", "expire", "import", "retire"]
+Action = Literal["claim", "resolve", "skip", "escalate", "undo", "release", "expire", "import", "retire"]
 
 
 class State(StrEnum):
@@ -27,7 +27,7 @@ class State(StrEnum):
 
 
 # From which state to which a step may lead. A first of two reviews leads back to open; undo, to whoever decided.
-LEGAL: dict[Step, tuple[frozenset[State], frozenset[State]]] = {
+LEGAL: dict[Action, tuple[frozenset[State], frozenset[State]]] = {
     "claim": (frozenset({State.OPEN, State.ESCALATED}), frozenset({State.LEASED})),
     "resolve": (frozenset({State.LEASED}), frozenset({State.RESOLVED, State.ESCALATED, State.OPEN})),
     "skip": (frozenset({State.LEASED}), frozenset({State.SKIPPED})),
@@ -92,7 +92,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     at: str
     who: str
-    did: Step
+    did: Action
     before: State
     after: State
     label: str | None = None
@@ -272,7 +272,7 @@ def iso(milliseconds: int) -> str:
 
 
 def _event(
-    before: Work, after: Work, did: Step, who: str, now: int, answer: Answer | None = None, why: str = ""
+    before: Work, after: Work, did: Action, who: str, now: int, answer: Answer | None = None, why: str = ""
 ) -> Event:
     sources, targets = LEGAL[did]
     assert before.state in sources, (did, before.state)  # noqa: S101

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 
 from rollout.config import Settings
-from rollout.review.access import read_access
+from rollout.review.access_log import read_access
 from rollout.review.counts import read_counts
 from rollout.review.policy import ReviewPolicy, write_policy
 from rollout.review.queue import read_item

@@ -8,21 +8,21 @@ import pytest
 
 from rollout.errors import StoreUnavailableError
 from rollout.review import access as access_module
-from rollout.review.access import Access, note_access, read_access
+from rollout.review.access_log import AccessEntry, read_access, record_access
 from rollout.review.item import milliseconds
 from rollout.store import Keys, Redis
 
 LOG = Keys("digits").access
 
 
-async def read(redis: Redis) -> list[Access]:
+async def read(redis: Redis) -> list[AccessEntry]:
     return [access async for access in read_access(redis, "digits")]
 
 
 async def test_who_saw_what_and_when(redis: Redis) -> None:
-    await note_access(redis, "digits", "Ana", "reviewer", "claim", ["a1", "b2"])
-    await note_access(redis, "digits", "", "admin", "export", ["a1"])
-    await note_access(redis, "texts", "Bo", "reviewer", "claim", ["c3"])
+    await record_access(redis, "digits", "Ana", "reviewer", "claim", ["a1", "b2"])
+    await record_access(redis, "digits", "", "admin", "export", ["a1"])
+    await record_access(redis, "texts", "Bo", "reviewer", "claim", ["c3"])
     first, second = await read(redis)
     assert (first.who, first.role, first.did, first.ids) == ("Ana", "reviewer", "claim", ["a1", "b2"])
     assert (second.who, second.role, second.did, second.ids) == ("", "admin", "export", ["a1"])
@@ -30,13 +30,13 @@ async def test_who_saw_what_and_when(redis: Redis) -> None:
 
 
 async def test_who_saw_nothing_is_not_noted(redis: Redis) -> None:
-    await note_access(redis, "digits", "Ana", "reviewer", "claim", [])
+    await record_access(redis, "digits", "Ana", "reviewer", "claim", [])
     assert await read(redis) == []
 
 
 async def test_a_long_list_takes_several_entries(redis: Redis) -> None:
     ids = [f"{number:032x}" for number in range(450)]
-    await note_access(redis, "digits", "Ana", "admin", "export", ids)
+    await record_access(redis, "digits", "Ana", "admin", "export", ids)
     entries = await read(redis)
     assert [len(entry.ids) for entry in entries] == [200, 200, 50]
     assert [one for entry in entries for one in entry.ids] == ids
@@ -44,7 +44,7 @@ async def test_a_long_list_takes_several_entries(redis: Redis) -> None:
 
 async def test_the_log_is_read_whole(redis: Redis) -> None:
     for number in range(60):
-        await note_access(redis, "digits", f"r-{number}", "reviewer", "show", ["a1"] * 200 * 40)
+        await record_access(redis, "digits", f"r-{number}", "reviewer", "show", ["a1"] * 200 * 40)
     assert [entry.who for entry in await read(redis)] == [
         f"r-{number}" for number in range(60) for _ in range(40)
     ]
@@ -58,15 +58,15 @@ async def test_old_entries_and_too_many_go(redis: Redis, monkeypatch: pytest.Mon
         old = {"who": "old", "role": "reviewer", "did": "claim", "ids": "[]"}
         pipe.xadd(LOG, old, id=f"{days_ago + number}-0")  # type: ignore[arg-type]
     await pipe.execute()
-    await note_access(redis, "digits", "Ana", "reviewer", "claim", ["a1"])
+    await record_access(redis, "digits", "Ana", "reviewer", "claim", ["a1"])
     assert sum(entry.who == "old" for entry in await read(redis)) < 100, "but for a part of a node of the stream"
     for _ in range(10):
-        await note_access(redis, "digits", "Ana", "reviewer", "list", ["a1"] * 200 * 50)
+        await record_access(redis, "digits", "Ana", "reviewer", "list", ["a1"] * 200 * 50)
     assert 300 <= await redis.xlen(LOG) < 450
 
 
 async def test_what_cannot_be_noted_fails(redis: Redis) -> None:
     gone = Redis.from_url("unix:///nowhere/valkey.sock")
     with pytest.raises(StoreUnavailableError):
-        await note_access(gone, "digits", "Ana", "reviewer", "claim", ["a1"])
+        await record_access(gone, "digits", "Ana", "reviewer", "claim", ["a1"])
     await gone.aclose()

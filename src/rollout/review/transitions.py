@@ -1,4 +1,4 @@
-"""Storing the steps of review items: all of a step or nothing, and only if nobody was faster."""
+"""Storing the transitions of review items: all of a step or nothing, and only if nobody was faster."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ return taken
 """
 
 
-class Step(NamedTuple):
+class Transition(NamedTuple):
     """A step of one item that is to be stored.
 
     Attributes:
@@ -65,8 +65,8 @@ class Step(NamedTuple):
     event: Event | None
 
 
-async def commit(redis: Redis, model: str, steps: Sequence[Step]) -> list[bool]:
-    """Stores steps.
+async def commit(redis: Redis, model: str, transitions: Sequence[Transition]) -> list[bool]:
+    """Stores transitions.
 
     Returns:
         For each step whether it was stored; ``False`` means that somebody else was faster.
@@ -74,12 +74,12 @@ async def commit(redis: Redis, model: str, steps: Sequence[Step]) -> list[bool]:
     Raises:
         StoreUnavailableError: If Redis does not answer.
     """
-    if not steps:
+    if not transitions:
         return []
     names = Keys(model)
     keys = [names.reviews(name) for name in ("changes", "counts", "lessees")]
     arguments: list[str | bytes | float] = []
-    for item, stored, before, after, event in steps:
+    for item, stored, before, after, event in transitions:
         left, _ = _place(item, before)
         entered, score = _place(item, after)
         keys += [names.review(item.id, ":work"), names.review(item.id, ":events")]

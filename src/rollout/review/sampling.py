@@ -1,4 +1,4 @@
-"""The intake: which predictions enter the queue, and with what probability, so that few can speak for all."""
+"""Sampling: which predictions enter the queue, and with what probability, so that few can speak for all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MINUTE_S = 60
 OFFERED_KEPT_S = 180
 
 
-class Intake:
+class Sampler:
     """What enters the queue of a model.
 
     Whether a prediction enters follows from a hash of its identity: a repeated request decides alike.
@@ -44,7 +44,7 @@ class Intake:
         """Whether a prediction that nothing else sends to review is looked at, to speak for the others."""
         return self.policy.audit > 0 and self._place(b"audit", identity) < self.policy.audit
 
-    def admit(self, reason: Reason, pi: float, identity: bytes) -> float | None:
+    def sample(self, reason: Reason, pi: float, identity: bytes) -> float | None:
         """Lets a prediction in, or, while there are too many of its reason, a random part of them.
 
         Args:
@@ -57,7 +57,7 @@ class Intake:
         """
         self._offered[reason] += 1
         part = self._parts.get(reason, 1.0)
-        if part >= 1 or self._place(b"admit", identity) < part:
+        if part >= 1 or self._place(b"sample", identity) < part:
             return pi * part
         self._excess[reason] += 1
         metrics.REVIEW_ITEMS.labels(self.model, reason, "excess").inc()

@@ -1,4 +1,4 @@
-"""The intake: few enough to be looked at, fair enough to speak for all."""
+"""The sampler: few enough to be looked at, fair enough to speak for all."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import math
 import pytest
 
 from rollout.errors import InvalidRequestError
-from rollout.review.intake import Intake
 from rollout.review.policy import DEFAULT, ReviewPolicy, cache_policy, cached_policy, read_policy, write_policy
+from rollout.review.sampling import Sampler
 from rollout.store import Redis
 
 MANY = 100_000
@@ -19,53 +19,53 @@ def identities(count: int = MANY) -> list[bytes]:
 
 
 def test_an_audit_takes_its_share_whoever_asks_and_again_and_again() -> None:
-    intake = Intake("digits")
-    intake.policy = ReviewPolicy(audit=0.02)
-    taken = [identity for identity in identities() if intake.audits(identity)]
+    sampler = Sampler("digits")
+    sampler.policy = ReviewPolicy(audit=0.02)
+    taken = [identity for identity in identities() if sampler.audits(identity)]
     spread = math.sqrt(MANY * 0.02 * 0.98)
     assert abs(len(taken) - MANY * 0.02) < 4 * spread
-    assert taken == [identity for identity in identities() if intake.audits(identity)]
-    other = Intake("texts")
-    other.policy = intake.policy
+    assert taken == [identity for identity in identities() if sampler.audits(identity)]
+    other = Sampler("texts")
+    other.policy = sampler.policy
     both = sum(other.audits(identity) for identity in taken)
     assert both < 5 * len(taken) * 0.02, "models have nothing to do with each other"
 
 
 def test_no_audit_takes_nobody_and_all_takes_all() -> None:
-    intake = Intake("digits")
+    sampler = Sampler("digits")
     for share, expected in ((0.0, 0), (1.0, 1000)):
-        intake.policy = ReviewPolicy(audit=share)
-        assert sum(map(intake.audits, identities(1000))) == expected
+        sampler.policy = ReviewPolicy(audit=share)
+        assert sum(map(sampler.audits, identities(1000))) == expected
 
 
 async def test_of_a_flood_a_random_part_enters_and_says_so(redis: Redis) -> None:
     await write_policy(redis, "digits", ReviewPolicy(rates={"low_confidence": 1000}))
-    flooded, beside = Intake("digits"), Intake("digits")
+    flooded, beside = Sampler("digits"), Sampler("digits")
     await flooded.follow(redis)
-    assert [flooded.admit("low_confidence", 1.0, one) for one in identities(10_000)] == [1.0] * 10_000
+    assert [flooded.sample("low_confidence", 1.0, one) for one in identities(10_000)] == [1.0] * 10_000
     await flooded.follow(redis)
     await beside.follow(redis)
-    for intake in (flooded, beside):  # what one worker told holds for all
-        entered = [intake.admit("low_confidence", 1.0, one) for one in identities(10_000)]
+    for sampler in (flooded, beside):  # what one worker told holds for all
+        entered = [sampler.sample("low_confidence", 1.0, one) for one in identities(10_000)]
         (pi,) = set(entered) - {None}
         assert pi is not None
         assert pi == pytest.approx(0.1, rel=0.02), "unless a minute passes in between"
         kept = sum(one is not None for one in entered)
         assert kept / pi == pytest.approx(10_000, rel=0.1), "they stand for all"
-        assert intake.admit("disagreement", 0.25, b"another reason") == 0.25
+        assert sampler.sample("disagreement", 0.25, b"another reason") == 0.25
     await flooded.follow(redis)
     excess = await redis.hget("rollout:{digits}:reviews:excess", "low_confidence")
     assert int(excess or 0) == pytest.approx(9_000, rel=0.05)
 
 
 async def test_what_was_not_told_is_told_later(redis: Redis) -> None:
-    intake = Intake("digits")
-    intake.admit("audit", 0.1, b"one")
+    sampler = Sampler("digits")
+    sampler.sample("audit", 0.1, b"one")
     gone = Redis.from_url("unix:///nowhere/valkey.sock")
     with pytest.raises(Exception, match="Redis does not answer"):
-        await intake.follow(gone)
+        await sampler.follow(gone)
     await gone.aclose()
-    await intake.follow(redis)
+    await sampler.follow(redis)
     offered = [await redis.hgetall(key) for key in await redis.keys("*offered*")]
     assert offered == [{b"audit": b"1"}]
 
@@ -79,10 +79,10 @@ async def test_a_policy_is_kept_in_redis_and_on_disk(
     await write_policy(redis, "digits", policy)
     cache_policy(home, "digits", policy)
     assert await read_policy(redis, "digits") == policy == cached_policy(home, "digits")
-    intake = Intake("digits")
-    assert await intake.follow(redis)
-    assert intake.policy == policy
-    assert not await intake.follow(redis)
+    sampler = Sampler("digits")
+    assert await sampler.follow(redis)
+    assert sampler.policy == policy
+    assert not await sampler.follow(redis)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ IDS_AN_ENTRY = 200
 PAGE = 1000
 
 
-class Access(msgspec.Struct, frozen=True, kw_only=True):
+class AccessEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody saw items. Their IDs name no client, so that forgetting one leaves the log as it is.
 
     Attributes:
@@ -35,7 +35,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     ids: list[str]
 
 
-async def note_access(redis: Redis, model: str, who: str, role: str, did: str, ids: Sequence[str]) -> None:
+async def record_access(redis: Redis, model: str, who: str, role: str, did: str, ids: Sequence[str]) -> None:
     """Notes that somebody is about to see items: call it first, and show nothing if it fails.
 
     Raises:
@@ -55,7 +55,7 @@ async def note_access(redis: Redis, model: str, who: str, role: str, did: str, i
         await pipe.execute()
 
 
-async def read_access(redis: Redis, model: str) -> AsyncIterator[Access]:
+async def read_access(redis: Redis, model: str) -> AsyncIterator[AccessEntry]:
     """Yields the log of a model, oldest entries first.
 
     Raises:
@@ -66,7 +66,7 @@ async def read_access(redis: Redis, model: str) -> AsyncIterator[Access]:
         async with guard():
             entries: Any = await redis.xrange(Keys(model).access, first, "+", PAGE)
         for entry_id, entry in entries:
-            yield Access(
+            yield AccessEntry(
                 at=iso(int(entry_id.partition(b"-")[0])),
                 who=entry[b"who"].decode(),
                 role=entry[b"role"].decode(),
