@@ -23,7 +23,7 @@ from rich.table import Table
 
 from rollout.config import Settings
 from rollout.embedded import running_redis
-from rollout.review import desk, log
+from rollout.review import actions, log
 from rollout.review.item import ReviewItem, item_id
 from rollout.review.log import ReviewLog
 from rollout.review.queue import FOREVER, add_items

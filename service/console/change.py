@@ -14,8 +14,8 @@ from rollout.routing.changes import consequences, default_experiment, percent, p
 from rollout.routing.control import Proposal, carry_out, propose, propose_rollback
 from rollout.routing.split import Split
 from rollout.routing.splits import read_quarantine
-from service.console import words
-from service.console.board import read_entries
+from service.console import phrases
+from service.console.dashboard import read_entries
 from service.console.models import Fault, show_model
 from service.console.page_context import Page, PageContext
 
@@ -183,7 +183,7 @@ async def _refuse(context: PageContext, error: InvalidSplitError | QuarantinedEr
         for record in records.values():
             if record.version == version:
                 why = f": {record.why}" if record.why else ""
-                text = f"{version} was rolled back by {record.by} on {words.when(record.at)} UTC{why}"
+                text = f"{version} was rolled back by {record.by} on {phrases.when(record.at)} UTC{why}"
     return await show_model(context, Fault(change, text, held), context.form, error.status)
 
 

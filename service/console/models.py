@@ -15,7 +15,7 @@ from rollout.routing.assignment import Assignment, assign, explain
 from rollout.routing.changes import rollback
 from rollout.routing.split import Split
 from service.console import charts
-from service.console.board import Board, read_board, read_entries
+from service.console.dashboard import Dashboard, read_dashboard, read_entries
 from service.console.page_context import Page, PageContext
 
 QUICK = (1, 5, 10, 25, 50)
@@ -61,8 +61,8 @@ async def list_models(context: PageContext) -> Response:
         return context.redirect(f"/console/models/{models[0].name}{'' if is_admin else '/review'}")
     if not is_admin:
         return context.page("queues.html")
-    boards = [await read_board(context.engine.redis, model) for model in models]
-    return context.page("models.html", boards=boards)
+    dashboards = [await read_dashboard(context.engine.redis, model) for model in models]
+    return context.page("models.html", dashboards=dashboards)
 
 
 async def show(context: PageContext) -> Response:
@@ -81,18 +81,18 @@ async def show_model(
         values: What was entered.
         status: Of HTTP.
     """
-    board = await read_board(context.engine.redis, context.model)
+    dashboard = await read_dashboard(context.engine.redis, context.model)
     query = context.request.query_params
     return context.page(
         "model.html",
         status,
-        board=board,
+        dashboard=dashboard,
         labels=charts.LABELS,
-        versions=await asyncio.to_thread(_versions, board),
+        versions=await asyncio.to_thread(_versions, dashboard),
         quick=QUICK,
-        goes_back=_goes_back(board.split),
-        lookup=_look_up(board.split, query.get("client", "").strip(), query.get("segment", "").strip()),
-        done=query.get("revision") == str(board.split.revision),
+        goes_back=_goes_back(dashboard.split),
+        lookup=_look_up(dashboard.split, query.get("client", "").strip(), query.get("segment", "").strip()),
+        done=query.get("revision") == str(dashboard.split.revision),
         fault=fault,
         values=values,
     )
@@ -100,10 +100,10 @@ async def show_model(
 
 async def live(context: PageContext) -> Response:
     """Shows what changes by itself, to be put into a page that is open."""
-    board = await read_board(context.engine.redis, context.model)
-    if not board.online:
+    dashboard = await read_dashboard(context.engine.redis, context.model)
+    if not dashboard.online:
         raise StoreUnavailableError("Redis does not answer")  # the page keeps what it shows
-    return context.page("live.html", board=board, labels=charts.LABELS)
+    return context.page("live.html", dashboard=dashboard, labels=charts.LABELS)
 
 
 async def show_history(context: PageContext) -> Response:
@@ -121,15 +121,15 @@ PAGES = (
 )
 
 
-def _versions(board: Board) -> list[str]:
+def _versions(dashboard: Dashboard) -> list[str]:
     """Returns the versions in the store that may go on trial, the likeliest first."""
     try:
-        stored = bentoml.models.list(board.model)
+        stored = bentoml.models.list(dashboard.model)
     except BentoMLException:
         return []
     stored.sort(key=lambda model: model.creation_time, reverse=True)
-    versions = [str(model.tag.version) for model in stored if model.tag.version != board.split.champion]
-    back = {record.version for record in board.quarantine} | {board.split.challenger}
+    versions = [str(model.tag.version) for model in stored if model.tag.version != dashboard.split.champion]
+    back = {record.version for record in dashboard.quarantine} | {dashboard.split.challenger}
     return sorted(versions, key=lambda version: version in back)
 
 

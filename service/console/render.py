@@ -11,7 +11,7 @@ import msgspec
 from starlette.responses import Response
 
 from rollout.routing.changes import percent
-from service.console import words
+from service.console import phrases
 
 FOLDER = Path(__file__).parent
 STATIC = {path.name: path.read_bytes() for path in (FOLDER / "static").iterdir()}
@@ -80,11 +80,11 @@ def _environment() -> jinja2.Environment:
     environment.globals["static"] = lambda name: f"/console/static/{name}?v={_version(name)}"
     environment.filters |= {
         "percent": percent,
-        "count": words.count,
-        "duration": words.duration,
-        "fraction": words.fraction,
-        "sentence": words.sentence,
-        "rate": words.rate,
-        "when": words.when,
+        "count": phrases.count,
+        "duration": phrases.duration,
+        "fraction": phrases.fraction,
+        "sentence": phrases.sentence,
+        "rate": phrases.rate,
+        "when": phrases.when,
     }
     return environment

@@ -18,16 +18,16 @@ from rollout.errors import (
     LeaseLostError,
     StoreUnavailableError,
 )
-from rollout.review import desk
+from rollout.review import actions
 from rollout.review.access_log import record_access
 from rollout.review.counts import read_counts
 from rollout.review.queue import read_items, read_work
 from rollout.review.state import Answer, State, Work, give_back, iso
 from rollout.review.transitions import Transition, commit
 from rollout.routing.assignment import Arm
+from service.console.item_view import REASONS, item_view, keys_of
 from service.console.page_context import Page, PageContext
 from service.console.render import data
-from service.console.sheet import REASONS, keys_of, lay_out
 
 LEASE_S = 300
 MOST_ITEMS = 50
@@ -83,7 +83,7 @@ async def claim(context: PageContext) -> Response:
     count = form.get("count", "")
     if not count.isdecimal() or not 0 < int(count) <= MOST_ITEMS:
         raise InvalidRequestError(f"count must be a number from 1 to {MOST_ITEMS}")
-    claimed = await desk.claim(
+    claimed = await actions.claim(
         context.engine.redis,
         model.name,
         context.name,
@@ -95,7 +95,7 @@ async def claim(context: PageContext) -> Response:
     ids = [leased.item.id for leased in claimed.items]
     await record_access(context.engine.redis, model.name, context.name, context.role or "", "claim", ids)
     fields = model.schema.fields
-    items = await asyncio.to_thread(lambda: [lay_out(leased, fields) for leased in claimed.items])
+    items = await asyncio.to_thread(lambda: [item_view(leased, fields) for leased in claimed.items])
     figures = {name: getattr(claimed, name) for name in ("open", "leased_by_others", "escalated")}
     return data({"items": items} | figures)
 
@@ -108,15 +108,15 @@ async def decide(context: PageContext) -> Response:
     answer, until = _answer(form), None
     try:
         if did == "resolve":
-            await desk.resolve(redis, name, item, token, answer)
+            await actions.resolve(redis, name, item, token, answer)
         elif did == "skip":
             if not why:
                 raise InvalidRequestError("say why you skip it")
-            await desk.skip(redis, name, item, token, why)
+            await actions.skip(redis, name, item, token, why)
         elif did == "escalate":
-            await desk.escalate(redis, name, item, token, why or WHY_ESCALATE)
+            await actions.escalate(redis, name, item, token, why or WHY_ESCALATE)
         elif did == "undo":
-            until = (await desk.undo(redis, name, item, token, LEASE_S)).until
+            until = (await actions.undo(redis, name, item, token, LEASE_S)).until
         else:
             raise InvalidRequestError("did must be resolve, skip, escalate or undo")
     except LeaseLostError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rollout.review import desk
+from rollout.review import actions
 from rollout.review.access_log import record_access
 from rollout.review.item import ReviewItem, item_id
 from rollout.review.outcomes import Outcome, record_outcomes
@@ -36,8 +36,8 @@ def audit(number: int, **changes: Any) -> ReviewItem:
 
 
 async def answer(redis: Redis, reviewer: str, label: str, *, escalated: bool = False) -> None:
-    (leased,) = (await desk.claim(redis, "digits", reviewer, escalated=escalated)).items
-    await desk.resolve(redis, "digits", leased.item.id, leased.token, Answer(label=label))
+    (leased,) = (await actions.claim(redis, "digits", reviewer, escalated=escalated)).items
+    await actions.resolve(redis, "digits", leased.item.id, leased.token, Answer(label=label))
 
 
 async def test_list_shows_the_queue_without_inputs(review: Review, redis: Redis) -> None:
@@ -168,7 +168,7 @@ async def test_a_regression_is_right_where_its_interval_has_the_value(review: Re
     items = [make_item(number, **guess) for number in range(3)] + [audit(3, **guess)]
     await fill(redis, items)
     for item, value in zip(items, (4.0, 14.1, 9.0, 14.0), strict=True):
-        await desk.take_over(redis, "digits", item.id, "ada", Answer(value=value))
+        await actions.take_over(redis, "digits", item.id, "ada", Answer(value=value))
     found = review.json("stats", "digits")
     assert found["measure"] == "interval"
     assert found["overall"]["raw"] == 0.75
@@ -185,10 +185,10 @@ async def test_stats_show_the_queue_and_the_reviewers(review: Review, redis: Red
     for label in ("3", "8", "8"):  # the second reviews come first: of the third, they differ
         await answer(redis, "bob", label)
     await answer(redis, "eve", "8", escalated=True)
-    (leased,) = (await desk.claim(redis, "digits", "eve")).items
-    await desk.skip(redis, "digits", leased.item.id, leased.token, "unclear")
-    (leased,) = (await desk.claim(redis, "digits", "bob")).items
-    await desk.take_over(redis, "digits", make_item(8).id, "carl", THREE)
+    (leased,) = (await actions.claim(redis, "digits", "eve")).items
+    await actions.skip(redis, "digits", leased.item.id, leased.token, "unclear")
+    (leased,) = (await actions.claim(redis, "digits", "bob")).items
+    await actions.take_over(redis, "digits", make_item(8).id, "carl", THREE)
     found = review.json("stats", "digits")
     states = {state: counts.get("low_confidence", 0) for state, counts in found["states"].items()}
     assert states == {"open": 3, "leased": 1, "resolved": 4, "skipped": 1, "escalated": 0}

@@ -19,7 +19,7 @@ import pytest
 
 from models.digits.recipe import RECIPE
 from rollout.job.labels import choose_format
-from rollout.review import desk
+from rollout.review import actions
 from rollout.review.access_log import read_access
 from rollout.review.export import ExportRow
 from rollout.review.item import item_id
@@ -78,13 +78,13 @@ async def test_a_cron_job_gets_each_change_once(review: Review, redis: Redis) ->
     assert len(review.rows(*job)) == 3
     assert review.rows(*job) == []
     await fill(redis, [make_item(7)])
-    (leased,) = (await desk.claim(redis, "digits", "ada")).items
-    await desk.resolve(redis, "digits", leased.item.id, leased.token, EIGHT)
+    (leased,) = (await actions.claim(redis, "digits", "ada")).items
+    await actions.resolve(redis, "digits", leased.item.id, leased.token, EIGHT)
     assert [(row["key"], row["label"]) for row in review.rows(*job)] == [("key-7", "8")]
-    await desk.undo(redis, "digits", leased.item.id, leased.token)
+    await actions.undo(redis, "digits", leased.item.id, leased.token)
     assert [(row["key"], row["label"], row["retracted"]) for row in review.rows(*job)] == [("key-7", None, True)]
     before = cursor.read_text()
-    await desk.resolve(redis, "digits", leased.item.id, leased.token, THREE)
+    await actions.resolve(redis, "digits", leased.item.id, leased.token, THREE)
     review("export", "digits", *job, "--out", review.folder / "nowhere" / "x.jsonl", code=1)
     assert cursor.read_text() == before
     assert [(row["key"], row["label"], row["retracted"]) for row in review.rows(*job)] == [("key-7", "3", False)]
@@ -218,12 +218,12 @@ async def test_our_own_training_learns_from_it(review: Review, redis: Redis) -> 
         items.append(make_item(number, inputs=inputs, scores=scores))
     linked = make_item(9, client_id=items[3].client_id, same=items[3].same, scores=scores)
     await fill(redis, [*items, linked])
-    (leased,) = (await desk.claim(redis, "digits", "ada")).items
-    await desk.resolve(redis, "digits", leased.item.id, leased.token, Answer(label="7"))
+    (leased,) = (await actions.claim(redis, "digits", "ada")).items
+    await actions.resolve(redis, "digits", leased.item.id, leased.token, Answer(label="7"))
     first, second = review.folder / "first.jsonl", review.folder / "second.jsonl"
     job = ("export", "digits", "--cursor-file", review.folder / "cursor", "--out")
     review(*job, first)
-    await desk.undo(redis, "digits", leased.item.id, leased.token)
+    await actions.undo(redis, "digits", leased.item.id, leased.token)
     await decide(redis, {item.id: Answer(label="5") for item in items if item.id != leased.item.id})
     review(*job, second)
     dataset = RECIPE.load()

@@ -12,7 +12,7 @@ import pytest
 from rollout.bundle.manifest import digest
 from rollout.bundle.store import open_bundle
 from rollout.errors import InvalidRequestError
-from rollout.review import desk
+from rollout.review import actions
 from rollout.review.access_log import read_access
 from rollout.review.export import EPOCH, Lineage, encode_row, export_rows, read_lineage, read_since
 from rollout.review.forget import forget_client
@@ -34,10 +34,10 @@ async def export(redis: Redis, since: int | None = None, **filters: str) -> list
     return [json.loads(encode_row(row)) async for row in rows]
 
 
-async def answer(redis: Redis, reviewer: str, label: str, *, escalated: bool = False) -> desk.Leased:
+async def answer(redis: Redis, reviewer: str, label: str, *, escalated: bool = False) -> actions.Leased:
     """Claims the next item and answers it."""
-    (leased,) = (await desk.claim(redis, "digits", reviewer, escalated=escalated)).items
-    await desk.resolve(redis, "digits", leased.item.id, leased.token, Answer(label=label))
+    (leased,) = (await actions.claim(redis, "digits", reviewer, escalated=escalated)).items
+    await actions.resolve(redis, "digits", leased.item.id, leased.token, Answer(label=label))
     return leased
 
 
@@ -83,7 +83,7 @@ async def test_a_row_has_all_that_is_known(redis: Redis) -> None:
 async def test_a_regression_has_values(redis: Redis) -> None:
     guess = {"label": None, "confidence": None, "scores": None, "value": 9.0, "interval": (4.0, 14.0)}
     await fill(redis, [make_item(1, **guess)])
-    await desk.take_over(redis, "digits", make_item(1).id, "ada", Answer(value=12.5))
+    await actions.take_over(redis, "digits", make_item(1).id, "ada", Answer(value=12.5))
     (row,) = await export(redis)
     assert (row["label"], row["value"]) == (None, 12.5)
     assert row["predicted"] == {"value": 9.0, "interval": [4.0, 14.0]}
@@ -92,8 +92,8 @@ async def test_a_regression_has_values(redis: Redis) -> None:
 async def test_only_what_is_resolved_is_exported_in_the_order_of_decisions(redis: Redis) -> None:
     await fill(redis, [make_item(number) for number in range(4)])
     await decide(redis, {make_item(number).id: THREE for number in (2, 0)})
-    (leased,) = (await desk.claim(redis, "digits", "ada")).items
-    await desk.skip(redis, "digits", leased.item.id, leased.token, "unclear")
+    (leased,) = (await actions.claim(redis, "digits", "ada")).items
+    await actions.skip(redis, "digits", leased.item.id, leased.token, "unclear")
     rows = await export(redis)
     assert [row["key"] for row in rows] == ["key-2", "key-0"]
     assert rows[0]["cursor"] < rows[1]["cursor"]
@@ -117,12 +117,12 @@ async def test_a_label_taken_back_is_a_row_for_whoever_has_seen_it(redis: Redis)
     first, _ = await answer(redis, "ada", "3"), await answer(redis, "ada", "3")
     seen = (await export(redis))[-1]["cursor"]
     assert await export(redis, seen) == []
-    await desk.undo(redis, "digits", first.item.id, first.token)
+    await actions.undo(redis, "digits", first.item.id, first.token)
     (row,) = await export(redis, seen)
     assert (row["id"], row["retracted"], row["label"], row["value"]) == (first.item.id, True, None, None)
     assert (row["agreement"], row["reviewers"], row["decided_at"]) == (None, [], None)
     assert [one["id"] for one in await export(redis)] == [make_item(2).id]
-    await desk.resolve(redis, "digits", first.item.id, first.token, EIGHT)
+    await actions.resolve(redis, "digits", first.item.id, first.token, EIGHT)
     (again,) = await export(redis, row["cursor"])
     assert (again["id"], again["retracted"], again["label"]) == (first.item.id, False, "8")
     assert again["cursor"] > row["cursor"]

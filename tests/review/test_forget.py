@@ -12,7 +12,7 @@ import pytest
 
 from loadtests.fleet import Valkey
 from rollout.errors import UnknownItemError
-from rollout.review import desk, state
+from rollout.review import actions, state
 from rollout.review import forget as forget_module
 from rollout.review.access_log import read_access, record_access
 from rollout.review.counts import read_counts
@@ -68,20 +68,20 @@ async def fill(redis: Redis, client_id: str, prefix: str) -> None:
     items = [item_of(client_id, key, arm="champion") for key in keys]
     await add_items(redis, items, 100)
     for place in ("resolved", "again", "skipped", "escalated", "leased"):
-        claimed = await desk.claim(redis, "digits", f"Ana-{place}", filters={"client_id": client_id})
+        claimed = await actions.claim(redis, "digits", f"Ana-{place}", filters={"client_id": client_id})
         await record_access(redis, "digits", "Ana", "reviewer", "claim", [one.item.id for one in claimed.items])
         ((one, token),) = [(leased.item.id, leased.token) for leased in claimed.items]
         if place == "resolved":
-            await desk.resolve(redis, "digits", one, token, Answer(label="3"))
+            await actions.resolve(redis, "digits", one, token, Answer(label="3"))
             await add_items(redis, [item_of(client_id, f"{prefix}-link", claimed.items[0].item.key or "")], 100)
         elif place == "again":
             await write_policy(redis, "digits", ReviewPolicy(required_reviews=2))
-            await desk.resolve(redis, "digits", one, token, Answer(label="3"))
+            await actions.resolve(redis, "digits", one, token, Answer(label="3"))
             await write_policy(redis, "digits", ReviewPolicy())
         elif place == "skipped":
-            await desk.skip(redis, "digits", one, token, "blurred")
+            await actions.skip(redis, "digits", one, token, "blurred")
         elif place == "escalated":
-            await desk.escalate(redis, "digits", one, token, "odd")
+            await actions.escalate(redis, "digits", one, token, "odd")
     await record_predictions(redis, "digits", [waiting(client_id, f"{prefix}-p{n}") for n in range(3)], DAY_S)
     reports = [report(client_id, key) for key in (f"{prefix}-p1", f"{prefix}-0", f"{prefix}-unknown")]
     await record_outcomes(redis, "digits", reports, DAY_S)
@@ -166,10 +166,10 @@ async def test_very_many_items_go_in_several_steps(redis: Redis, monkeypatch: py
 
 async def test_who_has_a_forgotten_item_is_told(redis: Redis) -> None:
     await add_items(redis, [item_of(CLIENT, KEY)], 100)
-    (leased,) = (await desk.claim(redis, "digits", "Ana")).items
+    (leased,) = (await actions.claim(redis, "digits", "Ana")).items
     await forget_client(redis, "digits", CLIENT, DAY_S)
     with pytest.raises(UnknownItemError, match="forgotten"):
-        await desk.resolve(redis, "digits", leased.item.id, leased.token, Answer(label="3"))
+        await actions.resolve(redis, "digits", leased.item.id, leased.token, Answer(label="3"))
     assert CLIENT not in await dump(redis)
 
 

@@ -18,7 +18,7 @@ from aiohttp import web
 from rollout.config import Settings
 from rollout.errors import ConfigError
 from rollout.metrics import WEBHOOKS
-from rollout.review import desk
+from rollout.review import actions
 from rollout.review import webhook as webhook_module
 from rollout.review.forget import forget_client
 from rollout.review.item import item_id, milliseconds
@@ -123,13 +123,13 @@ async def is_noted(redis: Redis) -> bool:
     return int(await redis.get(NAMES.webhook) or 0) == int(last)
 
 
-async def decide(redis: Redis, *numbers: int, label: str = "3") -> list[desk.Leased]:
+async def decide(redis: Redis, *numbers: int, label: str = "3") -> list[actions.Leased]:
     """Resolves the items with these numbers, in order."""
     decided = []
     for number in numbers:
         await add_items(redis, [make_item(number)], 100)
-        (leased,) = (await desk.claim(redis, "digits", "Ana", filters={"key": f"key-{number}"})).items
-        await desk.resolve(redis, "digits", leased.item.id, leased.token, Answer(label=label))
+        (leased,) = (await actions.claim(redis, "digits", "Ana", filters={"key": f"key-{number}"})).items
+        await actions.resolve(redis, "digits", leased.item.id, leased.token, Answer(label=label))
         decided.append(leased)
     return decided
 
@@ -200,9 +200,9 @@ async def test_an_undone_decision_is_retracted(redis: Redis, receiver: Receiver)
     async with delivering(redis, receiver):
         (leased,) = await decide(redis, 1)
         await until(lambda: receiver.taken)
-        await desk.undo(redis, "digits", leased.item.id, leased.token)
+        await actions.undo(redis, "digits", leased.item.id, leased.token)
         await until(lambda: len(receiver.taken) == 2)
-        await desk.resolve(redis, "digits", leased.item.id, leased.token, Answer(label="8"))
+        await actions.resolve(redis, "digits", leased.item.id, leased.token, Answer(label="8"))
         await until(lambda: len(receiver.taken) == 3)
     assert [event["type"].removeprefix("review.") for event in receiver.taken] == [
         "resolved",

@@ -13,9 +13,9 @@ const HIDDEN = "rollout.review.hidden";
 
 const $ = (id) => document.getElementById(id);
 const desk = $("desk");
-const leaseMs = Number(desk.dataset.lease) * 1000;
+const leaseMs = Number(actions.dataset.lease) * 1000;
 const filters = Object.fromEntries(new URLSearchParams(location.search));
-const post = new Post(desk.dataset.page, desk.dataset.csrf);
+const post = new Post(actions.dataset.page, actions.dataset.csrf);
 const outbox = new Outbox(post, { taken, refused, stalled, resumed });
 const [accept, valued, find, empty] = [$("accept"), $("value"), $("find"), $("empty")];
 
@@ -29,7 +29,7 @@ let decided = []; // when, in this sitting
 const done = []; // what can be undone, the last one last
 const meanwhile = new Set(); // decided since the claim that is on its way, which may still bring them
 const figures = { open: null, leased_by_others: 0, escalated: 0 };
-const isHidden = () => desk.classList.contains("hidden");
+const isHidden = () => actions.classList.contains("hidden");
 
 // ---- what is shown
 
@@ -255,7 +255,7 @@ function home() {
 }
 
 function hide(hidden) {
-  desk.classList.toggle("hidden", hidden);
+  actions.classList.toggle("hidden", hidden);
   $("told").hidden = hidden;
   $("untold").hidden = !hidden;
   $("hide").setAttribute("aria-pressed", String(hidden));

@@ -27,7 +27,7 @@ from rollout.embedded import running_redis
 from rollout.errors import ConfigError
 from rollout.http.auth import TOKEN_FILE, admin_token
 from rollout.http.protocol import PredictProtocol
-from rollout.inference.agreement import forget_choices
+from rollout.inference.variant_choice import forget_choices
 from rollout.inference.watchdog import HANG_S
 from rollout.store import client_of
 

@@ -18,7 +18,7 @@ from rollout.http.reviews import FILTERS, ClaimRequest, ResolveRequest, SetAside
 from rollout.http.stream import MEDIA_TYPE as LINES
 from rollout.http.verdict import VerdictView
 from rollout.inference.rows import ClassPrediction, ValuePrediction
-from rollout.review.desk import Claim, Leased
+from rollout.review.actions import Claim, Leased
 from rollout.review.export import ExportRow
 from rollout.review.item import ReviewItem
 from rollout.routing.split import Split

@@ -18,7 +18,7 @@ from rollout.http.gateway import Gateway
 from rollout.http.predict import Identifier
 from rollout.inference.engine import Engine
 from rollout.inference.served_model import ServedModel
-from rollout.review import desk
+from rollout.review import actions
 from rollout.review.access_log import record_access
 from rollout.review.export import ExportRow, encode_row, export_rows, read_lineage, read_since
 from rollout.review.item import ReviewItem, milliseconds
@@ -39,7 +39,7 @@ class ClaimRequest(msgspec.Struct, forbid_unknown_fields=True):
 
     reviewer: Identifier
     count: Annotated[int, Meta(ge=1, le=MOST_CLAIMED)] = 1
-    lease_s: Annotated[float, Meta(ge=1, le=LONGEST_LEASE_S)] = desk.LEASE_S
+    lease_s: Annotated[float, Meta(ge=1, le=LONGEST_LEASE_S)] = actions.LEASE_S
     filters: dict[str, str] = {}
     escalated: bool = False
 
@@ -115,7 +115,7 @@ class Reviews:
         if not body.reviewer.isprintable():
             raise InvalidRequestError("reviewer must be 1 to 128 printable characters")
         _require_known(body.filters)
-        claim = await desk.claim(
+        claim = await actions.claim(
             engine.redis,
             model.name,
             body.reviewer,
@@ -133,33 +133,33 @@ class Reviews:
         body = await read_json(self._gateway, request, ResolveRequest)
         answer = Answer(label=body.label, value=body.value)
         return _decided(
-            await desk.resolve(engine.redis, model.name, request.path_params["id"], body.token, answer)
+            await actions.resolve(engine.redis, model.name, request.path_params["id"], body.token, answer)
         )
 
     async def _skip(self, request: Request) -> Response:
         engine, model, _ = self._authorize(request)
         body = await read_json(self._gateway, request, SetAsideRequest)
         return _decided(
-            await desk.skip(engine.redis, model.name, request.path_params["id"], body.token, body.why)
+            await actions.skip(engine.redis, model.name, request.path_params["id"], body.token, body.why)
         )
 
     async def _escalate(self, request: Request) -> Response:
         engine, model, _ = self._authorize(request)
         body = await read_json(self._gateway, request, SetAsideRequest)
         return _decided(
-            await desk.escalate(engine.redis, model.name, request.path_params["id"], body.token, body.why)
+            await actions.escalate(engine.redis, model.name, request.path_params["id"], body.token, body.why)
         )
 
     async def _release(self, request: Request) -> Response:
         engine, model, _ = self._authorize(request)
         body = await read_json(self._gateway, request, TokenRequest)
-        work = await desk.release(engine.redis, model.name, request.path_params["id"], body.token)
+        work = await actions.release(engine.redis, model.name, request.path_params["id"], body.token)
         return json_response({"state": work.state})
 
     async def _undo(self, request: Request) -> Response:
         engine, model, bearer = self._authorize(request)
         body = await read_json(self._gateway, request, TokenRequest)
-        leased = await desk.undo(engine.redis, model.name, request.path_params["id"], body.token)
+        leased = await actions.undo(engine.redis, model.name, request.path_params["id"], body.token)
         await record_access(engine.redis, model.name, bearer.name, bearer.role, "undo", [leased.item.id])
         return json_response(leased)
 

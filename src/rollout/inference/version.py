@@ -18,10 +18,10 @@ from rollout.bundle.verify import choose_variant
 from rollout.config import Settings
 from rollout.cores import usable_cores
 from rollout.errors import PredictionFailedError
-from rollout.inference.agreement import agree_on
 from rollout.inference.batcher import Batcher, BatchReport, Left
 from rollout.inference.profile import measure
 from rollout.inference.rows import Decision
+from rollout.inference.variant_choice import choose_variant
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class LoadedVersion:
             names,
             settings.intra_op_threads,
             settings.device,
-            lambda fastest: agree_on(settings.home, self.digest, names, fastest),
+            lambda fastest: choose_variant(settings.home, self.digest, names, fastest),
         )
         self.variant, self._runtime = self.choice.name, self.choice.variant
         cores = max(1, usable_cores() // settings.processes // settings.intra_op_threads)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from rollout.errors import InvalidRequestError, LeaseLostError, UnknownItemError
-from rollout.review.desk import take_over
+from rollout.review.actions import take_over
 from rollout.review.item import item_id
 from rollout.review.state import Answer
 from rollout.store import Redis

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from playwright.async_api import Route, expect
 
-from rollout.review import desk
+from rollout.review import actions
 from rollout.review.counts import read_counts
 from rollout.review.policy import ReviewPolicy, write_policy
 from rollout.review.state import Answer, State
@@ -51,7 +51,7 @@ async def test_two_browsers_never_show_the_same_item(chromium: str, desk_site: s
 
 async def test_what_others_have_is_not_called_nothing(chromium: str, desk_site: str, redis: Redis) -> None:
     await put(redis, *(make_digit(number) for number in range(3)))
-    await desk.claim(redis, "digits", "Somebody Else", 3)
+    await actions.claim(redis, "digits", "Somebody Else", 3)
     async with reviewing(chromium, desk_site) as page:
         await expect(page.locator("#item")).to_have_text("3 leased by others, nothing else to review.")
         await expect(page.locator("#announced")).to_have_text("3 leased by others, nothing else to review.")
@@ -63,11 +63,11 @@ async def test_a_lost_lease_is_told(chromium: str, desk_site: str, redis: Redis)
     await put(redis, *(make_digit(number) for number in range(3)))
     async with reviewing(chromium, desk_site, "409") as page:
         key = await shown_key(page)
-        for leased in (await desk.claim(redis, "digits", NAME, 3)).items:
-            await desk.release(redis, "digits", leased.item.id, leased.token)
-        other = (await desk.claim(redis, "digits", "Somebody Else")).items[0]
+        for leased in (await actions.claim(redis, "digits", NAME, 3)).items:
+            await actions.release(redis, "digits", leased.item.id, leased.token)
+        other = (await actions.claim(redis, "digits", "Somebody Else")).items[0]
         assert other.item.key == key
-        await desk.resolve(redis, "digits", other.item.id, other.token, Answer(label="2"))
+        await actions.resolve(redis, "digits", other.item.id, other.token, Answer(label="2"))
         await press(page, "7")
         said = page.locator("#said")
         await expect(said).to_contain_text(f"{key} of client-{key[4:]} was not recorded as 7. ")
@@ -215,9 +215,11 @@ async def test_a_lease_that_ended_while_nobody_was_there_is_claimed_anew(
         for item in items:
             work = await work_of(redis, item)
             assert work.lease is not None
-            await desk.release(redis, "digits", item.id, work.lease.token)
+            await actions.release(redis, "digits", item.id, work.lease.token)
         gone = next(item for item in items if item.key == first)
-        taken = (await desk.claim(redis, "digits", "Somebody Else", filters={"client_id": gone.client_id})).items
+        taken = (
+            await actions.claim(redis, "digits", "Somebody Else", filters={"client_id": gone.client_id})
+        ).items
         assert [one.item.id for one in taken] == [gone.id]
         await page.clock.set_system_time(page_time := await page.evaluate("Date.now() + 301000"))
         assert page_time

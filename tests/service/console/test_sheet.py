@@ -6,7 +6,7 @@ import datetime
 
 import pytest
 
-from service.console.sheet import Key, age, bars, keys_of
+from service.console.item_view import Key, age, bars, keys_of
 from tests.service.console.stage import BIRDS, LANGUAGES
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from rollout.routing.changes import ramp
 from rollout.routing.split import Split
-from service.console import words
+from service.console import phrases
 from service.console.charts import histograms
 from tests.service.console.stage import (
     ALONE,
@@ -17,22 +17,22 @@ from tests.service.console.stage import (
 
 def test_changes_in_words() -> None:
     promoted = Split(champion="v2", previous="v1", digests=DIGESTS)
-    assert words.changed(None, ALONE) == "Champion v1"
-    assert words.changed(None, TRIAL) == "Champion v1; trial of v2 with 5 %"
-    assert words.changed(TRIAL, ramp(TRIAL, 0)) == "Share 5 % → 0 %"
-    assert words.changed(TRIAL, promoted) == "Promoted v2, before v1"
-    assert words.changed(promoted, ALONE) == "Rolled back from v2 to v1"
-    assert words.changed(ALONE, Split(champion="v3")) == "Champion v1 to v3"
-    assert words.changed(ALONE, ALONE) == "Nothing that shows"
+    assert phrases.changed(None, ALONE) == "Champion v1"
+    assert phrases.changed(None, TRIAL) == "Champion v1; trial of v2 with 5 %"
+    assert phrases.changed(TRIAL, ramp(TRIAL, 0)) == "Share 5 % → 0 %"
+    assert phrases.changed(TRIAL, promoted) == "Promoted v2, before v1"
+    assert phrases.changed(promoted, ALONE) == "Rolled back from v2 to v1"
+    assert phrases.changed(ALONE, Split(champion="v3")) == "Champion v1 to v3"
+    assert phrases.changed(ALONE, ALONE) == "Nothing that shows"
     other = msgspec.structs.replace(TRIAL, experiment="again", shadow=0.5, labels={"v2": {"a": "b"}})
-    assert words.changed(TRIAL, other) == (
+    assert phrases.changed(TRIAL, other) == (
         "New experiment key again; shadow rate 0 % → 50 %; other names of labels"
     )
 
 
 def test_numbers_in_words() -> None:
-    assert [words.rate(number) for number in (0, 0.0123, 1.25, 1234.5)] == ["0", "0.012", "1.2", "1,234"]
-    assert [words.duration(seconds) for seconds in (None, 0.00043, 0.0123, 0.0996, 0.25, 1.5)] == [
+    assert [phrases.rate(number) for number in (0, 0.0123, 1.25, 1234.5)] == ["0", "0.012", "1.2", "1,234"]
+    assert [phrases.duration(seconds) for seconds in (None, 0.00043, 0.0123, 0.0996, 0.25, 1.5)] == [
         "–",
         "0.43 ms",
         "12 ms",
@@ -40,7 +40,7 @@ def test_numbers_in_words() -> None:
         "250 ms",
         "1.5 s",
     ]
-    assert [words.fraction(share) for share in (0, 0.0012, 0.99999, 1)] == ["0 %", "0.12 %", "99.99 %", "100 %"]
+    assert [phrases.fraction(share) for share in (0, 0.0012, 0.99999, 1)] == ["0 %", "0.12 %", "99.99 %", "100 %"]
 
 
 def test_histograms_have_one_scale() -> None:

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from rollout.errors import InvalidRequestError, LeaseLostError, UnknownItemError
-from rollout.review import desk
+from rollout.review import actions
+from rollout.review.actions import Claim, Leased
 from rollout.review.counts import read_counts
-from rollout.review.desk import Claim, Leased
 from rollout.review.item import ReviewItem, item_id
 from rollout.review.policy import ReviewPolicy, write_policy
 from rollout.review.queue import add_items, list_items, read_item
@@ -28,7 +28,7 @@ async def fill(redis: Redis, *items: ReviewItem) -> None:
 
 
 async def claim_one(redis: Redis, reviewer: str, *, escalated: bool = False) -> Leased:
-    (leased,) = (await desk.claim(redis, "digits", reviewer, escalated=escalated)).items
+    (leased,) = (await actions.claim(redis, "digits", reviewer, escalated=escalated)).items
     return leased
 
 
@@ -39,17 +39,17 @@ async def events(redis: Redis) -> list[tuple[str, str, State, State]]:
 
 async def test_nobody_gets_what_another_has(redis: Redis) -> None:
     await fill(redis)
-    claims = await asyncio.gather(*(desk.claim(redis, "digits", f"r-{number}", 2) for number in range(4)))
+    claims = await asyncio.gather(*(actions.claim(redis, "digits", f"r-{number}", 2) for number in range(4)))
     ids = [leased.item.id for claim in claims for leased in claim.items]
     assert len(ids) == len(set(ids)) == 6
-    left = await desk.claim(redis, "digits", "late")
+    left = await actions.claim(redis, "digits", "late")
     assert left == Claim(items=[], open=0, leased_by_others=6, escalated=0)
 
 
 async def test_ones_own_lease_comes_back_first(redis: Redis) -> None:
     await fill(redis)
-    first = await desk.claim(redis, "digits", "ada", 2)
-    again = await desk.claim(redis, "digits", "ada", 3)
+    first = await actions.claim(redis, "digits", "ada", 2)
+    again = await actions.claim(redis, "digits", "ada", 3)
     assert [one.token for one in again.items[:2]] == [one.token for one in first.items]
     assert again.items[0].until > first.items[0].until
     assert len({one.item.id for one in again.items}) == 3
@@ -64,7 +64,7 @@ async def test_inputs_and_scores_come_along(redis: Redis) -> None:
 async def test_an_answer_is_kept_with_its_steps(redis: Redis) -> None:
     await fill(redis, make_item(1))
     leased = await claim_one(redis, "ada")
-    work = await desk.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
+    work = await actions.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
     assert (work.state, work.label) == (State.RESOLVED, "3")
     (record,) = [record async for record in read_changes(redis, "digits")]
     assert record.item == make_item(1)
@@ -78,23 +78,23 @@ async def test_an_answer_is_kept_with_its_steps(redis: Redis) -> None:
 
 async def test_a_lost_lease_overwrites_nothing(redis: Redis) -> None:
     await fill(redis, make_item(1))
-    (slow,) = (await desk.claim(redis, "digits", "slow", lease_s=0.02)).items
+    (slow,) = (await actions.claim(redis, "digits", "slow", lease_s=0.02)).items
     await asyncio.sleep(0.03)
     with pytest.raises(LeaseLostError, match="this lease ended at"):
-        await desk.resolve(redis, "digits", slow.item.id, slow.token, SEVEN)
+        await actions.resolve(redis, "digits", slow.item.id, slow.token, SEVEN)
     quick = await claim_one(redis, "quick")
     for call in (
-        desk.resolve(redis, "digits", slow.item.id, slow.token, SEVEN),
-        desk.skip(redis, "digits", slow.item.id, slow.token, "why"),
-        desk.escalate(redis, "digits", slow.item.id, slow.token, "why"),
-        desk.release(redis, "digits", slow.item.id, slow.token),
-        desk.undo(redis, "digits", slow.item.id, slow.token),
+        actions.resolve(redis, "digits", slow.item.id, slow.token, SEVEN),
+        actions.skip(redis, "digits", slow.item.id, slow.token, "why"),
+        actions.escalate(redis, "digits", slow.item.id, slow.token, "why"),
+        actions.release(redis, "digits", slow.item.id, slow.token),
+        actions.undo(redis, "digits", slow.item.id, slow.token),
     ):
         with pytest.raises(LeaseLostError):
             await call
-    work = await desk.resolve(redis, "digits", quick.item.id, quick.token, NINE)
+    work = await actions.resolve(redis, "digits", quick.item.id, quick.token, NINE)
     with pytest.raises(LeaseLostError, match="the item is resolved"):
-        await desk.resolve(redis, "digits", slow.item.id, slow.token, SEVEN)
+        await actions.resolve(redis, "digits", slow.item.id, slow.token, SEVEN)
     found = await read_item(redis, "digits", slow.item.id)
     assert found is not None
     assert found[1] == work
@@ -105,12 +105,12 @@ async def test_a_decision_can_be_taken_back(redis: Redis, did: str) -> None:
     await fill(redis, make_item(1), make_item(2))
     leased = await claim_one(redis, "ada")
     if did == "resolve":
-        await desk.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
+        await actions.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
     else:
-        await getattr(desk, did)(redis, "digits", leased.item.id, leased.token, "cannot tell")
-    back = await desk.undo(redis, "digits", leased.item.id, leased.token)
+        await getattr(actions, did)(redis, "digits", leased.item.id, leased.token, "cannot tell")
+    back = await actions.undo(redis, "digits", leased.item.id, leased.token)
     assert (back.item, back.token) == (leased.item, leased.token)
-    work = await desk.resolve(redis, "digits", leased.item.id, leased.token, NINE)
+    work = await actions.resolve(redis, "digits", leased.item.id, leased.token, NINE)
     assert (work.label, [review.label for review in work.reviews]) == ("8", ["8"])
     assert [step[0] for step in await events(redis)] == ["claim", did, "undo", "resolve"]
 
@@ -118,9 +118,9 @@ async def test_a_decision_can_be_taken_back(redis: Redis, did: str) -> None:
 async def test_a_label_taken_back_is_told_after_the_label(redis: Redis) -> None:
     await fill(redis, make_item(1))
     leased = await claim_one(redis, "ada")
-    await desk.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
+    await actions.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
     (told,) = [record async for record in read_changes(redis, "digits")]
-    await desk.undo(redis, "digits", leased.item.id, leased.token)
+    await actions.undo(redis, "digits", leased.item.id, leased.token)
     (back,) = [record async for record in read_changes(redis, "digits", told.cursor)]
     assert (back.item.id, back.work.state, back.work.label) == (leased.item.id, State.LEASED, None)
     assert [record async for record in read_changes(redis, "digits", back.cursor)] == []
@@ -130,11 +130,11 @@ async def test_two_reviewers_do_not_see_each_other_and_must_agree(redis: Redis) 
     await write_policy(redis, "digits", ReviewPolicy(required_reviews=2))
     await fill(redis, make_item(1))
     first = await claim_one(redis, "ada")
-    assert (await desk.resolve(redis, "digits", first.item.id, first.token, SEVEN)).state is State.OPEN
-    assert (await desk.claim(redis, "digits", "ada")).items == [], "she has answered"
+    assert (await actions.resolve(redis, "digits", first.item.id, first.token, SEVEN)).state is State.OPEN
+    assert (await actions.claim(redis, "digits", "ada")).items == [], "she has answered"
     second = await claim_one(redis, "bob")
     assert second.reviews == ()
-    work = await desk.resolve(redis, "digits", second.item.id, second.token, SEVEN)
+    work = await actions.resolve(redis, "digits", second.item.id, second.token, SEVEN)
     assert (work.state, work.label) == (State.RESOLVED, "3")
 
 
@@ -143,14 +143,14 @@ async def test_an_adjudicator_decides_where_they_differ(redis: Redis) -> None:
     await fill(redis, make_item(1))
     for reviewer, answer in (("ada", SEVEN), ("bob", NINE)):
         leased = await claim_one(redis, reviewer)
-        work = await desk.resolve(redis, "digits", leased.item.id, leased.token, answer)
+        work = await actions.resolve(redis, "digits", leased.item.id, leased.token, answer)
     assert (work.state, work.label) == (State.ESCALATED, None)
-    assert (await desk.claim(redis, "digits", "eve")).items == []
-    assert (await desk.claim(redis, "digits", "bob", escalated=True)).items == [], "he is one of the two"
+    assert (await actions.claim(redis, "digits", "eve")).items == []
+    assert (await actions.claim(redis, "digits", "bob", escalated=True)).items == [], "he is one of the two"
     leased = await claim_one(redis, "eve", escalated=True)
     assert [review.label for review in leased.reviews] == ["3", "8"]
     assert leased.why == "the reviewers differ"
-    work = await desk.resolve(redis, "digits", leased.item.id, leased.token, NINE)
+    work = await actions.resolve(redis, "digits", leased.item.id, leased.token, NINE)
     assert (work.state, work.label) == (State.RESOLVED, "8")
 
 
@@ -164,7 +164,7 @@ async def test_the_most_valuable_comes_first_and_nothing_starves(redis: Redis) -
     audit = make_item(4, at=at(20), reason="audit", pi=0.005)
     old_audit = make_item(5, at=at(18), reason="audit", pi=0.005)
     await fill(redis, audit, clear, disagreement, near_tie, old_audit)
-    claim = await desk.claim(redis, "digits", "ada", 9)
+    claim = await actions.claim(redis, "digits", "ada", 9)
     assert [one.item.id for one in claim.items] == [
         one.id for one in (old_audit, near_tie, disagreement, clear, audit)
     ]
@@ -175,9 +175,9 @@ async def test_filters(redis: Redis) -> None:
     await fill(
         redis, *(make_item(number, at=at, version=f"v{number % 2 + 1}") for number, at in enumerate(times))
     )
-    claim = await desk.claim(redis, "digits", "ada", 3, filters={"version": "v2", "label": "3"})
+    claim = await actions.claim(redis, "digits", "ada", 3, filters={"version": "v2", "label": "3"})
     assert [one.item.key for one in claim.items] == ["key-1", "key-3", "key-5"]
-    claim = await desk.claim(redis, "digits", "ada", 3, filters={"client_id": "client-398"})
+    claim = await actions.claim(redis, "digits", "ada", 3, filters={"client_id": "client-398"})
     assert [one.item.key for one in claim.items] == ["key-398"]
 
 
@@ -186,18 +186,18 @@ async def test_inputs_of_others_are_not_read(redis: Redis) -> None:
     await write_policy(redis, "digits", ReviewPolicy(required_reviews=2))
     large = msgspec.Raw(b'"%b"' % (b"x" * 100_000))
     await fill(redis, *(make_item(number, inputs=large) for number in range(60)))
-    for leased in (await desk.claim(redis, "digits", "ada", 30)).items:
-        await desk.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
+    for leased in (await actions.claim(redis, "digits", "ada", 30)).items:
+        await actions.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
 
     async def sent() -> int:
         return int((await redis.info("stats"))["total_net_output_bytes"])
 
     before = await sent()
-    (leased,) = (await desk.claim(redis, "digits", "ada")).items
+    (leased,) = (await actions.claim(redis, "digits", "ada")).items
     assert leased.item.inputs == large
-    await desk.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
-    assert (await desk.claim(redis, "digits", "bob", filters={"version": "v9"})).items == []
-    assert await sent() - before < (1 + desk.SPARE + 2) * len(large)
+    await actions.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
+    assert (await actions.claim(redis, "digits", "bob", filters={"version": "v9"})).items == []
+    assert await sent() - before < (1 + actions.SPARE + 2) * len(large)
 
 
 async def test_what_does_not_fit_is_refused(redis: Redis) -> None:
@@ -205,9 +205,9 @@ async def test_what_does_not_fit_is_refused(redis: Redis) -> None:
     leased = await claim_one(redis, "ada")
     for answer in (Answer(label="cat"), Answer(value=3.0), Answer(), Answer(label="3", value=1.0)):
         with pytest.raises(InvalidRequestError, match="label must be one of 3, 8"):
-            await desk.resolve(redis, "digits", leased.item.id, leased.token, answer)
+            await actions.resolve(redis, "digits", leased.item.id, leased.token, answer)
     with pytest.raises(UnknownItemError, match="no review item 'nothing'"):
-        await desk.resolve(redis, "digits", "nothing", leased.token, SEVEN)
+        await actions.resolve(redis, "digits", "nothing", leased.token, SEVEN)
 
 
 async def test_the_same_input_under_another_key_is_linked(redis: Redis) -> None:
@@ -216,7 +216,7 @@ async def test_the_same_input_under_another_key_is_linked(redis: Redis) -> None:
     await fill(redis, first, other, other, first)
     assert [item.id async for item, _ in list_items(redis, "digits", {})] == [first.id]
     leased = await claim_one(redis, "ada")
-    await desk.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
+    await actions.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
     (record,) = [record async for record in read_changes(redis, "digits")]
     assert [(link.key, link.linked_to) for link in record.links] == [("key-2", first.id)]
     await fill(redis, make_item(3, client_id="client-1", same=first.same))
@@ -229,7 +229,7 @@ async def test_the_same_input_under_another_key_is_linked(redis: Redis) -> None:
 async def test_what_is_too_old_to_be_shown_is_not_shown(redis: Redis) -> None:
     await fill(redis, make_item(1), make_item(2))
     await redis.delete(Keys("digits").review(make_item(1).id, ":inputs"))
-    claim = await desk.claim(redis, "digits", "ada", 2)
+    claim = await actions.claim(redis, "digits", "ada", 2)
     assert [one.item.id for one in claim.items] == [make_item(2).id]
     ((_, work),) = [found async for found in list_items(redis, "digits", {}, state=State.SKIPPED)]
     assert work.why == "its inputs are not kept any more"
@@ -239,12 +239,12 @@ async def test_answers_from_elsewhere(redis: Redis) -> None:
     await fill(redis, make_item(1))
     item = make_item(1).id
     leased = await claim_one(redis, "ada")
-    assert await desk.take_over(redis, "digits", item, "elsewhere", SEVEN)
-    assert not await desk.take_over(redis, "digits", item, "elsewhere", SEVEN)
+    assert await actions.take_over(redis, "digits", item, "elsewhere", SEVEN)
+    assert not await actions.take_over(redis, "digits", item, "elsewhere", SEVEN)
     with pytest.raises(LeaseLostError, match="was resolved as 3"):
-        await desk.take_over(redis, "digits", item, "elsewhere", NINE)
+        await actions.take_over(redis, "digits", item, "elsewhere", NINE)
     with pytest.raises(LeaseLostError, match="the item is resolved"):
-        await desk.resolve(redis, "digits", leased.item.id, leased.token, NINE)
+        await actions.resolve(redis, "digits", leased.item.id, leased.token, NINE)
 
 
 async def test_limits_by_reason_count_what_they_keep_out(redis: Redis) -> None:
@@ -269,6 +269,6 @@ async def test_a_value_is_a_finite_number(redis: Redis) -> None:
     leased = await claim_one(redis, "ada")
     for answer in (Answer(label="3"), Answer(value=math.inf), Answer(value=math.nan), Answer()):
         with pytest.raises(InvalidRequestError, match="value must be a finite number"):
-            await desk.resolve(redis, "digits", leased.item.id, leased.token, answer)
-    work = await desk.resolve(redis, "digits", leased.item.id, leased.token, Answer(value=4.0))
+            await actions.resolve(redis, "digits", leased.item.id, leased.token, answer)
+    work = await actions.resolve(redis, "digits", leased.item.id, leased.token, Answer(value=4.0))
     assert (work.state, work.value) == (State.RESOLVED, 4.0)

@@ -14,7 +14,7 @@ from rollout.routing.split import Split
 from rollout.routing.splits import Quarantined, read_history, read_quarantine, read_split
 from rollout.routing.traffic import TICK_S, ArmTraffic, Worker, read_traffic, read_workers
 from rollout.store import Redis
-from service.console import words
+from service.console import phrases
 from service.console.charts import Histogram, histograms
 
 WINDOW_S = 300
@@ -41,7 +41,7 @@ class ArmView:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Board:
+class Dashboard:
     """What there is to know about a model.
 
     Attributes:
@@ -64,7 +64,7 @@ class Board:
     traffic: Sequence[ArmTraffic] = ()
     workers: Sequence[Worker] = ()
     quarantine: Sequence[Quarantined] = ()
-    history: Sequence[words.Entry] = ()
+    history: Sequence[phrases.Entry] = ()
     ungated: str | None = None
     online: bool = True
 
@@ -122,12 +122,12 @@ class Board:
     @property
     def following(self) -> str:
         """How many workers follow, in words."""
-        return words.following(self.workers, self.split.revision)
+        return phrases.following(self.workers, self.split.revision)
 
     @property
     def troubles(self) -> list[tuple[Worker, str]]:
         """The workers that something is wrong with, and what."""
-        found = ((worker, words.trouble(worker, self.split.revision)) for worker in self.workers)
+        found = ((worker, phrases.trouble(worker, self.split.revision)) for worker in self.workers)
         return [(worker, trouble) for worker, trouble in found if trouble]
 
     @property
@@ -136,7 +136,7 @@ class Board:
         return [describe(rule) for rule in self.split.rules]
 
 
-async def read_board(redis: Redis, served: ServedModel) -> Board:
+async def read_dashboard(redis: Redis, served: ServedModel) -> Dashboard:
     """Reads what there is to know about a model.
 
     Args:
@@ -147,7 +147,7 @@ async def read_board(redis: Redis, served: ServedModel) -> Board:
     at = f"{datetime.datetime.fromtimestamp(now, datetime.UTC):%H:%M:%S}"
     name = served.name
     try:
-        return Board(
+        return Dashboard(
             model=name,
             split=await read_split(redis, name) or served.split,
             at=at,
@@ -159,17 +159,17 @@ async def read_board(redis: Redis, served: ServedModel) -> Board:
             ungated=_ungated(served),
         )
     except StoreUnavailableError:
-        return Board(model=name, split=served.split, at=at, ungated=_ungated(served), online=False)
+        return Dashboard(model=name, split=served.split, at=at, ungated=_ungated(served), online=False)
 
 
-async def read_entries(redis: Redis, model: str, limit: int) -> list[words.Entry]:
+async def read_entries(redis: Redis, model: str, limit: int) -> list[phrases.Entry]:
     """Returns the latest changes of a split in words, newest first.
 
     Raises:
         StoreUnavailableError: If Redis does not answer.
     """
     splits = await read_history(redis, model, limit + 1)
-    return words.history(splits, first_is_known=len(splits) <= limit)
+    return phrases.history(splits, first_is_known=len(splits) <= limit)
 
 
 def _ungated(served: ServedModel) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rollout.bundle.fields import Field
-from rollout.review.desk import Leased
+from rollout.review.actions import Leased
 from rollout.review.item import ReviewItem
 from service.console.inputs import show_inputs
 from service.console.render import render
@@ -46,7 +46,7 @@ class Key(NamedTuple):
     key: str
 
 
-def lay_out(leased: Leased, fields: Mapping[str, Field]) -> dict[str, Any]:
+def item_view(leased: Leased, fields: Mapping[str, Field]) -> dict[str, Any]:
     """Returns an item for the reviewers' page, in plain values.
 
     Args:
@@ -63,7 +63,7 @@ def lay_out(leased: Leased, fields: Mapping[str, Field]) -> dict[str, Any]:
         "label": item.label,
         "value": None if item.value is None else f"{item.value:.6g}",
         "html": render(
-            "sheet.html",
+            "item.html",
             item=item,
             inputs=inputs,
             reason=REASONS[item.reason],
@@ -71,7 +71,7 @@ def lay_out(leased: Leased, fields: Mapping[str, Field]) -> dict[str, Any]:
             reviews=leased.reviews,
             why=leased.why,
         ),
-        "told": render("told.html", item=item, bars=bars(item.label, item.scores), other=_other(item)),
+        "told": render("model_answer.html", item=item, bars=bars(item.label, item.scores), other=_other(item)),
     }
 
 

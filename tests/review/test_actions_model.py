@@ -1,4 +1,4 @@
-"""Several reviewers at one desk, in any order of steps, against a model of it in memory, on a real Valkey."""
+"""Several reviewers at one actions, in any order of steps, against a model of it in memory, on a real Valkey."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from hypothesis.stateful import (
 )
 
 from rollout.errors import LeaseLostError
-from rollout.review import desk
+from rollout.review import actions
+from rollout.review.actions import Leased
 from rollout.review.counts import read_counts
-from rollout.review.desk import Leased
 from rollout.review.policy import ReviewPolicy, write_policy
 from rollout.review.queue import add_items, list_items
 from rollout.review.records import read_changes
@@ -109,7 +109,7 @@ class Desk(RuleBasedStateMachine):
             ),
         )
         claim = self.do(
-            desk.claim(self.redis, "digits", reviewer, count, OVER_S if loses else 600, escalated=escalated)
+            actions.claim(self.redis, "digits", reviewer, count, OVER_S if loses else 600, escalated=escalated)
         )
         got = [leased.item.id for leased in claim.items]
         first = got[: len(own)]
@@ -147,11 +147,11 @@ class Desk(RuleBasedStateMachine):
         one = self.known[item_id]
         call: Coroutine[Any, Any, Any]
         if did == "resolve":
-            call = desk.resolve(self.redis, "digits", item_id, token, Answer(label=label))
+            call = actions.resolve(self.redis, "digits", item_id, token, Answer(label=label))
         elif did == "release":
-            call = desk.release(self.redis, "digits", item_id, token)
+            call = actions.release(self.redis, "digits", item_id, token)
         else:
-            call = getattr(desk, did)(self.redis, "digits", item_id, token, "why")
+            call = getattr(actions, did)(self.redis, "digits", item_id, token, "why")
         if one.state is not State.LEASED or one.token != token or one.is_over:
             with pytest.raises(LeaseLostError):
                 self.do(call)
@@ -179,7 +179,7 @@ class Desk(RuleBasedStateMachine):
         last = [(item_id, one.undoable) for item_id, one in self.known.items() if one.undoable]
         item_id, token = data.draw(st.sampled_from(last if last and not data.draw(SELDOM) else self.tokens))
         one = self.known[item_id]
-        call = desk.undo(self.redis, "digits", item_id, token)
+        call = actions.undo(self.redis, "digits", item_id, token)
         if one.undoable != token:
             with pytest.raises(LeaseLostError):
                 self.do(call)

@@ -12,26 +12,28 @@ from rollout.bundle import verify
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.variants import Variant
 from rollout.config import Settings
-from rollout.inference.agreement import agree_on, forget_choices
+from rollout.inference.variant_choice import choose_variant, forget_choices
 from rollout.inference.version import LoadedVersion
 
 BOTH = ("onnx", "onnx-int8")
 
 
 def test_the_first_decides(tmp_path: Path) -> None:
-    assert agree_on(tmp_path, "a" * 64, BOTH, "onnx-int8") == "onnx-int8"
-    assert agree_on(tmp_path, "a" * 64, BOTH, "onnx") == "onnx-int8"
-    assert agree_on(tmp_path, "b" * 64, BOTH, "onnx") == "onnx", "of this bundle"
-    assert agree_on(tmp_path, "a" * 64, ("onnx",), "onnx") == "onnx", "among these"
+    assert choose_variant(tmp_path, "a" * 64, BOTH, "onnx-int8") == "onnx-int8"
+    assert choose_variant(tmp_path, "a" * 64, BOTH, "onnx") == "onnx-int8"
+    assert choose_variant(tmp_path, "b" * 64, BOTH, "onnx") == "onnx", "of this bundle"
+    assert choose_variant(tmp_path, "a" * 64, ("onnx",), "onnx") == "onnx", "among these"
     forget_choices(tmp_path)
-    assert agree_on(tmp_path, "a" * 64, BOTH, "onnx") == "onnx"
+    assert choose_variant(tmp_path, "a" * 64, BOTH, "onnx") == "onnx"
 
 
 def test_nobody_reads_half_a_decision(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         for bundle in range(50):
             digest = f"{bundle:064}"
-            found = list(pool.map(lambda name, of=digest: agree_on(tmp_path / of, of, BOTH, name), BOTH * 4))
+            found = list(
+                pool.map(lambda name, of=digest: choose_variant(tmp_path / of, of, BOTH, name), BOTH * 4)
+            )
             assert len(set(found)) == 1
 
 
@@ -39,7 +41,7 @@ def test_where_nothing_can_be_written_each_serves_its_fastest(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "variants").write_text("no folder")
-    assert agree_on(tmp_path, "a" * 64, BOTH, "onnx-int8") == "onnx-int8"
+    assert choose_variant(tmp_path, "a" * 64, BOTH, "onnx-int8") == "onnx-int8"
     assert "the workers may serve different variants" in caplog.text
 
 

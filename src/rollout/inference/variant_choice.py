@@ -18,7 +18,7 @@ def forget_choices(home: Path) -> None:
     shutil.rmtree(home / FOLDER, ignore_errors=True)
 
 
-def agree_on(home: Path, digest: str, candidates: tuple[str, ...], fastest: str) -> str:
+def choose_variant(home: Path, digest: str, candidates: tuple[str, ...], fastest: str) -> str:
     """Returns the variant that the workers of a home serve; where nothing can be written, each its fastest.
 
     Args:
@@ -28,13 +28,13 @@ def agree_on(home: Path, digest: str, candidates: tuple[str, ...], fastest: str)
         fastest: The one that this worker found to be the fastest.
     """
     try:
-        return _agree_on_disk(home / FOLDER, digest, candidates, fastest)
+        return _choose_on_disk(home / FOLDER, digest, candidates, fastest)
     except OSError as error:
         logger.warning("the workers may serve different variants, since they cannot agree on one: %s", error)
         return fastest
 
 
-def _agree_on_disk(folder: Path, digest: str, candidates: tuple[str, ...], fastest: str) -> str:
+def _choose_on_disk(folder: Path, digest: str, candidates: tuple[str, ...], fastest: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     decided = folder / f"{digest[:16]}-{'-'.join(candidates)}"
     draft = folder / f".{os.getpid()}-{threading.get_ident()}-{decided.name}"
