@@ -1,4 +1,4 @@
-"""Parity: does a variant decide as its source does, in every company?"""
+"""Parity: does a variant decide as its source does, in batches of every size?"""
 
 from __future__ import annotations
 

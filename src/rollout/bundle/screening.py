@@ -43,7 +43,7 @@ class Screening:
         flip_rate: Largest share of real rows that a variant in lower precision may answer differently.
 
     Raises:
-        BundleError: If the source itself decides differently when a row is in other company.
+        BundleError: If the source itself decides differently for a row when the rest of its batch changes.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class Screening:
             **{name: Golden(inputs, run_in_batches(source.run, inputs)) for name, inputs in further.items()},
         }
         spread = np.linspace(0, count(evaluation.inputs) - 1, MAX_BATCH).astype(int)
-        self._company = take(evaluation.inputs, np.unique(spread))
+        self._neighbours = take(evaluation.inputs, np.unique(spread))
         try:
-            self._alone = run_in_batches(source.run, self._company, size=1)
+            self._alone = run_in_batches(source.run, self._neighbours, size=1)
         except Exception as error:
             raise BundleError(f"the module cannot answer a single row: {first_line(error)}") from error
-        rows, scores = run_in_every_size(source.run, self._company)
+        rows, scores = run_in_every_size(source.run, self._neighbours)
         if not compare(source.task, self._alone[rows], scores).is_exact:
             raise BundleError(
-                f"{source.layer_that_minds_company(self._company)} answers for a row according to the rest of "
+                f"{source.batch_dependent_layer(self._neighbours)} answers for a row according to the rest of "
                 "its batch: a prediction would depend on other callers"
             )
 
@@ -88,8 +88,8 @@ class Screening:
             parity = {
                 name: compare(self._source.task, probe.scores, got[name]) for name, probe in self._probes.items()
             }
-            rows, scores = run_in_every_size(variant.run, self._company)
-            alone = run_in_batches(variant.run, self._company, size=1)
+            rows, scores = run_in_every_size(variant.run, self._neighbours)
+            alone = run_in_batches(variant.run, self._neighbours, size=1)
             parity["batch sizes"] = compare(self._source.task, alone[rows], scores)
         except Exception as error:
             outcome: PackedVariant | LeftOut = LeftOut(why=f"it cannot be made: {first_line(error)}")

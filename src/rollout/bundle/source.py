@@ -90,7 +90,7 @@ class Source(torch.nn.Module):
                 f"be a torch operation inside forward and take any number of rows: {first_line(error)}"
             ) from error
 
-    def layer_that_minds_company(self, inputs: Arrays) -> str:
+    def batch_dependent_layer(self, inputs: Arrays) -> str:
         """Names the first layer whose output for a row depends on the other rows of the batch."""
         tensors = to_tensors(inputs)
         together = _layer_outputs(self.module, tensors)
