@@ -84,11 +84,11 @@ async def _work(redis: Redis, claims: int) -> tuple[list[float], list[float]]:
     claiming, answering = [], []
     for number in range(claims):
         reviewer = f"reviewer-{number % 20}"
-        claim, seconds = await _timed(desk.claim(redis, "texts", reviewer))
+        claim, seconds = await _timed(actions.claim(redis, "texts", reviewer))
         claiming.append(seconds)
         (leased,) = claim.items
         answer = Answer(label=LABELS[number % 10])
-        _, seconds = await _timed(desk.resolve(redis, "texts", leased.item.id, leased.token, answer))
+        _, seconds = await _timed(actions.resolve(redis, "texts", leased.item.id, leased.token, answer))
         answering.append(seconds)
     return claiming, answering
 

@@ -25,7 +25,7 @@ from rollout.http.problems import as_rollout_error, problem_response
 from rollout.inference.engine import Engine
 from rollout.review.counts import read_counts
 from rollout.review.state import State
-from service.console import change, entry, models, review
+from service.console import change, login, models, review
 from service.console.page_context import Page, PageContext
 from service.console.render import page, static
 from service.console.session import COOKIE, Session, Sessions
@@ -33,7 +33,7 @@ from service.console.session import COOKIE, Session, Sessions
 ROOT = "/console"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 MOST_FIELDS = 100
-PAGES = (*entry.PAGES, *models.PAGES, *change.PAGES, *review.PAGES)
+PAGES = (*login.PAGES, *models.PAGES, *change.PAGES, *review.PAGES)
 
 
 def console_routes(gateway: Gateway) -> list[BaseRoute]:
@@ -64,7 +64,7 @@ class Console:
     """
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway = door
+        self._gateway = gateway
         self._opened: tuple[Settings, Sessions] | None = None
 
     @property

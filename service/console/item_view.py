@@ -71,7 +71,9 @@ def item_view(leased: Leased, fields: Mapping[str, Field]) -> dict[str, Any]:
             reviews=leased.reviews,
             why=leased.why,
         ),
-        "told": render("model_answer.html", item=item, bars=bars(item.label, item.scores), other=_other(item)),
+        "model_answer": render(
+            "model_answer.html", item=item, bars=bars(item.label, item.scores), other=_other(item)
+        ),
     }
 
 

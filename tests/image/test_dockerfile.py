@@ -12,7 +12,7 @@ from rollout.__about__ import __version__
 from rollout.config import Settings, load_settings
 from tests.image.dockerfile import Stage, read_stages
 from tests.image.root import ROOT, make_context
-from tests.image.snapshot import VOLUMES
+from tests.image.serving import VOLUMES
 
 STAGES = read_stages(ROOT / "Dockerfile")
 IMAGES = ("serve", "torch", "demo")

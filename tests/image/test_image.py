@@ -17,7 +17,7 @@ from rollout.embedded import server_program
 from tests.conftest import BIN, ROOT, free_port, need
 from tests.image.dockerfile import read_stages
 from tests.image.root import Builder, Tree, files_of
-from tests.image.snapshot import VOLUMES, Pod, Running, serving
+from tests.image.serving import VOLUMES, Pod, Running, serving
 from tests.images import row
 
 STAGES = read_stages(ROOT / "Dockerfile")

@@ -13,11 +13,11 @@ import pytest
 from rollout.config import Settings
 from rollout.errors import StoreUnavailableError
 from rollout.inference import follower as follower_module
-from rollout.inference import served as served_module
+from rollout.inference import served_model
 from rollout.inference.engine import Engine
 from rollout.inference.follower import read_served
 from rollout.inference.rows import Decision, Rows
-from rollout.inference.served_model import Translation
+from rollout.inference.snapshot import Translation
 from rollout.inference.version import LoadedVersion
 from rollout.routing.assignment import assign
 from rollout.routing.changes import promote
@@ -146,7 +146,7 @@ async def test_another_bundle_of_the_same_version_is_refused(
 async def test_versions_that_nobody_names_leave_the_memory(
     engine: Engine, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(served_module, "RETIRE_AFTER_S", 0.3)
+    monkeypatch.setattr(served_model, "RETIRE_AFTER_S", 0.3)
     await carry_out(redis, await propose_rollback(redis, "digits"), "ada", "bad")
     await followed(engine, 2)
     assert set(engine.model("digits").versions) == {"v1", "v2"}

@@ -12,28 +12,26 @@ from rollout.bundle import verify
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.variants import Variant
 from rollout.config import Settings
-from rollout.inference.variant_choice import choose_variant, forget_choices
+from rollout.inference.variant_choice import forget_choices, share_choice
 from rollout.inference.version import LoadedVersion
 
 BOTH = ("onnx", "onnx-int8")
 
 
 def test_the_first_decides(tmp_path: Path) -> None:
-    assert choose_variant(tmp_path, "a" * 64, BOTH, "onnx-int8") == "onnx-int8"
-    assert choose_variant(tmp_path, "a" * 64, BOTH, "onnx") == "onnx-int8"
-    assert choose_variant(tmp_path, "b" * 64, BOTH, "onnx") == "onnx", "of this bundle"
-    assert choose_variant(tmp_path, "a" * 64, ("onnx",), "onnx") == "onnx", "among these"
+    assert share_choice(tmp_path, "a" * 64, BOTH, "onnx-int8") == "onnx-int8"
+    assert share_choice(tmp_path, "a" * 64, BOTH, "onnx") == "onnx-int8"
+    assert share_choice(tmp_path, "b" * 64, BOTH, "onnx") == "onnx", "of this bundle"
+    assert share_choice(tmp_path, "a" * 64, ("onnx",), "onnx") == "onnx", "among these"
     forget_choices(tmp_path)
-    assert choose_variant(tmp_path, "a" * 64, BOTH, "onnx") == "onnx"
+    assert share_choice(tmp_path, "a" * 64, BOTH, "onnx") == "onnx"
 
 
 def test_nobody_reads_half_a_decision(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         for bundle in range(50):
             digest = f"{bundle:064}"
-            found = list(
-                pool.map(lambda name, of=digest: choose_variant(tmp_path / of, of, BOTH, name), BOTH * 4)
-            )
+            found = list(pool.map(lambda name, of=digest: share_choice(tmp_path / of, of, BOTH, name), BOTH * 4))
             assert len(set(found)) == 1
 
 
@@ -41,7 +39,7 @@ def test_where_nothing_can_be_written_each_serves_its_fastest(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "variants").write_text("no folder")
-    assert choose_variant(tmp_path, "a" * 64, BOTH, "onnx-int8") == "onnx-int8"
+    assert share_choice(tmp_path, "a" * 64, BOTH, "onnx-int8") == "onnx-int8"
     assert "the workers may serve different variants" in caplog.text
 
 

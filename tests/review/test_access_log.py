@@ -7,7 +7,7 @@ import time
 import pytest
 
 from rollout.errors import StoreUnavailableError
-from rollout.review import access as access_module
+from rollout.review import access_log
 from rollout.review.access_log import AccessEntry, read_access, record_access
 from rollout.review.item import milliseconds
 from rollout.store import Keys, Redis
@@ -51,7 +51,7 @@ async def test_the_log_is_read_whole(redis: Redis) -> None:
 
 
 async def test_old_entries_and_too_many_go(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access_module, "MOST_ENTRIES", 300)
+    monkeypatch.setattr(access_log, "MOST_ENTRIES", 300)
     days_ago = round((time.time() - 91 * 24 * 3600) * 1000)
     pipe = redis.pipeline(transaction=False)
     for number in range(150):

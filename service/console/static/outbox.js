@@ -42,7 +42,7 @@ class Post {
     const answer = await fetch(location.href, { redirect: "manual" }).catch(() => null);
     if (!answer?.ok) throw over;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const csrf = page.getElementById("desk")?.dataset.csrf;
+    const csrf = page.getElementById("review")?.dataset.csrf;
     if (!csrf) throw over;
     this.csrf = csrf;
   }

@@ -12,7 +12,7 @@ const MOST_NOTES = 5;
 const HIDDEN = "rollout.review.hidden";
 
 const $ = (id) => document.getElementById(id);
-const desk = $("desk");
+const root = $("review");
 const leaseMs = Number(actions.dataset.lease) * 1000;
 const filters = Object.fromEntries(new URLSearchParams(location.search));
 const post = new Post(actions.dataset.page, actions.dataset.csrf);
@@ -37,8 +37,8 @@ function show() {
   const [item] = queue;
   if (item !== shown) {
     shown = item;
-    $("item").replaceChildren(...(item ? [item.sheet] : [empty]));
-    $("told").replaceChildren(...(item ? [item.told] : []));
+    $("item").replaceChildren(...(item ? [item.view] : [empty]));
+    $("model-answer").replaceChildren(...(item ? [item.modelAnswer] : []));
     sayAnswer();
     if (item) scrollTo(0, 0);
   }
@@ -229,9 +229,9 @@ function take(answer, ends) {
 }
 
 // Lays an item out where nobody sees it: its images are decoded by the time that it is shown.
-function prepare({ html, told, ...item }, ends) {
-  const [sheet, scores] = [html, told].map((text) => Object.assign(document.createElement("div"), { innerHTML: text }));
-  return { ...item, ends, sheet, told: scores };
+function prepare({ html, model_answer: modelAnswer, ...item }, ends) {
+  const [view, scores] = [html, modelAnswer].map((text) => Object.assign(document.createElement("div"), { innerHTML: text }));
+  return { ...item, ends, view, modelAnswer: scores };
 }
 
 function refill() {
@@ -256,8 +256,8 @@ function home() {
 
 function hide(hidden) {
   actions.classList.toggle("hidden", hidden);
-  $("told").hidden = hidden;
-  $("untold").hidden = !hidden;
+  $("model-answer").hidden = hidden;
+  $("model-answer-hidden").hidden = !hidden;
   $("hide").setAttribute("aria-pressed", String(hidden));
   $("hide").firstChild.data = hidden ? "Show scores" : "Hide scores";
   sayAnswer();

@@ -20,7 +20,7 @@ class Clients:
     """
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway = door
+        self._gateway = gateway
         self.routes = [Route("/v1/models/{model}/clients/{client_id:path}", self._forget, methods=["DELETE"])]
 
     async def _forget(self, request: Request) -> Response:

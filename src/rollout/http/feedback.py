@@ -92,7 +92,7 @@ class Feedback:
     """
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway = door
+        self._gateway = gateway
         self.routes = [Route("/v1/models/{model}/feedback", self._report, methods=["POST"])]
 
     async def _report(self, request: Request) -> Response:

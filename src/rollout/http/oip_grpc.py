@@ -120,7 +120,7 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
     """
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway = door
+        self._gateway = gateway
 
     def label(self, request: Any) -> str:
         """Returns the model that a call names, if it is one of ours: it becomes a metric's label."""

@@ -48,7 +48,7 @@ class OpenInference:
     """
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway = door
+        self._gateway = gateway
         self.routes = [
             Route("/v2", self._server),
             Route("/v2/health/live", self._live),

@@ -91,7 +91,7 @@ class Reviews:
     """
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway = door
+        self._gateway = gateway
         item = f"{PATH}/{{id}}"
         self.routes = [
             Route(PATH, self._list),

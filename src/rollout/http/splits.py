@@ -36,7 +36,7 @@ class Splits:
     """
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway = door
+        self._gateway = gateway
         self.routes = [
             Route(PATH, self._split, methods=["GET", "PUT"]),
             Route(f"{PATH}/history", self._history),

@@ -56,7 +56,7 @@ class Verdicts:
     """
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway = door
+        self._gateway = gateway
         self.routes = [Route(PATH, self._verdict)]
 
     async def _verdict(self, request: Request) -> Response:

@@ -15,7 +15,7 @@ from rollout.errors import InvalidRequestError, PredictionFailedError, RolloutEr
 from rollout.inference.arm_counters import ArmCounters
 from rollout.inference.batcher import Ran
 from rollout.inference.rows import Answers, Decision, Fallback, Preview, Rows
-from rollout.inference.served_model import ServingSnapshot
+from rollout.inference.snapshot import ServingSnapshot
 from rollout.routing.assignment import Arm, Assignment, assign
 
 

@@ -20,7 +20,8 @@ from rollout.errors import RolloutError
 from rollout.inference.batcher import HANGS_AFTER
 from rollout.inference.reviewing import Other, identify, review_item
 from rollout.inference.rows import Answers, Decision, Rows
-from rollout.inference.served_model import ServedModel, ServingSnapshot
+from rollout.inference.served_model import ServedModel
+from rollout.inference.snapshot import ServingSnapshot
 from rollout.inference.version import LoadedVersion
 from rollout.inference.watchdog import HANG_S
 from rollout.review.item import ReviewItem, item_id
@@ -100,7 +101,7 @@ class Shadow:
             if len(self._queue) >= MOST_ROWS or self._bytes + size > MOST_BYTES:
                 snapshot.counts[assignment.arm].shadow["dropped"].inc()
                 continue
-            self._queue.append((serving, _Unseen(rows, answers, index, pi, now, size)))
+            self._queue.append((snapshot, _Unseen(rows, answers, index, pi, now, size)))
             self._bytes += size
         self._arrived.set()
 
@@ -135,22 +136,23 @@ class Shadow:
     def _drop_late(self) -> None:
         oldest = time.monotonic() - LATEST_S
         while self._queue and self._queue[0][1].since < oldest:
-            serving, unseen = self._pop()
+            snapshot, unseen = self._pop()
             snapshot.counts[unseen.answers.assignments[unseen.row].arm].shadow["dropped"].inc()
 
     def _pop(self) -> tuple[ServingSnapshot, _Unseen]:
-        serving, unseen = self._queue.popleft()
+        snapshot, unseen = self._queue.popleft()
         self._bytes -= unseen.size
-        return serving, unseen
+        return snapshot, unseen
 
     def _next_batch(self) -> tuple[ServingSnapshot, list[_Unseen]]:
         """Takes rows that were answered under one revision, a batch at most."""
         snapshot = self._queue[0][0]
         assert snapshot.challenger is not None  # noqa: S101  nothing is offered without one
         batch: list[_Unseen] = []
-        while self._queue and self._queue[0][0] is serving and len(batch) < snapshot.challenger.profile.max_batch:
+        limit = snapshot.challenger.profile.max_batch
+        while self._queue and self._queue[0][0] is snapshot and len(batch) < limit:
             batch.append(self._pop()[1])
-        return serving, batch
+        return snapshot, batch
 
     async def _score(self, snapshot: ServingSnapshot, batch: list[_Unseen]) -> None:
         challenger = snapshot.challenger

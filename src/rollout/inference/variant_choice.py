@@ -18,7 +18,7 @@ def forget_choices(home: Path) -> None:
     shutil.rmtree(home / FOLDER, ignore_errors=True)
 
 
-def choose_variant(home: Path, digest: str, candidates: tuple[str, ...], fastest: str) -> str:
+def share_choice(home: Path, digest: str, candidates: tuple[str, ...], fastest: str) -> str:
     """Returns the variant that the workers of a home serve; where nothing can be written, each its fastest.
 
     Args:

@@ -21,7 +21,7 @@ from rollout.errors import PredictionFailedError
 from rollout.inference.batcher import Batcher, BatchReport, Left
 from rollout.inference.profile import measure
 from rollout.inference.rows import Decision
-from rollout.inference.variant_choice import choose_variant
+from rollout.inference.variant_choice import share_choice
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class LoadedVersion:
             names,
             settings.intra_op_threads,
             settings.device,
-            lambda fastest: choose_variant(settings.home, self.digest, names, fastest),
+            lambda fastest: share_choice(settings.home, self.digest, names, fastest),
         )
         self.variant, self._runtime = self.choice.name, self.choice.variant
         cores = max(1, usable_cores() // settings.processes // settings.intra_op_threads)

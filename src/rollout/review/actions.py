@@ -142,7 +142,7 @@ async def resolve(redis: Redis, model: str, item_id: str, token: str, answer: An
         lease = state.require_lease(work, token, now)
         return state.resolve(work, lease, answer, now, required)
 
-    return await _decide(redis, model, item_id, transition, answer)
+    return await _decide(redis, model, item_id, step, answer)
 
 
 async def skip(redis: Redis, model: str, item_id: str, token: str, why: str) -> Work:
@@ -223,7 +223,7 @@ async def take_over(redis: Redis, model: str, item_id: str, reviewer: str, answe
             raise LeaseLostError(f"{item_id} was resolved as {work.label or work.value}: nothing was changed")
         return None
 
-    await _decide(redis, model, item_id, transition, answer)
+    await _decide(redis, model, item_id, step, answer)
     return not is_there
 
 
@@ -266,7 +266,7 @@ async def _decide(
             raise UnknownItemError(f"{model} has no review item {item_id!r}; its client may have been forgotten")
         item, stored, work = found[0]
         if item.linked_to is not None:
-            return await _decide(redis, model, item.linked_to, transition, answer)
+            return await _decide(redis, model, item.linked_to, step, answer)
         if answer is not None:
             require_answer(item, answer)
         taken = step(work, now)

@@ -67,7 +67,7 @@ async def test_an_item_is_claimed_rendered_and_decided_on(stage: Stage) -> None:
         assert '<img class="small" src="data:image/png;base64,' in first["html"]
         for words in ("The model was unsure", "client-0", "key-0", "v1 as onnx", "control"):
             assert words in first["html"]
-        assert "40.0 %" in first["told"]
+        assert "40.0 %" in first["model_answer"]
         assert "40.0 %" not in first["html"]
         assert (await decide(browser, first, label="7")).status_code == 200
         assert (await decide(browser, second, "skip", why=" cannot\n be read ")).status_code == 200
@@ -282,7 +282,7 @@ async def test_the_page_needs_nothing_that_the_policy_forbids(stage: Stage) -> N
     await put(stage.redis, make_digit(1))
     async with stage.browser(REVIEWER) as browser:
         (item,) = (await claim(browser))["items"]
-        page = (await browser.get(f"{MODEL}/review")).text + item["html"] + item["told"]
+        page = (await browser.get(f"{MODEL}/review")).text + item["html"] + item["model_answer"]
         assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?! src=\"/console/static/)|javascript:", page)
 
 
@@ -297,5 +297,5 @@ async def test_what_an_item_says_is_shown_and_not_run(stage: Stage) -> None:
     await put(stage.redis, make_digit(1, client_id=evil, key=evil, version=evil))
     async with stage.browser(REVIEWER) as browser:
         (item,) = (await claim(browser))["items"]
-        for html in (item["html"], item["told"], (await browser.get(f"{MODEL}/review")).text):
+        for html in (item["html"], item["model_answer"], (await browser.get(f"{MODEL}/review")).text):
             assert "<img src=x" not in html

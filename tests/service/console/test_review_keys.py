@@ -200,16 +200,16 @@ async def test_hidden_scores_stay_hidden(chromium: str, desk_site: str, redis: R
     await put(redis, *(make_digit(n, reason="disagreement", pi=0.2, other=other) for n in range(5)))
     async with reviewing(chromium, desk_site) as page:
         first = await shown_key(page)
-        await expect(page.locator("#told")).to_contain_text("v1 says")
-        await expect(page.locator("#told")).to_contain_text("v2, unseen by the client")
-        await expect(page.locator("#told")).to_contain_text("80.0 %")
+        await expect(page.locator("#model-answer")).to_contain_text("v1 says")
+        await expect(page.locator("#model-answer")).to_contain_text("v2, unseen by the client")
+        await expect(page.locator("#model-answer")).to_contain_text("80.0 %")
         await expect(page.locator("#accept")).to_have_text(f"Accept {first[-1]} Enter")
         await expect(page.locator("#announced")).to_contain_text(f"The model says {first[-1]}.")
         await press(page, "h")
 
         async def is_hidden() -> None:
-            await expect(page.locator("#told")).to_be_hidden()
-            await expect(page.locator("#untold")).to_be_visible()
+            await expect(page.locator("#model-answer")).to_be_hidden()
+            await expect(page.locator("#model-answer-hidden")).to_be_visible()
             await expect(page.locator("#accept")).to_have_text("Accept Enter")
             await expect(page.locator("#accept")).to_be_disabled()
             await expect(page.locator("#announced")).not_to_contain_text("The model says")
@@ -225,7 +225,7 @@ async def test_hidden_scores_stay_hidden(chromium: str, desk_site: str, redis: R
         await shown_key(page)
         await is_hidden()
         await press(page, "h")
-        await expect(page.locator("#told")).to_be_visible()
+        await expect(page.locator("#model-answer")).to_be_visible()
         await expect(page.locator("#accept")).to_be_enabled()
 
 
@@ -236,7 +236,7 @@ async def test_a_value_is_accepted_or_written(chromium: str, desk_site: str, red
         await expect(page.locator("#item")).to_contain_text(
             "Friday, 12 July 2013, 16:00 UTC 2013-07-12T16:00:00Z"
         )
-        await expect(page.locator("#told")).to_contain_text("11.25 3.5 to 19")
+        await expect(page.locator("#model-answer")).to_contain_text("11.25 3.5 to 19")
         await press(page, "Enter")
         second = await shown_key(page)
         await press(page, "/")

@@ -189,7 +189,7 @@ async def test_filters_and_what_two_people_differ_on(chromium: str, desk_site: s
         await expect(page.locator("#item")).to_contain_text("Nothing that you may review")
     async with reviewing(chromium, desk_site, name="Otto Other", path=f"{DESK}?version=v2") as page:
         assert await shown_key(page) == "key-2"
-        assert NAME not in await page.locator("#desk").inner_text()
+        assert NAME not in await page.locator("#review").inner_text()
         await press(page, "3")
         await expect(page.locator("#escalated")).to_have_text("1")
     async with reviewing(chromium, desk_site, name="Judith Judge", path=f"{DESK}?escalated=1") as page:
