@@ -27,9 +27,9 @@ class Endpoints(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def doors(more_bundles: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+def endpoints(more_bundles: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
     """Two workers; digits has v2 on trial, v2 is the champion of languages and v1 that of departures."""
-    home = tmp_path_factory.mktemp("doors")
+    home = tmp_path_factory.mktemp("endpoints")
     set_split(home, *TRIAL)
     for model, champion in (("languages", "v2"), ("departures", "v1")):
         set_split(home, "--champion", champion, model=model)

@@ -55,7 +55,7 @@ async def stream(engine: Engine, rows: int, timeout_ms: int = 1000) -> list[dict
         name="coins",
         task=COINS,
         schema=InputSchema({"spin": Number()}),
-        serving=SimpleNamespace(champion=version, challenger=None),
+        snapshot=SimpleNamespace(champion=version, challenger=None),
     )
     body = b"".join(b'{"client_id": "c-%d", "inputs": {"spin": %d}}\n' % (n, n) for n in range(rows))
     sent: list[bytes] = []

@@ -13,9 +13,9 @@ const HIDDEN = "rollout.review.hidden";
 
 const $ = (id) => document.getElementById(id);
 const root = $("review");
-const leaseMs = Number(actions.dataset.lease) * 1000;
+const leaseMs = Number(root.dataset.lease) * 1000;
 const filters = Object.fromEntries(new URLSearchParams(location.search));
-const post = new Post(actions.dataset.page, actions.dataset.csrf);
+const post = new Post(root.dataset.page, root.dataset.csrf);
 const outbox = new Outbox(post, { taken, refused, stalled, resumed });
 const [accept, valued, find, empty] = [$("accept"), $("value"), $("find"), $("empty")];
 
@@ -29,7 +29,7 @@ let decided = []; // when, in this sitting
 const done = []; // what can be undone, the last one last
 const meanwhile = new Set(); // decided since the claim that is on its way, which may still bring them
 const figures = { open: null, leased_by_others: 0, escalated: 0 };
-const isHidden = () => actions.classList.contains("hidden");
+const isHidden = () => root.classList.contains("hidden");
 
 // ---- what is shown
 
@@ -255,7 +255,7 @@ function home() {
 }
 
 function hide(hidden) {
-  actions.classList.toggle("hidden", hidden);
+  root.classList.toggle("hidden", hidden);
   $("model-answer").hidden = hidden;
   $("model-answer-hidden").hidden = !hidden;
   $("hide").setAttribute("aria-pressed", String(hidden));
