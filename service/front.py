@@ -1,17 +1,8 @@
-"""The same app for uvicorn: predictions stand first, everything else falls through to BentoML."""
+"""The application that uvicorn runs: our routes first, and BentoML's lifespan and own routes behind them."""
 
 from __future__ import annotations
 
-from starlette.types import Receive, Scope, Send
+from rollout.http.dispatcher import Dispatcher
+from service.service import Predictor, all_routes, api
 
-from service.service import Predictor, api
-
-_bentoml_app = Predictor.to_asgi()  # type: ignore[attr-defined]  # the decorator made it a Service
-
-
-async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers predictions without BentoML's middleware; its lifespan and every other route are BentoML's."""
-    if scope["type"] == "lifespan":
-        scope["state"]["api"] = api  # for the protocol, which asks whether the worker is about to stop
-    hot = api.hot(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-    await (hot or _bentoml_app)(scope, receive, send)
+app = Dispatcher(Predictor.to_asgi(), api, all_routes)  # type: ignore[attr-defined]  # the decorator made it a Service

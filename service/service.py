@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 from contextlib import ExitStack
-from http import HTTPStatus
 from typing import Any
 
 # BentoML reports usage to its makers unless told otherwise.
@@ -19,32 +18,36 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 import bentoml
 import msgspec
-from bentoml.exceptions import BentoMLException
+from starlette.types import ASGIApp
+from uvicorn.config import HTTP_PROTOCOLS
 
 from rollout.config import load_settings
 from rollout.embedded import running_redis
 from rollout.errors import RolloutError
 from rollout.http.app import Api
+from rollout.http.dispatcher import Dispatcher
 from rollout.http.predict import decode_request
+from rollout.http.problems import as_rollout_error, problem_response
 from rollout.http.request_options import DEFAULTS, HEADERS
+from rollout.http.routes import GatedRoute
 from rollout.inference.engine import Engine
 from rollout.inference.rows import make_predictions
 from rollout.store import client_of
+from service.bento import bento_routes
 from service.console import console_routes
 
 GC_THRESHOLDS = (50_000, 20, 100)
 
+# BentoML's server has no setting for it: both servers read HTTP by the same protocol.
+HTTP_PROTOCOLS["auto"] = "rollout.http.protocol:PredictProtocol"
+
 api = Api()
-api.app.routes.extend(console_routes(api))
 logger = logging.getLogger("rollout.service")
 
 
-class NativeError(BentoMLException):
-    """An error of ours, in the form in which BentoML's native API reports errors."""
-
-    def __init__(self, error: RolloutError) -> None:
-        super().__init__(error.detail)
-        self.error_code = HTTPStatus(error.status)
+def all_routes(bentoml_app: ASGIApp) -> list[GatedRoute]:
+    """Returns every route that there is, in the order in which they are tried."""
+    return [*api.routes, *console_routes(api), *bento_routes(api, bentoml_app)]
 
 
 def _drain_at_sigterm(grace_s: float) -> None:
@@ -67,10 +70,9 @@ def _drain_at_sigterm(grace_s: float) -> None:
 @bentoml.service(
     name="rollout",
     workers=load_settings().processes,
-    metrics={"enabled": True, "namespace": "bentoml_service"},
+    metrics={"enabled": False},  # its labels hold the paths of callers; ours are at /metrics
     logging={"access": {"enabled": False}},
 )
-@bentoml.asgi_app(api.app, path="/")
 class Predictor:
     """Batched inference of PyTorch models, A/B between champion and challenger, and review of the uncertain."""
 
@@ -130,18 +132,23 @@ class Predictor:
             model: The model.
             instances: Each with ``client_id``, ``inputs`` and, if wanted, ``key``.
         """
+        scope, options = ctx.request.scope, DEFAULTS
         try:
-            scope, options = ctx.request.scope, DEFAULTS
-            engine = api.authorize(scope, "app")
             for name, value in scope["headers"]:
                 if name in HEADERS:
                     options = options.with_header(name, value)
             api.authorize_options(scope, options)
-            served = engine.model(model)
+            served = api.engine.model(model)
             body = msgspec.json.encode({"instances": instances})
             request = await decode_request(body, served.schema, self._settings, options)
-            answers = await engine.predict(served, request.rows)
+            answers = await api.engine.predict(served, request.rows)
             predictions = make_predictions(served.name, request.rows, answers)
             return [msgspec.to_builtins(one) for one in predictions]
-        except RolloutError as error:
-            raise NativeError(error) from error
+        except Exception as error:
+            # An error that is raised through BentoML is logged with a traceback, whoever made it.
+            ours = as_rollout_error(error)
+            ctx.response.status_code = ours.status
+            return problem_response(ours)  # type: ignore[return-value]  # it takes these too
+
+
+Predictor.add_asgi_middleware(Dispatcher, gateway=api, routes=all_routes)  # type: ignore[attr-defined]

@@ -9,7 +9,6 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from rollout.config import Settings
@@ -18,10 +17,12 @@ from rollout.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
     NotFoundError,
+    RolloutError,
     StoreUnavailableError,
 )
 from rollout.http.gateway import Gateway
-from rollout.http.problems import as_rollout_error, problem_response
+from rollout.http.problems import problem_response
+from rollout.http.routes import FORM, GatedRoute
 from rollout.inference.engine import Engine
 from rollout.review.counts import read_counts
 from rollout.review.state import State
@@ -31,12 +32,12 @@ from service.console.render import page, static
 from service.console.session import COOKIE, Session, Sessions
 
 ROOT = "/console"
-METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 MOST_FIELDS = 100
 PAGES = (*login.PAGES, *models.PAGES, *change.PAGES, *review.PAGES)
 
 
-def console_routes(gateway: Gateway) -> list[BaseRoute]:
+def console_routes(gateway: Gateway) -> list[GatedRoute]:
     """Returns the routes of the console.
 
     Args:
@@ -47,12 +48,19 @@ def console_routes(gateway: Gateway) -> list[BaseRoute]:
     for one in PAGES:
         by_path[one.path][one.method] = one
     return [
-        Route(f"{ROOT}/static/{{name}}", _static),
+        GatedRoute("/", _index, role=None),
+        GatedRoute(f"{ROOT}/static/{{name}}", _static, role=None),
         *(
-            Route(ROOT + path, Endpoint(console, ROOT + path, methods), methods=METHODS)
-            for path, methods in by_path.items()
+            GatedRoute(
+                ROOT + path,
+                Endpoint(console, pages),
+                role=None,  # a session takes the place of a token: see `Console.answer`
+                methods=METHODS,
+                takes=[FORM],
+                problem=console.problem,
+            )
+            for path, pages in [*by_path.items(), ("/{path:path}", {})]
         ),
-        Route(f"{ROOT}/{{path:path}}", Endpoint(console, f"{ROOT}/{{path}}", {}), methods=METHODS),
     ]
 
 
@@ -86,16 +94,16 @@ class Console:
         session = sessions.read(request.cookies.get(COOKIE))
         if session is None and wanted.role is not None:
             return _ask_to_log_in(request)
+        if wanted.role == "admin" and session is not None and session.role != "admin":
+            raise ForbiddenError(
+                "this takes the role admin; you are logged in as a reviewer, who reviews items and sees no split"
+            )
         form: Mapping[str, str] = {}
         if wanted.method == "POST":
             _require_same_site(request)
             form = _parse(await self._gateway.read(request.receive))
             if session is not None and wanted.role is not None:
                 _require_own_form(session, form)
-        if wanted.role == "admin" and session is not None and session.role != "admin":
-            raise ForbiddenError(
-                "this takes the role admin; you are logged in as a reviewer, who reviews items and sees no split"
-            )
         context = PageContext(
             request=request,
             engine=engine,
@@ -107,36 +115,30 @@ class Console:
         )
         return await wanted.handler(context)
 
-    def session(self, request: Request) -> Session | None:
-        """Returns whose request this is, for pages that tell of an error."""
-        return self.sessions.read(request.cookies.get(COOKIE)) if self._gateway.is_open else None
+    def problem(self, request: Request, error: RolloutError) -> Response:
+        """Returns an error as a page, or as JSON for a script."""
+        if request.headers.get("accept") == "application/json":
+            return problem_response(error)
+        session = self.sessions.read(request.cookies.get(COOKIE)) if self._gateway.is_open else None
+        response = page("problem.html", error.status, session=session, problem=error)
+        response.headers.update(error.headers)
+        return response
 
 
 class Endpoint:
-    """One address as an ASGI application; whatever goes wrong becomes a page, or JSON for a script.
+    """One address as an ASGI application.
 
     Args:
         console: Lets visitors in.
-        path: The address, for those who use the wrong method.
         pages: What is there, by method.
     """
 
-    def __init__(self, console: Console, path: str, pages: Mapping[str, Page]) -> None:
-        self._console, self._path, self._pages = console, path, pages
+    def __init__(self, console: Console, pages: Mapping[str, Page]) -> None:
+        self._console, self._pages = console, pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        try:
-            response = await self._console.answer(request, self._page(request))
-        except Exception as error:  # every failure is answered
-            problem = as_rollout_error(error)
-            if request.headers.get("accept") == "application/json":  # a script, not somebody who reads
-                response = problem_response(problem)
-            else:
-                response = page(
-                    "problem.html", problem.status, session=self._console.session(request), problem=problem
-                )
-                response.headers.update(problem.headers)
+        response = await self._console.answer(request, self._page(request))
         await response(scope, receive, send)
 
     def _page(self, request: Request) -> Page:
@@ -149,6 +151,10 @@ class Endpoint:
                 f"{request.url.path} takes {allowed}, not {request.method}", headers={"Allow": allowed}
             )
         raise NotFoundError(f"there is nothing at {request.url.path}")
+
+
+async def _index(_: Request) -> Response:
+    return page("index.html", session=None)
 
 
 async def _static(request: Request) -> Response:

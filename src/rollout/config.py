@@ -32,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         workers: Worker processes; 0 for one on each core within the CPU limit.
         tokens: ``role:token`` pairs, separated by commas; roles are app, reviewer and admin.
         token: The token that ``rollout predict`` sends.
+        cors_origins: Origins whose pages may call ``/v1`` and ``/v2``, separated by commas; ``*`` for all.
         variant: The variants that may serve, separated by commas; the fastest that passed does, one name pins it.
         public_key: Public key in PEM; a bundle without its signature is refused.
         grace_s: Seconds that a worker goes on serving after SIGTERM, when it is no longer ready.
@@ -60,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     workers: int = 0
     tokens: str = ""
     token: str = ""
+    cors_origins: str = ""
     variant: str = "onnx,onnx-int8"
     public_key: Path | None = None
     grace_s: float = 5
@@ -99,12 +101,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if "export" in self.variants():
             raise ConfigError("ROLLOUT_VARIANT: export is not served, since loading it can unpickle")
         self.roles_by_token()
+        self.origins()
         if self.webhook_url:
             self._check_webhook()
 
     def variants(self) -> tuple[str, ...]:
         """Returns the variants that may serve, those to be preferred first."""
         return tuple(filter(None, (name.strip() for name in self.variant.split(","))))
+
+    def origins(self) -> tuple[str, ...]:
+        """Returns the origins whose pages may call the API.
+
+        Raises:
+            ConfigError: If one is not ``*`` or an origin such as ``https://app.example``.
+        """
+        origins = tuple(filter(None, (origin.strip() for origin in self.cors_origins.split(","))))
+        for origin in origins:
+            scheme, _, rest = origin.partition("://")
+            if origin != "*" and (scheme not in ("http", "https") or not rest or "/" in rest):
+                raise ConfigError(
+                    f"ROLLOUT_CORS_ORIGINS: {origin!r} is not an origin: write scheme, host and port, such as "
+                    "https://app.example:8443, and nothing after them"
+                )
+        return origins
 
     def roles_by_token(self) -> dict[str, Role]:
         """Returns the configured tokens, each with its role.

@@ -47,6 +47,10 @@ class MalformedBodyError(RolloutError):
     status, type, title = 400, "malformed-body", "The body is not JSON"
 
 
+class MalformedRequestError(RolloutError):
+    status, type, title = 400, "malformed-request", "The request is not valid HTTP"
+
+
 class UnauthorizedError(RolloutError):
     status, type, title = 401, "unauthorized", "A valid token is required"
 
@@ -95,6 +99,10 @@ class UnsupportedMediaTypeError(RolloutError):
     status, type, title = 415, "unsupported-media-type", "The body is not in a form that is taken here"
 
 
+class MisdirectedRequestError(RolloutError):
+    status, type, title = 421, "misdirected-request", "The request is for another host"
+
+
 class InvalidRequestError(RolloutError):
     status, type, title = 422, "invalid-request", "The request does not fit what the model takes"
 
@@ -105,6 +113,10 @@ class InvalidSplitError(RolloutError):
 
 class PreconditionRequiredError(RolloutError):
     status, type, title = 428, "precondition-required", "A change must say what it is based on"
+
+
+class HeadersTooLargeError(RolloutError):
+    status, type, title = 431, "headers-too-large", "The headers are larger than the limit"
 
 
 class PredictionFailedError(RolloutError):
@@ -142,6 +154,7 @@ class StorageError(ConfigError):
 HTTP_ERRORS: tuple[type[RolloutError], ...] = (
     RolloutError,
     MalformedBodyError,
+    MalformedRequestError,
     UnauthorizedError,
     ForbiddenError,
     NotFoundError,
@@ -154,9 +167,11 @@ HTTP_ERRORS: tuple[type[RolloutError], ...] = (
     SplitConflictError,
     BodyTooLargeError,
     UnsupportedMediaTypeError,
+    MisdirectedRequestError,
     InvalidRequestError,
     InvalidSplitError,
     PreconditionRequiredError,
+    HeadersTooLargeError,
     PredictionFailedError,
     OverloadedError,
     DeadlineExceededError,

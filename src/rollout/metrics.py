@@ -7,8 +7,8 @@ import weakref
 from pathlib import Path
 
 import numpy as np
-from prometheus_client import Counter, Gauge, Histogram, values
-from prometheus_client.multiprocess import mark_process_dead
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     # The default asks the kernel for the process ID at every increment, which costs more than the increment.
@@ -94,6 +94,15 @@ def flush_tallies() -> None:
     """Writes all observations and increments that wait in memory."""
     for tally in tuple(_tallies):
         tally.flush()
+
+
+def render() -> bytes:
+    """Returns all metrics in the text format of Prometheus, added up over the workers."""
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
 
 
 def forget_dead_workers() -> None:

@@ -16,7 +16,7 @@ PATH = "/v1/models/digits/predict"
 
 
 def head(*lines: str, path: str = PATH, version: str = "1.1") -> bytes:
-    start = (f"POST {path} HTTP/{version}", "Host: x", "Content-Type: application/json", *lines)
+    start = (f"POST {path} HTTP/{version}", "Host: localhost", "Content-Type: application/json", *lines)
     return "\r\n".join((*start, "", "")).encode()
 
 

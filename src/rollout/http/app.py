@@ -1,33 +1,29 @@
-"""The HTTP application: predict as a bare ASGI function, everything else as Starlette routes."""
+"""The HTTP API: predict as a bare ASGI function, everything else as Starlette endpoints."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 
-from starlette.applications import Starlette
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from rollout.config import Role
-from rollout.errors import (
-    MethodNotAllowedError,
-    NotFoundError,
-    RolloutError,
-    UnsupportedMediaTypeError,
-)
+from rollout import metrics
+from rollout.errors import RolloutError
 from rollout.http.bodies import json_response
 from rollout.http.clients import Clients
 from rollout.http.feedback import Feedback
-from rollout.http.gateway import Asgi, Gateway
+from rollout.http.gateway import Gateway
 from rollout.http.oip_http import OpenInference, is_infer
 from rollout.http.openapi import build_openapi
 from rollout.http.predict import decode_request, encode_response, server_timing
-from rollout.http.problems import NO_MODEL, as_rollout_error, on_error, problem_response
+from rollout.http.problems import NO_MODEL, as_rollout_error, problem_response
 from rollout.http.request_options import DEFAULTS, HEADERS, RequestOptions
 from rollout.http.reviews import Reviews
+from rollout.http.routes import ANY, JSON, NDJSON, Asgi, GatedRoute
 from rollout.http.splits import Splits
 from rollout.http.stream import MEDIA_TYPE as LINES
 from rollout.http.stream import PredictStream
@@ -37,9 +33,7 @@ from rollout.inference.engine import Engine
 from rollout.inference.rows import make_predictions
 from rollout.inference.served_model import ServedModel
 
-JSON = b"application/json"
-JSON_CONTENT = (b"content-type", JSON)
-METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+JSON_CONTENT = (b"content-type", JSON.encode())
 PREDICT_PREFIX, PREDICT_SUFFIX = "/v1/models/", "/predict"
 
 
@@ -50,23 +44,27 @@ class Api(Gateway):
         super().__init__()
         self._draining = asyncio.Event()
         self._inference_protocol = OpenInference(self)
-        self.app = Starlette(
-            routes=[
-                Route("/openapi.json", self._openapi),
-                Route("/v1/models", self._models),
-                Route("/v1/models/{model}", self._model),
-                Route("/v1/models/{model}/predict", Asgi(self.predict), methods=["POST"]),
-                Route("/v1/models/{model}/assignments/{client_id:path}", self._assignment),
-                *Splits(self).routes,
-                *Reviews(self).routes,
-                *Feedback(self).routes,
-                *Clients(self).routes,
-                *Verdicts(self).routes,
-                *self._inference_protocol.routes,
-                *(Route(f"/{root}/{{path:path}}", self._nothing_here, methods=METHODS) for root in ("v1", "v2")),
-            ],
-            exception_handlers={RolloutError: on_error, Exception: on_error},
-        )
+        self.routes = [
+            GatedRoute("/metrics", self._metrics, role=None),
+            GatedRoute("/openapi.json", self._openapi, role="app"),
+            GatedRoute("/v1/models", self._models, role="app"),
+            GatedRoute("/v1/models/{model}", self._model, role="app"),
+            GatedRoute(
+                "/v1/models/{model}/predict",
+                Asgi(self.predict),
+                role="app",
+                methods=["POST"],
+                takes=[JSON, NDJSON],
+                is_stream=True,
+            ),
+            GatedRoute("/v1/models/{model}/assignments/{client_id:path}", self._assignment, role="app"),
+            *Splits(self).routes,
+            *Reviews(self).routes,
+            *Feedback(self).routes,
+            *Clients(self).routes,
+            *Verdicts(self).routes,
+            *self._inference_protocol.routes,
+        ]
 
     def drain(self) -> None:
         """Ends the streams that are open, so that callers send elsewhere what has no answer yet."""
@@ -82,21 +80,38 @@ class Api(Gateway):
         """Whether new requests are welcome."""
         return self.is_open and not self.is_draining
 
-    def hot(self, path: str) -> ASGIApp | None:
-        """Returns what answers ``POST`` at a path without the routes, for those who dispatch it themselves."""
+    def quick(self, scope: Scope, headers: Mapping[bytes, bytes]) -> ASGIApp | None:
+        """Returns what answers a prediction whose body is read whole, if the headers let it pass.
+
+        Everything else goes through the ``Dispatcher``, which says what is wrong.
+        """
+        path = scope["path"]
         if path.startswith(PREDICT_PREFIX) and path.endswith(PREDICT_SUFFIX):
-            return self.predict
-        return self._inference_protocol.infer if is_infer(path) else None
+            handler, takes = self.predict, JSON
+        elif is_infer(path):
+            handler, takes = self._inference_protocol.infer, ANY
+        else:
+            return None
+        if b"content-encoding" in headers or (b"origin" in headers and self.settings.cors_origins):
+            return None
+        server = scope.get("server")
+        try:
+            self.check_host(scope, headers)
+            self.authorize(headers, None if server is None else server[0], "app")
+            self.check_body(headers, (takes,))
+        except RolloutError:
+            return None
+        return handler
 
     async def predict(self, scope: Scope, receive: Receive, send: Send) -> None:
         """``POST /v1/models/{model}/predict``, as an ASGI application."""
         started = time.perf_counter()
         model = None
         try:
-            engine = self.authorize(scope, "app")
+            engine = self.engine
             model = engine.model(scope["path"][len(PREDICT_PREFIX) : -len(PREDICT_SUFFIX)])
-            media_type, options = self._read_headers(scope)
-            if media_type == LINES:
+            is_lines, options = self._read_headers(scope)
+            if is_lines:
                 await PredictStream(engine, model, self.settings, options, self._draining).run(receive, send)
                 return
             body, timing = await self._answer(engine, model, options, receive)
@@ -109,25 +124,16 @@ class Api(Gateway):
         await send({"type": "http.response.body", "body": body})
         model.latency.observe(time.perf_counter() - started)
 
-    def _read_headers(self, scope: Scope) -> tuple[bytes, RequestOptions]:
-        """Returns the media type of the body, and what else the headers ask for."""
-        media_type, options, size = b"", DEFAULTS, 0
+    def _read_headers(self, scope: Scope) -> tuple[bool, RequestOptions]:
+        """Returns whether the body is a line for each instance, and what else the headers ask for."""
+        is_lines, options = False, DEFAULTS
         for name, value in scope["headers"]:
             if name == b"content-type":
-                media_type = value.partition(b";")[0].strip().lower()
-            elif name == b"content-length":
-                size = int(value)
+                is_lines = value.lower().startswith(LINES)
             elif name in HEADERS:
                 options = options.with_header(name, value)
         self.authorize_options(scope, options)
-        if media_type == JSON:
-            self.check_size(size)
-        elif media_type != LINES:
-            raise UnsupportedMediaTypeError(
-                "send JSON with the header 'Content-Type: application/json', or one instance a line with "
-                f"'Content-Type: {LINES.decode()}'"
-            )
-        return media_type, options
+        return is_lines, options
 
     async def _answer(
         self, engine: Engine, model: ServedModel, options: RequestOptions, receive: Receive
@@ -138,33 +144,22 @@ class Api(Gateway):
         predictions = make_predictions(model.name, request.rows, answers)
         return encode_response(predictions, single=request.single), server_timing(answers)
 
-    def _authorize_to_model(self, request: Request, role: Role) -> tuple[Engine, ServedModel]:
-        engine = self.authorize(request.scope, role)
-        return engine, engine.model(request.path_params["model"])
+    def _model_of(self, request: Request) -> ServedModel:
+        return self.engine.model(request.path_params["model"])
 
-    async def _openapi(self, request: Request) -> Response:
-        engine = self.engine
-        return json_response(build_openapi({name: model.schema for name, model in engine.models.items()}))
+    async def _metrics(self, _: Request) -> Response:
+        return Response(await asyncio.to_thread(metrics.render), media_type=CONTENT_TYPE_LATEST)
 
-    async def _models(self, request: Request) -> Response:
-        engine = self.authorize(request.scope, "app")
-        return json_response({"models": [model_view(model) for model in engine.models.values()]})
+    async def _openapi(self, _: Request) -> Response:
+        return json_response(build_openapi({name: model.schema for name, model in self.engine.models.items()}))
+
+    async def _models(self, _: Request) -> Response:
+        return json_response({"models": [model_view(model) for model in self.engine.models.values()]})
 
     async def _model(self, request: Request) -> Response:
-        _, model = self._authorize_to_model(request, "app")
-        return json_response(model_view(model))
+        return json_response(model_view(self._model_of(request)))
 
     async def _assignment(self, request: Request) -> Response:
-        _, model = self._authorize_to_model(request, "app")
         segment = request.query_params.get("segment", "")
-        return json_response(assignment_view(model.split, request.path_params["client_id"], segment))
-
-    async def _nothing_here(self, request: Request) -> Response:
-        path = request.url.path
-        for route in self.app.routes:
-            if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL:
-                allowed = ", ".join(sorted(route.methods or ()))
-                raise MethodNotAllowedError(
-                    f"{path} takes {allowed}, not {request.method}", headers={"Allow": allowed}
-                )
-        raise NotFoundError(f"there is nothing at {path}; /openapi.json lists what there is")
+        split = self._model_of(request).split
+        return json_response(assignment_view(split, request.path_params["client_id"], segment))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import os
 import secrets
-from functools import lru_cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from starlette.types import Scope
-
 from rollout.config import Role, Settings
 from rollout.errors import ConfigError, ForbiddenError, UnauthorizedError
+from rollout.http.hosts import is_cross_origin, is_forwarded, is_loopback
 
 TOKEN_FILE = "token"  # noqa: S105  the name of a file
 
@@ -36,8 +34,8 @@ NOBODY = Bearer("app", "")
 class Auth:
     """Checks a request's token.
 
-    With no tokens configured, predictions are open to requests that arrive on a loopback address, and the admin
-    token in ``ROLLOUT_HOME/token`` does the rest.
+    With no tokens configured, predictions are open to requests that arrive on a loopback address, and not through
+    a proxy; everything else needs the admin token in ``ROLLOUT_HOME/token``.
 
     Args:
         settings: The configured tokens, or the home of the admin token.
@@ -46,6 +44,7 @@ class Auth:
     def __init__(self, settings: Settings) -> None:
         roles = settings.roles_by_token()
         self._open_on_loopback = not roles
+        self._origins = settings.origins()
         if not roles:
             roles = {admin_token(settings.home)[0]: "admin"}
         # Looked up by hash, so that the time a comparison takes says nothing about a token.
@@ -55,18 +54,32 @@ class Auth:
             for digest in [_digest(token)]
         }
 
-    def require(self, scope: Scope, role: Role) -> Bearer:
+    def require(self, headers: Mapping[bytes, bytes], server: str | None, role: Role | None) -> Bearer:
         """Lets a request pass whose token has this role, or is the admin's; returns whose it is.
+
+        Args:
+            headers: Of the request, names in lower case.
+            server: The address at which it arrived, if it is one.
+            role: The role that it needs; ``None`` for what is open to everybody.
 
         Raises:
             UnauthorizedError: If there is no valid token.
             ForbiddenError: If its role is another.
         """
-        header = next((value for name, value in scope["headers"] if name == b"authorization"), None)
+        if role is None:
+            return NOBODY
+        header = headers.get(b"authorization")
         if header is None:
-            if role == "app" and self._open_on_loopback and _arrived_on_loopback(scope):
-                return NOBODY
-            raise _unauthorized("send the header 'Authorization: Bearer TOKEN'")
+            if role != "app" or not self.is_open_to(headers, server):
+                raise _unauthorized("send the header 'Authorization: Bearer TOKEN'")
+            if is_forwarded(headers):
+                raise _unauthorized("a proxy forwarded this: send the header 'Authorization: Bearer TOKEN'")
+            if is_cross_origin(headers, self._origins):
+                raise _unauthorized(
+                    "a page of another origin sent this: allow it by ROLLOUT_CORS_ORIGINS, or send the header "
+                    "'Authorization: Bearer TOKEN'"
+                )
+            return NOBODY
         scheme, _, token = header.partition(b" ")
         bearer = self._bearers.get(_digest(token.strip().decode("latin-1")))
         if scheme.lower() != b"bearer" or bearer is None:
@@ -74,6 +87,15 @@ class Auth:
         if bearer.role not in (role, "admin"):
             raise ForbiddenError(f"this takes the role {role}; the token has the role {bearer.role}")
         return bearer
+
+    def is_open_to(self, headers: Mapping[bytes, bytes], server: str | None) -> bool:
+        """Whether no token is needed: none is configured, and the request arrived on a loopback address."""
+        return (
+            self._open_on_loopback
+            and b"authorization" not in headers
+            and server is not None
+            and is_loopback(server)
+        )
 
     def role_of(self, token: str) -> Role | None:
         """Returns the role of a token, or ``None`` if the service does not know it."""
@@ -99,19 +121,6 @@ def admin_token(home: Path) -> tuple[str, bool]:
     with os.fdopen(descriptor, "w") as file:
         file.write(token + "\n")
     return token, True
-
-
-def _arrived_on_loopback(scope: Scope) -> bool:
-    server = scope.get("server")
-    return server is not None and _is_loopback(server[0])
-
-
-@lru_cache(maxsize=64)
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _digest(token: str) -> bytes:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from rollout.errors import InvalidRequestError
 from rollout.http.bodies import json_response
 from rollout.http.gateway import Gateway
+from rollout.http.routes import GatedRoute
 from rollout.review.forget import forget_client
+
+PATH = "/v1/models/{model}/clients/{client_id:path}"
 
 
 class Clients:
@@ -21,10 +23,10 @@ class Clients:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self.routes = [Route("/v1/models/{model}/clients/{client_id:path}", self._forget, methods=["DELETE"])]
+        self.routes = [GatedRoute(PATH, self._forget, role="admin", methods=["DELETE"])]
 
     async def _forget(self, request: Request) -> Response:
-        engine = self._gateway.authorize(request.scope, "admin")
+        engine = self._gateway.engine
         model = engine.model(request.path_params["model"])
         client_id = request.path_params["client_id"]
         if not client_id:

@@ -9,17 +9,17 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from rollout import metrics
 from rollout.bundle.task import Classification, Task
 from rollout.clock import utc_now
 from rollout.errors import FieldError, OutcomeConflictError
-from rollout.http.bodies import json_response, read_json
+from rollout.http.bodies import ID_LIMIT, Identifier, invalid, json_response, read_json
 from rollout.http.gateway import Gateway
-from rollout.http.predict import ID_LIMIT, Identifier, invalid
+from rollout.http.routes import JSON, GatedRoute
 from rollout.review.outcomes import Outcome, Recorded, record_outcomes
 
+PATH = "/v1/models/{model}/feedback"
 NAMED = 20  # labels in a sentence
 
 
@@ -93,10 +93,10 @@ class Feedback:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self.routes = [Route("/v1/models/{model}/feedback", self._report, methods=["POST"])]
+        self.routes = [GatedRoute(PATH, self._report, role="app", methods=["POST"], takes=[JSON])]
 
     async def _report(self, request: Request) -> Response:
-        engine = self._gateway.authorize(request.scope, "app")
+        engine = self._gateway.engine
         model = engine.model(request.path_params["model"])
         body = await read_json(self._gateway, request, _Body)
         reports, single = _reports(body, self._gateway.settings.max_instances)

@@ -1,14 +1,29 @@
-"""What every way in has in common: the engine behind it, who may pass, and how much one may carry."""
+"""What all protocols have in common: the engine, and what a request must show before its body is read."""
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from collections.abc import Collection, Mapping
+
+from starlette.types import Receive, Scope
 
 from rollout.config import Role, Settings
-from rollout.errors import BodyTooLargeError, OverloadedError
+from rollout.errors import (
+    BodyTooLargeError,
+    MalformedRequestError,
+    MisdirectedRequestError,
+    OverloadedError,
+    UnsupportedMediaTypeError,
+)
 from rollout.http.auth import Auth, Bearer
+from rollout.http.encodings import require_encoding
+from rollout.http.hosts import host_name, is_loopback
 from rollout.http.request_options import RequestOptions
+from rollout.http.routes import ANY, NDJSON
 from rollout.inference.engine import Engine
+
+BOM = b"\xef\xbb\xbf"
+# Two of one of these can mean one thing to a proxy and another to us.
+SINGLE = frozenset({b"host", b"authorization", b"content-type", b"content-length", b"content-encoding"})
 
 
 class Gateway:
@@ -48,31 +63,73 @@ class Gateway:
             raise OverloadedError("the service is starting or stopping", headers={"Retry-After": "1"})
         return self._engine
 
-    def authorize(self, scope: Scope, role: Role) -> Engine:
-        """Returns the engine to a request whose token has this role, or is the admin's.
+    def authorize(self, headers: Mapping[bytes, bytes], server: str | None, role: Role | None) -> Bearer:
+        """Returns whose token a request has.
 
         Args:
-            scope: Of ASGI, or anything else with ``headers`` and ``server``.
-            role: What the request takes.
+            headers: Of the request, or metadata of gRPC.
+            server: The address at which it arrived, if it is one.
+            role: The role that it needs; ``None`` for what is open to everybody.
 
         Raises:
             OverloadedError: If the service is starting or stopping.
             UnauthorizedError: If there is no valid token.
             ForbiddenError: If its role is another.
         """
-        return self.identify(scope, role)[0]
+        if self._auth is None or self._engine is None:
+            raise OverloadedError("the service is starting or stopping", headers={"Retry-After": "1"})
+        return self._auth.require(headers, server, role)
 
-    def identify(self, scope: Scope, role: Role) -> tuple[Engine, Bearer]:
-        """Returns the engine likewise, and who asks.
+    def check_host(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+        """Requires one ``Host``; of a service that is open on a loopback address, one that names this machine.
+
+        A page elsewhere can let its own name point to 127.0.0.1, and would then be of our origin to a browser.
 
         Raises:
-            OverloadedError: If the service is starting or stopping.
-            UnauthorizedError: If there is no valid token.
-            ForbiddenError: If its role is another.
+            MalformedRequestError: If there is none in HTTP/1.1, or one of the headers that decide is there twice.
+            MisdirectedRequestError: If it names another host.
         """
-        engine = self.engine
-        assert self._auth is not None  # set together with the engine  # noqa: S101
-        return engine, self._auth.require(scope, role)
+        if len(headers) < len(scope["headers"]):
+            names = [name for name, _ in scope["headers"] if name in SINGLE]
+            if len(names) > len(set(names)):
+                raise MalformedRequestError(
+                    f"send each of {', '.join(sorted(name.decode() for name in SINGLE))} once at most"
+                )
+        host = headers.get(b"host")
+        if host is None:
+            if scope.get("http_version", "1.1") == "1.1":
+                raise MalformedRequestError("HTTP/1.1 requires the header Host: send it")
+        elif self._auth is not None and self._auth.is_open_to(headers, _address(scope)):
+            name = host_name(host)
+            if not is_loopback(name) and name != self.settings.host.lower():
+                raise MisdirectedRequestError(
+                    f"this service is for this machine alone and answers to localhost, not to {name!r}: send a "
+                    "token, or set ROLLOUT_HOST to the name by which it is called"
+                )
+
+    def check_body(
+        self, headers: Mapping[bytes, bytes], takes: Collection[str], *, is_stream: bool = False
+    ) -> None:
+        """Requires that a body is of a type, an encoding and a size that are taken.
+
+        Args:
+            headers: Of the request.
+            takes: The media types that are taken.
+            is_stream: Whether lines may go on for ever.
+
+        Raises:
+            UnsupportedMediaTypeError: If its type or encoding is another.
+            BodyTooLargeError: If it says that it is larger than ``max_body_bytes``.
+        """
+        media_type = media_type_of(headers)
+        if media_type not in takes and ANY not in takes:
+            named = " or ".join(f"'Content-Type: {name}'" for name in sorted(takes))
+            raise UnsupportedMediaTypeError(f"send the body with the header {named}")
+        encoding = headers.get(b"content-encoding", b"identity")
+        if encoding != b"identity":
+            require_encoding(encoding.decode("latin-1"))
+        if not (is_stream and media_type == NDJSON):
+            self.check_size(int(headers.get(b"content-length", b"0")))
 
     def authorize_options(self, scope: Scope, options: RequestOptions) -> None:
         """Lets only admins look at another arm than the client's.
@@ -82,7 +139,7 @@ class Gateway:
             ForbiddenError: If its role is another.
         """
         if options.preview is not None:
-            self.authorize(scope, "admin")
+            self.authorize(dict(scope["headers"]), _address(scope), "admin")
 
     async def read(self, receive: Receive) -> bytes:
         """Reads a request's body.
@@ -116,15 +173,11 @@ class Gateway:
             )
 
 
-class Asgi:
-    """An ASGI application as a route's endpoint: Starlette hands a function a request, and an object what came.
+def media_type_of(headers: Mapping[bytes, bytes]) -> str:
+    """Returns the media type of a body, in lower case and without parameters; empty where none is said."""
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
 
-    Args:
-        app: The application.
-    """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
+def _address(scope: Scope) -> str | None:
+    server = scope.get("server")
+    return None if server is None else server[0]

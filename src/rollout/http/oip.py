@@ -12,8 +12,8 @@ from rollout.bundle.schema import InvalidInputsError
 from rollout.bundle.task import Classification, Task
 from rollout.config import Settings
 from rollout.errors import FieldError, InvalidRequestError, UnknownModelError
+from rollout.http.bodies import ID_LIMIT, invalid
 from rollout.http.oip_messages import InferRequest, InputTensor, RequestedOutput
-from rollout.http.predict import ID_LIMIT, invalid
 from rollout.http.request_options import RequestOptions
 from rollout.http.tensors import (
     STRINGS,

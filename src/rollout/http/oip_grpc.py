@@ -11,16 +11,15 @@ from typing import Any
 import msgspec
 
 from rollout import metrics
-from rollout.config import Settings
+from rollout.config import Role, Settings
 from rollout.errors import ConfigError, DeadlineExceededError, FieldError, RolloutError, UnknownModelError
+from rollout.http.bodies import invalid
 from rollout.http.gateway import Gateway
 from rollout.http.oip import find_version, infer, model_metadata, server_metadata
 from rollout.http.oip_messages import InferRequest, explain
-from rollout.http.predict import invalid
 from rollout.http.problems import NO_MODEL, as_rollout_error
 from rollout.http.request_options import DEFAULTS
 from rollout.http.tensors import Content
-from rollout.inference.engine import Engine
 
 try:
     import grpc
@@ -39,10 +38,21 @@ STATUSES = {
     409: grpc.StatusCode.FAILED_PRECONDITION,
     412: grpc.StatusCode.FAILED_PRECONDITION,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    421: grpc.StatusCode.INVALID_ARGUMENT,
     422: grpc.StatusCode.INVALID_ARGUMENT,
     428: grpc.StatusCode.FAILED_PRECONDITION,
+    431: grpc.StatusCode.RESOURCE_EXHAUSTED,
     500: grpc.StatusCode.INTERNAL,
     503: grpc.StatusCode.UNAVAILABLE,
+}
+# Who may call what; ``None`` for everybody.
+ROLES: Mapping[str, Role | None] = {
+    "ServerLive": None,
+    "ServerReady": None,
+    "ServerMetadata": "app",
+    "ModelReady": "app",
+    "ModelMetadata": "app",
+    "ModelInfer": "app",
 }
 # A call's deadline comes with the call.
 METADATA = {"x-client-segment", "x-rollout-arm"}
@@ -79,11 +89,12 @@ async def start(gateway: Gateway, settings: Settings) -> Callable[[], Awaitable[
         ConfigError: If the port cannot be listened on.
     """
     server = grpc.aio.server(
+        interceptors=[Authorizer(gateway)],
         options=[
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
-        ]
+        ],
     )
     stubs.add_GRPCInferenceServiceServicer_to_server(Servicer(gateway), server)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -96,6 +107,12 @@ async def start(gateway: Gateway, settings: Settings) -> Callable[[], Awaitable[
     return functools.partial(server.stop, GRACE_S)
 
 
+async def _abort(context: Any, error: RolloutError, model: str) -> Any:
+    metrics.ERRORS.labels(model, error.type).inc()
+    trailing = tuple((name.lower(), value) for name, value in error.headers.items())
+    return await context.abort(status_of(error), error.detail, trailing)
+
+
 def _reporting(method: Method) -> Method:
     """Makes every failure of a method a status."""
 
@@ -105,11 +122,40 @@ def _reporting(method: Method) -> Method:
             return await method(self, request, context)
         except Exception as error:
             ours = as_rollout_error(error)
-        metrics.ERRORS.labels(self.label(request), ours.type).inc()
-        trailing = tuple((name.lower(), value) for name, value in ours.headers.items())
-        return await context.abort(status_of(ours), ours.detail, trailing)
+        return await _abort(context, ours, self.label(request))
 
     return report
+
+
+class Authorizer(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Refuses calls without reading their messages; a method without a role in ``ROLES`` does not exist.
+
+    Args:
+        gateway: Knows the tokens.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """Returns what answers a call."""
+        name = details.method.rpartition("/")[2]
+        if name not in ROLES:
+            return await continuation(details)  # grpc says that it is not implemented
+        try:
+            if ROLES[name] is not None:
+                metadata = {key.encode(): _as_bytes(value) for key, value in details.invocation_metadata}
+                self._gateway.authorize(metadata, self._gateway.settings.host, ROLES[name])
+        except RolloutError as error:
+            refused = error
+        else:
+            return await continuation(details)
+
+        async def refuse(_: Any, context: Any) -> Any:
+            await _abort(context, refused, NO_MODEL)
+
+        # As a stream of requests, of which none is read.
+        return grpc.stream_unary_rpc_method_handler(refuse)
 
 
 class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # generated, without types
@@ -138,13 +184,12 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
     @_reporting
     async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Says what this server is."""
-        self._authorize(context)
         return messages.ServerMetadataResponse(**server_metadata())
 
     @_reporting
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Says whether a version of a model is in memory."""
-        engine = self._authorize(context)
+        engine = self._gateway.engine
         try:
             find_version(engine.model(request.name), request.version)
         except UnknownModelError:
@@ -154,14 +199,14 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
     @_reporting
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Says what a model takes and gives."""
-        model = self._authorize(context).model(request.name)
+        model = self._gateway.engine.model(request.name)
         return messages.ModelMetadataResponse(**model_metadata(model, request.version))
 
     @_reporting
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Answers a request."""
         started = time.perf_counter()
-        model = self._authorize(context).model(request.model_name)
+        model = self._gateway.engine.model(request.model_name)
         settings = self._gateway.settings
         remaining = context.time_remaining()
         deadline = time.monotonic() + (settings.timeout_ms / 1000 if remaining is None else remaining)
@@ -199,9 +244,6 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
             ],
             raw_output_contents=[output.to_binary() for output in done.outputs],
         )
-
-    def _authorize(self, context: Any) -> Engine:
-        return self._gateway.authorize(self._scope(context), "app")
 
     def _scope(self, context: Any) -> dict[str, Any]:
         headers = [(name.encode(), _as_bytes(value)) for name, value in context.invocation_metadata()]

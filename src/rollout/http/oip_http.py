@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Sequence
 
 import msgspec
 from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from rollout.errors import FieldError, MalformedBodyError, UnsupportedMediaTypeError
-from rollout.http.gateway import Asgi, Gateway
+from rollout.errors import FieldError, MalformedBodyError
+from rollout.http.bodies import TOO_DEEP, invalid
+from rollout.http.gateway import BOM, Gateway
 from rollout.http.oip import Inferred, find_version, infer, model_metadata, server_metadata
 from rollout.http.oip_messages import InferredTensor, InferRequest, InferResponse, explain
-from rollout.http.predict import invalid, server_timing
+from rollout.http.predict import server_timing
 from rollout.http.problems import NO_MODEL, as_rollout_error, problem_response
 from rollout.http.request_options import DEFAULTS, HEADERS
+from rollout.http.routes import ANY, Asgi, GatedRoute
 from rollout.http.tensors import Content
 from rollout.inference.engine import Engine
 from rollout.inference.served_model import ServedModel
@@ -28,8 +28,6 @@ MODELS, VERSIONS, INFER = "/v2/models/", "/versions/", "/infer"
 MODEL = "/v2/models/{model}"
 VERSION = "/v2/models/{model}/versions/{version}"
 JSON_LENGTH = b"inference-header-content-length"
-# Tells by itself which of gzip and deflate it is given.
-EITHER = zlib.MAX_WBITS | 32
 
 _decode = msgspec.json.Decoder(InferRequest).decode
 _encode = msgspec.json.Encoder().encode
@@ -50,12 +48,15 @@ class OpenInference:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self.routes = [
-            Route("/v2", self._server),
-            Route("/v2/health/live", self._live),
-            Route("/v2/health/ready", self._ready),
-            *(Route(path, self._model) for path in (MODEL, VERSION)),
-            *(Route(f"{path}/ready", self._model_ready) for path in (MODEL, VERSION)),
-            *(Route(f"{path}{INFER}", Asgi(self.infer), methods=["POST"]) for path in (MODEL, VERSION)),
+            GatedRoute("/v2", self._server, role="app"),
+            GatedRoute("/v2/health/live", self._live, role=None),
+            GatedRoute("/v2/health/ready", self._ready, role=None),
+            *(GatedRoute(path, self._model, role="app") for path in (MODEL, VERSION)),
+            *(GatedRoute(f"{path}/ready", self._model_ready, role="app") for path in (MODEL, VERSION)),
+            *(
+                GatedRoute(f"{path}{INFER}", Asgi(self.infer), role="app", methods=["POST"], takes=[ANY])
+                for path in (MODEL, VERSION)
+            ),
         ]
 
     async def infer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +64,7 @@ class OpenInference:
         started = time.perf_counter()
         model = None
         try:
-            engine = self._gateway.authorize(scope, "app")
+            engine = self._gateway.engine
             name, _, version = scope["path"][len(MODELS) : -len(INFER)].partition(VERSIONS)
             model = engine.model(name)
             headers, body = await self._answer(engine, model, version, scope, receive)
@@ -79,44 +80,22 @@ class OpenInference:
         self, engine: Engine, model: ServedModel, version: str, scope: Scope, receive: Receive
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
         settings = self._gateway.settings
-        options, encoding, client_id, json_length = DEFAULTS, b"", None, None
+        options, client_id, json_length = DEFAULTS, None, None
         for name, value in scope["headers"]:
-            if name == b"content-length":
-                self._gateway.check_size(int(value))
-            elif name == JSON_LENGTH:
+            if name == JSON_LENGTH:
                 json_length = value
             elif name == b"x-client-id":
                 client_id = value.decode("utf-8", "surrogateescape")  # what is no UTF-8 is not printable
             elif name in HEADERS:
                 options = options.with_header(name, value)
-            elif name == b"content-encoding":
-                encoding = value
         self._gateway.authorize_options(scope, options)
         deadline = time.monotonic() + (options.timeout_ms or settings.timeout_ms) / 1000
         body = await self._gateway.read(receive)
-        if encoding:
-            body = self._inflate(body, encoding)
         request, contents = decode_body(body, json_length)
         done = await infer(engine, model, version, request, contents, client_id, settings, deadline, options)
         return encode_body(request, done, model.name)
 
-    def _inflate(self, body: bytes, encoding: bytes) -> bytes:
-        if encoding not in (b"gzip", b"deflate"):
-            raise UnsupportedMediaTypeError(
-                "Content-Encoding may be gzip or deflate; otherwise send the body as it is"
-            )
-        inflater = zlib.decompressobj(EITHER)
-        try:
-            inflated = inflater.decompress(body, self._gateway.settings.max_body_bytes + 1)
-        except zlib.error as error:
-            raise MalformedBodyError(f"the body is not what its Content-Encoding says: {error}") from None
-        self._gateway.check_size(len(inflated))
-        if not inflater.eof:
-            raise MalformedBodyError("the compressed body ends too early")
-        return inflated
-
-    async def _server(self, request: Request) -> Response:
-        self._gateway.authorize(request.scope, "app")
+    async def _server(self, _: Request) -> Response:
         return _json(server_metadata())
 
     async def _live(self, _: Request) -> Response:
@@ -127,15 +106,15 @@ class OpenInference:
         return _json({"ready": is_ready}, 200 if is_ready else 503)
 
     async def _model(self, request: Request) -> Response:
-        return _json(model_metadata(self._authorize_to_model(request), request.path_params.get("version", "")))
+        return _json(model_metadata(self._model_of(request), request.path_params.get("version", "")))
 
     async def _model_ready(self, request: Request) -> Response:
-        model = self._authorize_to_model(request)
+        model = self._model_of(request)
         find_version(model, request.path_params.get("version", ""))
         return _json({"name": model.name, "ready": True})
 
-    def _authorize_to_model(self, request: Request) -> ServedModel:
-        return self._gateway.authorize(request.scope, "app").model(request.path_params["model"])
+    def _model_of(self, request: Request) -> ServedModel:
+        return self._gateway.engine.model(request.path_params["model"])
 
 
 def decode_body(body: bytes, json_length: bytes | None) -> tuple[InferRequest, list[Content]]:
@@ -151,8 +130,9 @@ def decode_body(body: bytes, json_length: bytes | None) -> tuple[InferRequest, l
     """
     everything = memoryview(body)
     at = _parse_length(json_length, len(body))
+    start = len(BOM) if body.startswith(BOM) else 0
     try:
-        request = _decode(everything[:at])
+        request = _decode(everything[start:at])
     except msgspec.ValidationError as error:
         raise explain(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -160,6 +140,8 @@ def decode_body(body: bytes, json_length: bytes | None) -> tuple[InferRequest, l
             f"{error}; send one JSON object, with its length in Inference-Header-Content-Length where binary "
             "data follow"
         ) from None
+    except RecursionError:
+        raise MalformedBodyError(TOO_DEEP) from None
     contents: list[Content] = []
     for index, tensor in enumerate(request.inputs):
         size = tensor.parameters.binary_data_size

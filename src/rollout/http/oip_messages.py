@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from rollout.bundle.codec import split_location
 from rollout.errors import FieldError, InvalidRequestError
-from rollout.http.predict import invalid
+from rollout.http.bodies import invalid
 
 
 class InputParameters(msgspec.Struct, forbid_unknown_fields=True):

@@ -10,9 +10,9 @@ import msgspec
 from rollout.__about__ import __version__
 from rollout.bundle.schema import InputSchema
 from rollout.errors import HTTP_ERRORS
+from rollout.http.bodies import Identifier
 from rollout.http.feedback import OutcomeView, OutcomeViews, Report, Reports
 from rollout.http.oip_messages import InferRequest, InferResponse
-from rollout.http.predict import Identifier
 from rollout.http.problems import MEDIA_TYPE, TYPE_PREFIX
 from rollout.http.reviews import FILTERS, ClaimRequest, ResolveRequest, SetAsideRequest, TokenRequest
 from rollout.http.stream import MEDIA_TYPE as LINES

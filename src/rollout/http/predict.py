@@ -5,24 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
-from rollout.bundle.codec import split_location
 from rollout.bundle.schema import Arrays, InputSchema, InvalidInputsError, RawInputs
 from rollout.config import Settings
-from rollout.errors import FieldError, InvalidRequestError, MalformedBodyError, RolloutError
+from rollout.errors import FieldError
+from rollout.http.bodies import ID_LIMIT, Identifier, decode_json, invalid
 from rollout.http.request_options import DEFAULTS, RequestOptions
 from rollout.inference.rows import Answers, Prediction, Rows
 
 # A long request lets the others have the event loop after this many seconds of decoding.
 SLICE_S = 0.0005
-ID_LIMIT = 128
-
-Identifier = Annotated[str, Meta(min_length=1, max_length=ID_LIMIT)]
 
 
 class Instance(msgspec.Struct, forbid_unknown_fields=True):
@@ -95,10 +92,7 @@ def decode_instance(body: bytes) -> Instance:
         MalformedBodyError: If it is not JSON.
         InvalidRequestError: If it is not an instance; what is at fault is pointed at.
     """
-    try:
-        return _decode_instance(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise explain_body(error) from None
+    return decode_json(_decode_instance, body)
 
 
 async def decode_instances(instances: Sequence[Instance], schema: InputSchema) -> list[Arrays | list[FieldError]]:
@@ -162,10 +156,7 @@ def server_timing(answers: Answers) -> bytes:
 
 
 def _instances(body: bytes, most: int) -> tuple[list[Any], bool]:
-    try:
-        decoded = _decode_body(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise explain_body(error) from None
+    decoded = decode_json(_decode_body, body)
     if decoded.instances is UNSET:
         missing = [name for name in ("client_id", "inputs") if getattr(decoded, name) is UNSET]
         if missing:
@@ -187,28 +178,3 @@ def _check_identifiers(instance: Instance) -> list[FieldError]:
         for name in ("client_id", "key")
         if not (getattr(instance, name) or "").isprintable()
     ]
-
-
-def explain_body(error: msgspec.DecodeError | UnicodeDecodeError) -> RolloutError:
-    """Returns the error that says what is wrong with a body."""
-    if isinstance(error, msgspec.ValidationError):
-        return invalid([_explain(error)])
-    return MalformedBodyError(f"{error}; send one JSON object, in UTF-8")
-
-
-def _explain(error: msgspec.ValidationError) -> FieldError:
-    detail, pointer = split_location(error)
-    if pointer.endswith(("/client_id", "/key")):
-        detail = f"must be 1 to {ID_LIMIT} printable characters"
-    elif "missing required field" in detail:
-        pointer, detail = f"{pointer}/{detail.split()[-1]}", "is required"
-    elif pointer.endswith("/inputs"):
-        detail = "must be an object that holds the model's inputs by name"
-    return FieldError(pointer, detail)
-
-
-def invalid(errors: list[FieldError]) -> InvalidRequestError:
-    """Returns the error that names these faults."""
-    shown = "; ".join(f"{pointer or 'the body'} {detail}" for pointer, detail in errors[:3])
-    more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
-    return InvalidRequestError(shown + more, errors=errors)

@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
 from rollout import metrics
@@ -59,8 +58,3 @@ def as_rollout_error(error: Exception) -> RolloutError:
         return error
     logger.error("an unforeseen error", exc_info=error)
     return RolloutError("the service's log has the details")
-
-
-async def on_error(request: Request, error: Exception) -> Response:
-    """Answers any error raised below the HTTP application."""
-    return problem_response(as_rollout_error(error), path=request.url.path)

@@ -43,7 +43,7 @@ def parse_timeout(header: bytes) -> int:
     Raises:
         InvalidRequestError: If it is not a whole number from 1 to 600,000.
     """
-    if header.isdigit() and 1 <= int(header) <= 600_000:
+    if header.isdigit() and len(header) <= 6 and 1 <= int(header) <= 600_000:
         return int(header)
     raise InvalidRequestError("X-Request-Timeout must be a whole number of milliseconds from 1 to 600000")
 

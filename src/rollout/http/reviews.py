@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
 from rollout.errors import InvalidRequestError, UnknownItemError
 from rollout.http.auth import Bearer
-from rollout.http.bodies import json_response, read_json
+from rollout.http.bodies import Identifier, json_response, read_json
 from rollout.http.gateway import Gateway
-from rollout.http.predict import Identifier
+from rollout.http.routes import JSON, GatedRoute
 from rollout.inference.engine import Engine
 from rollout.inference.served_model import ServedModel
 from rollout.review import actions
@@ -94,23 +93,23 @@ class Reviews:
         self._gateway = gateway
         item = f"{PATH}/{{id}}"
         self.routes = [
-            Route(PATH, self._list),
-            Route(f"{PATH}/claim", self._claim, methods=["POST"]),
-            Route(f"{PATH}/export", self._export),
-            Route(item, self._show),
-            Route(f"{item}/resolve", self._resolve, methods=["POST"]),
-            Route(f"{item}/skip", self._skip, methods=["POST"]),
-            Route(f"{item}/escalate", self._escalate, methods=["POST"]),
-            Route(f"{item}/release", self._release, methods=["POST"]),
-            Route(f"{item}/undo", self._undo, methods=["POST"]),
+            GatedRoute(PATH, self._list, role="reviewer"),
+            _post(f"{PATH}/claim", self._claim),
+            GatedRoute(f"{PATH}/export", self._export, role="reviewer"),
+            GatedRoute(item, self._show, role="reviewer"),
+            _post(f"{item}/resolve", self._resolve),
+            _post(f"{item}/skip", self._skip),
+            _post(f"{item}/escalate", self._escalate),
+            _post(f"{item}/release", self._release),
+            _post(f"{item}/undo", self._undo),
         ]
 
-    def _authorize(self, request: Request) -> tuple[Engine, ServedModel, Bearer]:
-        engine, bearer = self._gateway.identify(request.scope, "reviewer")
-        return engine, engine.model(request.path_params["model"]), bearer
+    def _of(self, request: Request) -> tuple[Engine, ServedModel, Bearer]:
+        engine = self._gateway.engine
+        return engine, engine.model(request.path_params["model"]), request.scope["bearer"]
 
     async def _claim(self, request: Request) -> Response:
-        engine, model, bearer = self._authorize(request)
+        engine, model, bearer = self._of(request)
         body = await read_json(self._gateway, request, ClaimRequest)
         if not body.reviewer.isprintable():
             raise InvalidRequestError("reviewer must be 1 to 128 printable characters")
@@ -129,7 +128,7 @@ class Reviews:
         return json_response(claim)
 
     async def _resolve(self, request: Request) -> Response:
-        engine, model, _ = self._authorize(request)
+        engine, model, _ = self._of(request)
         body = await read_json(self._gateway, request, ResolveRequest)
         answer = Answer(label=body.label, value=body.value)
         return _decided(
@@ -137,34 +136,34 @@ class Reviews:
         )
 
     async def _skip(self, request: Request) -> Response:
-        engine, model, _ = self._authorize(request)
+        engine, model, _ = self._of(request)
         body = await read_json(self._gateway, request, SetAsideRequest)
         return _decided(
             await actions.skip(engine.redis, model.name, request.path_params["id"], body.token, body.why)
         )
 
     async def _escalate(self, request: Request) -> Response:
-        engine, model, _ = self._authorize(request)
+        engine, model, _ = self._of(request)
         body = await read_json(self._gateway, request, SetAsideRequest)
         return _decided(
             await actions.escalate(engine.redis, model.name, request.path_params["id"], body.token, body.why)
         )
 
     async def _release(self, request: Request) -> Response:
-        engine, model, _ = self._authorize(request)
+        engine, model, _ = self._of(request)
         body = await read_json(self._gateway, request, TokenRequest)
         work = await actions.release(engine.redis, model.name, request.path_params["id"], body.token)
         return json_response({"state": work.state})
 
     async def _undo(self, request: Request) -> Response:
-        engine, model, bearer = self._authorize(request)
+        engine, model, bearer = self._of(request)
         body = await read_json(self._gateway, request, TokenRequest)
         leased = await actions.undo(engine.redis, model.name, request.path_params["id"], body.token)
         await record_access(engine.redis, model.name, bearer.name, bearer.role, "undo", [leased.item.id])
         return json_response(leased)
 
     async def _show(self, request: Request) -> Response:
-        engine, model, bearer = self._authorize(request)
+        engine, model, bearer = self._of(request)
         item_id = request.path_params["id"]
         found = await read_item(engine.redis, model.name, item_id)
         if found is None:
@@ -175,7 +174,7 @@ class Reviews:
         return json_response(_view(*found) | {"links": shown})
 
     async def _list(self, request: Request) -> Response:
-        engine, model, bearer = self._authorize(request)
+        engine, model, bearer = self._of(request)
         filters = dict(request.query_params)
         limit = filters.pop("limit", "100")
         since = filters.pop("since", None)
@@ -203,7 +202,7 @@ class Reviews:
         return json_response({"reviews": reviews})
 
     async def _export(self, request: Request) -> Response:
-        engine, model, bearer = self._authorize(request)
+        engine, model, bearer = self._of(request)
         filters = dict(request.query_params)
         since = filters.pop("since", None)
         if filters.pop("format", "jsonl") != "jsonl":
@@ -219,6 +218,10 @@ class Reviews:
             filters=filters,
         )
         return StreamingResponse(_lines(rows), media_type="application/x-ndjson")
+
+
+def _post(path: str, endpoint: Callable[..., Any]) -> GatedRoute:
+    return GatedRoute(path, endpoint, role="reviewer", methods=["POST"], takes=[JSON])
 
 
 async def _lines(rows: AsyncIterator[ExportRow]) -> AsyncIterator[bytes]:

@@ -7,17 +7,15 @@ import re
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from rollout.errors import (
     InvalidRequestError,
     PreconditionRequiredError,
     StoreUnavailableError,
-    UnsupportedMediaTypeError,
 )
-from rollout.http.bodies import json_response
+from rollout.http.bodies import decode_json, json_response
 from rollout.http.gateway import Gateway
-from rollout.http.predict import explain_body
+from rollout.http.routes import JSON, GatedRoute
 from rollout.inference.engine import Engine
 from rollout.routing.changes import default_experiment
 from rollout.routing.control import carry_out, propose
@@ -38,12 +36,12 @@ class Splits:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self.routes = [
-            Route(PATH, self._split, methods=["GET", "PUT"]),
-            Route(f"{PATH}/history", self._history),
+            GatedRoute(PATH, self._split, role="admin", methods=["GET", "PUT"], takes=[JSON]),
+            GatedRoute(f"{PATH}/history", self._history, role="admin"),
         ]
 
     async def _split(self, request: Request) -> Response:
-        engine = self._gateway.authorize(request.scope, "admin")
+        engine = self._gateway.engine
         model = engine.model(request.path_params["model"])
         if request.method == "PUT":
             return _split_response(await self._change(request, engine, model.name))
@@ -54,8 +52,6 @@ class Splits:
 
     async def _change(self, request: Request, engine: Engine, model: str) -> Split:
         revision = _revision(request.headers.get("if-match"))
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise UnsupportedMediaTypeError("send JSON with the header 'Content-Type: application/json'")
         wanted = decode_split(await self._gateway.read(request.receive), model)
         proposal = await propose(
             engine.redis,
@@ -69,7 +65,7 @@ class Splits:
         return await carry_out(engine.redis, proposal, "admin", wanted.why)
 
     async def _history(self, request: Request) -> Response:
-        engine = self._gateway.authorize(request.scope, "admin")
+        engine = self._gateway.engine
         model = engine.model(request.path_params["model"])
         return json_response({"history": await read_history(engine.redis, model.name)})
 
@@ -82,13 +78,14 @@ def decode_split(body: bytes, model: str) -> Split:
         InvalidRequestError: If a field is unknown or does not fit.
         InvalidSplitError: If the parts do not make a split.
     """
-    try:
-        sent = msgspec.json.decode(body)
+
+    def decode(text: bytes) -> Split:
+        sent = msgspec.json.decode(text)
         if isinstance(sent, dict) and sent.get("challenger") and not sent.get("experiment"):
             sent["experiment"] = default_experiment(model, sent.get("champion", ""), sent["challenger"])
         return msgspec.convert(sent, Split)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise explain_body(error) from None
+
+    return decode_json(decode, body)
 
 
 def _revision(header: str | None) -> int:

@@ -21,8 +21,9 @@ from rollout.errors import (
     PredictionFailedError,
     RolloutError,
 )
+from rollout.http.bodies import invalid
 from rollout.http.lines import Line, Lines
-from rollout.http.predict import Instance, decode_instance, decode_instances, invalid, make_rows
+from rollout.http.predict import Instance, decode_instance, decode_instances, make_rows
 from rollout.http.problems import as_rollout_error, problem_document
 from rollout.http.request_options import RequestOptions
 from rollout.inference.engine import Engine

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from rollout.http.bodies import json_response
 from rollout.http.gateway import Gateway
+from rollout.http.routes import GatedRoute
 from rollout.judge.verdict import ArmEvidence, Decision, Reason, Verdict, judge
 from rollout.routing.assignment import Arm
 from rollout.routing.changes import trial_began
@@ -57,10 +57,10 @@ class Verdicts:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self.routes = [Route(PATH, self._verdict)]
+        self.routes = [GatedRoute(PATH, self._verdict, role="app")]
 
     async def _verdict(self, request: Request) -> Response:
-        engine = self._gateway.authorize(request.scope, "app")
+        engine = self._gateway.engine
         model = engine.model(request.path_params["model"])
         split = await read_split(engine.redis, model.name) or model.split
         return json_response(await read_verdict(engine.redis, model.name, split))

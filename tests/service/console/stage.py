@@ -19,6 +19,7 @@ from rollout.bundle.schema import InputSchema
 from rollout.bundle.task import Classification, Regression, Task
 from rollout.config import Settings
 from rollout.errors import UnknownModelError
+from rollout.http.dispatcher import Dispatcher
 from rollout.http.gateway import Gateway
 from rollout.inference.engine import Engine
 from rollout.metrics import SECONDS_BUCKETS
@@ -68,7 +69,7 @@ class StandIn:
                 split=split,
                 schema=InputSchema(SERVED[name][0]),
                 task=SERVED[name][1],
-                serving=SimpleNamespace(challenger=_ungated(split.challenger)),
+                snapshot=SimpleNamespace(challenger=_ungated(split.challenger)),
             )
             for name, split in splits.items()
         }
@@ -85,11 +86,11 @@ def _ungated(version: str | None) -> Any:
     return version and SimpleNamespace(version=version, manifest=SimpleNamespace(gate=None))
 
 
-def make_app(redis: Redis, settings: Settings, **splits: Split) -> Starlette:
+def make_app(redis: Redis, settings: Settings, **splits: Split) -> Dispatcher:
     """Returns an application with the console alone."""
     gateway = Gateway()
     gateway.open(cast("Engine", StandIn(redis, **splits)), settings)
-    return Starlette(routes=console_routes(gateway))
+    return Dispatcher(Starlette(), gateway, lambda _: console_routes(gateway))
 
 
 async def write_history(redis: Redis, model: str, *splits: Split) -> Split:

@@ -177,10 +177,13 @@ async def test_several_models_are_listed(redis: Redis, tmp_path: Path) -> None:
 async def test_the_service_that_is_not_there_yet() -> None:
     from starlette.applications import Starlette
 
+    from rollout.http.dispatcher import Dispatcher
     from rollout.http.gateway import Gateway
     from service.console import console_routes
 
-    transport = httpx.ASGITransport(Starlette(routes=console_routes(Gateway())))
+    gateway = Gateway()
+    app = Dispatcher(Starlette(), gateway, lambda _: console_routes(gateway))
+    transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://console") as client:
         answer = await client.get("/console")
         assert answer.status_code == 503

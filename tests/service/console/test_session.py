@@ -10,6 +10,7 @@ import pytest
 
 from rollout.config import Settings
 from rollout.http.auth import admin_token
+from rollout.http.routes import FORM
 from rollout.store import Redis
 from service.console.session import COOKIE, LASTS_S
 from tests.service.console.stage import (
@@ -156,6 +157,6 @@ async def test_forms_of_others_are_refused(stage: Stage, admin: Browser) -> None
 
 async def test_bodies_that_are_no_forms(admin: Browser) -> None:
     for body, status in ((b"\xff=1", 422), (b"&".join([b"a=1"] * 101), 422), (b"x" * 9_000_000, 413)):
-        answer = await admin.post(f"{MODEL}/change", content=body)
+        answer = await admin.post(f"{MODEL}/change", content=body, headers={"Content-Type": FORM})
         assert answer.status_code == status
         assert answer.headers["content-type"].startswith("text/html")
