@@ -4,6 +4,8 @@ SHELL := /bin/bash
 HOST ?= 127.0.0.1
 PORT ?= 3000
 WORKERS ?= 2
+# Most tests wait for a service: more of them run at a time than there are cores.
+PROCESSES ?= 3
 VENV := .venv/bin
 
 help: ## Show these targets
@@ -14,7 +16,11 @@ serve: .venv/.installed-demo ## Install, build the demo and serve it on HOST:POR
 
 test: .venv/.installed-dev ## Install, lint and run every test
 	@scripts/lint
-	@$(VENV)/pytest
+	@$(VENV)/pytest --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder
+
+check: .venv/.installed-dev ## Lint, and the tests that need no process: for the loop while writing
+	@scripts/lint
+	@$(VENV)/pytest -m "not process" --numprocesses 2
 
 lint: .venv/.installed-dev ## Format check, ruff, mypy strict, import contract
 	@scripts/lint
@@ -52,5 +58,5 @@ include k8s/deploy.mk
 .venv/.installed-%: pyproject.toml constraints.txt scripts/install
 	@scripts/install $*
 
-.PHONY: help serve test lint bench load soak ramp reviews rehearse lock clean
+.PHONY: help serve test check lint bench load soak ramp reviews rehearse lock clean
 .PRECIOUS: .venv/.installed-%

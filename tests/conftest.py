@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,11 +17,14 @@ from typing import Any
 
 import httpx
 import pytest
+from filelock import FileLock
 from redis.asyncio import Redis as AnyRedis
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 STORE = tempfile.mkdtemp(prefix="rollout-test-store-")
+# What is built once for all processes that run tests; each has a store of its own with a copy.
+SHARED = Path(os.environ.setdefault("TEST_SHARED_BUNDLES", tempfile.mkdtemp(prefix="rollout-test-shared-")))
 # BentoML reads this when it is imported.
 os.environ["BENTOML_HOME"] = STORE
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"
@@ -28,22 +32,38 @@ os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 from rollout.config import Settings  # noqa: E402
 from rollout.embedded import running_redis  # noqa: E402
 from rollout.store import Redis, connect  # noqa: E402
+from tests.running import (  # noqa: E402, F401  # hooks, and a fixture for every test
+    _no_process,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_unconfigure,
+)
 
 
 @pytest.fixture(scope="session")
 def bundles() -> Iterator[str]:
     """The store with ``digits:v1`` and ``digits:v2``, built by the command that a user would run."""
-    subprocess.run([BIN / "rollout", "build", "models/digits"], cwd=ROOT, check=True)
+    build("digits")
     yield STORE
-    subprocess.run(["rm", "-rf", STORE], check=True)
+    shutil.rmtree(STORE)
 
 
 @pytest.fixture(scope="session")
 def more_bundles(bundles: str) -> str:
     """The same store with ``languages`` and ``departures`` as well, ``v1`` and ``v2`` of each."""
     for model in ("languages", "departures"):
-        subprocess.run([BIN / "rollout", "build", f"models/{model}"], cwd=ROOT, check=True)
+        build(model)
     return bundles
+
+
+def build(model: str) -> None:
+    """Builds the versions of a model once for all processes, and copies them into this one's store."""
+    store = SHARED / model
+    with FileLock(f"{store}.lock"):
+        if not (store / "models" / model / "latest").exists():
+            environment = os.environ | {"BENTOML_HOME": str(store)}
+            subprocess.run([BIN / "rollout", "build", f"models/{model}"], cwd=ROOT, env=environment, check=True)
+    shutil.copytree(store / "models" / model, Path(STORE) / "models" / model, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ async def address() -> AsyncIterator[tuple[Address, Redis]]:
         await redis.aclose()
 
 
+@pytest.mark.process
 async def test_a_primary_that_became_a_replica_is_left(address: tuple[Address, Redis], tmp_path: Path) -> None:
     """A planned failover leaves connections open to what now takes no writes."""
     where, redis = address

@@ -28,6 +28,7 @@ def wrk() -> None:
 
 
 @pytest.mark.usefixtures("wrk")
+@pytest.mark.timeout(600)
 def test_the_report_is_printed_and_nothing_fails(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "BENTOML_HOME"}
     command = [sys.executable, "-m", "loadtests.bench", "--only", "rollout", "--models", SMALL]

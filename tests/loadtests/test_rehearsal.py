@@ -31,6 +31,7 @@ PLANNED = ("a new image", "from 3 to 1", "fails over", "never gets ready", "to 5
 
 
 @pytest.mark.usefixtures("haproxy")
+@pytest.mark.timeout(500)
 def test_what_a_cluster_does_costs_no_request(bundles: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "loadtests.rehearsal", "--rate", "60", "--faster", "3"]
     command += ["--store", bundles, "--results", str(tmp_path / "rehearsal")]
@@ -217,8 +218,8 @@ async def test_a_pod_that_overruns_its_grace_is_killed_and_that_is_a_fault(tmp_p
 
 async def test_a_container_that_ends_is_started_again(tmp_path: Path) -> None:
     async with one_pod(tmp_path, image("broken")) as (pod, _):
-        await until(lambda: (tmp_path / "pod-1" / "starts").exists() and pod.restarts == 1)
-        await until(lambda: (tmp_path / "pod-1" / "starts").read_text() == "broken" * 2)
+        starts = tmp_path / "pod-1" / "starts"
+        await until(lambda: pod.restarts >= 1 and starts.read_text().startswith("broken" * 2))
         assert not pod.is_ready
 
 
@@ -231,7 +232,7 @@ async def test_readiness_takes_a_pod_out_and_liveness_starts_it_again(tmp_path: 
         await until(lambda: pod.is_ready)
         assert pod.restarts == 0
         (tmp_path / "pod-1" / "livez").touch()
-        await until(lambda: pod.restarts == 1)
+        await until(lambda: pod.restarts >= 1)
         assert (tmp_path / "pod-1" / "terminated").exists()
 
 

@@ -190,6 +190,7 @@ async def test_what_was_predicted_before_does_not_come_back(redis: Redis) -> Non
     assert CLIENT in await dump(redis), "what the client does from now on is another matter"
 
 
+@pytest.mark.process
 async def test_a_spool_that_drains_around_the_forgetting_brings_nothing_back(tmp_path: Path) -> None:
     valkey = Valkey(tmp_path / "valkey")
     await asyncio.to_thread(valkey.start)

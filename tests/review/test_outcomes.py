@@ -228,6 +228,7 @@ async def test_predictions_are_written_a_moment_later_and_at_the_end(redis: Redi
     assert buffer.dropped == 0
 
 
+@pytest.mark.process
 async def test_without_redis_predictions_wait_while_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
