@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +97,7 @@ async def test_large_items_go_in_small_groups(
 async def test_a_full_queue_is_not_called_queued(redis: Redis, spool: Spool) -> None:
     log = ReviewLog(redis, spool, 1)
     assert await log.add(make_item(1)) == "queued"
-    assert await log.add(make_item(2)) is None
+    assert await log.add(make_item(2)) == "dropped"
 
 
 async def test_without_redis_items_wait_on_disk_until_it_is_back(tmp_path: Path, spool: Spool) -> None:
@@ -130,12 +132,43 @@ async def test_what_was_deferred_is_kept_even_by_a_full_queue(redis: Redis, spoo
     log.start()
     await until_drained(spool)
     assert await keys(redis) == {"key-1", "key-2", "key-3"}
-    assert await log.add(make_item(4)) is None
+    assert await log.add(make_item(4)) == "dropped"
     await log.close()
 
 
 async def test_with_neither_redis_nor_room_predictions_go_on(tmp_path: Path) -> None:
     gone = Redis.from_url("unix:///nowhere/valkey.sock")
     log = ReviewLog(gone, Spool(tmp_path / "spool", 10), 100)
-    assert await log.add(make_item(1)) is None
+    assert await log.add(make_item(1)) == "dropped"
+    await gone.aclose()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 64 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+async def test_a_full_disk_drops_items_and_says_so_once(
+    small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = Redis.from_url("unix:///nowhere/valkey.sock")
+    spool = Spool(small_disk / "spool", 10**9)
+    log = ReviewLog(gone, spool, 10**9)
+    fates = [await log.add(make_item(number)) for number in range(400)]
+    kept = fates.count("deferred")
+    assert 0 < kept < 400
+    assert set(fates) == {"deferred", "dropped"}
+    with spool.drain() as items:
+        found = [item.key for item in items]
+    assert found == [f"key-{number}" for number, fate in enumerate(fates) if fate == "deferred"]
+    (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "1 review items are lost" in line.getMessage()
+    assert "No space left on device" in line.getMessage()
+    assert str(small_disk) in line.getMessage()
+    assert line.exc_info is None
     await gone.aclose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Literal
@@ -19,11 +20,12 @@ from rollout.review.sampling import Sampler
 from rollout.review.spool import Spool
 from rollout.store import Redis, guard, is_cancelled
 
-Fate = Literal["queued", "deferred"]
+Fate = Literal["queued", "deferred", "dropped"]
 # What Redis takes at once, well within the time that it is given.
 COMMIT_AT_MOST = 256
 COMMIT_BYTES = 4 * 1024 * 1024
 DRAIN_EVERY_S = 0.5
+REPORT_EVERY_S = 60.0
 NO_SAMPLERS: Mapping[str, Sampler] = {}
 
 logger = logging.getLogger(__name__)
@@ -46,10 +48,11 @@ class ReviewLog:
         self._spool = spool
         self._limit = limit
         self._samplers = samplers
-        self._waiting: list[tuple[ReviewItem, asyncio.Future[Fate | None]]] = []
+        self._waiting: list[tuple[ReviewItem, asyncio.Future[Fate]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self._redis_is_away = False
+        self._dropped, self._report_at = 0, 0.0
 
     def start(self) -> None:
         """Starts draining what an earlier run left on the spool, and what will come."""
@@ -64,15 +67,15 @@ class ReviewLog:
             with suppress(asyncio.CancelledError):
                 await self._draining
 
-    async def add(self, item: ReviewItem) -> Fate | None:
+    async def add(self, item: ReviewItem) -> Fate:
         """Makes one item durable.
 
         Returns:
-            ``queued`` when it is in Redis, ``deferred`` when it is on the spool, ``None`` when the queue or the
-            spool is full: then it is counted, not kept.
+            ``queued`` when it is in Redis, ``deferred`` when it is on the spool, ``dropped`` when the queue, the
+            spool or the disk is full: then it is counted, not kept.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Fate | None] = loop.create_future()
+        future: asyncio.Future[Fate] = loop.create_future()
         self._waiting.append((item, future))
         if self._committing is None:
             self._committing = loop.create_task(self._commit())
@@ -85,17 +88,30 @@ class ReviewLog:
                 group, self._waiting = self._waiting[:size], self._waiting[size:]
                 try:
                     fates = await self._keep([item for item, _ in group])
-                except Exception:  # the disk is full or gone: predictions go on
-                    logger.exception("review items could be kept neither in Redis nor on the spool")
-                    fates = [None] * len(group)
+                except Exception as error:  # the disk is full or gone: predictions go on
+                    fates = ["dropped"] * len(group)
+                    self._report_dropped(len(group), error)
                 for (item, future), fate in zip(group, fates, strict=True):
-                    metrics.REVIEW_ITEMS.labels(item.model, item.reason, fate or "dropped").inc()
+                    metrics.REVIEW_ITEMS.labels(item.model, item.reason, fate).inc()
                     if not future.done():
                         future.set_result(fate)
         finally:
             self._committing = None
 
-    async def _keep(self, items: Sequence[ReviewItem]) -> list[Fate | None]:
+    def _report_dropped(self, count: int, error: Exception) -> None:
+        """Says once a minute how many items could be kept nowhere, and why the last one could not."""
+        self._dropped += count
+        now = time.monotonic()
+        if now >= self._report_at:
+            logger.error(
+                "%d review items are lost: neither Redis nor the spool could keep them (%s); make room in %s",
+                self._dropped,
+                error,
+                self._spool.folder,
+            )
+            self._dropped, self._report_at = 0, now + REPORT_EVERY_S
+
+    async def _keep(self, items: Sequence[ReviewItem]) -> list[Fate]:
         if not self._redis_is_away:
             try:
                 kept = await add_items(self._redis, items, self._limit, self._policies())
@@ -103,9 +119,9 @@ class ReviewLog:
                 self._redis_is_away = True
                 logger.warning("Redis does not answer; review items go to the spool: %s", error.__cause__)
             else:
-                return ["queued" if one else None for one in kept]
+                return ["queued" if one else "dropped" for one in kept]
         spooled = await asyncio.to_thread(self._spool.append, items)
-        return ["deferred" if one else None for one in spooled]
+        return ["deferred" if one else "dropped" for one in spooled]
 
     def _policies(self) -> dict[str, ReviewPolicy]:
         return {name: sampler.policy for name, sampler in self._samplers.items()}

@@ -31,7 +31,7 @@ class Spool:
 
     def __init__(self, folder: Path, limit: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
+        self.folder = folder
         self._file = folder / "items.jsonl"
         self._draining = folder / "draining.jsonl"
         self._limit = limit
@@ -50,6 +50,9 @@ class Spool:
 
         Returns:
             For each item whether it was kept; ``False`` means that the spool is full.
+
+        Raises:
+            OSError: If the disk is full or gone; then none was kept.
         """
         with self._locked("append"):
             size, kept, lines = self.size, [], []
@@ -61,11 +64,16 @@ class Spool:
                     size += len(line)
                     lines.append(line)
             with self._file.open("ab") as file:
-                if file.tell() and not self._ends_whole():
-                    file.write(b"\n")  # a crash cut the last line: do not glue the next one to it
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
+                start = file.tell()
+                try:
+                    if start and not self._ends_whole():
+                        file.write(b"\n")  # a crash cut the last line: do not glue the next one to it
+                    file.writelines(lines)
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:
+                    os.ftruncate(file.fileno(), start)  # its callers are told that nothing of it was kept
+                    raise
         return kept
 
     @contextmanager
@@ -100,7 +108,7 @@ class Spool:
 
     def _set_aside(self, line: bytes, error: msgspec.ValidationError) -> None:
         """Keeps what another release of Rollout wrote, as far as there is room, without holding up the rest."""
-        aside = self._folder / "unreadable.jsonl"
+        aside = self.folder / "unreadable.jsonl"
         with aside.open("ab") as file:
             has_room = file.tell() + len(line) <= self._limit
             fate = "it is kept in" if has_room else "it is lost, for there is no room in"
@@ -115,7 +123,7 @@ class Spool:
 
     @contextmanager
     def _locked(self, name: str, *, block: bool = True) -> Iterator[bool]:
-        with (self._folder / f"{name}.lock").open("w") as lock:
+        with (self.folder / f"{name}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX if block else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
