@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+import hashlib
 import ipaddress
 import os
 from collections.abc import Mapping
@@ -33,7 +35,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         tokens: ``role:token`` pairs, separated by commas; roles are app, reviewer and admin.
         token: The token that ``rollout predict`` sends.
         cors_origins: Origins whose pages may call ``/v1`` and ``/v2``, separated by commas; ``*`` for all.
-        variant: The variants that may serve, separated by commas; the fastest that passed does, one name pins it.
+        variant: The variants that may serve, separated by commas: one name pins it. Without any, the fastest that
+            passed serves, and one that needs torch only where no other passed.
         public_key: Public key in PEM; a bundle without its signature is refused.
         grace_s: Seconds that a worker goes on serving after SIGTERM, when it is no longer ready.
         timeout_ms: Deadline of a request that does not name its own, in milliseconds.
@@ -62,7 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tokens: str = ""
     token: str = ""
     cors_origins: str = ""
-    variant: str = "onnx,onnx-int8"
+    variant: str = ""
     public_key: Path | None = None
     grace_s: float = 5
     timeout_ms: int = 1000
@@ -96,8 +99,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ConfigError(f"ROLLOUT_PORT and ROLLOUT_GRPC_PORT are both {self.port}; they must differ")
         if self.redis_url:
             self._check_redis()
-        if not self.variants():
-            raise ConfigError("ROLLOUT_VARIANT must name a variant, such as onnx")
         if "export" in self.variants():
             raise ConfigError("ROLLOUT_VARIANT: export is not served, since loading it can unpickle")
         self.roles_by_token()
@@ -106,7 +107,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             self._check_webhook()
 
     def variants(self) -> tuple[str, ...]:
-        """Returns the variants that may serve, those to be preferred first."""
+        """Returns the variants that are named, those to be preferred first."""
         return tuple(filter(None, (name.strip() for name in self.variant.split(","))))
 
     def origins(self) -> tuple[str, ...]:
@@ -142,6 +143,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 )
             roles[token] = names[role]
         return roles
+
+    def hash_secret(self) -> bytes:
+        """Returns a secret of 32 bytes that follows from the tokens, configured or made."""
+        tokens = self.tokens
+        if not tokens:
+            with contextlib.suppress(OSError):
+                tokens = (self.home / "token").read_text()
+        return hashlib.sha256(b"rollout hashes\n" + tokens.encode("utf-8", "surrogateescape")).digest()
 
     def webhook_key(self) -> bytes:
         """Returns the key that signs what is sent to the webhook.

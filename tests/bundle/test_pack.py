@@ -168,7 +168,7 @@ def test_swapped_golden_examples_are_refused_even_under_a_new_hash() -> None:
         ):
             check_golden(read_golden(folder), manifest, name, variant)
     with pytest.raises(RolloutError, match=r"its onnx variant disagrees.*; .*its torchscript variant disagrees"):
-        choose_variant(folder, manifest, ["onnx", "torchscript"])
+        choose_variant(folder, manifest, read_golden(folder), ["onnx", "torchscript"])
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_the_fastest_variant_serves_if_it_is_clearly_faster(
     bundle: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], chosen: str
 ) -> None:
     monkeypatch.setattr(verify, "_race", lambda *_: seconds)
-    choice = choose_variant(*bundle, ["onnx", "onnx-int8", "tensorrt"])
+    choice = choose_variant(*bundle, read_golden(bundle[0]), ["onnx", "onnx-int8", "tensorrt"])
     assert choice.name == chosen == choice.variant.name
     assert choice.seconds == seconds
     assert list(choice.refused) == ["tensorrt"]
@@ -187,13 +187,13 @@ def test_the_fastest_variant_serves_if_it_is_clearly_faster(
 
 def test_no_variant_falls_back_on_the_processor(bundle: tuple[Path, Manifest]) -> None:
     with pytest.raises(RolloutError, match=r"CUDAExecutionProvider.*torch.cuda.is_available\(\) is False"):
-        choose_variant(*bundle, ["onnx", "torchscript"], device="cuda")
+        choose_variant(*bundle, read_golden(bundle[0]), ["onnx", "torchscript"], device="cuda")
     with pytest.raises(RolloutError, match="CUDAExecutionProvider"):
         LoadedVersion("two", "fixture", Settings(device="cuda"))
 
 
 def test_every_variant_that_passed_is_timed(bundle: tuple[Path, Manifest]) -> None:
-    choice = choose_variant(*bundle, ["onnx", "torchscript"])
+    choice = choose_variant(*bundle, read_golden(bundle[0]), ["onnx", "torchscript"])
     assert set(choice.seconds) == {"onnx", "torchscript"}
     assert min(choice.seconds.values()) > 0
     assert not choice.refused

@@ -101,7 +101,15 @@ def screening(targets_of_source: bool) -> Screening:
     sure = {"x": np.array([[9, 9], [-9, -9]], np.float32)}
     targets = evaluation.targets if targets_of_source else 1 - evaluation.targets
     golden = Golden(sure, source.run(sure))
-    return Screening(source, part(64, 1).inputs, Labelled(evaluation.inputs, targets), golden, {}, 1.0)
+    return Screening(
+        source,
+        part(64, 1).inputs,
+        Labelled(evaluation.inputs, targets),
+        source.run(evaluation.inputs),
+        golden,
+        {},
+        1.0,
+    )
 
 
 def test_a_variant_that_is_significantly_worse_is_left_out(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ async def test_a_split_that_cannot_be_served_changes_nothing(
 
 async def test_without_redis_the_last_split_holds(engine: Engine, redis: Redis) -> None:
     gone = Redis.from_url("unix:///nowhere/valkey.sock")
-    (follower,) = engine._followers
+    follower = engine._runtimes["digits"].follower
     connected, follower.redis = follower.redis, gone
     await write_split(redis, "digits", Split(revision=1, champion="v2"))
     await asyncio.sleep(0.3)

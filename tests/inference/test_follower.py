@@ -19,6 +19,7 @@ from rollout.config import Settings
 from rollout.inference import follower as follower_module
 from rollout.inference.engine import Engine
 from rollout.inference.version import LoadedVersion
+from rollout.metrics import FLUSH_EVERY_S
 from rollout.routing.split import Split
 from rollout.routing.split_cache import cached_splits
 from rollout.routing.splits import write_split
@@ -62,7 +63,7 @@ def ask(service: Service) -> dict[str, Any]:
 def wait_for_the_challenger(service: Service) -> None:
     give_up = time.monotonic() + 60
     while (answer := ask(service))["version"] != "v2":
-        assert answer["arm"] == "champion"
+        assert (answer["arm"], answer["fallback"]) in (("champion", None), ("challenger", "missing"))
         assert time.monotonic() < give_up, service.log.read_text()
         time.sleep(0.1)
     assert (answer["arm"], answer["fallback"]) == ("challenger", None)
@@ -93,7 +94,10 @@ def test_a_challenger_that_is_missing_at_the_start_comes_in_later(
     home = tmp_path / "home"
     set_split(home, *HALF)
     with run_service(home, BENTOML_HOME=str(here), ROLLOUT_WORKERS="1") as service:
-        assert (ask(service)["version"], ask(service)["arm"]) == ("v1", "champion")
+        answer = ask(service)
+        assert (answer["version"], answer["arm"], answer["fallback"]) == ("v1", "challenger", "missing")
+        time.sleep(2 * FLUSH_EVERY_S)
+        assert service.metric("rollout_fallbacks_total", 'why="missing"') >= 1
         time.sleep(2)
         kept = json.loads((home / "splits" / "digits.json").read_text())
         assert kept["challenger"] == "v2", "a start without Redis must not forget the trial"
@@ -169,12 +173,19 @@ async def test_it_says_what_it_waits_for_and_loads_nothing_twice(
     await reach(engine, 3)
     assert loads["v2"] == 1, "what was loaded for the split before serves"
     await worker(redis)
-    assert engine._followers[0]._loading == {}
+    assert engine._runtimes["digits"].follower._loading == {}
 
 
 async def test_a_bundle_that_is_here_and_refused_stays_refused(
-    engine: Engine, redis: Redis, loads: Counter[str], bundles: str, here: Path, tmp_path: Path
+    engine: Engine,
+    redis: Redis,
+    loads: Counter[str],
+    bundles: str,
+    here: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(store, "SETTLED_S", 0)
     damaged = here / "models" / "digits" / "v2"
     shutil.copytree(f"{bundles}/models/digits/v2", damaged)
     whole = (damaged / "golden.npz").read_bytes()
@@ -229,7 +240,7 @@ async def test_a_worker_that_cannot_follow_still_tells(
     async def fail() -> None:
         raise RuntimeError("nobody thought of this")
 
-    (follower,) = engine._followers
+    follower = engine._runtimes["digits"].follower
     monkeypatch.setattr(follower, "_follow", fail)
     before = (await worker(redis)).at
     give_up = time.monotonic() + 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,8 @@ import msgspec
 import pytest
 
 from rollout.bundle.task import Classification
+from rollout.config import Settings
+from rollout.http.auth import admin_token
 from rollout.inference.reviewing import review_item
 from rollout.inference.rows import Answers, Decision, Rows
 from rollout.review.item import ReviewItem
@@ -21,13 +24,15 @@ from rollout.routing.split import Split
 ADA = {"name": "Ada", "born": "1815-12-10", "income": 3}
 
 
-def item(sent: Mapping[str, Any], *redact: str, key: str | None = None, scores: float = 0.4) -> ReviewItem:
+def item(
+    sent: Mapping[str, Any], *redact: str, key: str | None = None, scores: float = 0.4, secret: bytes = b"s"
+) -> ReviewItem:
     """Returns the item of one row."""
     task = Classification(labels=["no", "yes"], review_threshold=0.6)
     sampler = Sampler("loans")
     sampler.policy = ReviewPolicy(redact=[*redact])
     version = SimpleNamespace(manifest=SimpleNamespace(task=task))
-    model: Any = SimpleNamespace(name="loans", sampler=sampler, versions={"v1": version})
+    model: Any = SimpleNamespace(name="loans", sampler=sampler, versions={"v1": version}, secret=secret)
     rows = Rows(["c-1"], [key], {}, [sent], 0.0)
     decision = Decision(1, [1 - scores, scores], needs_review=True)
     assigned = [Assignment("champion", "v1", 0.5)]
@@ -52,3 +57,22 @@ def test_what_is_redacted_cannot_be_guessed_from_what_is_kept(key: str | None) -
     assert kept == item(ADA | {"born": "1906-12-09"}, "born", key=key)
     assert kept.same != item(ADA | {"income": 4}, "born", key=key).same
     assert kept.same != item(ADA, "born", key=key, scores=0.41).same, "a reviewer would see another one"
+
+
+def test_inputs_cannot_be_found_by_trying_once_they_are_gone() -> None:
+    """What outlives them are hashes under a secret that is not kept with them."""
+    assert item(ADA).id != item(ADA, secret=b"t").id
+    assert item(ADA).same != item(ADA, secret=b"t").same
+    assert item(ADA, key="k-1").id == item(ADA, key="k-1", secret=b"t").id, (
+        "a key is the caller's own, and no input"
+    )
+
+
+def test_the_secret_is_that_of_a_deployment(tmp_path: Path) -> None:
+    configured = Settings(home=tmp_path, tokens="app:app-token-0123456789")
+    assert configured.hash_secret() == Settings(home=tmp_path / "other", tokens=configured.tokens).hash_secret()
+    assert configured.hash_secret() != Settings(home=tmp_path, tokens="app:app-token-9876543210").hash_secret()
+    made = Settings(home=tmp_path)
+    admin_token(tmp_path)
+    assert made.hash_secret() == Settings(home=tmp_path).hash_secret() != configured.hash_secret()
+    assert len(made.hash_secret()) == 32

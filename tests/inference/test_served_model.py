@@ -99,7 +99,7 @@ async def test_a_rollback_does_not_wait_for_what_is_being_loaded(
     assert model.split.revision == 2, "it is still being loaded"
     await carry_out(redis, await propose_rollback(redis, "digits"), "ada", "no, stop")
     await followed(engine, 4, seconds=1)
-    loading = engine._followers[0]._loading
+    loading = engine._runtimes["digits"].follower._loading
     assert loading, "it is still being loaded, for nobody"
     for _ in range(100):
         if not loading:

@@ -91,7 +91,7 @@ def outcomes(engine: Engine) -> dict[str, int]:
 
 
 async def quiet(engine: Engine) -> None:
-    (shadow,) = engine._shadows.values()
+    shadow = engine._runtimes["digits"].shadow
     for _ in range(400):
         await asyncio.sleep(0.02)
         if not shadow._queue and not shadow.is_running:

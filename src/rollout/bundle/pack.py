@@ -98,7 +98,7 @@ def pack(
         schema.check_arrays(examples)
         further[EXAMPLES] = {name: examples[name] for name in schema.fields}
         golden = _add_examples(golden, further[EXAMPLES], source)
-    screening = Screening(source, calibration.inputs, evaluation, golden, further, flip_rate)
+    screening = Screening(source, calibration.inputs, evaluation, scores, golden, further, flip_rate)
     on_step("capturing the graph")
     source.program  # noqa: B018  a module that is not one graph is refused here, with a sentence of its own
 

@@ -37,6 +37,7 @@ class Screening:
         source: What they are exported from, with its task calibrated.
         calibration: What a quantization is calibrated on.
         evaluation: Real rows, with their targets.
+        scores: The source's scores of these.
         golden: Examples with the source's scores.
         further: Further inputs by name: random, extreme, and ``EXAMPLES``, which even a quantized variant must
             answer as the source does.
@@ -51,6 +52,7 @@ class Screening:
         source: Source,
         calibration: Arrays,
         evaluation: Labelled,
+        scores: Scores,
         golden: Golden,
         further: dict[str, Arrays],
         flip_rate: float,
@@ -60,7 +62,7 @@ class Screening:
         self._targets = evaluation.targets
         self._flip_rate = flip_rate
         self._probes = {
-            "evaluation": Golden(evaluation.inputs, run_in_batches(source.run, evaluation.inputs)),
+            "evaluation": Golden(evaluation.inputs, scores),
             "golden": golden,
             **{name: Golden(inputs, run_in_batches(source.run, inputs)) for name, inputs in further.items()},
         }

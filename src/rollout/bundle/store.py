@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from rollout.errors import BundleError, MissingBundleError
 # As BentoML has it; `latest` is what it calls its pointer to one of the versions.
 NAME = re.compile(r"(?!latest$)[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 BENTOML_FILE = "model.yaml"
+# A bundle that nothing has written to for so long, in seconds, is taken as it is.
+SETTLED_S = 5.0
 
 
 def is_tag(tag: str) -> bool:
@@ -129,6 +132,16 @@ def open_bundle(tag: str, key: Path | None = None) -> tuple[Path, Manifest]:
     """
     path = bundle_path(tag)
     return path, check_bundle(path, tag, key)
+
+
+def changed_lately(tag: str) -> bool:
+    """Whether a bundle was written to moments ago: whoever copies it may not be done."""
+    folder = _place(tag)
+    try:
+        newest = max(path.stat().st_ctime for path in (folder, *folder.rglob("*")))
+    except OSError:  # it appears or goes at this moment
+        return True
+    return time.time() - newest < SETTLED_S
 
 
 def check_bundle(folder: Path, tag: str, key: Path | None = None) -> Manifest:

@@ -57,6 +57,7 @@ class Variant(ABC):
     is_exact: ClassVar[bool] = True
     # Whether a worker may load it.
     is_served: ClassVar[bool] = True
+    needs_torch: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -173,6 +174,7 @@ class TorchScript(Variant):
     """Frozen TorchScript, for callers in C++."""
 
     name = "torchscript"
+    needs_torch = True
     file = "torchscript/model.pt"
 
     @classmethod
@@ -252,7 +254,10 @@ def _import_torch(variant: str) -> Any:
     try:
         import torch  # noqa: PLC0415  a worker that serves ONNX does without torch
     except ImportError:
-        raise BundleError(f"the {variant} variant needs torch: pip install 'rollout[pack]'") from None
+        raise BundleError(
+            f"the {variant} variant needs torch, which is not installed: pip install 'rollout[pack]', or serve "
+            "with the image `torch`"
+        ) from None
     return torch
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +59,21 @@ def load_variant(folder: Path, manifest: Manifest, name: str, threads: int = 1, 
         raise BundleError(f"{manifest.tag}: the {name} variant cannot be loaded: {error}") from error
 
 
+def servable(manifest: Manifest, wanted: Collection[str] = ()) -> tuple[str, ...]:
+    """Returns the variants of a bundle that may serve, those to be preferred first.
+
+    Args:
+        manifest: Its manifest.
+        wanted: Those that are named. Without any, those that need no torch if there are some, and the others if
+            not: importing torch costs a worker more memory than most models gain by it.
+    """
+    if wanted:
+        return tuple(wanted)
+    kinds = [kind for name, kind in VARIANTS.items() if name in manifest.variants and kind.is_served]
+    light = [kind.name for kind in kinds if not kind.needs_torch]
+    return tuple(light or [kind.name for kind in kinds])
+
+
 def check_golden(golden: Golden, manifest: Manifest, name: str, variant: Variant) -> Parity:
     """Runs the golden examples of a bundle through a loaded variant of it.
 
@@ -99,6 +114,7 @@ def verify_bundle(folder: Path, manifest: Manifest) -> dict[str, Parity]:
 def choose_variant(
     folder: Path,
     manifest: Manifest,
+    golden: Golden,
     names: Iterable[str],
     threads: int = 1,
     device: str = "cpu",
@@ -109,6 +125,7 @@ def choose_variant(
     Args:
         folder: Where the bundle lies; its files are taken as checked.
         manifest: Its manifest.
+        golden: Its golden examples.
         names: The variants that may serve, those to be preferred first.
         threads: Threads that one batch may use.
         device: ``cpu`` or ``cuda``.
@@ -117,7 +134,6 @@ def choose_variant(
     Raises:
         BundleError: If none passed; with the reason of each.
     """
-    golden = read_golden(folder)
     passed: dict[str, Variant] = {}
     refused: dict[str, str] = {}
     for name in names:

@@ -9,6 +9,8 @@ import click
 import msgspec
 from rich.console import Console
 
+from rollout.bundle.variants import VARIANTS
+from rollout.bundle.verify import servable
 from rollout.errors import ConfigError
 
 labels_option = click.option(
@@ -77,5 +79,13 @@ def build_missing(folder: Path, versions: tuple[str, ...] = (), labels: tuple[Pa
         for words, variants in (("kept", manifest.variants), ("left out", manifest.left_out)):
             if variants:
                 console.print(f"  {words}: {', '.join(variants)}")
+        serving = servable(manifest)
+        needs_torch = any(VARIANTS[variant].needs_torch for variant in serving)
+        needs = (
+            "torch, which `pip install 'rollout[pack]'` or the image `torch` has"
+            if needs_torch
+            else "onnxruntime"
+        )
+        console.print(f"  serving it takes {needs}: {', '.join(serving)}", soft_wrap=True)
         console.print(f"  `rollout report {tag}` shows figures, parity and calibration")
     return recipe.name

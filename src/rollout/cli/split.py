@@ -21,7 +21,7 @@ from rollout.routing import changes
 from rollout.routing.assignment import assign as assign_client
 from rollout.routing.assignment import explain
 from rollout.routing.changes import default_experiment
-from rollout.routing.control import Proposal, carry_out, propose, propose_rollback
+from rollout.routing.control import Proposal, carry_out, propose, propose_removal, propose_rollback
 from rollout.routing.split import Rule, Split
 from rollout.routing.splits import read_history, read_quarantine, read_split
 from rollout.routing.traffic import read_traffic, read_workers
@@ -170,6 +170,20 @@ def rollback(model: str, why: str, *, as_json: bool) -> None:
     """
     proposal, stored = call(lambda redis: _roll_back(redis, model, why))
     _say_done(proposal, stored, as_json=as_json)
+
+
+@split.command()
+@click.argument("model")
+@change_options
+def remove(model: str, *, why: str, yes: bool, as_json: bool) -> None:
+    """Stop serving a model. Its bundles, its history and its reviews stay; `split set` serves it again."""
+    with running_redis(load_settings()) as url:
+        proposal = call(lambda redis: propose_removal(redis, model), url)
+        show_change(proposal)
+        if not yes:
+            ask(may_ask=sys.stdin.isatty() and not as_json)
+        stored = call(lambda redis: carry_out(redis, proposal, user_name(), why), url)
+        _say_done(proposal, stored, as_json=as_json)
 
 
 @split.command()

@@ -112,6 +112,7 @@ def _fields(split: Split) -> dict[str, str]:
         "rules": "; ".join(_rules(split)) or NOTHING,
         "labels": "; ".join(_labels(split)) or NOTHING,
         "previous": split.previous or NOTHING,
+        "removed": "yes" if split.removed else NOTHING,
     }
 
 

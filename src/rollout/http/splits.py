@@ -18,7 +18,7 @@ from rollout.http.gateway import Gateway
 from rollout.http.routes import JSON, GatedRoute
 from rollout.inference.engine import Engine
 from rollout.routing.changes import default_experiment
-from rollout.routing.control import carry_out, propose
+from rollout.routing.control import carry_out, propose, propose_removal
 from rollout.routing.split import Split
 from rollout.routing.splits import read_history, read_split
 
@@ -36,13 +36,18 @@ class Splits:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self.routes = [
-            GatedRoute(PATH, self._split, role="admin", methods=["GET", "PUT"], takes=[JSON]),
+            GatedRoute(PATH, self._split, role="admin", methods=["GET", "PUT", "DELETE"], takes=[JSON]),
             GatedRoute(f"{PATH}/history", self._history, role="admin"),
         ]
 
     async def _split(self, request: Request) -> Response:
         engine = self._gateway.engine
         model = engine.model(request.path_params["model"])
+        if request.method == "DELETE":
+            revision = _revision(request.headers.get("if-match"))
+            proposal = await propose_removal(engine.redis, model.name, revision)
+            why = request.query_params.get("why", "")
+            return _split_response(await carry_out(engine.redis, proposal, "admin", why))
         if request.method == "PUT":
             return _split_response(await self._change(request, engine, model.name))
         try:

@@ -34,11 +34,11 @@ async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
     fallbacks: dict[int, Fallback] = {}
     waited = ran = 0.0
     try:
-        for arm in filter("challenger".__ne__, groups):
+        for arm in groups if snapshot.trial is None else filter("challenger".__ne__, groups):
             champions[arm] = snapshot.champion.batcher.submit(parts[arm], rows.deadline)
         for arm in sorted(groups, key="challenger".__ne__):  # the champion is at work already
-            if arm == "challenger":
-                assert snapshot.trial is not None  # noqa: S101  nobody is assigned to a challenger without one
+            if arm not in champions:
+                assert snapshot.trial is not None  # noqa: S101  or the champion would be at work on it
                 result = await snapshot.trial.score(parts[arm], rows.deadline)
                 results, times = result.results, (result.waited, result.ran)
                 fallbacks.update((groups[arm][index], why) for index, why in result.fallbacks.items())
@@ -48,6 +48,8 @@ async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
                 done = await champions[arm]
                 results, times = done.results, (done.waited, done.ran)
                 _record_control_evidence(snapshot.counts[arm], results)
+                if arm == "challenger":
+                    fallbacks.update((index, "missing") for index in groups[arm])
             for index, result in zip(groups[arm], results, strict=True):
                 decisions[index] = result
             waited, ran = max(waited, times[0]), max(ran, times[1])

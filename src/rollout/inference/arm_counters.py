@@ -19,6 +19,7 @@ TRAFFIC_NAMES: dict[Outcome, str] = {
     "dropped": "shadow_dropped",
 }
 MOST_CLIENTS = 100_000
+NO_VARIANT = "-"
 
 
 class ArmCounters:
@@ -26,7 +27,7 @@ class ArmCounters:
 
     Args:
         arm: The arm.
-        loaded: The version that the arm names.
+        version: The version that the arm names; the challenger's may be missing.
         champion: The version that answers in its place.
         challenger: The version that scores unseen, if any.
         task: What is answered.
@@ -39,20 +40,20 @@ class ArmCounters:
     def __init__(
         self,
         arm: Arm,
-        loaded: LoadedVersion,
+        version: str,
         champion: LoadedVersion,
         challenger: LoadedVersion | None,
         task: Task,
         revision: int,
     ) -> None:
         self.arm = arm
-        self.version = loaded.version
+        self.version = version
         self._task = task
-        model = loaded.model
-        where = (model, loaded.version, arm, revision)
-        self._answered = metrics.Count(
-            metrics.PREDICTIONS.labels(model, loaded.version, loaded.variant, arm, revision)
-        )
+        model = champion.model
+        loaded = next((one for one in (champion, challenger) if one is not None and one.version == version), None)
+        variant = NO_VARIANT if loaded is None else loaded.variant
+        where = (model, version, arm, revision)
+        self._answered = metrics.Count(metrics.PREDICTIONS.labels(model, version, variant, arm, revision))
         self.failures = metrics.Count(metrics.FAILURES.labels(*where))
         self._seconds = metrics.Tally(metrics.SECONDS.labels(*where))
         self._confidence = metrics.Tally(metrics.CONFIDENCE.labels(*where))
@@ -66,7 +67,7 @@ class ArmCounters:
                 metrics.PREDICTIONS.labels(model, champion.version, champion.variant, arm, revision)
             )
             self._fallbacks = {
-                why: metrics.Count(metrics.FALLBACKS.labels(model, loaded.version, revision, why))
+                why: metrics.Count(metrics.FALLBACKS.labels(model, version, revision, why))
                 for why in get_args(Fallback)
             }
         elif challenger is not None:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 
 from rollout import metrics
 from rollout.config import Settings
 from rollout.errors import UnknownModelError
 from rollout.inference.answering import answer, preview
-from rollout.inference.follower import Follower, load_model, read_served
-from rollout.inference.gauges import Gauges
+from rollout.inference.discovery import Discovery
+from rollout.inference.follower import load_model, read_served
+from rollout.inference.model_runtime import ModelRuntime
 from rollout.inference.pending_outcomes import pending_outcomes
 from rollout.inference.reviewing import Pick, pick, review_item
 from rollout.inference.rows import Answers, Rows
 from rollout.inference.served_model import ServedModel
-from rollout.inference.shadow import Shadow
+from rollout.inference.snapshot import ServingSnapshot
 from rollout.inference.watchdog import Watchdog
 from rollout.review.log import ReviewLog
 from rollout.review.predictions import Predictions
 from rollout.review.spool import Spool
-from rollout.review.webhook import Webhook
 from rollout.store import Redis
+
+logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -40,24 +43,23 @@ class Engine:
     def __init__(
         self, models: Iterable[ServedModel], redis: Redis, reviews: ReviewLog, settings: Settings
     ) -> None:
-        self.models = {model.name: model for model in models}
+        self.models: dict[str, ServedModel] = {}
         self.redis = redis
         self.reviews = reviews
         self.in_flight = 0
-        loop = asyncio.get_running_loop()
-        self._shadows = {
-            name: Shadow(model, lambda: self.in_flight, reviews.add) for name, model in self.models.items()
-        }
+        self._settings = settings
+        self._runtimes: dict[str, ModelRuntime] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
         self._watchdog = Watchdog(self._hanging)
-        self._background = [loop.create_task(_flush_forever())]
-        self._followers = [Follower(model, redis, settings) for model in self.models.values()]
-        self._background += [loop.create_task(follower.run()) for follower in self._followers]
-        self._background += [loop.create_task(Gauges(model, redis).run()) for model in self.models.values()]
-        self._predictions = Predictions(redis, {name: model.sampler for name, model in self.models.items()})
-        self._background.append(loop.create_task(self._predictions.run()))
-        if settings.webhook_url:
-            hooks = [Webhook(redis, name, settings.webhook_url, settings.webhook_key()) for name in self.models]
-            self._background += [loop.create_task(hook.run()) for hook in hooks]
+        self._predictions = Predictions(redis, reviews.samplers)
+        for model in models:
+            self._add(model)
+        works = (
+            _flush_forever(),
+            self._predictions.run(),
+            Discovery(self.models, redis, settings, self._add).run(),
+        )
+        self._background = [asyncio.get_running_loop().create_task(work) for work in works]
 
     @classmethod
     async def load(cls, settings: Settings, redis: Redis) -> Engine:
@@ -70,10 +72,7 @@ class Engine:
         metrics.forget_dead_workers()
         splits = await read_served(redis, settings)
         models = [await load_model(name, split, settings, redis) for name, split in splits.items()]
-        samplers = {model.name: model.sampler for model in models}
-        reviews = ReviewLog(
-            redis, Spool(settings.home / "spool", settings.spool_bytes), settings.max_reviews, samplers
-        )
+        reviews = ReviewLog(redis, Spool(settings.home / "spool", settings.spool_bytes), settings.max_reviews)
         reviews.start()
         return cls(models, redis, reviews, settings)
 
@@ -82,27 +81,35 @@ class Engine:
         for task in self._background:
             task.cancel()
         await asyncio.wait(self._background)
-        for shadow in self._shadows.values():
-            shadow.close()
+        await asyncio.gather(*(runtime.close() for runtime in self._runtimes.values()), *self._leaving)
         await self.reviews.close()
         await self._predictions.close()
         metrics.flush_tallies()
-        for model in self.models.values():
-            for loaded in model.versions.values():
-                loaded.close()
         await self.redis.aclose()
         self._watchdog.stop()
 
     @property
     def is_stuck(self) -> bool:
-        """Whether a batch runs although nobody waits for it: the runtime of a challenger may hang."""
-        models = self.models.values()
-        versions = (loaded for model in models for loaded in model.versions.values())
-        return (
-            any(shadow.is_running for shadow in self._shadows.values())
-            or any(model.has_left_a_thread for model in models)
-            or not all(loaded.batcher.is_idle for loaded in versions)
+        """Whether a batch runs although nothing waits for it: the runtime of a challenger may hang."""
+        return any(runtime.is_stuck for runtime in self._runtimes.values())
+
+    def _add(self, model: ServedModel) -> None:
+        """Begins to serve a model."""
+        name = model.name
+        self.reviews.samplers[name] = model.sampler
+        self._runtimes[name] = ModelRuntime(
+            model, self.redis, self.reviews, self._settings, lambda: self.in_flight, lambda: self._leave(name)
         )
+        self.models[name] = model
+        logger.info("%s is served", name)
+
+    def _leave(self, name: str) -> None:
+        """Serves a model no more: its split was removed."""
+        del self.models[name]
+        logger.info("%s has no split any more and is not served", name)
+        task = asyncio.get_running_loop().create_task(self._runtimes.pop(name).leave())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     def _hanging(self) -> str | None:
         """Says which champion hangs; a challenger that does costs only itself."""
@@ -121,7 +128,7 @@ class Engine:
             return self.models[name]
         except KeyError:
             raise UnknownModelError(
-                f"there is no model {name!r}; this service has {', '.join(sorted(self.models))}"
+                f"there is no model {name!r}; this service has {', '.join(sorted(self.models)) or 'none'}"
             ) from None
 
     async def predict(self, model: ServedModel, rows: Rows) -> Answers:
@@ -141,11 +148,17 @@ class Engine:
         finally:
             self.in_flight -= 1
         # As soon as the answer is on its way.
-        if snapshot.split.shadow:
-            asyncio.get_running_loop().call_soon(self._shadows[model.name].offer, snapshot, rows, answers)
-        if snapshot.trial is not None:
+        if snapshot.split.shadow and snapshot.challenger is not None:
+            asyncio.get_running_loop().call_soon(self._offer_to_shadow, model, snapshot, rows, answers)
+        if snapshot.split.challenger is not None:
             asyncio.get_running_loop().call_soon(self._await_outcomes, model, rows, answers)
         return answers
+
+    def _offer_to_shadow(
+        self, model: ServedModel, snapshot: ServingSnapshot, rows: Rows, answers: Answers
+    ) -> None:
+        if runtime := self._runtimes.get(model.name):
+            runtime.shadow.offer(snapshot, rows, answers)
 
     def _await_outcomes(self, model: ServedModel, rows: Rows, answers: Answers) -> None:
         self._predictions.offer(model.name, pending_outcomes(rows, answers))

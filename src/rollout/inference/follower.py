@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rollout import metrics
-from rollout.bundle.store import bundle_names
+from rollout.bundle.store import bundle_names, changed_lately
 from rollout.config import Settings
 from rollout.errors import BundleError, MissingBundleError, StoreUnavailableError
 from rollout.inference.served_model import ServedModel
@@ -21,8 +21,8 @@ from rollout.inference.version import LoadedVersion
 from rollout.review.policy import cache_policy, cached_policy, read_policy
 from rollout.routing.assignment import Arm
 from rollout.routing.split import Split
-from rollout.routing.split_cache import cache_split, cached_splits
-from rollout.routing.splits import read_split
+from rollout.routing.split_cache import cache_split, cached_splits, forget_split
+from rollout.routing.splits import read_latest, read_split
 from rollout.routing.traffic import Worker, add_traffic
 from rollout.store import Redis, is_cancelled, require_supported
 
@@ -62,12 +62,19 @@ def load_version(model: str, version: str, settings: Settings) -> LoadedVersion:
     """Loads a version; whatever goes wrong with it is a reason to refuse it.
 
     Raises:
+        MissingBundleError: If it is not here, or not whole yet.
         BundleError: If it is refused.
     """
     try:
         return LoadedVersion(model, version, settings)
-    except BundleError:
+    except MissingBundleError:
         raise
+    except BundleError as error:
+        if not changed_lately(f"{model}:{version}"):
+            raise
+        raise MissingBundleError(
+            f"{error.detail}; it was written to moments ago and may not be whole yet"
+        ) from None
     except Exception as error:
         raise BundleError(f"{model}:{version} cannot be loaded: {type(error).__name__}: {error}") from error
 
@@ -79,7 +86,7 @@ async def load_model(name: str, split: Split, settings: Settings, redis: Redis) 
         BundleError: If the champion is refused.
     """
     champion = await asyncio.to_thread(load_version, name, split.champion, settings)
-    model = ServedModel(name, split.without_trial(), [champion], settings)
+    model = ServedModel(name, split, [champion], settings)
     try:
         model.sampler.policy = await read_policy(redis, name)
     except StoreUnavailableError:
@@ -104,10 +111,15 @@ class Follower:
         model: The model.
         redis: Connection.
         settings: With which further versions are loaded.
+        leave: Called when the split is removed; then it ends.
     """
 
-    def __init__(self, model: ServedModel, redis: Redis, settings: Settings) -> None:
+    def __init__(
+        self, model: ServedModel, redis: Redis, settings: Settings, leave: Callable[[], None] = lambda: None
+    ) -> None:
         self._model = model
+        self._leave = leave
+        self._is_removed = False
         self.redis = redis
         self._settings = settings
         self._loading: dict[str, asyncio.Task[LoadedVersion]] = {}
@@ -117,8 +129,8 @@ class Follower:
         self._id = f"{socket.gethostname()}:{os.getpid()}"
 
     async def run(self) -> None:
-        """Follows for ever; with Redis gone, or a version refused or not here yet, the last split holds."""
-        while not is_cancelled():
+        """Follows until the split is removed; with Redis gone, or a version refused, the last split holds."""
+        while not is_cancelled() and not self._is_removed:
             for step in (self._follow, self._tell, self._follow_policy):
                 try:
                     await step()
@@ -135,12 +147,17 @@ class Follower:
     async def _follow(self) -> None:
         model = self._model
         model.retire()
-        split = await read_split(self.redis, model.name)
+        split = await read_latest(self.redis, model.name)
+        if split is not None and split.removed:
+            self._is_removed = True
+            await _keep(self._settings.home, forget_split, model.name, split)
+            self._leave()
+            return
         if split is not None:
             metrics.LATEST.labels(model.name).set(split.revision)
             metrics.SHARE.labels(model.name).set(split.share)
         self._drop_unwanted(split or model.split)
-        if split is None or split == model.split or split.revision == self._refused:
+        if split is None or self._is_followed(split) or split.revision == self._refused:
             return
         try:
             versions = self._loaded(split)
@@ -155,6 +172,9 @@ class Follower:
             self._trouble = ""
             logger.info("%s is at revision %d: %s", model.name, split.revision, ", ".join(split.versions))
             await _keep(self._settings.home, cache_split, model.name, split)
+
+    def _is_followed(self, split: Split) -> bool:
+        return split == self._model.split and not set(self._model.missing(split)).intersection(split.versions)
 
     def _say(self, trouble: str, split: Split, *, waits: bool) -> None:
         """Says once why a split is not served as it is."""

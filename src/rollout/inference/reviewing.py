@@ -92,7 +92,7 @@ def review_item(
     if other is not None:
         unseen = {"version": other.version, **to_answer(answers.task, other.decision)._asdict()}
     return ReviewItem(
-        id=item_id(client_id, key, seen),
+        id=item_id(client_id, key, seen, model.secret),
         model=model.name,
         client_id=client_id,
         key=key,
@@ -104,7 +104,7 @@ def review_item(
         variant=answers.variants[version],
         revision=answers.split.revision,
         threshold=limit if math.isfinite(limit) else None,
-        same=same_inputs(client_id, seen),
+        same=same_inputs(client_id, seen, model.secret),
         inputs=msgspec.Raw(inputs),
         other=unseen,
         **answer._asdict(),

@@ -13,7 +13,7 @@ from rollout.review.log import Fate
 from rollout.routing.assignment import Arm, Assignment
 from rollout.routing.split import Split
 
-Fallback = Literal["error", "timeout", "breaker"]
+Fallback = Literal["error", "timeout", "breaker", "missing"]
 Preview = Literal["champion", "challenger"]
 
 

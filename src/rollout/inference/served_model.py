@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from functools import cached_property
 
 from rollout import metrics
 from rollout.bundle.manifest import require_interchangeable
@@ -27,7 +28,7 @@ class ServedModel:
     Args:
         name: The model.
         split: Its split.
-        versions: Loaded versions, among them all that the split names.
+        versions: Loaded versions, its champion among them; the champion answers for a challenger that is not.
         settings: How often a challenger may fail.
 
     Attributes:
@@ -54,6 +55,11 @@ class ServedModel:
         self.has_left_a_thread = False
         self.snapshot = self._serve(split, versions, None)
         self.snapshots = [self.snapshot]
+
+    @cached_property
+    def secret(self) -> bytes:
+        """What keys the hashes of inputs: the same in a whole deployment, and not kept with the hashes."""
+        return self._settings.hash_secret()
 
     @property
     def split(self) -> Split:
@@ -114,7 +120,7 @@ class ServedModel:
     ) -> ServingSnapshot:
         together = self.versions | {loaded.version: loaded for loaded in versions}
         champion = together[split.champion]
-        for version in split.versions:
+        for version in together.keys() & set(split.versions):
             if not _is_named(together[version], split):
                 raise BundleError(
                     f"{self.name}:{version} on this machine is not the bundle that the split names: its manifest "
@@ -128,7 +134,7 @@ class ServedModel:
             )
         trial = None
         champion.batcher.inline = True
-        if split.challenger is not None:
+        if split.challenger in together:
             trial = before.trial if before is not None else None
             challenger = together[split.challenger]
             challenger.batcher.inline = False  # one that hangs must not take the event loop with it

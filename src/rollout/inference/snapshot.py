@@ -42,11 +42,12 @@ class ServingSnapshot:
 
     Args:
         split: The split.
-        versions: The versions in memory, among them all that it names.
+        versions: The versions in memory, its champion among them.
         trial: The challenger and its breaker, where there is one.
 
     Attributes:
         since: When it began, of ``time.monotonic()``.
+        challenger: The version on trial; ``None`` without one, and where its bundle is missing.
         task: What is answered, in the labels that callers see.
         counts: What is counted of each arm.
         translations: For each version that needs it, what puts its decisions in the callers' labels.
@@ -57,15 +58,16 @@ class ServingSnapshot:
         self.trial = trial
         self.since = time.monotonic()
         self.champion = versions[split.champion]
-        self.challenger = None if split.challenger is None else versions[split.challenger]
-        self.variants = {version: versions[version].variant for version in split.versions}
-        self.task, self.translations = _public_labels(split, [versions[version] for version in split.versions])
-        arms: dict[Arm, LoadedVersion] = {"champion": self.champion}
-        if self.challenger is not None:
-            arms |= {"control": self.champion, "challenger": self.challenger}
+        self.challenger = versions.get(split.challenger or "")
+        present = [versions[version] for version in split.versions if version in versions]
+        self.variants = {loaded.version: loaded.variant for loaded in present}
+        self.task, self.translations = _public_labels(split, present)
+        arms: dict[Arm, str] = {"champion": split.champion}
+        if split.challenger is not None:
+            arms |= {"control": split.champion, "challenger": split.challenger}
         self.counts = {
-            arm: ArmCounters(arm, loaded, self.champion, self.challenger, self.task, split.revision)
-            for arm, loaded in arms.items()
+            arm: ArmCounters(arm, version, self.champion, self.challenger, self.task, split.revision)
+            for arm, version in arms.items()
         }
 
     @property

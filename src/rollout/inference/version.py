@@ -14,7 +14,7 @@ from rollout.bundle.manifest import digest
 from rollout.bundle.schema import Arrays, InputSchema
 from rollout.bundle.store import open_bundle
 from rollout.bundle.task import Classification, Scores
-from rollout.bundle.verify import choose_variant
+from rollout.bundle.verify import choose_variant, servable
 from rollout.config import Settings
 from rollout.cores import usable_cores
 from rollout.errors import PredictionFailedError
@@ -44,10 +44,12 @@ class LoadedVersion:
         self.model = model
         self.version = version
         self.schema = InputSchema(self.manifest.inputs)
-        names = settings.variants()
+        names = servable(self.manifest, settings.variants())
+        golden = read_golden(folder)
         self.choice = choose_variant(
             folder,
             self.manifest,
+            golden,
             names,
             settings.intra_op_threads,
             settings.device,
@@ -55,7 +57,7 @@ class LoadedVersion:
         )
         self.variant, self._runtime = self.choice.name, self.choice.variant
         cores = max(1, usable_cores() // settings.processes // settings.intra_op_threads)
-        self.profile = measure(self.score, read_golden(folder).inputs, cores)
+        self.profile = measure(self.score, golden.inputs, cores)
         self._executor = ThreadPoolExecutor(self.profile.in_flight, thread_name_prefix=self.manifest.tag)
         self.batcher: Batcher[Decision] = Batcher(
             self.score,

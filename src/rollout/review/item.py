@@ -95,19 +95,23 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
         return milliseconds(self.at) / 1000 - LARGEST_LEAD_S * self.value_of_a_look
 
 
-def item_id(client_id: str, key: str | None, inputs: bytes) -> str:
+def item_id(client_id: str, key: str | None, inputs: bytes, secret: bytes = b"") -> str:
     """Returns the ID of the item for this prediction: 32 hexadecimal digits.
 
-    Without a key, the same inputs from the same client are the same item. The hash is kept for ever: what must
-    not be written down must not go into it.
+    Without a key, the same inputs from the same client are the same item. The ID is kept longer than the inputs:
+    they go into it under a secret that is not kept with it, so that nobody can find them by trying.
     """
-    identity = [client_id, key] if key is not None else [client_id, None, hashlib.sha256(inputs).hexdigest()]
+    identity = [client_id, key] if key is not None else [client_id, None, _keyed(inputs, secret)]
     return hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]
 
 
-def same_inputs(client_id: str, inputs: bytes) -> str:
+def same_inputs(client_id: str, inputs: bytes, secret: bytes = b"") -> str:
     """Returns what the same inputs of the same client have in common: 32 hexadecimal digits."""
-    return hashlib.sha256(msgspec.json.encode(client_id) + inputs).hexdigest()[:32]
+    return _keyed(msgspec.json.encode(client_id) + inputs, secret)
+
+
+def _keyed(inputs: bytes, secret: bytes) -> str:
+    return hashlib.blake2b(inputs, key=secret, digest_size=16).hexdigest()
 
 
 def milliseconds(at: str) -> int:

@@ -38,7 +38,7 @@ class ReviewLog:
         redis: Connection.
         spool: Takes the items while Redis is away.
         limit: Most open items of a model.
-        samplers: How items are kept, by model.
+        samplers: How items are kept, by model; models that come later add theirs.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ReviewLog:
         self._redis = redis
         self._spool = spool
         self._limit = limit
-        self._samplers = samplers
+        self.samplers = dict(samplers)
         self._waiting: list[tuple[ReviewItem, asyncio.Future[Fate]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
@@ -124,7 +124,7 @@ class ReviewLog:
         return ["deferred" if one else "dropped" for one in spooled]
 
     def _policies(self) -> dict[str, ReviewPolicy]:
-        return {name: sampler.policy for name, sampler in self._samplers.items()}
+        return {name: sampler.policy for name, sampler in self.samplers.items()}
 
     async def _drain_forever(self) -> None:
         while not is_cancelled():

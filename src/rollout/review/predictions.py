@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -100,7 +100,7 @@ class Predictions:
     def __init__(self, redis: Redis, samplers: Mapping[str, Sampler]) -> None:
         self._redis = redis
         self._samplers = samplers
-        self._waiting: dict[str, deque[PendingOutcome]] = {name: deque() for name in samplers}
+        self._waiting: defaultdict[str, deque[PendingOutcome]] = defaultdict(deque)
         self._room = MOST_WAITING
 
     def offer(self, model: str, predictions: Iterable[PendingOutcome]) -> None:
@@ -138,7 +138,7 @@ class Predictions:
         Raises:
             StoreUnavailableError: If Redis does not answer; then it goes on waiting.
         """
-        for model, waiting in self._waiting.items():
+        for model, waiting in list(self._waiting.items()):
             keep_s = self._samplers[model].policy.outcome_days * DAY_S
             while waiting:
                 group = list(islice(waiting, FLUSH_AT_MOST))

@@ -65,19 +65,24 @@ def rollback(split: Split) -> tuple[Split, str]:
     return _with_known(after, split), left
 
 
+def remove(split: Split) -> Split:
+    """Ends serving: the model leaves, and its history stays."""
+    return msgspec.structs.replace(split.without_trial(), previous=None, rules=(), removed=True)
+
+
 def follow(current: Split | None, wanted: Split) -> Split:
     """Fills in what is not the caller's to say: the revision, the champion to go back to, and the digests.
 
     Who went back to a champion has nothing further to go back to, unless it came back by a trial.
     """
     if current is None:
-        return msgspec.structs.replace(wanted, revision=0, previous=None, digests={})
+        return msgspec.structs.replace(wanted, revision=0, previous=None, digests={}, removed=False)
     if wanted.champion == current.champion:
         previous = current.previous
     else:
         went_back = wanted.champion == current.previous and wanted.champion != current.challenger
         previous = None if went_back else current.champion
-    after = msgspec.structs.replace(wanted, revision=current.revision, previous=previous)
+    after = msgspec.structs.replace(wanted, revision=current.revision, previous=previous, removed=False)
     return _with_known(after, current)
 
 
@@ -129,6 +134,8 @@ def consequences(before: Split | None, after: Split) -> list[str]:
     """Says in sentences what a change does to the clients."""
     if before is None:
         return [f"Everybody gets {after.champion}."] if after.challenger is None else [_trial(after)]
+    if after.removed:
+        return ["The model is not served any more: its callers get 404. Its bundles, history and reviews stay."]
     sentences = []
     moved = moves(before, after)
     for (old, new), share in sorted(moved.items(), key=lambda item: -item[1]):

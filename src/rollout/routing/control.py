@@ -10,9 +10,9 @@ from typing import NamedTuple
 import msgspec
 
 from rollout.errors import BundleError, InvalidSplitError, QuarantinedError, SplitConflictError
-from rollout.routing.changes import follow, rollback
+from rollout.routing.changes import follow, remove, rollback
 from rollout.routing.split import Split
-from rollout.routing.splits import read_quarantine, read_split, write_split
+from rollout.routing.splits import read_latest, read_quarantine, read_split, write_split
 from rollout.store import Redis
 
 
@@ -63,13 +63,11 @@ async def propose(
         SplitConflictError: If the current revision is another.
         StoreUnavailableError: If Redis does not answer.
     """
-    before = await read_split(redis, model)
-    found = 0 if before is None else before.revision
-    if revision is not None and revision != found:
-        raise SplitConflictError(
-            f"the split of {model} is at revision {found}, not {revision}: read it again, then change it"
-        )
-    after = follow(before, change(before))
+    latest = await read_latest(redis, model)
+    before = None if latest is None or latest.removed else latest
+    found = 0 if latest is None else latest.revision
+    _require_revision(model, found, revision)
+    after = msgspec.structs.replace(follow(before, change(before)), revision=found)
     warnings: list[str] = []
     if before is None or renew or set(after.versions) - set(before.digests) or after.labels != before.labels:
         after, warnings = await asyncio.to_thread(_vet, model, after, key)
@@ -89,6 +87,26 @@ async def propose_rollback(redis: Redis, model: str) -> Proposal:
     after, version = rollback(before)
     quarantine = {before.digests[version]: version} if version in before.digests else {}
     return Proposal(model, before, after, [], quarantine=quarantine)
+
+
+async def propose_removal(redis: Redis, model: str, revision: int | None = None) -> Proposal:
+    """Prepares to serve a model no more, which needs no bundle.
+
+    Args:
+        redis: Connection.
+        model: The model.
+        revision: The revision that the change is based on, if somebody says.
+
+    Raises:
+        InvalidSplitError: If it has no split.
+        SplitConflictError: If the current revision is another.
+        StoreUnavailableError: If Redis does not answer.
+    """
+    before = await read_split(redis, model)
+    if before is None:
+        raise InvalidSplitError(f"{model} has no split")
+    _require_revision(model, before.revision, revision)
+    return Proposal(model, before, remove(before), [])
 
 
 async def carry_out(redis: Redis, proposal: Proposal, by: str, why: str) -> Split:
@@ -111,6 +129,13 @@ async def carry_out(redis: Redis, proposal: Proposal, by: str, why: str) -> Spli
     return await write_split(
         redis, proposal.model, split, quarantine=proposal.quarantine, release=proposal.release
     )
+
+
+def _require_revision(model: str, found: int, wanted: int | None) -> None:
+    if wanted is not None and wanted != found:
+        raise SplitConflictError(
+            f"the split of {model} is at revision {found}, not {wanted}: read it again, then change it"
+        )
 
 
 def _vet(model: str, split: Split, key: Path | None) -> tuple[Split, list[str]]:

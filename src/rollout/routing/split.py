@@ -68,6 +68,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         labels: For a version whose labels have other names than those that callers know: what each means.
         previous: The champion before the last promotion; it stays loaded, so that going back is instant.
         digests: For each version the SHA-256 of its manifest: what exactly was put here.
+        removed: Whether the model is not to be served any more.
         by: Who made this change.
         at: When, ISO 8601 in UTC.
         why: What for.
@@ -90,6 +91,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     labels: dict[str, dict[str, str]] = {}
     previous: str | None = None
     digests: dict[str, str] = {}
+    removed: bool = False
     by: str = ""
     at: str = ""
     why: str = ""

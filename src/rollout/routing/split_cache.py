@@ -22,6 +22,11 @@ def cache_split(home: Path, model: str, split: Split) -> None:
     draft.replace(folder / f"{model}.json")
 
 
+def forget_split(home: Path, model: str, _: Split) -> None:
+    """Removes the split of a model that is not served any more."""
+    (home / FOLDER / f"{model}.json").unlink(missing_ok=True)
+
+
 def cached_splits(home: Path) -> dict[str, Split]:
     """Returns the split of each model that was last seen; what cannot be read counts as never seen."""
     splits = {}

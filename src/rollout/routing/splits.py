@@ -49,7 +49,17 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_split(redis: Redis, model: str) -> Split | None:
-    """Returns a model's split, or ``None`` where nobody has set one.
+    """Returns a model's split, or ``None`` where none was set, or it was removed.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    latest = await read_latest(redis, model)
+    return None if latest is None or latest.removed else latest
+
+
+async def read_latest(redis: Redis, model: str) -> Split | None:
+    """Returns what the last change of a model's split made, its removal included.
 
     Raises:
         StoreUnavailableError: If Redis does not answer.

@@ -1,0 +1,82 @@
+"""What a worker runs for one model, from the first split to the last request."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from rollout import metrics
+from rollout.config import Settings
+from rollout.inference.follower import Follower
+from rollout.inference.gauges import Gauges
+from rollout.inference.served_model import ServedModel
+from rollout.inference.shadow import Shadow
+from rollout.review.log import ReviewLog
+from rollout.review.webhook import Webhook
+from rollout.store import Redis
+
+# How long what is left of a model waits for its last batches, in seconds.
+LEAVE_WITHIN_S = 30.0
+
+
+class ModelRuntime:
+    """Follows a model's split, scores in its shadow, shows its figures, and delivers its decisions.
+
+    Args:
+        model: The model.
+        redis: Connection.
+        reviews: Takes what the shadow disagrees about.
+        settings: With which further versions are loaded.
+        in_flight: Returns how many requests are being answered.
+        leave: Called when the split is removed.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel,
+        redis: Redis,
+        reviews: ReviewLog,
+        settings: Settings,
+        in_flight: Callable[[], int],
+        leave: Callable[[], None],
+    ) -> None:
+        self.model = model
+        self.shadow = Shadow(model, in_flight, reviews.add)
+        loop = asyncio.get_running_loop()
+        self.follower = Follower(model, redis, settings, leave)
+        works = [self.follower.run(), Gauges(model, redis).run()]
+        if settings.webhook_url:
+            works.append(Webhook(redis, model.name, settings.webhook_url, settings.webhook_key()).run())
+        self._tasks = [loop.create_task(work) for work in works]
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a batch runs although nothing waits for it: the runtime of a challenger may hang."""
+        return self.shadow.is_running or self.model.has_left_a_thread or not self._is_idle
+
+    @property
+    def _is_idle(self) -> bool:
+        return all(loaded.batcher.is_idle for loaded in self.model.versions.values())
+
+    async def close(self) -> None:
+        """Ends what runs, and lets go of the versions."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        self.shadow.close()
+        metrics.flush_tallies()
+        for loaded in self.model.versions.values():
+            loaded.close()
+
+    async def leave(self) -> None:
+        """Ends likewise after the last requests, and says in the metrics that the model is not served."""
+        give_up = time.monotonic() + LEAVE_WITHIN_S
+        while not self._is_idle and time.monotonic() < give_up:  # noqa: ASYNC110  a batcher has no event for it
+            await asyncio.sleep(0.05)
+        await self.close()
+        name = self.model.name
+        for gauge in (metrics.REVISION, metrics.LATEST, metrics.SHARE, metrics.BREAKER):
+            gauge.labels(name).set(0)
+        for loaded in self.model.versions.values():
+            metrics.VARIANT.labels(name, loaded.version, loaded.variant).set(0)
