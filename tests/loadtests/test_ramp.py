@@ -28,12 +28,12 @@ CLIENTS = 50
 
 @pytest.mark.usefixtures("haproxy")
 def test_no_request_fails_and_nobody_changes_sides(bundles: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "loadtests.ramp", "--requests", "6000", "--rate", "250"]
+    command = [sys.executable, "-m", "loadtests.ramp", "--requests", "8000", "--rate", "200"]
     command += ["--store", bundles, "--results", str(tmp_path / "ramp")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Nothing is wrong." in done.stdout
-    for name, figure in (("requests", "6,000"), ("failed", "0"), ("clients under two arms in one revision", "0")):
+    for name, figure in (("requests", "8,000"), ("failed", "0"), ("clients under two arms in one revision", "0")):
         assert re.search(rf"│ {name} +│ +{figure} │", done.stdout)
     assert len(re.findall(r"│ +(\d+\.\d\d ){3}s │", done.stdout)) == 3, "three changes, three replicas"
     assert "review items go to the spool" in (tmp_path / "ramp" / "replica-1.log").read_text(), "Redis was gone"

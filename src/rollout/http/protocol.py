@@ -94,7 +94,8 @@ class PredictProtocol(HttpToolsProtocol):
             self.cycle = self._quick  # type: ignore[assignment]  # has what uvicorn uses of it
         else:
             super().on_headers_complete()
-        if self.app_state["gateway"].is_draining:
+        gateway = self.app_state.get("gateway")  # another application in this process has none
+        if gateway is not None and gateway.is_draining:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
@@ -186,8 +187,8 @@ class PredictProtocol(HttpToolsProtocol):
             return None
         scope: Scope = self.scope  # type: ignore[assignment]  # it is filled in here
         scope.update(method="POST", path=self.url.decode("ascii"), raw_path=self.url, query_string=b"")
-        handler: ASGIApp | None = self.app_state["gateway"].quick(scope, headers)
-        return handler
+        gateway = self.app_state.get("gateway")
+        return None if gateway is None else gateway.quick(scope, headers)  # type: ignore[no-any-return]
 
 
 class _NoEvent:
