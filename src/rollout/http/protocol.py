@@ -188,7 +188,7 @@ class PredictProtocol(HttpToolsProtocol):
         scope: Scope = self.scope  # type: ignore[assignment]  # it is filled in here
         scope.update(method="POST", path=self.url.decode("ascii"), raw_path=self.url, query_string=b"")
         gateway = self.app_state.get("gateway")
-        return None if gateway is None else gateway.quick(scope, headers)  # type: ignore[no-any-return]
+        return None if gateway is None else gateway.quick(scope, headers)
 
 
 class _NoEvent:
