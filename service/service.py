@@ -21,6 +21,7 @@ import msgspec
 from starlette.types import ASGIApp
 from uvicorn.config import HTTP_PROTOCOLS
 
+from rollout import logs
 from rollout.config import load_settings
 from rollout.embedded import running_redis
 from rollout.errors import RolloutError
@@ -81,6 +82,7 @@ class Predictor:
         """Loads, verifies and warms up what the splits name; only then is the service ready."""
         settings = load_settings()
         self._settings = settings
+        logs.configure(settings.log)
         self._resources = ExitStack()
         try:
             url = await asyncio.to_thread(self._resources.enter_context, running_redis(settings))
@@ -138,6 +140,7 @@ class Predictor:
                 if name in HEADERS:
                     options = options.with_header(name, value)
             api.authorize_options(scope, options)
+            options = options._replace(traceparent=scope["traceparent"].decode())
             served = api.engine.model(model)
             body = msgspec.json.encode({"instances": instances})
             request = await decode_request(body, served.schema, self._settings, options)
@@ -147,7 +150,7 @@ class Predictor:
         except Exception as error:
             # An error that is raised through BentoML is logged with a traceback, whoever made it.
             ours = as_rollout_error(error)
-            ctx.response.status_code = ours.status
+            ctx.response.status_code, scope["problem"] = ours.status, ours.type
             return problem_response(ours)  # type: ignore[return-value]  # it takes these too
 
 

@@ -34,6 +34,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         workers: Worker processes; 0 for one on each core within the CPU limit.
         tokens: ``role:token`` pairs, separated by commas; roles are app, reviewer and admin.
         token: The token that ``rollout predict`` sends.
+        log: How the log is written: ``text``, or ``json`` for an object a line.
+        access_log: Whether every request is logged, and not only those that fail.
         cors_origins: Origins whose pages may call ``/v1`` and ``/v2``, separated by commas; ``*`` for all.
         variant: The variants that may serve, separated by commas: one name pins it. Without any, the fastest that
             passed serves, and one that needs torch only where no other passed.
@@ -64,6 +66,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     workers: int = 0
     tokens: str = ""
     token: str = ""
+    log: Literal["text", "json"] = "text"
+    access_log: bool = False
     cors_origins: str = ""
     variant: str = ""
     public_key: Path | None = None

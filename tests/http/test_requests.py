@@ -120,7 +120,7 @@ def test_json_that_is_nested_deeply(
     lines = [JSON, length(body), 'If-Match: "1"', f"Authorization: Bearer {either.token}"]
     answer = send(either, head(path, *lines, method="PUT" if path.endswith("split") else "POST") + body)
     assert (answer.status, answer.kind) == (status, "malformed-body" if status == 400 else "invalid-request")
-    assert len(either.log.read_text().removeprefix(before).splitlines()) <= 1
+    assert "Traceback" not in either.log.read_text().removeprefix(before)
 
 
 def test_a_line_that_is_nested_deeply_fails_alone(either: Service) -> None:
@@ -213,7 +213,6 @@ def test_what_the_native_api_does_not_take(either: Service, content_type: str, b
     assert answer.status == status
     log = either.log.read_text().removeprefix(before)
     assert "Traceback" not in log
-    assert len(log.splitlines()) <= 1
 
 
 @pytest.mark.parametrize(

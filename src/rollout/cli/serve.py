@@ -29,6 +29,7 @@ from rollout.http.auth import TOKEN_FILE, admin_token
 from rollout.http.protocol import PredictProtocol
 from rollout.inference.variant_choice import forget_choices
 from rollout.inference.watchdog import HANG_S
+from rollout.logs import log_config
 from rollout.store import client_of
 
 DRAIN_S = 30
@@ -119,7 +120,7 @@ def _supervisor(settings: Settings) -> Multiprocess:
         http=PredictProtocol,
         ws="none",
         lifespan="on",
-        log_config=_log_config(),
+        log_config=log_config(settings.log),
         access_log=False,
         server_header=False,
         proxy_headers=False,
@@ -129,20 +130,6 @@ def _supervisor(settings: Settings) -> Multiprocess:
         timeout_worker_healthcheck=int(HANG_S),
     )
     return Multiprocess(config, [config.bind_socket()])
-
-
-def _log_config() -> dict[str, Any]:
-    line = {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s", "datefmt": "%H:%M:%S"}
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"line": line},
-        "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-        "loggers": {
-            "rollout": {"handlers": ["console"], "level": "INFO", "propagate": False},
-            "uvicorn.error": {"handlers": ["console"], "level": "WARNING", "propagate": False},
-        },
-    }
 
 
 def _prepare_workers(settings: Settings, url: str) -> None:

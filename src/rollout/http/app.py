@@ -30,7 +30,7 @@ from rollout.http.stream import PredictStream
 from rollout.http.verdict import Verdicts
 from rollout.http.views import assignment_view, model_view
 from rollout.inference.engine import Engine
-from rollout.inference.rows import make_predictions
+from rollout.inference.rows import Answers, make_predictions
 from rollout.inference.served_model import ServedModel
 
 JSON_CONTENT = (b"content-type", JSON.encode())
@@ -44,19 +44,20 @@ class Api(Gateway):
         super().__init__()
         self._draining = asyncio.Event()
         self._inference_protocol = OpenInference(self)
+        self._predict_route = GatedRoute(
+            "/v1/models/{model}/predict",
+            Asgi(self.predict),
+            role="app",
+            methods=["POST"],
+            takes=[JSON, NDJSON],
+            is_stream=True,
+        )
         self.routes = [
             GatedRoute("/metrics", self._metrics, role=None),
             GatedRoute("/openapi.json", self._openapi, role="app"),
             GatedRoute("/v1/models", self._models, role="app"),
             GatedRoute("/v1/models/{model}", self._model, role="app"),
-            GatedRoute(
-                "/v1/models/{model}/predict",
-                Asgi(self.predict),
-                role="app",
-                methods=["POST"],
-                takes=[JSON, NDJSON],
-                is_stream=True,
-            ),
+            self._predict_route,
             GatedRoute("/v1/models/{model}/assignments/{client_id:path}", self._assignment, role="app"),
             *Splits(self).routes,
             *Reviews(self).routes,
@@ -87,9 +88,9 @@ class Api(Gateway):
         """
         path = scope["path"]
         if path.startswith(PREDICT_PREFIX) and path.endswith(PREDICT_SUFFIX):
-            handler, takes = self.predict, JSON
+            route, takes = self._predict_route, JSON
         elif is_infer(path):
-            handler, takes = self._inference_protocol.infer, ANY
+            route, takes = self._inference_protocol.infer_route, ANY
         else:
             return None
         if b"content-encoding" in headers or (b"origin" in headers and self.settings.cors_origins):
@@ -101,7 +102,8 @@ class Api(Gateway):
             self.check_body(headers, (takes,))
         except RolloutError:
             return None
-        return handler
+        scope["matched"] = route
+        return route.app
 
     async def predict(self, scope: Scope, receive: Receive, send: Send) -> None:
         """``POST /v1/models/{model}/predict``, as an ASGI application."""
@@ -111,13 +113,16 @@ class Api(Gateway):
             engine = self.engine
             model = engine.model(scope["path"][len(PREDICT_PREFIX) : -len(PREDICT_SUFFIX)])
             is_lines, options = self._read_headers(scope)
+            options = options._replace(traceparent=scope["traceparent"].decode())
             if is_lines:
                 await PredictStream(engine, model, self.settings, options, self._draining).run(receive, send)
                 return
-            body, timing = await self._answer(engine, model, options, receive)
+            body, timing, scope["answers"] = await self._answer(engine, model, options, receive)
         except Exception as error:  # every failure becomes a problem document
             label = NO_MODEL if model is None else model.name
-            await problem_response(as_rollout_error(error), label)(scope, receive, send)
+            ours = as_rollout_error(error)
+            scope["problem"], scope["model"] = ours.type, label
+            await problem_response(ours, label)(scope, receive, send)
             return
         headers = [JSON_CONTENT, (b"content-length", b"%d" % len(body)), (b"server-timing", timing)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -137,12 +142,12 @@ class Api(Gateway):
 
     async def _answer(
         self, engine: Engine, model: ServedModel, options: RequestOptions, receive: Receive
-    ) -> tuple[bytes, bytes]:
+    ) -> tuple[bytes, bytes, Answers]:
         body = await self.read(receive)
         request = await decode_request(body, model.schema, self.settings, options)
         answers = await engine.predict(model, request.rows)
         predictions = make_predictions(model.name, request.rows, answers)
-        return encode_response(predictions, single=request.single), server_timing(answers)
+        return encode_response(predictions, single=request.single), server_timing(answers), answers
 
     def _model_of(self, request: Request) -> ServedModel:
         return self.engine.model(request.path_params["model"])

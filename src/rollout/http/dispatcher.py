@@ -16,6 +16,7 @@ from rollout.errors import MethodNotAllowedError, NotFoundError
 from rollout.http.exchange import Exchange
 from rollout.http.gateway import Gateway, media_type_of
 from rollout.http.problems import NO_MODEL, as_rollout_error, problem_response
+from rollout.http.request_log import begin, end
 from rollout.http.request_options import HEADERS
 from rollout.http.routes import NDJSON, WITH_BODY, GatedRoute
 
@@ -84,7 +85,9 @@ class Dispatcher:
         headers = dict(scope["headers"])
         has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
         waits = headers.get(b"expect", b"").lower() == b"100-continue"
-        exchange = Exchange(receive, send, has_body=has_body, waits_to_send=waits)
+        begin(scope, headers)
+        trace = scope["traceparent"]
+        exchange = Exchange(receive, send, traceparent=trace, has_body=has_body, waits_to_send=waits)
         route = None
         try:
             self._gateway.check_host(scope, headers)
@@ -97,6 +100,7 @@ class Dispatcher:
             exchange = Exchange(
                 receive,
                 send,
+                traceparent=trace,
                 has_body=has_body,
                 waits_to_send=waits,
                 is_stream=route.is_stream and media_type_of(headers) == NDJSON,
@@ -107,17 +111,21 @@ class Dispatcher:
             if exchange.has_begun:
                 raise  # the server closes the connection: the client must not take this for a whole answer
             ours = as_rollout_error(error)
+            scope["problem"], scope["model"] = ours.type, self._model(scope)
             if route is not None and route.problem is not None:
                 response = route.problem(Request(scope), ours)
             else:
                 response = problem_response(ours, self._model(scope), scope["path"])
             await response(scope, exchange.receive, exchange.send)
+        finally:
+            end(scope, exchange.status, every=self._gateway.settings.access_log)
 
     def _find(self, scope: Scope) -> GatedRoute:
         for route in self.routes:
             match, child = route.matches(scope)
             if match is Match.FULL or (match is Match.PARTIAL and scope["method"] == "OPTIONS"):
                 scope.update(child)
+                scope["matched"] = route
                 return route
         path, allowed = scope["path"], self._allowed(scope)
         if allowed:

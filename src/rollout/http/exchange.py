@@ -24,6 +24,7 @@ class Exchange:
     Args:
         receive: Of the server.
         send: Of the server.
+        traceparent: Goes back in the answer.
         has_body: Whether the request announces a body.
         waits_to_send: Whether the client waits for ``100 Continue``, and will not send a body that is refused.
         is_stream: Whether the answer begins before the body has been read.
@@ -31,6 +32,7 @@ class Exchange:
 
     Attributes:
         has_begun: Whether the answer has begun.
+        status: Its status, once it has.
     """
 
     def __init__(
@@ -38,18 +40,21 @@ class Exchange:
         receive: Receive,
         send: Send,
         *,
+        traceparent: bytes,
         has_body: bool,
         waits_to_send: bool = False,
         is_stream: bool = False,
         encoding: str = "",
     ) -> None:
         self._receive, self._send = receive, send
+        self._traceparent = traceparent
         self._is_unread = has_body
         self._waits_to_send = waits_to_send
         self._is_stream = is_stream
         self._inflater = Inflater(encoding) if encoding else None
         self._pieces: Iterator[bytes] = iter(())
         self.has_begun = False
+        self.status = 500
 
     async def receive(self) -> Message:
         """Receives the next part of the body.
@@ -77,9 +82,11 @@ class Exchange:
         """Sends a part of the answer; before the last one, what is left of the body is read."""
         if message["type"] == "http.response.start":
             self.has_begun = True
-            message = {**message, "headers": [*message.get("headers", []), NO_SNIFFING]}
+            self.status = message["status"]
+            headers = [*message.get("headers", []), NO_SNIFFING, (b"traceparent", self._traceparent)]
             if self._is_unread and not self._is_stream:
-                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+                headers.append((b"connection", b"close"))
+            message = {**message, "headers": headers}
         elif self._is_unread and not message.get("more_body"):
             await self._send({**message, "more_body": True})
             await self._drain()

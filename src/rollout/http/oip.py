@@ -153,6 +153,7 @@ async def infer(
         deadline,
         options.segment,
         options.preview,
+        options.traceparent,
     )
     answers = await engine.predict(model, rows)
     answered_by = answers.version(0)

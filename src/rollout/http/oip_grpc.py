@@ -6,7 +6,7 @@ import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,6 +18,7 @@ from rollout.http.gateway import Gateway
 from rollout.http.oip import find_version, infer, model_metadata, server_metadata
 from rollout.http.oip_messages import InferRequest, explain
 from rollout.http.problems import NO_MODEL, as_rollout_error
+from rollout.http.request_log import begin, end
 from rollout.http.request_options import DEFAULTS
 from rollout.http.tensors import Content
 
@@ -118,13 +119,25 @@ def _reporting(method: Method) -> Method:
 
     @functools.wraps(method)
     async def report(self: Servicer, request: Any, context: Any) -> Any:
+        call = self.begin(context, method.__name__)
         try:
-            return await method(self, request, context)
+            answer = await method(self, request, context)
         except Exception as error:
             ours = as_rollout_error(error)
+            call |= {"problem": ours.type, "model": self.label(request)}
+            end(call, ours.status, every=False)
+        else:
+            end(call, 200, every=self.is_logged)
+            return answer
         return await _abort(context, ours, self.label(request))
 
     return report
+
+
+class _Method(NamedTuple):
+    """A method of gRPC, as the log calls it."""
+
+    path: str
 
 
 class Authorizer(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
@@ -167,6 +180,20 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether every call is logged."""
+        return self._gateway.settings.access_log
+
+    def begin(self, context: Any, name: str) -> dict[str, Any]:
+        """Notes what the log says of a call, and in which trace it is."""
+        call: dict[str, Any] = {"method": "gRPC", "matched": _Method(name)}
+        headers = {key.encode(): _as_bytes(value) for key, value in context.invocation_metadata()}
+        begin(call, headers)
+        context.traceparent = call["traceparent"].decode()
+        context.set_trailing_metadata((("traceparent", context.traceparent),))
+        return call
 
     def label(self, request: Any) -> str:
         """Returns the model that a call names, if it is one of ours: it becomes a metric's label."""
@@ -212,7 +239,7 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
         deadline = time.monotonic() + (settings.timeout_ms / 1000 if remaining is None else remaining)
         message = _to_request(request)
         metadata = dict(context.invocation_metadata())
-        headers = DEFAULTS
+        headers = DEFAULTS._replace(traceparent=context.traceparent)
         for name in METADATA & metadata.keys():
             headers = headers.with_header(name.encode(), _as_bytes(metadata[name]))
         self._gateway.authorize_options(self._scope(context), headers)

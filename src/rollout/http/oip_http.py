@@ -47,16 +47,18 @@ class OpenInference:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        infer = [
+            GatedRoute(f"{path}{INFER}", Asgi(self.infer), role="app", methods=["POST"], takes=[ANY])
+            for path in (MODEL, VERSION)
+        ]
+        self.infer_route = infer[0]
         self.routes = [
             GatedRoute("/v2", self._server, role="app"),
             GatedRoute("/v2/health/live", self._live, role=None),
             GatedRoute("/v2/health/ready", self._ready, role=None),
             *(GatedRoute(path, self._model, role="app") for path in (MODEL, VERSION)),
             *(GatedRoute(f"{path}/ready", self._model_ready, role="app") for path in (MODEL, VERSION)),
-            *(
-                GatedRoute(f"{path}{INFER}", Asgi(self.infer), role="app", methods=["POST"], takes=[ANY])
-                for path in (MODEL, VERSION)
-            ),
+            *infer,
         ]
 
     async def infer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,7 +72,9 @@ class OpenInference:
             headers, body = await self._answer(engine, model, version, scope, receive)
         except Exception as error:  # every failure becomes a problem document
             label = NO_MODEL if model is None else model.name
-            await problem_response(as_rollout_error(error), label, scope["path"])(scope, receive, send)
+            ours = as_rollout_error(error)
+            scope["problem"], scope["model"] = ours.type, label
+            await problem_response(ours, label, scope["path"])(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -89,10 +93,12 @@ class OpenInference:
             elif name in HEADERS:
                 options = options.with_header(name, value)
         self._gateway.authorize_options(scope, options)
+        options = options._replace(traceparent=scope["traceparent"].decode())
         deadline = time.monotonic() + (options.timeout_ms or settings.timeout_ms) / 1000
         body = await self._gateway.read(receive)
         request, contents = decode_body(body, json_length)
         done = await infer(engine, model, version, request, contents, client_id, settings, deadline, options)
+        scope["answers"] = done.answers
         return encode_body(request, done, model.name)
 
     async def _server(self, _: Request) -> Response:

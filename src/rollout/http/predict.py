@@ -142,6 +142,7 @@ def make_rows(
         deadline,
         options.segment,
         options.preview,
+        options.traceparent,
     )
 
 

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from rollout.errors import HeadersTooLargeError, MalformedRequestError, RolloutError
 from rollout.http.exchange import NO_SNIFFING
 from rollout.http.problems import MEDIA_TYPE, problem_document
+from rollout.http.request_log import HEADER, begin, end
 
 QUICK_BYTES = 1024 * 1024
 # The request line and the headers, in bytes, and how many headers.
@@ -188,7 +189,10 @@ class PredictProtocol(HttpToolsProtocol):
         scope: Scope = self.scope  # type: ignore[assignment]  # it is filled in here
         scope.update(method="POST", path=self.url.decode("ascii"), raw_path=self.url, query_string=b"")
         gateway = self.app_state.get("gateway")
-        return None if gateway is None else gateway.quick(scope, headers)
+        handler: ASGIApp | None = None if gateway is None else gateway.quick(scope, headers)
+        if handler is not None:
+            begin(scope, headers)
+        return handler
 
 
 class _NoEvent:
@@ -208,6 +212,8 @@ class _Exchange:
         self._scope = scope
         self._handler = handler
         self._head = b""
+        self._status = 500
+        self._access_log: bool = protocol.app_state["gateway"].settings.access_log
         self._answer: list[bytes] = []
         self.body: list[bytes] = []
         self.more_body = True
@@ -221,6 +227,7 @@ class _Exchange:
             logger.exception("%s failed", self._scope["path"])
         if not self.response_complete:
             self._protocol.transport.close()
+        end(self._scope, self._status, every=self._access_log)
 
     async def _receive(self) -> Message:
         if self.disconnected or self._received:
@@ -230,7 +237,9 @@ class _Exchange:
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = [*self._protocol.server_state.default_headers, *message["headers"], NO_SNIFFING]
+            self._status = message["status"]
+            trace = (HEADER, self._scope["traceparent"])
+            headers = [*self._protocol.server_state.default_headers, *message["headers"], NO_SNIFFING, trace]
             lines = [name + b": " + value + b"\r\n" for name, value in headers if name != b"content-length"]
             self._head = STATUS_LINE[message["status"]] + b"".join(lines)
             return

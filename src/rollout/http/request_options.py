@@ -18,11 +18,13 @@ class RequestOptions(NamedTuple):
         timeout_ms: The caller's own deadline in milliseconds.
         segment: What the caller says the clients belong to.
         preview: The arm that an admin wants to see.
+        traceparent: The trace that the request belongs to (W3C Trace Context).
     """
 
     timeout_ms: int | None = None
     segment: str = ""
     preview: Preview | None = None
+    traceparent: str | None = None
 
     def with_header(self, name: bytes, value: bytes) -> RequestOptions:
         """Returns this with what one of ``HEADERS`` asks for.

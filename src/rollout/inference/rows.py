@@ -28,6 +28,7 @@ class Rows(msgspec.Struct):
         deadline: ``time.monotonic()`` after which nobody waits for the answer.
         segment: What the caller says the clients belong to, for the rules of the split.
         preview: The arm that an admin wants to see; what is answered then is neither counted nor reviewed.
+        traceparent: The trace that the request belongs to.
     """
 
     client_ids: Sequence[str]
@@ -37,6 +38,7 @@ class Rows(msgspec.Struct):
     deadline: float
     segment: str = ""
     preview: Preview | None = None
+    traceparent: str | None = None
 
 
 class Decision(NamedTuple):

@@ -40,6 +40,7 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
         same: What the predictions with the same inputs for the same client have in common.
         inputs: The inputs as the caller sent them, JSON; ``null`` once the time that they are kept is over.
         linked_to: The item of the same inputs under another key, if this prediction is only linked to it.
+        traceparent: The trace of the request (W3C Trace Context), to find it in the caller's own logs.
     """
 
     id: str
@@ -63,6 +64,7 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
     same: str
     inputs: msgspec.Raw = msgspec.field(default_factory=lambda: GONE)
     linked_to: str | None = None
+    traceparent: str | None = None
 
     @property
     def has_inputs(self) -> bool:
