@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from rollout.review.queue import add_items, list_items
 from rollout.review.sampling import Sampler
 from rollout.review.spool import Spool
 from rollout.store import Redis, client_of, connect
+from tests.disks import fill, small_disk
 from tests.review.items import make_item
 
 
@@ -95,7 +99,7 @@ async def test_large_items_go_in_small_groups(
 async def test_a_full_queue_is_not_called_queued(redis: Redis, spool: Spool) -> None:
     log = ReviewLog(redis, spool, 1)
     assert await log.add(make_item(1)) == "queued"
-    assert await log.add(make_item(2)) is None
+    assert await log.add(make_item(2)) == "dropped"
 
 
 async def test_without_redis_items_wait_on_disk_until_it_is_back(tmp_path: Path, spool: Spool) -> None:
@@ -130,12 +134,55 @@ async def test_what_was_deferred_is_kept_even_by_a_full_queue(redis: Redis, spoo
     log.start()
     await until_drained(spool)
     assert await keys(redis) == {"key-1", "key-2", "key-3"}
-    assert await log.add(make_item(4)) is None
+    assert await log.add(make_item(4)) == "dropped"
     await log.close()
 
 
 async def test_with_neither_redis_nor_room_predictions_go_on(tmp_path: Path) -> None:
     gone = client_of("unix:///nowhere/valkey.sock")
     log = ReviewLog(gone, Spool(tmp_path / "spool", 10), 100)
-    assert await log.add(make_item(1)) is None
+    assert await log.add(make_item(1)) == "dropped"
     await gone.aclose()
+
+
+async def test_what_a_full_disk_costs_is_said_once_a_minute_with_the_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said() -> list[str]:
+        return [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
+
+    gone = client_of("unix:///nowhere/valkey.sock")
+    with small_disk(tmp_path / "disk", "256k") as disk:
+        spool = Spool(disk, 1_000_000)
+        log = ReviewLog(gone, spool, 100)
+        assert await log.add(make_item(1)) == "deferred"
+        filler = fill(disk)
+        assert set(await asyncio.gather(*(log.add(make_item(n)) for n in range(2, 302)))) == {"dropped"}
+        (first,) = said()
+        assert re.fullmatch(
+            r"\d+ review items are lost: Redis is away, and the spool cannot be written \(No space left on device\)",
+            first,
+        )
+        monkeypatch.setattr(log_module, "SAY_EVERY_S", 0)
+        log.start()  # what was not said yet comes with the next look
+        async with asyncio.timeout(10):
+            while len(said()) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert sum(int(line.split()[0]) for line in said()) == 300
+        filler.unlink()
+        assert await log.add(make_item(302)) == "deferred"
+        await log.close()
+        with spool.drain() as items:
+            assert [item.key for item in items] == ["key-1", "key-302"]
+    assert not [one for one in caplog.records if one.exc_info], "no traceback"
+    await gone.aclose()
+
+
+async def test_a_redis_that_hangs_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "KEEP_WITHIN_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        redis = client_of(f"redis://127.0.0.1:{nobody.getsockname()[1]}")
+        log = ReviewLog(redis, Spool(tmp_path / "spool", 1_000_000), 100)
+        async with asyncio.timeout(0.9):
+            assert await log.add(make_item(1)) == "deferred"
+        await redis.aclose()

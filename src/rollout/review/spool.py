@@ -50,6 +50,9 @@ class Spool:
 
         Returns:
             For each item whether it was kept; ``False`` means that the spool is full.
+
+        Raises:
+            OSError: If the disk does not take them: then none is kept.
         """
         with self._locked("append"):
             size, kept, lines = self.size, [], []
@@ -60,12 +63,18 @@ class Spool:
                 if kept[-1]:
                     size += len(line)
                     lines.append(line)
-            with self._file.open("ab") as file:
-                if file.tell() and not self._ends_whole():
-                    file.write(b"\n")  # a crash cut the last line: do not glue the next one to it
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
+            with self._file.open("ab", buffering=0) as file:
+                before = file.tell()
+                if before and not self._ends_whole():
+                    lines.insert(0, b"\n")  # a crash cut the last line: do not glue the next one to it
+                try:
+                    left = memoryview(b"".join(lines))
+                    while left:
+                        left = left[file.write(left) :]
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(before)
+                    raise
         return kept
 
     @contextmanager
