@@ -31,7 +31,7 @@ class Spool:
 
     def __init__(self, folder: Path, limit: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self._folder = folder
         self._file = folder / "items.jsonl"
         self._draining = folder / "draining.jsonl"
         self._limit = limit
@@ -52,7 +52,7 @@ class Spool:
             For each item whether it was kept; ``False`` means that the spool is full.
 
         Raises:
-            OSError: If the disk is full or gone; then none was kept.
+            OSError: If the disk does not take them: then none is kept.
         """
         with self._locked("append"):
             size, kept, lines = self.size, [], []
@@ -63,16 +63,17 @@ class Spool:
                 if kept[-1]:
                     size += len(line)
                     lines.append(line)
-            with self._file.open("ab") as file:
-                start = file.tell()
+            with self._file.open("ab", buffering=0) as file:
+                before = file.tell()
+                if before and not self._ends_whole():
+                    lines.insert(0, b"\n")  # a crash cut the last line: do not glue the next one to it
                 try:
-                    if start and not self._ends_whole():
-                        file.write(b"\n")  # a crash cut the last line: do not glue the next one to it
-                    file.writelines(lines)
-                    file.flush()
+                    left = memoryview(b"".join(lines))
+                    while left:
+                        left = left[file.write(left) :]
                     os.fsync(file.fileno())
                 except OSError:
-                    os.ftruncate(file.fileno(), start)  # its callers are told that nothing of it was kept
+                    file.truncate(before)
                     raise
         return kept
 
@@ -108,7 +109,7 @@ class Spool:
 
     def _set_aside(self, line: bytes, error: msgspec.ValidationError) -> None:
         """Keeps what another release of Rollout wrote, as far as there is room, without holding up the rest."""
-        aside = self.folder / "unreadable.jsonl"
+        aside = self._folder / "unreadable.jsonl"
         with aside.open("ab") as file:
             has_room = file.tell() + len(line) <= self._limit
             fate = "it is kept in" if has_room else "it is lost, for there is no room in"
@@ -123,7 +124,7 @@ class Spool:
 
     @contextmanager
     def _locked(self, name: str, *, block: bool = True) -> Iterator[bool]:
-        with (self.folder / f"{name}.lock").open("w") as lock:
+        with (self._folder / f"{name}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX if block else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
