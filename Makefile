@@ -33,6 +33,9 @@ load: .venv/.installed-dev ## Send users to HOST:PORT, from locust's page or for
 	@$(VENV)/python -m locust -f loadtests/locustfile.py --host http://$(HOST):$(PORT) \
 	    $(if $(HEADLESS),--headless -u 30 -r 10 -t $(HEADLESS) --only-summary,--web-host 127.0.0.1)
 
+fuzz: .venv/.installed-dev ## Ten minutes of mutated requests in every protocol: does anything fail, hang or grow?
+	@$(VENV)/python -m loadtests.fuzz $(ARGS)
+
 soak: .venv/.installed-dev ## An hour of steady load: does the workers' memory grow?
 	@$(VENV)/python -m loadtests.soak $(ARGS)
 
@@ -58,5 +61,5 @@ include k8s/deploy.mk
 .venv/.installed-%: pyproject.toml constraints.txt scripts/install
 	@scripts/install $*
 
-.PHONY: help serve test check lint bench load soak ramp reviews rehearse lock clean
+.PHONY: help serve test check lint bench load fuzz soak ramp reviews rehearse lock clean
 .PRECIOUS: .venv/.installed-%

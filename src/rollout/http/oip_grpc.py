@@ -6,13 +6,21 @@ import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import msgspec
 
 from rollout import metrics
 from rollout.config import Role, Settings
-from rollout.errors import ConfigError, DeadlineExceededError, FieldError, RolloutError, UnknownModelError
+from rollout.errors import (
+    ConfigError,
+    DeadlineExceededError,
+    FieldError,
+    MalformedBodyError,
+    RolloutError,
+    UnknownModelError,
+)
 from rollout.http.bodies import invalid
 from rollout.http.gateway import Gateway
 from rollout.http.oip import find_version, infer, model_metadata, server_metadata
@@ -24,6 +32,7 @@ from rollout.http.tensors import Content
 
 try:
     import grpc
+    from google.protobuf.message import DecodeError
     from tritonclient.grpc import service_pb2 as messages
     from tritonclient.grpc import service_pb2_grpc as stubs
 except (ImportError, RuntimeError) as error:  # tritonclient makes the one into the other
@@ -65,6 +74,8 @@ CONTENTS = {
 }
 
 logger = logging.getLogger(__name__)
+# Of the call that a task answers; the context of grpc takes no attributes.
+_traceparent: ContextVar[str] = ContextVar("traceparent")
 
 Method = Callable[["Servicer", Any, Any], Awaitable[Any]]
 
@@ -162,13 +173,31 @@ class Authorizer(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has 
         except RolloutError as error:
             refused = error
         else:
-            return await continuation(details)
+            return _decoding_safely(await continuation(details))
 
         async def refuse(_: Any, context: Any) -> Any:
             await _abort(context, refused, NO_MODEL)
 
         # As a stream of requests, of which none is read.
         return grpc.stream_unary_rpc_method_handler(refuse)
+
+
+def _decoding_safely(handler: Any) -> Any:
+    """Makes a message that cannot be decoded the caller's fault, which grpc takes for ours."""
+    decode, answer = handler.request_deserializer, handler.unary_unary
+
+    def try_to_decode(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except DecodeError as error:
+            return MalformedBodyError(f"the message is not what this method takes: {error}")
+
+    async def answer_if_decoded(request: Any, context: Any) -> Any:
+        if isinstance(request, MalformedBodyError):
+            return await _abort(context, request, NO_MODEL)
+        return await answer(request, context)
+
+    return grpc.unary_unary_rpc_method_handler(answer_if_decoded, try_to_decode, handler.response_serializer)
 
 
 class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # generated, without types
@@ -191,8 +220,8 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
         call: dict[str, Any] = {"method": "gRPC", "matched": _Method(name)}
         headers = {key.encode(): _as_bytes(value) for key, value in context.invocation_metadata()}
         begin(call, headers)
-        context.traceparent = call["traceparent"].decode()
-        context.set_trailing_metadata((("traceparent", context.traceparent),))
+        _traceparent.set(call["traceparent"].decode())
+        context.set_trailing_metadata((("traceparent", _traceparent.get()),))
         return call
 
     def label(self, request: Any) -> str:
@@ -239,7 +268,7 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
         deadline = time.monotonic() + (settings.timeout_ms / 1000 if remaining is None else remaining)
         message = _to_request(request)
         metadata = dict(context.invocation_metadata())
-        headers = DEFAULTS._replace(traceparent=context.traceparent)
+        headers = DEFAULTS._replace(traceparent=_traceparent.get())
         for name in METADATA & metadata.keys():
             headers = headers.with_header(name.encode(), _as_bytes(metadata[name]))
         self._gateway.authorize_options(self._scope(context), headers)

@@ -181,9 +181,9 @@ class Reviews:
         offset = filters.pop("offset", "0")
         state = filters.pop("state", State.OPEN)
         _require_known(filters)
-        if not limit.isdecimal() or not 1 <= int(limit) <= MOST_LISTED:
+        if not _is_count(limit) or not 1 <= int(limit) <= MOST_LISTED:
             raise InvalidRequestError(f"limit must be a whole number from 1 to {MOST_LISTED}")
-        if not offset.isdecimal():
+        if not _is_count(offset):
             raise InvalidRequestError("offset must be a whole number: how many items to pass over")
         if state not in tuple(State):
             raise InvalidRequestError(f"state must be one of {', '.join(State)}")
@@ -251,8 +251,13 @@ def _require_known(filters: Mapping[str, Any]) -> None:
         )
 
 
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 16
+
+
 def _require_time(since: str | None) -> None:
     try:
-        milliseconds(since or "2026-11-22")
+        if since is not None:
+            milliseconds(since)
     except ValueError:
         raise InvalidRequestError("since must be a time in ISO 8601, such as 2026-11-22T10:00:00Z") from None

@@ -141,7 +141,7 @@ def read_since(text: str) -> int:
         >>> read_since("2026-11-22T10:00:00Z"), read_since("1795341600000000")
         (1795341599999999, 1795341600000000)
     """
-    if text.isascii() and text.isdecimal():
+    if text.isascii() and text.isdecimal() and len(text) < 20:
         return int(text)
     try:
         moment = datetime.datetime.fromisoformat(text)
