@@ -34,9 +34,10 @@ from loadtests.rehearsal_report import Outcome, markdown, show
 from loadtests.rehearsal_steps import PATIENCE_S, REPLICAS, Rehearsal
 from loadtests.servers import ROOT, StartError, free_port, running
 from rollout.__about__ import __version__
+from rollout.keys import Keys
 from rollout.review.item import item_id
 from rollout.routing.splits import read_history
-from rollout.store import Keys, connect, guard
+from rollout.store import connect, guard
 
 # A pod that gets ready and dies is not rehearsed; waiting for one would take half of the time.
 MIN_READY_S = 2.0

@@ -17,6 +17,7 @@ import msgspec
 
 from rollout.cores import usable_cores
 from rollout.errors import ConfigError
+from rollout.redis_url import parse_redis_url
 
 Role = Literal["app", "reviewer", "admin"]
 LEAST = {"workers": 0, "timeout_ms": 1, "max_body_bytes": 1, "max_instances": 1, "intra_op_threads": 1}
@@ -102,7 +103,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.grpc_port and self.grpc_port == self.port:
             raise ConfigError(f"ROLLOUT_PORT and ROLLOUT_GRPC_PORT are both {self.port}; they must differ")
         if self.redis_url:
-            self._check_redis()
+            parse_redis_url(self.redis_url)
         if "export" in self.variants():
             raise ConfigError("ROLLOUT_VARIANT: export is not served, since loading it can unpickle")
         self.roles_by_token()
@@ -173,23 +174,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 "characters: the receiver checks the signature with it"
             )
         return key
-
-    def _check_redis(self) -> None:
-        if not self.redis_url.startswith(("redis://", "rediss://", "unix://")):
-            raise ConfigError("ROLLOUT_REDIS_URL must start with redis://, rediss:// or unix://")
-        try:
-            parts = urlsplit(self.redis_url)
-            # A password that is not encoded ends the address, and its rest is taken for what follows.
-            is_cut = parts.port == 0 or (
-                parts.scheme != "unix" and "@" in parts.path + parts.query + parts.fragment
-            )
-        except ValueError:
-            is_cut = True
-        if is_cut:
-            raise ConfigError(
-                "ROLLOUT_REDIS_URL cannot be read: write %2F for /, %3F for ?, %23 for # and %40 for @ in its "
-                "password, and a port from 1 to 65535"
-            )
 
     def _check_webhook(self) -> None:
         try:

@@ -1,155 +1,156 @@
-"""Redis: the only place that connects to it and spells its key names."""
+"""Redis: the only place that connects to it."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import NamedTuple
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeAlias
 
+import redis.asyncio
 import redis.exceptions
-from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, PipelineCommand, RedisCluster
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 
-from rollout.errors import StoreUnavailableError
-
-__all__ = ["Keys", "Redis", "client_of", "connect", "guard", "is_cancelled", "require_supported"]
+from rollout.errors import ConfigError, StoreUnavailableError
+from rollout.keys import Keys
+from rollout.redis_faults import explain, find_tls_mismatch
+from rollout.redis_url import RedisUrl, parse_redis_url
 
 TIMEOUT_S = 1.0
+# Within that time, since the answer to a script comes with that of its replicas.
+CONFIRM_MS = 500
 OLDEST = {"redis": 7, "valkey": 8}
+# Microseconds since 1970, by the clock of the server that has the key: each node of a cluster has its own.
+NOW = "local now = redis.call('TIME') return now[1] * 1000000 + now[2]"
+# What failures of Redis are, and of the way to it; those of a cluster are no RedisError.
+FAILURES = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError, TimeoutError)
 
 
-class Keys(NamedTuple):
-    """The names of a model's keys. The braces keep them in one slot of a cluster, as its scripts need."""
+class Server(redis.asyncio.Redis):
+    """A client of one server, or of the primary that Sentinel names.
 
-    model: str
+    Attributes:
+        url: What it connects to.
+        sentinels: Who names the primary.
+    """
 
-    @property
-    def prefix(self) -> str:
-        """What the names of all its keys begin with."""
-        return f"rollout:{{{self.model}}}:"
+    url: RedisUrl
+    sentinels: Sentinel | None = None
 
-    @property
-    def split(self) -> str:
-        """The split, JSON."""
-        return f"rollout:{{{self.model}}}:split"
+    async def confirm(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, int]:
+        """Runs a script; returns its answer, and how many replicas have what it stored."""
+        pipe = self.pipeline(transaction=False)  # on one connection, which is what WAIT looks at
+        pipe.eval(script, len(keys), *keys, *arguments)
+        pipe.execute_command("WAIT", self.url.replicas, CONFIRM_MS)
+        answer, confirmed = await pipe.execute()
+        return answer, confirmed
 
-    @property
-    def split_history(self) -> str:
-        """Every revision of the split, a list of JSON, oldest first. Owned by the model's admins."""
-        return f"rollout:{{{self.model}}}:split:history"
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: FBT001  redis-py's
+        """Closes all connections."""
+        await super().aclose(close_connection_pool)
+        if self.sentinels is not None:
+            await self.sentinels.aclose()
 
-    @property
-    def quarantine(self) -> str:
-        """Versions that were rolled back, a hash of JSON by digest. Owned by the model's admins."""
-        return f"rollout:{{{self.model}}}:quarantine"
 
-    def traffic(self, tick: int) -> str:
-        """What was answered in ten seconds, a hash of counts. Expires after an hour."""
-        return f"rollout:{{{self.model}}}:traffic:{tick}"
+class Cluster(RedisCluster):
+    """A client of a cluster.
 
-    def clients(self, revision: int, arm: str) -> str:
-        """The clients of an arm of the trial, a HyperLogLog. Expires 30 days after the last one."""
-        return f"rollout:{{{self.model}}}:clients:{revision}:{arm}"
+    Attributes:
+        url: What it connects to.
+    """
 
-    @property
-    def workers(self) -> str:
-        """The workers that serve this model, a hash of JSON. A worker that is silent for a minute is removed."""
-        return f"rollout:{{{self.model}}}:workers"
+    url: RedisUrl
 
-    @property
-    def review_policy(self) -> str:
-        """How predictions are reviewed, JSON. Owned by the model's admins."""
-        return f"rollout:{{{self.model}}}:reviews:policy"
+    async def confirm(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, int]:
+        """Runs a script; returns its answer, and how many replicas have what it stored."""
+        await self.initialize()
+        node = self.get_node_from_key(keys[0])
+        assert node is not None  # noqa: S101  its slot has a primary
+        commands = [
+            PipelineCommand(0, "EVAL", script, len(keys), *keys, *arguments),
+            PipelineCommand(1, "WAIT", self.url.replicas, CONFIRM_MS),
+        ]
+        await node.execute_pipeline(commands)
+        results: list[Any] = [command.result for command in commands]
+        for result in results:
+            if isinstance(result, Exception):
+                with suppress(*FAILURES):
+                    await self.exists(keys[0])  # which learns where the key is now
+                raise result
+        answer, confirmed = results
+        return answer, confirmed
 
-    def reviews(self, place: str) -> str:
-        """What is known of all review items together; ``rollout.review.queue`` says which places there are.
 
-        Bounded by ROLLOUT_MAX_REVIEWS while open; what was decided is owned by the model's admins.
-        """
-        return f"rollout:{{{self.model}}}:reviews:{place}"
-
-    def offered(self, minute: int) -> str:
-        """How many predictions asked for a review within a minute, a hash by reason. Expires after three."""
-        return f"rollout:{{{self.model}}}:reviews:offered:{minute}"
-
-    def review(self, item_id: str, part: str = "") -> str:
-        """One review item, JSON; its ``:inputs`` expire, its ``:work``, ``:events`` and ``:links`` stay."""
-        return f"rollout:{{{self.model}}}:review:{item_id}{part}"
-
-    def same_inputs(self, digest: str) -> str:
-        """The ID of the item with these inputs of a client. Expires as the inputs do."""
-        return f"rollout:{{{self.model}}}:same:{digest}"
-
-    @property
-    def access(self) -> str:
-        """Who saw which review items, a stream. Holds about 100,000 entries, of 90 days at most."""
-        return f"rollout:{{{self.model}}}:access"
-
-    def prediction(self, item_id: str) -> str:
-        """A prediction that waits for its outcome, JSON. Expires after the policy's ``outcome_days``."""
-        return f"rollout:{{{self.model}}}:prediction:{item_id}"
-
-    def outcome(self, item_id: str) -> str:
-        """An outcome and what had been predicted, a hash of JSON. Expires after ``retention_days``."""
-        return f"rollout:{{{self.model}}}:outcome:{item_id}"
-
-    @property
-    def outcomes(self) -> str:
-        """The IDs of the outcomes, a sorted set by their last change, microseconds since 1970.
-
-        Those older than the policy's ``retention_days`` go with each new one.
-        """
-        return f"rollout:{{{self.model}}}:outcomes"
-
-    @property
-    def webhook(self) -> str:
-        """The cursor of the last decision that the webhook took. Owned by whoever configures the webhook."""
-        return f"rollout:{{{self.model}}}:webhook"
-
-    @property
-    def webhook_lock(self) -> str:
-        """The worker that delivers to the webhook. Expires after half a minute unless that worker renews it."""
-        return f"rollout:{{{self.model}}}:webhook:lock"
-
-    def client(self, client_id: str) -> str:
-        """Everything kept of a client, a sorted set of parts of key names by when they are gone, in milliseconds.
-
-        Expires with what is kept longest. With ``:forgotten``, when the client was last forgotten; that expires
-        as inputs do.
-        """
-        digest = hashlib.sha256(client_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        return f"rollout:{{{self.model}}}:client:{digest}"
+Redis: TypeAlias = Server | Cluster
 
 
 def client_of(url: str) -> Redis:
-    """Returns a client that connects when it is first used."""
-    return Redis.from_url(
-        url,
-        socket_timeout=TIMEOUT_S,
-        socket_connect_timeout=TIMEOUT_S,
+    """Returns a client that connects when it is first used.
+
+    Raises:
+        ConfigError: If the URL cannot be read, or a file that it names is not there.
+    """
+    to = parse_redis_url(url)
+    tls: dict[str, Any] = {}
+    if to.tls:
+        files = {name: getattr(to, name) for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")}
+        for name, file in files.items():
+            if file is not None and not Path(file).is_file():
+                raise ConfigError(f"ROLLOUT_REDIS_URL: {name}: there is no file {file}")
+        tls = {
+            "ssl": True,
+            "ssl_cert_reqs": to.ssl_cert_reqs,
+            "ssl_check_hostname": to.ssl_check_hostname,
+            **files,
+        }
+        if to.ssl_cert_reqs == "none":
+            tls["ssl_check_hostname"] = False
+    timeouts = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
+    options: dict[str, Any] = {
+        **tls,
+        **timeouts,
+        "username": to.username,
+        "password": to.password,
         # One retry, for a connection that died while it lay in the pool. A server that hangs is waited for once.
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
+        "retry": Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
         # And for one to a primary that has become a replica: at its address is another one now.
-        retry_on_error=[redis.exceptions.ReadOnlyError],
-    )
+        "retry_on_error": [redis.exceptions.ReadOnlyError],
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+    client: Redis
+    if to.kind == "cluster":
+        client = Cluster(startup_nodes=[ClusterNode(*node) for node in to.nodes], **options)
+    elif to.kind == "sentinel":
+        own = {"username": to.sentinel_username, "password": to.sentinel_password, "retry": options["retry"]}
+        sentinels = Sentinel(to.nodes, sentinel_kwargs=tls | timeouts | own)  # type: ignore[no-untyped-call]
+        client = primary = sentinels.master_for(to.service, redis_class=Server, db=to.db, **options)
+        primary.sentinels = sentinels
+    elif to.path:
+        client = Server(unix_socket_path=to.path, db=to.db, **options)
+    else:
+        client = Server(**to.nodes[0]._asdict(), db=to.db, **options)
+    client.url = to
+    return client
 
 
 async def connect(url: str) -> Redis:
     """Connects to Redis 7, Valkey 8 or later.
 
     Raises:
+        ConfigError: If the URL cannot be read, or a file that it names is not there.
         StoreUnavailableError: If it does not answer, or is too old.
     """
     client = client_of(url)
     try:
         await require_supported(client)
-    except StoreUnavailableError as error:
+    except BaseException:
         await client.aclose()
-        raise StoreUnavailableError(f"{printable(url)}: {error.detail}") from error
+        raise
     return client
 
 
@@ -157,18 +158,54 @@ async def require_supported(client: Redis) -> None:
     """Refuses a server that is too old.
 
     Raises:
-        StoreUnavailableError: If it does not answer, or is too old.
+        StoreUnavailableError: If it does not answer, or is too old; the error says what to do.
     """
     try:
         async with guard():
             await client.ping()  # while it still reads its data, it refuses this
             info = await client.info("server")
     except StoreUnavailableError as error:
-        raise StoreUnavailableError(f"Redis does not answer: {error.__cause__}") from error
+        detail = (await find_tls_mismatch(client.url) if _is_silent(error) else None) or reason(error)
+        raise StoreUnavailableError(f"{client.url}: {detail}") from error
     kind = "valkey" if "valkey_version" in info else "redis"
     version = str(info[f"{kind}_version"])
     if int(version.split(".", maxsplit=1)[0]) < OLDEST[kind]:
-        raise StoreUnavailableError(f"this is {kind} {version}; Redis 7, Valkey 8 or later is needed")
+        raise StoreUnavailableError(f"{client.url}: {kind} {version}; Redis 7, Valkey 8 or later is needed")
+    if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):
+        raise StoreUnavailableError(f"{client.url}: this is a Sentinel: write redis+sentinel://HOST,HOST/NAME")
+
+
+async def run_script(redis: Redis, script: str, keys: Sequence[str], *arguments: Any) -> Any:
+    """Runs a script that stores what is acknowledged, and returns its answer.
+
+    Args:
+        redis: Connection.
+        script: Lua.
+        keys: Those of one model.
+        *arguments: What it gets beside.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer, or too few replicas have what was stored.
+    """
+    async with guard():
+        if not redis.url.replicas:
+            return await redis.eval(script, len(keys), *keys, *arguments)
+        answer, confirmed = await redis.confirm(script, keys, arguments)
+    if confirmed < redis.url.replicas:
+        raise StoreUnavailableError(
+            f"of {redis.url.replicas} replicas that must have what is stored, {confirmed} confirmed it in time"
+        )
+    return answer
+
+
+async def server_time(redis: Redis, model: str) -> int:
+    """Returns what the clock says that the scripts of a model go by, microseconds since 1970.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    async with guard():
+        return int(await redis.eval(NOW, 1, Keys(model).split))
 
 
 @asynccontextmanager
@@ -176,17 +213,21 @@ async def guard() -> AsyncIterator[None]:
     """Turns every failure of Redis inside the block into ``StoreUnavailableError``."""
     try:
         yield
-    except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
-        raise StoreUnavailableError("Redis does not answer; try again shortly") from error
+    except FAILURES as error:
+        raise StoreUnavailableError(explain(error) or "Redis does not answer; try again shortly") from error
+
+
+def reason(error: StoreUnavailableError) -> str:
+    """Says in one line why Redis does not do what it should, for those who run it."""
+    return f"Redis does not answer: {error.__cause__}" if _is_silent(error) else error.detail
+
+
+def _is_silent(error: StoreUnavailableError) -> bool:
+    """Whether no more is known than that Redis does not answer."""
+    return error.__cause__ is not None and explain(error.__cause__) is None
 
 
 def is_cancelled() -> bool:
     """Whether the running task is to end; redis-py may turn that into a failed connection, which is caught."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def printable(url: str) -> str:
-    """Returns a Redis URL without its password."""
-    parts = urlsplit(url)
-    return url if parts.password is None else url.replace(f":{parts.password}@", ":***@")

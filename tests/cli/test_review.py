@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rollout.keys import Keys
 from rollout.review import actions
 from rollout.review.access_log import record_access
 from rollout.review.item import ReviewItem, item_id
@@ -17,7 +18,7 @@ from rollout.review.queue import add_items
 from rollout.review.state import Answer, iso
 from rollout.routing.split import Split
 from rollout.routing.splits import write_split
-from rollout.store import Keys, Redis
+from rollout.store import Redis
 from tests.cli.reviews import Review
 from tests.cli.test_split import Command
 from tests.review.decisions import decide, fill

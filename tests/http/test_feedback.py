@@ -17,6 +17,7 @@ from loadtests.fleet import Valkey
 from rollout.config import Settings
 from rollout.inference.engine import Engine
 from rollout.inference.rows import Rows
+from rollout.keys import Keys
 from rollout.review.forget import forget_client
 from rollout.review.item import item_id
 from rollout.review.outcomes import Outcome, read_outcomes
@@ -24,7 +25,7 @@ from rollout.review.queue import list_items
 from rollout.routing.assignment import Arm, assign
 from rollout.routing.split import Split
 from rollout.routing.splits import write_split
-from rollout.store import Keys, Redis, connect
+from rollout.store import Redis, connect
 from tests.conftest import Service, run_service, set_split
 from tests.http.conftest import Endpoints
 from tests.images import held_out, image, row, three_or_eight

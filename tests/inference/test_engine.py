@@ -24,7 +24,7 @@ from rollout.inference.rows import Answers, Decision, Rows
 from rollout.routing.assignment import Arm, assign
 from rollout.routing.split import Split
 from rollout.routing.splits import write_split
-from rollout.store import Redis, connect
+from rollout.store import Redis, client_of, connect
 from tests.images import held_out
 
 BLACK = np.zeros((1, 32, 32), np.uint8)
@@ -93,7 +93,7 @@ async def test_a_split_that_cannot_be_served_changes_nothing(
 
 
 async def test_without_redis_the_last_split_holds(engine: Engine, redis: Redis) -> None:
-    gone = Redis.from_url("unix:///nowhere/valkey.sock")
+    gone = client_of("unix:///nowhere/valkey.sock")
     follower = engine._runtimes["digits"].follower
     connected, follower.redis = follower.redis, gone
     await write_split(redis, "digits", Split(revision=1, champion="v2"))

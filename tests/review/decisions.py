@@ -6,12 +6,13 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from rollout.keys import Keys
 from rollout.review import state
 from rollout.review.item import ReviewItem
 from rollout.review.queue import add_items, read_items, read_work
 from rollout.review.state import Answer
 from rollout.review.transitions import Transition, commit
-from rollout.store import Keys, Redis
+from rollout.store import Redis
 
 GROUP = 250
 COPIED = 1000

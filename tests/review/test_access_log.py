@@ -7,10 +7,11 @@ import time
 import pytest
 
 from rollout.errors import StoreUnavailableError
+from rollout.keys import Keys
 from rollout.review import access_log
 from rollout.review.access_log import AccessEntry, read_access, record_access
 from rollout.review.item import milliseconds
-from rollout.store import Keys, Redis
+from rollout.store import Redis, client_of
 
 LOG = Keys("digits").access
 
@@ -66,7 +67,7 @@ async def test_old_entries_and_too_many_go(redis: Redis, monkeypatch: pytest.Mon
 
 
 async def test_what_cannot_be_noted_fails(redis: Redis) -> None:
-    gone = Redis.from_url("unix:///nowhere/valkey.sock")
+    gone = client_of("unix:///nowhere/valkey.sock")
     with pytest.raises(StoreUnavailableError):
         await record_access(gone, "digits", "Ana", "reviewer", "claim", ["a1"])
     await gone.aclose()

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from rollout.errors import InvalidRequestError, LeaseLostError, UnknownItemError
+from rollout.keys import Keys
 from rollout.review import actions
 from rollout.review.actions import Claim, Leased
 from rollout.review.counts import read_counts
@@ -17,7 +18,7 @@ from rollout.review.policy import ReviewPolicy, write_policy
 from rollout.review.queue import add_items, list_items, read_item
 from rollout.review.records import read_changes
 from rollout.review.state import Answer, Event, State
-from rollout.store import Keys, Redis
+from rollout.store import Redis
 from tests.review.items import make_item
 
 SEVEN, NINE = Answer(label="3"), Answer(label="8")

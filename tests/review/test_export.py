@@ -12,6 +12,7 @@ import pytest
 from rollout.bundle.manifest import digest
 from rollout.bundle.store import open_bundle
 from rollout.errors import InvalidRequestError
+from rollout.keys import Keys
 from rollout.review import actions
 from rollout.review.access_log import read_access
 from rollout.review.export import EPOCH, Lineage, encode_row, export_rows, read_lineage, read_since
@@ -21,7 +22,7 @@ from rollout.review.outcomes import Outcome, record_outcomes
 from rollout.review.policy import ReviewPolicy, write_policy
 from rollout.review.queue import CHUNK
 from rollout.review.state import Answer
-from rollout.store import Keys, Redis
+from rollout.store import Redis
 from tests.review.decisions import decide, fill, multiply
 from tests.review.items import make_item
 

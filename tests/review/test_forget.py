@@ -12,6 +12,7 @@ import pytest
 
 from loadtests.fleet import Valkey
 from rollout.errors import UnknownItemError
+from rollout.keys import Keys
 from rollout.review import actions, state
 from rollout.review import forget as forget_module
 from rollout.review.access_log import read_access, record_access
@@ -27,7 +28,7 @@ from rollout.review.queue import add_items
 from rollout.review.sampling import Sampler
 from rollout.review.spool import Spool
 from rollout.review.state import Answer, State
-from rollout.store import Keys, Redis, connect
+from rollout.store import Redis, connect
 from tests.review.items import make_item
 
 DAY_S = 24 * 3600

@@ -20,7 +20,7 @@ from rollout.review.policy import ReviewPolicy
 from rollout.review.queue import add_items, list_items
 from rollout.review.sampling import Sampler
 from rollout.review.spool import Spool
-from rollout.store import Redis, connect
+from rollout.store import Redis, client_of, connect
 from tests.review.items import make_item
 
 
@@ -137,7 +137,7 @@ async def test_what_was_deferred_is_kept_even_by_a_full_queue(redis: Redis, spoo
 
 
 async def test_with_neither_redis_nor_room_predictions_go_on(tmp_path: Path) -> None:
-    gone = Redis.from_url("unix:///nowhere/valkey.sock")
+    gone = client_of("unix:///nowhere/valkey.sock")
     log = ReviewLog(gone, Spool(tmp_path / "spool", 10), 100)
     assert await log.add(make_item(1)) == "dropped"
     await gone.aclose()

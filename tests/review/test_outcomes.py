@@ -11,6 +11,7 @@ import pytest
 
 from loadtests.fleet import Valkey
 from rollout.errors import StoreUnavailableError
+from rollout.keys import Keys
 from rollout.metrics import TRIAL_PREDICTIONS
 from rollout.review import predictions as predictions_module
 from rollout.review.item import item_id
@@ -18,7 +19,7 @@ from rollout.review.outcomes import Outcome, read_outcomes, read_outcomes_since,
 from rollout.review.predictions import PendingOutcome, Predicted, Predictions, record_predictions
 from rollout.review.queue import add_items
 from rollout.review.sampling import Sampler
-from rollout.store import Keys, Redis, connect
+from rollout.store import Redis, connect
 from tests.review.items import make_item
 
 DAY_S = 24 * 3600

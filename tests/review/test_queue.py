@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rollout.errors import StoreUnavailableError
 from rollout.review.item import item_id
 from rollout.review.queue import add_items, list_items
-from rollout.store import Redis
+from rollout.store import Redis, client_of
 from tests.review.items import make_item
 
 
@@ -73,7 +73,7 @@ def test_client_and_key_cannot_run_into_each_other() -> None:
 
 
 async def test_a_redis_that_is_gone_is_one_clear_error(redis: Redis) -> None:
-    gone = Redis.from_url("unix:///nowhere/valkey.sock")
+    gone = client_of("unix:///nowhere/valkey.sock")
     with pytest.raises(StoreUnavailableError, match="Redis does not answer"):
         await add_items(gone, [make_item(1)], 9)
     await gone.aclose()

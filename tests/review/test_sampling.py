@@ -9,7 +9,7 @@ import pytest
 from rollout.errors import InvalidRequestError
 from rollout.review.policy import DEFAULT, ReviewPolicy, cache_policy, cached_policy, read_policy, write_policy
 from rollout.review.sampling import Sampler
-from rollout.store import Redis
+from rollout.store import Redis, client_of
 
 MANY = 100_000
 
@@ -61,7 +61,7 @@ async def test_of_a_flood_a_random_part_enters_and_says_so(redis: Redis) -> None
 async def test_what_was_not_told_is_told_later(redis: Redis) -> None:
     sampler = Sampler("digits")
     sampler.sample("audit", 0.1, b"one")
-    gone = Redis.from_url("unix:///nowhere/valkey.sock")
+    gone = client_of("unix:///nowhere/valkey.sock")
     with pytest.raises(Exception, match="Redis does not answer"):
         await sampler.follow(gone)
     await gone.aclose()

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from rollout.config import Settings
 from rollout.errors import ConfigError
+from rollout.keys import Keys
 from rollout.metrics import WEBHOOKS
 from rollout.review import actions
 from rollout.review import webhook as webhook_module
@@ -25,7 +26,7 @@ from rollout.review.item import item_id, milliseconds
 from rollout.review.queue import add_items
 from rollout.review.state import Answer
 from rollout.review.webhook import Webhook, signed
-from rollout.store import Keys, Redis
+from rollout.store import Redis
 from tests.conftest import free_port
 from tests.review.items import make_item
 

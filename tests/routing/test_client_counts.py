@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from rollout.keys import Keys
 from rollout.routing.client_counts import KEPT_S, add_clients, count_clients
-from rollout.store import Keys, Redis
+from rollout.store import Redis
 
 
 async def test_nobody(redis: Redis) -> None:

@@ -22,7 +22,7 @@ from rollout.routing.changes import promote, ramp
 from rollout.routing.control import Proposal, carry_out, propose, propose_rollback
 from rollout.routing.split import Split
 from rollout.routing.splits import read_history, read_quarantine, read_split
-from rollout.store import Redis
+from rollout.store import Redis, client_of
 from tests.cli.test_report import GATE
 
 pytestmark = pytest.mark.usefixtures("bundles")
@@ -271,7 +271,7 @@ async def test_models_are_quarantined_apart(redis: Redis) -> None:
 
 
 async def test_without_redis_nothing_is_proposed_and_nothing_carried_out() -> None:
-    gone: Redis = Redis.from_url("redis://127.0.0.1:1")
+    gone = client_of("redis://127.0.0.1:1")
     with pytest.raises(StoreUnavailableError):
         await propose(gone, "digits", to())
     with pytest.raises(StoreUnavailableError):

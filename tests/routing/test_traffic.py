@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from rollout.errors import StoreUnavailableError
+from rollout.keys import Keys
 from rollout.metrics import CONFIDENCE_BUCKETS, SECONDS_BUCKETS
 from rollout.routing import traffic
 from rollout.routing.assignment import Arm
@@ -20,7 +21,7 @@ from rollout.routing.traffic import (
     read_traffic,
     read_workers,
 )
-from rollout.store import Keys, Redis
+from rollout.store import Redis, client_of
 
 NOON = 1_764_000_000.0
 Counts = dict[tuple[Arm, str, str], int]
@@ -163,7 +164,7 @@ async def test_a_worker_that_is_silent_for_a_minute_is_forgotten(redis: Redis, c
 
 
 async def test_without_redis_nothing_is_known() -> None:
-    gone: Redis = Redis.from_url("redis://127.0.0.1:1")
+    gone = client_of("redis://127.0.0.1:1")
     for attempt in (
         add_traffic(gone, "digits", {}, worker()),
         read_traffic(gone, "digits"),

@@ -14,7 +14,8 @@ import msgspec
 from rollout.config import load_settings
 from rollout.embedded import running_redis
 from rollout.errors import ConfigError
-from rollout.store import Keys, Redis, connect, guard
+from rollout.keys import Keys
+from rollout.store import Redis, connect, guard
 
 NOT_ASKED = 2
 NOT_CONFIRMED = 4

@@ -7,14 +7,25 @@ from typing import Any
 
 import msgspec
 
+from rollout.keys import Keys
 from rollout.review.policy import DAY_S
 from rollout.review.state import iso
-from rollout.store import Keys, Redis, guard
+from rollout.store import Redis, guard, run_script
 
 MOST_ENTRIES = 100_000
 KEPT_DAYS = 90
 IDS_AN_ENTRY = 200
 PAGE = 1000
+
+# KEYS: log. ARGV: most entries, seconds to keep them, who, role, how, then the IDs of each entry.
+RECORD = """
+for i = 6, #ARGV do
+    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*',
+        'who', ARGV[3], 'role', ARGV[4], 'did', ARGV[5], 'ids', ARGV[i])
+end
+local oldest = redis.call('TIME')[1] - ARGV[2]
+redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', oldest * 1000))
+"""
 
 
 class AccessEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,16 +54,11 @@ async def record_access(redis: Redis, model: str, who: str, role: str, did: str,
     """
     if not ids:
         return
-    log = Keys(model).access
-    async with guard():
-        seconds, _ = await redis.time()
-        pipe = redis.pipeline(transaction=True)
-        for start in range(0, len(ids), IDS_AN_ENTRY):
-            seen = msgspec.json.encode(ids[start : start + IDS_AN_ENTRY])
-            entry: dict[Any, Any] = {"who": who, "role": role, "did": did, "ids": seen}
-            pipe.xadd(log, entry, maxlen=MOST_ENTRIES, approximate=True)
-        pipe.xtrim(log, minid=(seconds - KEPT_DAYS * DAY_S) * 1000, approximate=True)
-        await pipe.execute()
+    groups = [
+        msgspec.json.encode(ids[start : start + IDS_AN_ENTRY]) for start in range(0, len(ids), IDS_AN_ENTRY)
+    ]
+    kept = (MOST_ENTRIES, KEPT_DAYS * DAY_S)
+    await run_script(redis, RECORD, [Keys(model).access], *kept, who, role, did, *groups)
 
 
 async def read_access(redis: Redis, model: str) -> AsyncIterator[AccessEntry]:

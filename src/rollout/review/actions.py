@@ -10,13 +10,14 @@ from typing import Any, Literal
 import msgspec
 
 from rollout.errors import InvalidRequestError, LeaseLostError, UnknownItemError
+from rollout.keys import Keys
 from rollout.review import state
 from rollout.review.item import ReviewItem
 from rollout.review.policy import read_policy
 from rollout.review.queue import CHUNK, PLACES, add_inputs, matches, read_items, read_work
 from rollout.review.state import Answer, State, Taken, Work
 from rollout.review.transitions import Transition, commit
-from rollout.store import Keys, Redis, guard
+from rollout.store import NOW, Redis, guard, server_time
 
 LEASE_S = 300.0
 # Somebody else was faster so many times in a row: that happens to no person.
@@ -87,11 +88,11 @@ async def claim(
     names = Keys(model)
     async with guard():
         pipe = redis.pipeline(transaction=False)
-        pipe.time()
+        pipe.eval(NOW, 1, names.split)
         pipe.zrange(names.reviews("leased"), 0, -1, withscores=True)
         pipe.hgetall(names.reviews("lessees"))
         time, leased, lessees = await pipe.execute()
-    now = _milliseconds(time)
+    now = int(time) // 1000
     until = now + round(lease_s * 1000)
     await _expire(redis, model, [item_id.decode() for item_id, end in leased if end <= now], now)
     held = [item_id for item_id, end in leased if end > now and lessees.get(item_id) == reviewer.encode()]
@@ -259,8 +260,7 @@ async def _decide(
     answer: Answer | None = None,
 ) -> Work:
     for _ in range(MOST_TRIES):
-        async with guard():
-            now = _milliseconds(await redis.time())
+        now = await server_time(redis, model) // 1000
         found = await _read(redis, model, [item_id])
         if not found:
             raise UnknownItemError(f"{model} has no review item {item_id!r}; its client may have been forgotten")
@@ -360,8 +360,3 @@ def _leased(item: ReviewItem, work: Work) -> Leased:
     if lease.origin is not State.ESCALATED:
         return leased
     return msgspec.structs.replace(leased, reviews=work.reviews, why=work.why)
-
-
-def _milliseconds(time: tuple[int, int]) -> int:
-    seconds, microseconds = time
-    return seconds * 1000 + microseconds // 1000

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
+from rollout.keys import Keys
 from rollout.review.item import Reason
 from rollout.review.queue import PLACES, read_items
 from rollout.review.state import State
-from rollout.store import Keys, Redis, guard
+from rollout.store import Redis, guard
 
 
 class Entered(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from rollout.keys import Keys
 from rollout.review.queue import PLACES
-from rollout.store import Keys, Redis, guard
+from rollout.store import Redis, run_script
 
 FORGET_AT_MOST = 200
 
@@ -78,9 +79,8 @@ async def forget_client(redis: Redis, model: str, client_id: str, remember_s: in
     reviews = outcomes = predictions = 0
     left = 1
     while left:
-        async with guard():
-            *gone, left = await redis.eval(
-                FORGET, len(keys), *keys, names.prefix, remember_s, FORGET_AT_MOST, *places.values()
-            )
+        *gone, left = await run_script(
+            redis, FORGET, keys, names.prefix, remember_s, FORGET_AT_MOST, *places.values()
+        )
         reviews, outcomes, predictions = reviews + gone[0], outcomes + gone[1], predictions + gone[2]
     return Forgotten(reviews=reviews, outcomes=outcomes, predictions=predictions)

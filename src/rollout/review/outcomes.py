@@ -7,11 +7,12 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from rollout.keys import Keys
 from rollout.review.item import item_id
 from rollout.review.predictions import Predicted
 from rollout.review.queue import CHUNK
 from rollout.review.scripts import KEEP, NEXT_CURSOR
-from rollout.store import Keys, Redis, guard
+from rollout.store import Redis, guard, run_script
 
 RECORD_AT_MOST = 100
 
@@ -43,6 +44,17 @@ for i = 1, (#KEYS - 1) / 4 do
     end
     local stored = redis.call('HMGET', outcome, 'reported', 'predicted')
     found[i] = {{is_new, stored[1], stored[2]}}
+end
+return found
+"""
+
+# KEYS: outcomes, then each outcome. ARGV: the ID of each.
+# Returns for each its cursor, what is reported of it, and what had been predicted.
+READ = """
+local found = {}
+for i, id in ipairs(ARGV) do
+    local stored = redis.call('HMGET', KEYS[i + 1], 'reported', 'predicted')
+    found[i] = {redis.call('ZSCORE', KEYS[1], id), stored[1], stored[2]}
 end
 return found
 """
@@ -114,8 +126,7 @@ async def record_outcomes(redis: Redis, model: str, outcomes: Sequence[Outcome],
             keys += [names.outcome(one.id), names.prediction(one.id), names.review(one.id)]
             keys.append(names.client(one.client_id))
             arguments += [one.id, msgspec.json.encode(one)]
-        async with guard():
-            found = await redis.eval(RECORD, len(keys), *keys, *arguments)
+        found = await run_script(redis, RECORD, keys, *arguments)
         for one, (is_new, reported, predicted) in zip(group, found, strict=True):
             first = _outcome(reported, predicted)
             fate: Literal["new", "repeated", "contradicted"] = "new" if is_new else "repeated"
@@ -135,14 +146,11 @@ async def read_outcomes(redis: Redis, model: str, ids: Sequence[str]) -> list[Ou
         return []
     names = Keys(model)
     async with guard():
-        pipe = redis.pipeline(transaction=True)
-        pipe.zmscore(names.outcomes, list(ids))
-        for one in ids:
-            pipe.hmget(names.outcome(one), ["reported", "predicted"])
-        cursors, *found = await pipe.execute()
+        keys = [names.outcomes, *(names.outcome(one) for one in ids)]
+        found = await redis.eval(READ, len(keys), *keys, *ids)
     return [
-        None if reported is None else _outcome(reported, predicted, int(cursor or 0))
-        for cursor, (reported, predicted) in zip(cursors, found, strict=True)
+        None if reported is None else _outcome(reported, predicted, int(float(cursor or 0)))
+        for cursor, reported, predicted in found
     ]
 
 

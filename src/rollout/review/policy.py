@@ -10,13 +10,17 @@ from typing import get_args
 import msgspec
 
 from rollout.errors import InvalidRequestError
+from rollout.keys import Keys
 from rollout.review.item import Reason
-from rollout.store import Keys, Redis, guard
+from rollout.store import Redis, guard, run_script
 
 FOLDER = "policies"
 DAY_S = 24 * 3600
 MOST_DAYS = 3650
 FOLLOWED_WITHIN_S = 2.0
+
+# KEYS: policy. ARGV: JSON.
+PUT = "redis.call('SET', KEYS[1], ARGV[1])"
 
 
 class ReviewPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,8 +89,7 @@ async def write_policy(redis: Redis, model: str, policy: ReviewPolicy) -> None:
     Raises:
         StoreUnavailableError: If Redis does not answer.
     """
-    async with guard():
-        await redis.set(Keys(model).review_policy, msgspec.json.encode(policy))
+    await run_script(redis, PUT, [Keys(model).review_policy], msgspec.json.encode(policy))
 
 
 def cache_policy(home: Path, model: str, policy: ReviewPolicy) -> None:

@@ -13,11 +13,12 @@ import msgspec
 
 from rollout import metrics
 from rollout.errors import StoreUnavailableError
+from rollout.keys import Keys
 from rollout.review.item import Reason, item_id, milliseconds
 from rollout.review.policy import DAY_S
 from rollout.review.sampling import Sampler
 from rollout.review.scripts import JOIN, KEEP
-from rollout.store import Keys, Redis, guard, is_cancelled
+from rollout.store import Redis, is_cancelled, run_script
 
 FLUSH_EVERY_S = 0.25
 FLUSH_AT_MOST = 100
@@ -174,5 +175,4 @@ async def record_predictions(
         client = names.client(client_id)
         keys += [names.prediction(identity), names.outcome(identity), client, f"{client}:forgotten"]
         arguments += [identity, milliseconds(predicted.at), msgspec.json.encode(predicted)]
-    async with guard():
-        await redis.eval(RECORD, len(keys), *keys, *arguments)
+    await run_script(redis, RECORD, keys, *arguments)

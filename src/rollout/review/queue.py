@@ -9,14 +9,14 @@ from typing import Any
 
 import msgspec
 
+from rollout.keys import Keys
 from rollout.review.item import GONE, ReviewItem, milliseconds
 from rollout.review.policy import DEFAULT, ReviewPolicy
 from rollout.review.scripts import JOIN, KEEP
 from rollout.review.state import State, Work
-from rollout.store import Keys, Redis, guard
+from rollout.store import Redis, guard, run_script
 
 CHUNK = 200
-INPUTS_AT_ONCE = 10
 # Where the items of a state lie, each a sorted set; open ones that lack a further review lie apart.
 PLACES: Mapping[State, tuple[str, ...]] = {
     State.OPEN: ("again", "open"),
@@ -103,37 +103,36 @@ async def add_items(
         StoreUnavailableError: If Redis does not answer; some items may have been added.
     """
     kept: dict[tuple[str, str], bool] = {}
-    async with guard():
-        for model, group in groupby(sorted(items, key=attrgetter("model")), key=attrgetter("model")):
-            chunk = list(group)
-            names, policy = Keys(model), policies.get(model, DEFAULT)
-            shared = ("open", "again", "leased", "counts", "entered", "excess", "changes")
-            keys = [*(names.reviews(place) for place in shared), names.outcomes]
-            arguments: list[Any] = [limit, names.review(""), policy.retention_s]
-            for item in chunk:
-                client = names.client(item.client_id)
-                same = names.same_inputs(item.same)
-                keys += [
-                    names.review(item.id),
-                    names.review(item.id, ":inputs"),
-                    same,
-                    client,
-                    f"{client}:forgotten",
-                    names.outcome(item.id),
-                ]
-                arguments += [
-                    item.id,
-                    item.rank,
-                    item.reason,
-                    f"{item.reason}|{item.version}|{item.arm}",
-                    1 / item.pi,
-                    policy.limits.get(item.reason, FOREVER),
-                    milliseconds(item.at),
-                    msgspec.json.encode(msgspec.structs.replace(item, inputs=GONE)),
-                    bytes(item.inputs),
-                ]
-            answers = await redis.eval(ADD, len(keys), *keys, *arguments)
-            kept.update(((model, item.id), bool(answer)) for item, answer in zip(chunk, answers, strict=True))
+    for model, group in groupby(sorted(items, key=attrgetter("model")), key=attrgetter("model")):
+        chunk = list(group)
+        names, policy = Keys(model), policies.get(model, DEFAULT)
+        shared = ("open", "again", "leased", "counts", "entered", "excess", "changes")
+        keys = [*(names.reviews(place) for place in shared), names.outcomes]
+        arguments: list[Any] = [limit, names.review(""), policy.retention_s]
+        for item in chunk:
+            client = names.client(item.client_id)
+            same = names.same_inputs(item.same)
+            keys += [
+                names.review(item.id),
+                names.review(item.id, ":inputs"),
+                same,
+                client,
+                f"{client}:forgotten",
+                names.outcome(item.id),
+            ]
+            arguments += [
+                item.id,
+                item.rank,
+                item.reason,
+                f"{item.reason}|{item.version}|{item.arm}",
+                1 / item.pi,
+                policy.limits.get(item.reason, FOREVER),
+                milliseconds(item.at),
+                msgspec.json.encode(msgspec.structs.replace(item, inputs=GONE)),
+                bytes(item.inputs),
+            ]
+        answers = await run_script(redis, ADD, keys, *arguments)
+        kept.update(((model, item.id), bool(answer)) for item, answer in zip(chunk, answers, strict=True))
     return [kept[item.model, item.id] for item in items]
 
 
@@ -170,9 +169,9 @@ async def add_inputs(redis: Redis, model: str, items: Sequence[ReviewItem]) -> l
     names = Keys(model)
     async with guard():
         pipe = redis.pipeline(transaction=False)  # each answer has its time: inputs may be large
-        for start in range(0, len(items), INPUTS_AT_ONCE):
-            pipe.mget([names.review(item.id, ":inputs") for item in items[start : start + INPUTS_AT_ONCE]])
-        found = [inputs for answer in await pipe.execute() for inputs in answer]
+        for item in items:
+            pipe.get(names.review(item.id, ":inputs"))
+        found = await pipe.execute()
     return [
         item if inputs is None else msgspec.structs.replace(item, inputs=msgspec.Raw(inputs))
         for item, inputs in zip(items, found, strict=True)

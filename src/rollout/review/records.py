@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from rollout.keys import Keys
 from rollout.review.item import ReviewItem
 from rollout.review.queue import CHUNK, read_items, read_work
 from rollout.review.state import Event, Work
-from rollout.store import Keys, Redis, guard
+from rollout.store import Redis, guard
 
 
 class Record(NamedTuple):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from rollout.keys import Keys
 from rollout.review.export import in_chunks
 from rollout.review.item import milliseconds
 from rollout.review.queue import read_items
-from rollout.store import Keys, Redis, guard
+from rollout.store import Redis, guard
 
 SCANNED = 1000
 

@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import Counter
 from typing import get_args
 
 from rollout import metrics
+from rollout.keys import Keys
 from rollout.review.item import Reason
 from rollout.review.policy import DEFAULT, read_policy
-from rollout.store import Keys, Redis, guard
+from rollout.store import Redis, guard
 
 MINUTE_S = 60
 OFFERED_KEPT_S = 180
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
+# KEYS: what was offered in the minute before and in this one, excess. ARGV: seconds to keep it, then for each
+# reason its name, and how many more were offered and were too much. Returns for each how many were offered in
+# the minute before and in this one.
+OFFER = """
+local found = {}
+for i = 2, #ARGV, 3 do
+    local reason, offered, excess = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+    if offered > 0 then
+        redis.call('HINCRBY', KEYS[2], reason, offered)
+        redis.call('EXPIRE', KEYS[2], ARGV[1])
+    end
+    if excess > 0 then
+        redis.call('HINCRBY', KEYS[3], reason, excess)
+    end
+    found[#found + 1] = {redis.call('HGET', KEYS[1], reason), redis.call('HGET', KEYS[2], reason)}
+end
+return found
+"""
 
 
 class Sampler:
@@ -36,7 +58,7 @@ class Sampler:
         self._offered: Counter[Reason] = Counter()
         self._excess: Counter[Reason] = Counter()
         # A series that begins with its first increment is not seen to rise.
-        for reason in get_args(Reason):
+        for reason in REASONS:
             for fate in ("queued", "deferred", "dropped", "excess"):
                 metrics.REVIEW_ITEMS.labels(model, reason, fate)
 
@@ -77,30 +99,25 @@ class Sampler:
         minute = int(now) // MINUTE_S
         keys = Keys(self.model)
         before, current = keys.offered(minute - 1), keys.offered(minute)
-        pipe = redis.pipeline(transaction=True)
-        for reason, count in self._offered.items():
-            pipe.hincrby(current, reason, count)
-            pipe.expire(current, OFFERED_KEPT_S)
-        for reason, count in self._excess.items():
-            pipe.hincrby(keys.reviews("excess"), reason, count)
-        pipe.hgetall(before)
-        pipe.hgetall(current)
         offered, excess = self._offered, self._excess
         self._offered, self._excess = Counter(), Counter()
+        told: list[str | int] = [OFFERED_KEPT_S]
+        for reason in REASONS:
+            told += [reason, offered[reason], excess[reason]]
         try:
             async with guard():
-                *_, earlier, lately = await pipe.execute()
+                found = await redis.eval(OFFER, 3, before, current, keys.reviews("excess"), *told)
         except BaseException:
             self._offered += offered
             self._excess += excess
             raise
         remaining = 1 - now % MINUTE_S / MINUTE_S  # of the minute before, as if it had been even
         self._parts = {}
-        for reason, rate in policy.rates.items():
-            field = reason.encode()
-            found = int(lately.get(field, 0)) + remaining * int(earlier.get(field, 0))
-            if found > rate:
-                self._parts[reason] = rate / found
+        for reason, (earlier, lately) in zip(REASONS, found, strict=True):
+            rate = policy.rates.get(reason, math.inf)
+            sum_of_both = int(lately or 0) + remaining * int(earlier or 0)
+            if sum_of_both > rate:
+                self._parts[reason] = rate / sum_of_both
         changed, self.policy = policy != self.policy, policy
         return changed
 

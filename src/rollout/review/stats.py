@@ -16,7 +16,7 @@ from rollout.review.queue import list_items
 from rollout.review.records import read_changes
 from rollout.review.reviewers import Pace, PairStats, Reviewers, ReviewerStats
 from rollout.review.state import State, Work
-from rollout.store import Redis, guard
+from rollout.store import Redis, server_time
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,10 +53,8 @@ async def review_stats(redis: Redis, model: str) -> Stats:
     Raises:
         StoreUnavailableError: If Redis does not answer.
     """
-    async with guard():
-        seconds, _ = await redis.time()
     counts = await read_counts(redis, model)
-    reviewers = Reviewers(seconds * 1000)
+    reviewers = Reviewers(await server_time(redis, model) // 1000)
     reviewed: defaultdict[str, defaultdict[Reason, list[Reviewed]]] = defaultdict(lambda: defaultdict(list))
     measure: Literal["label", "interval"] = "label"
     async for record in read_changes(redis, model):

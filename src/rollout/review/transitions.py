@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from rollout.keys import Keys
 from rollout.review.item import ReviewItem, milliseconds
 from rollout.review.queue import PLACES
 from rollout.review.scripts import NEXT_CURSOR
 from rollout.review.state import Event, State, Work
-from rollout.store import Keys, Redis, guard
+from rollout.store import Redis, run_script
 
 # KEYS: changes, counts, lessees, then for each step the work and the events of its item, and the places that it
 # leaves and enters. ARGV: for each step ID, work expected, work to be, event, score in the new place, fields of
@@ -95,8 +96,7 @@ async def commit(redis: Redis, model: str, transitions: Sequence[Transition]) ->
             after.lease.reviewer if after.state is State.LEASED and after.lease is not None else "",
             int(State.RESOLVED in (before.state, after.state)),
         ]
-    async with guard():
-        taken = await redis.eval(COMMIT, len(keys), *keys, *arguments)
+    taken = await run_script(redis, COMMIT, keys, *arguments)
     return [bool(one) for one in taken]
 
 

@@ -22,9 +22,10 @@ import msgspec
 
 from rollout import metrics
 from rollout.errors import StoreUnavailableError
+from rollout.keys import Keys
 from rollout.review.records import Record, read_changes
 from rollout.review.state import State, iso
-from rollout.store import Keys, Redis, guard, is_cancelled
+from rollout.store import Redis, guard, is_cancelled, server_time
 
 POLL_S = 1.0
 # One attempt ends well before the lock does.
@@ -161,8 +162,7 @@ class Webhook:
     async def _cursor(self) -> int:
         """Returns how far deliveries got; the first time, what was decided before does not count."""
         async with guard():
-            seconds, microseconds = await self._redis.time()
-            now = seconds * 1_000_000 + microseconds
+            now = await server_time(self._redis, self._model)
             await self._redis.set(self._keys.webhook, now, nx=True)
             return int(await self._redis.get(self._keys.webhook) or now)
 

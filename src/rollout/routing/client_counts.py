@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from rollout.keys import Keys
 from rollout.routing.assignment import Arm
-from rollout.store import Keys, Redis, guard
+from rollout.store import Redis, guard
 
 KEPT_S = 30 * 86400
 TRIAL: tuple[Arm, ...] = ("control", "challenger")
@@ -39,9 +40,5 @@ async def count_clients(redis: Redis, model: str, revision: int) -> dict[Arm, in
     Raises:
         StoreUnavailableError: If Redis does not answer.
     """
-    pipe = redis.pipeline(transaction=False)
-    for arm in TRIAL:
-        pipe.pfcount(Keys(model).clients(revision, arm))
     async with guard():
-        counts: list[int] = await pipe.execute()
-    return dict(zip(TRIAL, counts, strict=True))
+        return {arm: await redis.pfcount(Keys(model).clients(revision, arm)) for arm in TRIAL}

@@ -8,8 +8,9 @@ import msgspec
 
 from rollout.clock import utc_now
 from rollout.errors import SplitConflictError
+from rollout.keys import Keys
 from rollout.routing.split import Split
-from rollout.store import Keys, Redis, guard
+from rollout.store import Redis, guard, run_script
 
 # KEYS: split, history, quarantine. ARGV: expected revision, new split, how many digests are released, these, then
 # digests and records to be quarantined. Returns the revision found.
@@ -99,8 +100,7 @@ async def write_split(
         record = Quarantined(version=version, by=stored.by, at=stored.at, why=stored.why)
         arguments += [digest, msgspec.json.encode(record)]
     keys = Keys(model)
-    async with guard():
-        found = await redis.eval(PUT, 3, keys.split, keys.split_history, keys.quarantine, *arguments)
+    found = await run_script(redis, PUT, [keys.split, keys.split_history, keys.quarantine], *arguments)
     if found != split.revision:
         raise SplitConflictError(
             f"the split of {model} is at revision {found}, not {split.revision}: read it again, then change it"

@@ -12,13 +12,24 @@ from typing import Literal
 
 import msgspec
 
+from rollout.keys import Keys
 from rollout.metrics import CONFIDENCE_BUCKETS, SECONDS_BUCKETS
 from rollout.routing.assignment import Arm
-from rollout.store import Keys, Redis, guard
+from rollout.store import Redis, guard
 
 TICK_S = 10
 KEPT_S = 3600
 SILENT_S = 60
+
+# KEYS: counts of ten seconds, workers. ARGV: seconds to keep the counts, ID and JSON of the worker, then for each
+# count its name and what is added.
+TELL = """
+for i = 4, #ARGV, 2 do
+    redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])
+end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+"""
 
 BreakerState = Literal["closed", "open", "probing"]
 
@@ -130,19 +141,17 @@ async def add_traffic(
         worker: The worker.
 
     Raises:
-        StoreUnavailableError: If Redis does not answer; some counts may have been added.
+        StoreUnavailableError: If Redis does not answer; the counts may have been added.
     """
     now = time.time()
     keys = Keys(model)
     tick = keys.traffic(int(now) // TICK_S)
-    pipeline = redis.pipeline(transaction=True)
+    arguments: list[str | bytes | int] = [KEPT_S, worker.id]
+    arguments.append(msgspec.json.encode(msgspec.structs.replace(worker, at=now)))
     for parts, count in counts.items():
-        pipeline.hincrby(tick, "|".join(parts), count)
-    if counts:
-        pipeline.expire(tick, KEPT_S)
-    pipeline.hset(keys.workers, worker.id, msgspec.json.encode(msgspec.structs.replace(worker, at=now)))
+        arguments += ["|".join(parts), count]
     async with guard():
-        await pipeline.execute()
+        await redis.eval(TELL, 2, tick, keys.workers, *arguments)
 
 
 async def read_traffic(redis: Redis, model: str, seconds: int = 300) -> list[ArmTraffic]:

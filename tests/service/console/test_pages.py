@@ -12,7 +12,7 @@ from rollout.config import Settings
 from rollout.routing.control import carry_out, propose_rollback
 from rollout.routing.split import Rule
 from rollout.routing.splits import write_split
-from rollout.store import Redis
+from rollout.store import Redis, client_of
 from service.console.render import POLICY
 from tests.service.console.stage import (
     ADMIN,
@@ -137,7 +137,7 @@ async def test_looking_up_a_client(stage: Stage, admin: Browser) -> None:
 
 
 async def test_with_redis_away_the_served_split_is_shown_and_nothing_can_be_changed(tmp_path: Path) -> None:
-    away = Redis.from_url("redis://127.0.0.1:1/0")
+    away = client_of("redis://127.0.0.1:1/0")
     served = msgspec.structs.replace(TRIAL, revision=7)
     stage = Stage(away, Settings(home=tmp_path, tokens=TOKENS), served)
     async with stage.browser(ADMIN) as admin:

@@ -16,7 +16,7 @@ from rollout.review.counts import read_counts
 from rollout.review.policy import ReviewPolicy, write_policy
 from rollout.review.queue import read_item
 from rollout.review.state import State, Work
-from rollout.store import Redis
+from rollout.store import Redis, client_of
 from tests.service.console.stage import (
     ADMIN,
     APP,
@@ -265,7 +265,7 @@ async def test_every_page_says_how_much_is_open(stage: Stage, admin: Browser) ->
 
 
 async def test_the_page_without_redis(tmp_path: Path) -> None:
-    away = Redis.from_url("redis://127.0.0.1:1/0")
+    away = client_of("redis://127.0.0.1:1/0")
     stage = Stage(away, Settings(home=tmp_path, tokens=TOKENS), TRIAL)
     async with stage.browser(REVIEWER) as browser:
         page = await browser.get(f"{MODEL}/review")

@@ -1,0 +1,109 @@
+"""The names of keys in Redis, and who removes what they name."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+
+class Keys(NamedTuple):
+    """The names of a model's keys. The braces keep them in one slot of a cluster, as its scripts need."""
+
+    model: str
+
+    @property
+    def prefix(self) -> str:
+        """What the names of all its keys begin with."""
+        return f"rollout:{{{self.model}}}:"
+
+    @property
+    def split(self) -> str:
+        """The split, JSON."""
+        return f"rollout:{{{self.model}}}:split"
+
+    @property
+    def split_history(self) -> str:
+        """Every revision of the split, a list of JSON, oldest first. Owned by the model's admins."""
+        return f"rollout:{{{self.model}}}:split:history"
+
+    @property
+    def quarantine(self) -> str:
+        """Versions that were rolled back, a hash of JSON by digest. Owned by the model's admins."""
+        return f"rollout:{{{self.model}}}:quarantine"
+
+    def traffic(self, tick: int) -> str:
+        """What was answered in ten seconds, a hash of counts. Expires after an hour."""
+        return f"rollout:{{{self.model}}}:traffic:{tick}"
+
+    def clients(self, revision: int, arm: str) -> str:
+        """The clients of an arm of the trial, a HyperLogLog. Expires 30 days after the last one."""
+        return f"rollout:{{{self.model}}}:clients:{revision}:{arm}"
+
+    @property
+    def workers(self) -> str:
+        """The workers that serve this model, a hash of JSON. A worker that is silent for a minute is removed."""
+        return f"rollout:{{{self.model}}}:workers"
+
+    @property
+    def review_policy(self) -> str:
+        """How predictions are reviewed, JSON. Owned by the model's admins."""
+        return f"rollout:{{{self.model}}}:reviews:policy"
+
+    def reviews(self, place: str) -> str:
+        """What is known of all review items together; ``rollout.review.queue`` says which places there are.
+
+        Bounded by ROLLOUT_MAX_REVIEWS while open; what was decided is owned by the model's admins.
+        """
+        return f"rollout:{{{self.model}}}:reviews:{place}"
+
+    def offered(self, minute: int) -> str:
+        """How many predictions asked for a review within a minute, a hash by reason. Expires after three."""
+        return f"rollout:{{{self.model}}}:reviews:offered:{minute}"
+
+    def review(self, item_id: str, part: str = "") -> str:
+        """One review item, JSON; its ``:inputs`` expire, its ``:work``, ``:events`` and ``:links`` stay."""
+        return f"rollout:{{{self.model}}}:review:{item_id}{part}"
+
+    def same_inputs(self, digest: str) -> str:
+        """The ID of the item with these inputs of a client. Expires as the inputs do."""
+        return f"rollout:{{{self.model}}}:same:{digest}"
+
+    @property
+    def access(self) -> str:
+        """Who saw which review items, a stream. Holds about 100,000 entries, of 90 days at most."""
+        return f"rollout:{{{self.model}}}:access"
+
+    def prediction(self, item_id: str) -> str:
+        """A prediction that waits for its outcome, JSON. Expires after the policy's ``outcome_days``."""
+        return f"rollout:{{{self.model}}}:prediction:{item_id}"
+
+    def outcome(self, item_id: str) -> str:
+        """An outcome and what had been predicted, a hash of JSON. Expires after ``retention_days``."""
+        return f"rollout:{{{self.model}}}:outcome:{item_id}"
+
+    @property
+    def outcomes(self) -> str:
+        """The IDs of the outcomes, a sorted set by their last change, microseconds since 1970.
+
+        Those older than the policy's ``retention_days`` go with each new one.
+        """
+        return f"rollout:{{{self.model}}}:outcomes"
+
+    @property
+    def webhook(self) -> str:
+        """The cursor of the last decision that the webhook took. Owned by whoever configures the webhook."""
+        return f"rollout:{{{self.model}}}:webhook"
+
+    @property
+    def webhook_lock(self) -> str:
+        """The worker that delivers to the webhook. Expires after half a minute unless that worker renews it."""
+        return f"rollout:{{{self.model}}}:webhook:lock"
+
+    def client(self, client_id: str) -> str:
+        """Everything kept of a client, a sorted set of parts of key names by when they are gone, in milliseconds.
+
+        Expires with what is kept longest. With ``:forgotten``, when the client was last forgotten; that expires
+        as inputs do.
+        """
+        digest = hashlib.sha256(client_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return f"rollout:{{{self.model}}}:client:{digest}"

@@ -1,0 +1,146 @@
+"""What is wrong with Redis, in one line that says what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterator
+from contextlib import suppress
+
+from rollout.redis_url import RedisUrl
+
+PROBE_S = 1.0
+# Words of an error, as the server, TLS or the client library put it, and what they mean.
+FAULTS = (
+    (
+        "invalid username-password pair",
+        "Redis refuses the user or the password that ROLLOUT_REDIS_URL gives: correct them there, and write "
+        "reserved characters as %2F and so on",
+    ),
+    (
+        "Authentication required",
+        "Redis wants a password: write it into ROLLOUT_REDIS_URL, redis://USER:PASSWORD@HOST, and that of the "
+        "Sentinels behind it, ?sentinel_password=PASSWORD",
+    ),
+    (
+        "without any password configured",
+        "ROLLOUT_REDIS_URL gives a password, but Redis has none for its default user: name one, or no password",
+    ),
+    (
+        "no permission",
+        "Redis does not permit its user a command or a key that is needed: set the ACL rule of REFERENCE.md",
+    ),
+    (
+        "'maxmemory'",
+        "Redis has reached its maxmemory and stores nothing more: give it more, or remove what else it holds",
+    ),
+    (
+        "MISCONF",
+        "Redis stores nothing more, since it cannot write to its disk: its log says why",
+    ),
+    (
+        "NOREPLICAS",
+        "Redis stores nothing while it has fewer replicas than its min-replicas-to-write: bring them back",
+    ),
+    (
+        "read only replica",
+        "Redis is a replica here, which stores nothing: ROLLOUT_REDIS_URL must lead to the primary",
+    ),
+    (
+        "Cluster mode is not enabled",
+        "ROLLOUT_REDIS_URL says redis+cluster://, but Redis is no cluster there: write redis://",
+    ),
+    (
+        "MovedError",
+        "Redis is a cluster of several nodes: write redis+cluster:// for redis:// in ROLLOUT_REDIS_URL",
+    ),
+    (
+        "slots are not covered",
+        "the Redis cluster is incomplete: some of its slots have no primary now",
+    ),
+    (
+        "CLUSTERDOWN",
+        "the Redis cluster is down: some of its slots have no primary now",
+    ),
+    (
+        "unknown command 'SENTINEL'",
+        "ROLLOUT_REDIS_URL says redis+sentinel://, but there is no Sentinel: name the Sentinels, or write redis://",
+    ),
+    (
+        "No master found",
+        "Sentinel names no primary that is up: compare the name in ROLLOUT_REDIS_URL, "
+        "redis+sentinel://HOST,HOST/NAME, with its own, and see whether the Sentinels answer",
+    ),
+    (
+        "DB index is out of range",
+        "Redis has no database of the number that ROLLOUT_REDIS_URL gives",
+    ),
+    (
+        "loading the dataset",
+        "Redis still reads its data",
+    ),
+    (
+        "max number of clients",
+        "Redis has as many clients as its maxclients: raise it",
+    ),
+    (
+        "certificate required",
+        "Redis wants a certificate of its clients: name its files in ROLLOUT_REDIS_URL, "
+        "?ssl_certfile=FILE&ssl_keyfile=FILE",
+    ),
+    (
+        "is not valid for",
+        "the certificate of Redis is for another name: write the name that it is for into ROLLOUT_REDIS_URL",
+    ),
+    (
+        "certificate verify failed",
+        "the certificate of Redis is signed by no authority that is known here: name the authority's file in "
+        "ROLLOUT_REDIS_URL, ?ssl_ca_certs=FILE",
+    ),
+)
+
+
+def explain(error: BaseException) -> str | None:
+    """Says what a failure means; ``None`` where all that is known is that Redis does not answer."""
+    words = " ".join(_words(error)).lower().replace("_", " ")
+    return next((meaning for sign, meaning in FAULTS if sign.lower() in words), None)
+
+
+def _words(error: BaseException | None) -> Iterator[str]:
+    while error is not None:
+        yield f"{type(error).__name__} {error}"
+        error = error.__cause__ or error.__context__
+
+
+async def find_tls_mismatch(url: RedisUrl) -> str | None:
+    """Looks whether a server that does not answer speaks TLS where the URL does not, or the other way round."""
+    for host, port in url.nodes:
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(PROBE_S):
+                if url.tls and await _answers_in_plain(host, port):
+                    other = url.scheme.replace("rediss", "redis")
+                    return f"there is no TLS on {host}:{port}: write {other}:// for {url.scheme}://"
+                if not url.tls and await _answers_in_tls(host, port):
+                    other = url.scheme.replace("redis", "rediss")
+                    return f"{host}:{port} takes TLS only: write {other}:// for {url.scheme}://"
+    return None
+
+
+async def _answers_in_plain(host: str, port: int) -> bool:
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(b"PING\r\n")
+        return (await reader.read(1)) in (b"+", b"-")  # PONG, or a password is wanted first
+    finally:
+        writer.close()
+
+
+async def _answers_in_tls(host: str, port: int) -> bool:
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    try:
+        _, writer = await asyncio.open_connection(host, port, ssl=trusting)
+    except ssl.SSLError as error:
+        return "ALERT" in (error.reason or "")  # it wants a certificate
+    writer.close()
+    return True
