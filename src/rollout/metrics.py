@@ -219,7 +219,7 @@ QUEUE_SECONDS = Histogram(
 )
 REVIEW_ITEMS = Counter(
     "rollout_review_items",
-    "Review items by what became of them: queued, deferred to the spool, or dropped because both were full",
+    "Review items by what became of them: queued, deferred to the spool, or dropped because neither kept them",
     ["model", "reason", "fate"],
 )
 REVIEW_OPEN = Gauge(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -24,11 +27,15 @@ from rollout.redis_url import RedisUrl, parse_redis_url
 TIMEOUT_S = 1.0
 # Within that time, since the answer to a script comes with that of its replicas.
 CONFIRM_MS = 500
+REPORT_EVERY_S = 60.0
 OLDEST = {"redis": 7, "valkey": 8}
 # Microseconds since 1970, by the clock of the server that has the key: each node of a cluster has its own.
 NOW = "local now = redis.call('TIME') return now[1] * 1000000 + now[2]"
 # What failures of Redis are, and of the way to it; those of a cluster are no RedisError.
 FAILURES = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError, TimeoutError)
+
+logger = logging.getLogger(__name__)
+_reported: dict[str, float] = {}
 
 
 class Server(redis.asyncio.Redis):
@@ -217,9 +224,20 @@ async def guard() -> AsyncIterator[None]:
         raise StoreUnavailableError(explain(error) or "Redis does not answer; try again shortly") from error
 
 
-def reason(error: StoreUnavailableError) -> str:
+def reason(error: StoreUnavailableError | TimeoutError) -> str:
     """Says in one line why Redis does not do what it should, for those who run it."""
+    if isinstance(error, TimeoutError):
+        return "Redis does not answer in time"
     return f"Redis does not answer: {error.__cause__}" if _is_silent(error) else error.detail
+
+
+def report(error: StoreUnavailableError | TimeoutError) -> None:
+    """Says in the log why Redis does not do what it should, each reason once a minute."""
+    why = reason(error)
+    now = time.monotonic()
+    if now - _reported.get(why, -math.inf) >= REPORT_EVERY_S:
+        _reported[why] = now
+        logger.warning("%s; predictions go on, review items go to the spool", why)
 
 
 def _is_silent(error: StoreUnavailableError) -> bool:

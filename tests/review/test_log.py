@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-from collections.abc import Iterator
+import logging
+import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rollout.review.queue import add_items, list_items
 from rollout.review.sampling import Sampler
 from rollout.review.spool import Spool
 from rollout.store import Redis, client_of, connect
+from tests.disks import fill, small_disk
 from tests.review.items import make_item
 
 
@@ -143,32 +145,45 @@ async def test_with_neither_redis_nor_room_predictions_go_on(tmp_path: Path) -> 
     await gone.aclose()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk of 64 KiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-async def test_a_full_disk_drops_items_and_says_so_once(
-    small_disk: Path, caplog: pytest.LogCaptureFixture
+async def test_what_a_full_disk_costs_is_said_once_a_minute_with_the_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gone = Redis.from_url("unix:///nowhere/valkey.sock")
-    spool = Spool(small_disk / "spool", 10**9)
-    log = ReviewLog(gone, spool, 10**9)
-    fates = [await log.add(make_item(number)) for number in range(400)]
-    kept = fates.count("deferred")
-    assert 0 < kept < 400
-    assert set(fates) == {"deferred", "dropped"}
-    with spool.drain() as items:
-        found = [item.key for item in items]
-    assert found == [f"key-{number}" for number, fate in enumerate(fates) if fate == "deferred"]
-    (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert "1 review items are lost" in line.getMessage()
-    assert "No space left on device" in line.getMessage()
-    assert str(small_disk) in line.getMessage()
-    assert line.exc_info is None
+    def said() -> list[str]:
+        return [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
+
+    gone = client_of("unix:///nowhere/valkey.sock")
+    with small_disk(tmp_path / "disk", "256k") as disk:
+        spool = Spool(disk, 1_000_000)
+        log = ReviewLog(gone, spool, 100)
+        assert await log.add(make_item(1)) == "deferred"
+        filler = fill(disk)
+        assert set(await asyncio.gather(*(log.add(make_item(n)) for n in range(2, 302)))) == {"dropped"}
+        (first,) = said()
+        assert re.fullmatch(
+            rf"\d+ review items are lost: Redis is away, and the spool in {re.escape(str(disk))} "
+            r"cannot be written \(No space left on device\)",
+            first,
+        )
+        monkeypatch.setattr(log_module, "SAY_EVERY_S", 0)
+        log.start()  # what was not said yet comes with the next look
+        async with asyncio.timeout(10):
+            while len(said()) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert sum(int(line.split()[0]) for line in said()) == 300
+        filler.unlink()
+        assert await log.add(make_item(302)) == "deferred"
+        await log.close()
+        with spool.drain() as items:
+            assert [item.key for item in items] == ["key-1", "key-302"]
+    assert not [one for one in caplog.records if one.exc_info], "no traceback"
     await gone.aclose()
+
+
+async def test_a_redis_that_hangs_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "KEEP_WITHIN_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        redis = client_of(f"redis://127.0.0.1:{nobody.getsockname()[1]}")
+        log = ReviewLog(redis, Spool(tmp_path / "spool", 1_000_000), 100)
+        async with asyncio.timeout(0.9):
+            assert await log.add(make_item(1)) == "deferred"
+        await redis.aclose()

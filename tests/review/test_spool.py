@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rollout.review.spool import Spool
+from tests.disks import fill, small_disk
 from tests.review.items import make_item
 
 LIMIT = 1_000_000
@@ -67,6 +68,20 @@ def test_it_is_bounded(tmp_path: Path) -> None:
     spool = Spool(tmp_path, 1000)
     assert spool.append([make_item(number) for number in range(5)]) == [True, True, False, False, False]
     assert spool.size <= 1000
+
+
+def test_what_a_full_disk_does_not_take_leaves_no_trace(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "256k") as disk:
+        spool = Spool(disk, LIMIT)
+        spool.append([make_item(1)])
+        filler = fill(disk)
+        before = spool.size
+        with pytest.raises(OSError, match="No space left"):
+            spool.append([make_item(number) for number in range(2, 30)])
+        assert spool.size == before
+        filler.unlink()
+        assert spool.append([make_item(30)]) == [True]
+        assert drain(spool) == ["key-1", "key-30"]
 
 
 def test_a_second_drain_at_the_same_time_gets_nothing(tmp_path: Path) -> None:

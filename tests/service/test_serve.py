@@ -376,7 +376,9 @@ def test_what_cannot_start_says_so_in_one_line(service: Service, bundles: str, t
     )
     nowhere = f"redis://:secret@127.0.0.1:{free_port()}/0"
     line = refuse(tmp_path, "serve", "--port", str(free_port()), ROLLOUT_REDIS_URL=nowhere)
-    assert re.match(r"rollout: Redis does not answer: Error 111 connecting to 127.0.0.1:\d+", line)
+    assert re.match(
+        r"rollout: redis://127.0.0.1:\d+/0: Redis does not answer: Error 111 connecting to 127.0.0.1:\d+", line
+    )
     assert "secret" not in line
     assert "set ROLLOUT_TOKENS" in refuse(tmp_path, "serve", "--host", "0.0.0.0", "--port", str(free_port()))
     assert "ROLLOUT_REDIS_URL must start with" in refuse(tmp_path, "serve", ROLLOUT_REDIS_URL="http://x")

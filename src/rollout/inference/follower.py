@@ -24,7 +24,7 @@ from rollout.routing.split import Split
 from rollout.routing.split_cache import cache_split, cached_splits, forget_split
 from rollout.routing.splits import read_latest, read_split
 from rollout.routing.traffic import Worker, add_traffic
-from rollout.store import Redis, is_cancelled, require_supported
+from rollout.store import Redis, is_cancelled, report, require_supported
 
 FOLLOW_EVERY_S = 0.5
 
@@ -134,7 +134,8 @@ class Follower:
             for step in (self._follow, self._tell, self._follow_policy):
                 try:
                     await step()
-                except StoreUnavailableError:
+                except StoreUnavailableError as error:
+                    report(error)
                     break
                 except Exception:
                     logger.exception("the split of %s could not be followed; trying again", self._model.name)

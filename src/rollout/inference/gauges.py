@@ -13,7 +13,7 @@ from rollout.inference.served_model import ServedModel
 from rollout.review.counts import read_counts
 from rollout.review.state import State
 from rollout.routing.client_counts import TRIAL, add_clients, count_clients
-from rollout.store import Redis, is_cancelled
+from rollout.store import Redis, is_cancelled, report
 
 SHOW_EVERY_S = 5.0
 
@@ -38,8 +38,8 @@ class Gauges:
         while not is_cancelled():
             try:
                 await self.show()
-            except StoreUnavailableError:
-                pass
+            except StoreUnavailableError as error:
+                report(error)
             except Exception:
                 logger.exception("the gauges of %s could not be set; trying again", self._model.name)
             await asyncio.sleep(SHOW_EVERY_S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -15,6 +15,13 @@ from rollout.routing.split import Split
 
 Fallback = Literal["error", "timeout", "breaker", "missing"]
 Preview = Literal["champion", "challenger"]
+Review = Annotated[
+    Fate | None,
+    msgspec.Meta(
+        description="What became of its review item: queued in Redis, deferred to the disk, or dropped because "
+        "nothing could keep it. Null where nobody is to look at it."
+    ),
+]
 
 
 class Rows(msgspec.Struct):
@@ -119,7 +126,7 @@ class ClassPrediction(_Header):
     label: str
     confidence: float
     scores: dict[str, float]
-    review: Fate | None
+    review: Review
 
 
 class ValuePrediction(_Header):
@@ -127,7 +134,7 @@ class ValuePrediction(_Header):
 
     value: float
     interval: tuple[float, float]
-    review: Fate | None
+    review: Review
 
 
 Prediction = ClassPrediction | ValuePrediction

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,14 +19,16 @@ from rollout.review.policy import ReviewPolicy
 from rollout.review.queue import FOREVER, add_items
 from rollout.review.sampling import Sampler
 from rollout.review.spool import Spool
-from rollout.store import Redis, guard, is_cancelled
+from rollout.store import Redis, guard, is_cancelled, report
 
 Fate = Literal["queued", "deferred", "dropped"]
 # What Redis takes at once, well within the time that it is given.
 COMMIT_AT_MOST = 256
 COMMIT_BYTES = 4 * 1024 * 1024
 DRAIN_EVERY_S = 0.5
-REPORT_EVERY_S = 60.0
+# Callers wait no longer for Redis, however many of its servers do not answer.
+KEEP_WITHIN_S = 2.0
+SAY_EVERY_S = 60.0
 NO_SAMPLERS: Mapping[str, Sampler] = {}
 
 logger = logging.getLogger(__name__)
@@ -48,11 +51,11 @@ class ReviewLog:
         self._spool = spool
         self._limit = limit
         self.samplers = dict(samplers)
+        self._losses = _Losses(spool)
         self._waiting: list[tuple[ReviewItem, asyncio.Future[Fate]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self._redis_is_away = False
-        self._dropped, self._report_at = 0, 0.0
 
     def start(self) -> None:
         """Starts draining what an earlier run left on the spool, and what will come."""
@@ -71,8 +74,8 @@ class ReviewLog:
         """Makes one item durable.
 
         Returns:
-            ``queued`` when it is in Redis, ``deferred`` when it is on the spool, ``dropped`` when the queue, the
-            spool or the disk is full: then it is counted, not kept.
+            ``queued`` when it is in Redis, ``deferred`` when it is on the spool, ``dropped`` when the queue is
+            full, or neither Redis nor the spool can keep it: then it is counted, not kept.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Fate] = loop.create_future()
@@ -88,9 +91,9 @@ class ReviewLog:
                 group, self._waiting = self._waiting[:size], self._waiting[size:]
                 try:
                     fates = await self._keep([item for item, _ in group])
-                except Exception as error:  # the disk is full or gone: predictions go on
+                except Exception:  # whatever is wrong with them: predictions go on
+                    logger.exception("%d review items are lost", len(group))
                     fates = ["dropped"] * len(group)
-                    self._report_dropped(len(group), error)
                 for (item, future), fate in zip(group, fates, strict=True):
                     metrics.REVIEW_ITEMS.labels(item.model, item.reason, fate).inc()
                     if not future.done():
@@ -98,29 +101,22 @@ class ReviewLog:
         finally:
             self._committing = None
 
-    def _report_dropped(self, count: int, error: Exception) -> None:
-        """Says once a minute how many items could be kept nowhere, and why the last one could not."""
-        self._dropped += count
-        now = time.monotonic()
-        if now >= self._report_at:
-            logger.error(
-                "%d review items are lost: neither Redis nor the spool could keep them (%s); make room in %s",
-                self._dropped,
-                error,
-                self._spool.folder,
-            )
-            self._dropped, self._report_at = 0, now + REPORT_EVERY_S
-
     async def _keep(self, items: Sequence[ReviewItem]) -> list[Fate]:
         if not self._redis_is_away:
             try:
-                kept = await add_items(self._redis, items, self._limit, self._policies())
-            except StoreUnavailableError as error:
+                async with asyncio.timeout(KEEP_WITHIN_S):
+                    kept = await add_items(self._redis, items, self._limit, self._policies())
+            except (StoreUnavailableError, TimeoutError) as error:
                 self._redis_is_away = True
-                logger.warning("Redis does not answer; review items go to the spool: %s", error.__cause__)
+                report(error)
             else:
                 return ["queued" if one else "dropped" for one in kept]
-        spooled = await asyncio.to_thread(self._spool.append, items)
+        try:
+            spooled = await asyncio.to_thread(self._spool.append, items)
+        except OSError as error:
+            self._losses.add(len(items), f"cannot be written ({error.strerror})")
+            return ["dropped"] * len(items)
+        self._losses.add(spooled.count(False), "is full")
         return ["deferred" if one else "dropped" for one in spooled]
 
     def _policies(self) -> dict[str, ReviewPolicy]:
@@ -129,11 +125,13 @@ class ReviewLog:
     async def _drain_forever(self) -> None:
         while not is_cancelled():
             metrics.SPOOL_BYTES.set(self._spool.size)
+            self._losses.say()
             try:
                 if self._redis_is_away or self._spool.size:
                     await self._drain()
-            except StoreUnavailableError:
+            except StoreUnavailableError as error:
                 self._redis_is_away = True
+                report(error)
             except Exception:
                 logger.exception("the spool could not be drained; trying again")
             await asyncio.sleep(DRAIN_EVERY_S)
@@ -151,6 +149,29 @@ class ReviewLog:
         if self._redis_is_away or drained:
             logger.info("Redis answers again; %d review items came from the spool", drained)
         self._redis_is_away = False
+
+
+class _Losses:
+    """Says once a minute how many items are lost, and why: with a full disk that may be all of them."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._count = 0
+        self._why = ""
+        self._said_at = -math.inf
+
+    def add(self, count: int, why: str) -> None:
+        """Counts items that the spool did not take, and says why it did not."""
+        self._count += count
+        self._why = why
+        self.say()
+
+    def say(self) -> None:
+        """Says what was not said yet, unless something was within the last minute."""
+        if self._count and time.monotonic() - self._said_at >= SAY_EVERY_S:
+            losses = "%d review items are lost: Redis is away, and the spool in %s %s"
+            logger.error(losses, self._count, self._spool.folder, self._why)
+            self._count, self._said_at = 0, time.monotonic()
 
 
 def _groups(items: Iterable[ReviewItem]) -> Iterator[list[ReviewItem]]:

@@ -18,7 +18,7 @@ from rollout.review.item import Reason, item_id, milliseconds
 from rollout.review.policy import DAY_S
 from rollout.review.sampling import Sampler
 from rollout.review.scripts import JOIN, KEEP
-from rollout.store import Redis, is_cancelled, run_script
+from rollout.store import Redis, is_cancelled, reason, report, run_script
 
 FLUSH_EVERY_S = 0.25
 FLUSH_AT_MOST = 100
@@ -119,8 +119,8 @@ class Predictions:
             await asyncio.sleep(FLUSH_EVERY_S)
             try:
                 await self.flush()
-            except StoreUnavailableError:
-                pass
+            except StoreUnavailableError as error:
+                report(error)
             except Exception:
                 logger.exception("predictions could not be kept for their outcomes; trying again")
 
@@ -129,7 +129,7 @@ class Predictions:
         try:
             await self.flush()
         except StoreUnavailableError as error:
-            logger.warning("predictions that waited for their outcomes are lost: %s", error.__cause__)
+            logger.warning("predictions that waited for their outcomes are lost: %s", reason(error))
             for model, waiting in self._waiting.items():
                 metrics.TRIAL_PREDICTIONS.labels(model, "dropped").inc(len(waiting))
 

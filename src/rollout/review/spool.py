@@ -52,7 +52,7 @@ class Spool:
             For each item whether it was kept; ``False`` means that the spool is full.
 
         Raises:
-            OSError: If the disk is full or gone; then none was kept.
+            OSError: If the disk does not take them: then none is kept.
         """
         with self._locked("append"):
             size, kept, lines = self.size, [], []
@@ -63,16 +63,17 @@ class Spool:
                 if kept[-1]:
                     size += len(line)
                     lines.append(line)
-            with self._file.open("ab") as file:
-                start = file.tell()
+            with self._file.open("ab", buffering=0) as file:
+                before = file.tell()
+                if before and not self._ends_whole():
+                    lines.insert(0, b"\n")  # a crash cut the last line: do not glue the next one to it
                 try:
-                    if start and not self._ends_whole():
-                        file.write(b"\n")  # a crash cut the last line: do not glue the next one to it
-                    file.writelines(lines)
-                    file.flush()
+                    left = memoryview(b"".join(lines))
+                    while left:
+                        left = left[file.write(left) :]
                     os.fsync(file.fileno())
                 except OSError:
-                    os.ftruncate(file.fileno(), start)  # its callers are told that nothing of it was kept
+                    file.truncate(before)
                     raise
         return kept
 

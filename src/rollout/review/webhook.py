@@ -25,7 +25,7 @@ from rollout.errors import StoreUnavailableError
 from rollout.keys import Keys
 from rollout.review.records import Record, read_changes
 from rollout.review.state import State, iso
-from rollout.store import Redis, guard, is_cancelled, server_time
+from rollout.store import Redis, guard, is_cancelled, report, server_time
 
 POLL_S = 1.0
 # One attempt ends well before the lock does.
@@ -115,8 +115,8 @@ class Webhook:
             if await self._hold() and not await self._deliver(session) and not self._is_gone:
                 self._failures += 1
                 await self._wait()
-        except StoreUnavailableError:
-            pass
+        except StoreUnavailableError as error:
+            report(error)
         except Exception:
             logger.exception("the webhook of %s could not be served; trying again", self._model)
 
