@@ -17,9 +17,9 @@ from loadtests.bodies import Request
 from loadtests.ours import BIN, SERVE
 from loadtests.proxy import FRONT
 from loadtests.servers import ROOT, Server, StartError, free_port, running
-from rollout.embedded import server_program
 from rollout.errors import StoreUnavailableError
 from rollout.store import connect, guard
+from rollout.valkey_server import server_program
 
 REPLICAS = 3
 START_TIMEOUT_S = 10.0

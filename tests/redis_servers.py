@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from rollout.embedded import server_program
+from rollout.valkey_server import server_program
 from tests.conftest import free_port
 
 PRIMARY = "digits-primary"

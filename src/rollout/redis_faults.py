@@ -10,6 +10,7 @@ from contextlib import suppress
 from rollout.redis_url import RedisUrl
 
 PROBE_S = 1.0
+LOADING = "Redis still reads its data"
 # Words of an error, as the server, TLS or the client library put it, and what they mean.
 FAULTS = (
     (
@@ -77,7 +78,7 @@ FAULTS = (
     ),
     (
         "loading the dataset",
-        "Redis still reads its data",
+        LOADING,
     ),
     (
         "max number of clients",

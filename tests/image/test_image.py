@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from rollout.embedded import server_program
+from rollout.valkey_server import server_program
 from tests.conftest import BIN, ROOT, free_port, need
 from tests.image.dockerfile import read_stages
 from tests.image.root import Builder, Tree, files_of

@@ -12,8 +12,8 @@ from redis import AuthenticationError, Redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from rollout.embedded import server_program
 from rollout.store import Redis as Connection
+from rollout.valkey_server import server_program
 from tests.conftest import BIN, ROOT, free_port
 from tests.k8s.rendering import containers, of_kind, render
 
