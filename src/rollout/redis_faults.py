@@ -11,6 +11,11 @@ from rollout.redis_url import RedisUrl
 
 PROBE_S = 1.0
 LOADING = "Redis still reads its data"
+NOT_KNOWN = "Redis wants a password: write it into ROLLOUT_REDIS_URL, redis://USER:PASSWORD@HOST"
+NO_PRIMARY = (
+    "Sentinel names no primary that is up: compare the name in ROLLOUT_REDIS_URL, "
+    "redis+sentinel://HOST,HOST/NAME, with its own, and see whether the Sentinels answer"
+)
 # Words of an error, as the server, TLS or the client library put it, and what they mean.
 FAULTS = (
     (
@@ -18,18 +23,15 @@ FAULTS = (
         "Redis refuses the user or the password that ROLLOUT_REDIS_URL gives: correct them there, and write "
         "reserved characters as %2F and so on",
     ),
-    (
-        "Authentication required",
-        "Redis wants a password: write it into ROLLOUT_REDIS_URL, redis://USER:PASSWORD@HOST, and that of the "
-        "Sentinels behind it, ?sentinel_password=PASSWORD",
-    ),
+    ("Authentication required", NOT_KNOWN),
+    ("client already authenticated", NOT_KNOWN),
     (
         "without any password configured",
         "ROLLOUT_REDIS_URL gives a password, but Redis has none for its default user: name one, or no password",
     ),
     (
         "no permission",
-        "Redis does not permit its user a command or a key that is needed: set the ACL rule of REFERENCE.md",
+        "Redis does not permit its user what is needed ({words}): set the ACL rule of REFERENCE.md",
     ),
     (
         "'maxmemory'",
@@ -68,18 +70,16 @@ FAULTS = (
         "ROLLOUT_REDIS_URL says redis+sentinel://, but there is no Sentinel: name the Sentinels, or write redis://",
     ),
     (
-        "No master found",
-        "Sentinel names no primary that is up: compare the name in ROLLOUT_REDIS_URL, "
-        "redis+sentinel://HOST,HOST/NAME, with its own, and see whether the Sentinels answer",
+        "auth:AuthenticationError",  # of all Sentinels
+        "the Sentinels want another user or password than ROLLOUT_REDIS_URL gives behind it: "
+        "?sentinel_username=USER&sentinel_password=PASSWORD",
     ),
+    ("No master found", NO_PRIMARY),
     (
         "DB index is out of range",
         "Redis has no database of the number that ROLLOUT_REDIS_URL gives",
     ),
-    (
-        "loading the dataset",
-        LOADING,
-    ),
+    ("loading the dataset", LOADING),
     (
         "max number of clients",
         "Redis has as many clients as its maxclients: raise it",
@@ -103,13 +103,17 @@ FAULTS = (
 
 def explain(error: BaseException) -> str | None:
     """Says what a failure means; ``None`` where all that is known is that Redis does not answer."""
-    words = " ".join(_words(error)).lower().replace("_", " ")
-    return next((meaning for sign, meaning in FAULTS if sign.lower() in words), None)
+    for one in _chain(error):
+        words = f"{type(one).__name__} {one}".lower().replace("_", " ")
+        for sign, meaning in FAULTS:
+            if sign.lower() in words:
+                return meaning.format(words=one)
+    return None
 
 
-def _words(error: BaseException | None) -> Iterator[str]:
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        yield f"{type(error).__name__} {error}"
+        yield error
         error = error.__cause__ or error.__context__
 
 

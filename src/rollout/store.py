@@ -21,10 +21,12 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from rollout.errors import ConfigError, StoreUnavailableError
 from rollout.keys import Keys
-from rollout.redis_faults import explain, find_tls_mismatch
+from rollout.redis_faults import NO_PRIMARY, explain, find_tls_mismatch
 from rollout.redis_url import RedisUrl, parse_redis_url
 
 TIMEOUT_S = 1.0
+# Whoever has not answered by then may not have understood.
+PATIENCE_S = 0.25
 # Within that time, since the answer to a script comes with that of its replicas.
 CONFIRM_MS = 500
 REPORT_EVERY_S = 60.0
@@ -133,8 +135,8 @@ def client_of(url: str) -> Redis:
     if to.kind == "cluster":
         client = Cluster(startup_nodes=[ClusterNode(*node) for node in to.nodes], **options)
     elif to.kind == "sentinel":
-        own = {"username": to.sentinel_username, "password": to.sentinel_password, "retry": options["retry"]}
-        sentinels = Sentinel(to.nodes, sentinel_kwargs=tls | timeouts | own)  # type: ignore[no-untyped-call]
+        own = options | {"username": to.sentinel_username, "password": to.sentinel_password}
+        sentinels = Sentinel(to.nodes, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
         client = primary = sentinels.master_for(to.service, redis_class=Server, db=to.db, **options)
         primary.sentinels = sentinels
     elif to.path:
@@ -167,19 +169,33 @@ async def require_supported(client: Redis) -> None:
     Raises:
         StoreUnavailableError: If it does not answer, or is too old; the error says what to do.
     """
+    asking = asyncio.create_task(_server_info(client))
     try:
-        async with guard():
-            await client.ping()  # while it still reads its data, it refuses this
-            info = await client.info("server")
-    except StoreUnavailableError as error:
-        detail = (await find_tls_mismatch(client.url) if _is_silent(error) else None) or reason(error)
-        raise StoreUnavailableError(f"{client.url}: {detail}") from error
+        await asyncio.wait({asking}, timeout=PATIENCE_S)
+        if not asking.done() or _is_unreached(asking.exception()):
+            mismatch = await find_tls_mismatch(client.url)
+            if mismatch is not None:
+                raise StoreUnavailableError(f"{client.url}: {mismatch}")
+        info = await asking
+    finally:
+        asking.cancel()
+        await asyncio.wait({asking})
     kind = "valkey" if "valkey_version" in info else "redis"
     version = str(info[f"{kind}_version"])
     if int(version.split(".", maxsplit=1)[0]) < OLDEST[kind]:
         raise StoreUnavailableError(f"{client.url}: {kind} {version}; Redis 7, Valkey 8 or later is needed")
     if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):
         raise StoreUnavailableError(f"{client.url}: this is a Sentinel: write redis+sentinel://HOST,HOST/NAME")
+
+
+async def _server_info(client: Redis) -> dict[str, Any]:
+    try:
+        async with guard():
+            await client.ping()  # while it still reads its data, it refuses this
+            info: dict[str, Any] = await client.info("server")
+            return info
+    except StoreUnavailableError as error:
+        raise StoreUnavailableError(f"{client.url}: {reason(error)}") from error
 
 
 async def run_script(redis: Redis, script: str, keys: Sequence[str], *arguments: Any) -> Any:
@@ -243,6 +259,10 @@ def report(error: StoreUnavailableError | TimeoutError) -> None:
 def _is_silent(error: StoreUnavailableError) -> bool:
     """Whether no more is known than that Redis does not answer."""
     return error.__cause__ is not None and explain(error.__cause__) is None
+
+
+def _is_unreached(error: BaseException | None) -> bool:
+    return error is not None and explain(error) in (None, NO_PRIMARY)
 
 
 def is_cancelled() -> bool:
