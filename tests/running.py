@@ -68,6 +68,8 @@ NAMES = {
     "run_service",
     "need",
     "running_redis",
+    "RedisServer",
+    "small_disk",
     "get_context",
     "multiprocessing",
     "one_pod",

@@ -160,7 +160,8 @@ async def test_what_a_full_disk_costs_is_said_once_a_minute_with_the_count(
         assert set(await asyncio.gather(*(log.add(make_item(n)) for n in range(2, 302)))) == {"dropped"}
         (first,) = said()
         assert re.fullmatch(
-            r"\d+ review items are lost: Redis is away, and the spool cannot be written \(No space left on device\)",
+            rf"\d+ review items are lost: Redis is away, and the spool in {re.escape(str(disk))} "
+            r"cannot be written \(No space left on device\)",
             first,
         )
         monkeypatch.setattr(log_module, "SAY_EVERY_S", 0)

@@ -51,7 +51,7 @@ class ReviewLog:
         self._spool = spool
         self._limit = limit
         self.samplers = dict(samplers)
-        self._losses = _Losses()
+        self._losses = _Losses(spool)
         self._waiting: list[tuple[ReviewItem, asyncio.Future[Fate]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
@@ -154,21 +154,23 @@ class ReviewLog:
 class _Losses:
     """Says once a minute how many items are lost, and why: with a full disk that may be all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
         self._count = 0
-        self._spool = ""
+        self._why = ""
         self._said_at = -math.inf
 
-    def add(self, count: int, spool: str) -> None:
+    def add(self, count: int, why: str) -> None:
         """Counts items that the spool did not take, and says why it did not."""
         self._count += count
-        self._spool = spool
+        self._why = why
         self.say()
 
     def say(self) -> None:
         """Says what was not said yet, unless something was within the last minute."""
         if self._count and time.monotonic() - self._said_at >= SAY_EVERY_S:
-            logger.error("%d review items are lost: Redis is away, and the spool %s", self._count, self._spool)
+            losses = "%d review items are lost: Redis is away, and the spool in %s %s"
+            logger.error(losses, self._count, self._spool.folder, self._why)
             self._count, self._said_at = 0, time.monotonic()
 
 
