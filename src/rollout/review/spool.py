@@ -31,7 +31,7 @@ class Spool:
 
     def __init__(self, folder: Path, limit: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
+        self.folder = folder
         self._file = folder / "items.jsonl"
         self._draining = folder / "draining.jsonl"
         self._limit = limit
@@ -109,7 +109,7 @@ class Spool:
 
     def _set_aside(self, line: bytes, error: msgspec.ValidationError) -> None:
         """Keeps what another release of Rollout wrote, as far as there is room, without holding up the rest."""
-        aside = self._folder / "unreadable.jsonl"
+        aside = self.folder / "unreadable.jsonl"
         with aside.open("ab") as file:
             has_room = file.tell() + len(line) <= self._limit
             fate = "it is kept in" if has_room else "it is lost, for there is no room in"
@@ -124,7 +124,7 @@ class Spool:
 
     @contextmanager
     def _locked(self, name: str, *, block: bool = True) -> Iterator[bool]:
-        with (self._folder / f"{name}.lock").open("w") as lock:
+        with (self.folder / f"{name}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX if block else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
