@@ -52,7 +52,7 @@ async def confirm(context: PageContext) -> Response:
     try:
         proposal = await _propose(context, int(revision) if revision.isdecimal() else 0)
         if context.form["change"] == "rollback" and not why:
-            return _preview(context, proposal, "Say why: whoever comes after you will want to know.", 422)
+            return _preview(context, proposal, "Say why: the history keeps the reason.", 422)
         stored = await carry_out(context.engine.redis, proposal, context.name or context.role or "", why)
     except SplitConflictError:
         return await _show_conflict(context, revision)

@@ -46,7 +46,7 @@ async def take_name(context: PageContext) -> Response:
     """Adds a name to a session that has none."""
     name = " ".join(context.form.get("name", "").split())
     if context.session is None or context.name:
-        raise ForbiddenError(f"you are logged in as {context.name}: log out to be somebody else")
+        raise ForbiddenError(f"you are logged in as {context.name}: log out first to use another name")
     if not _is_name(name):
         return context.page("name.html", 422, wanted=context.form.get("next", ""), refusal=NO_NAME)
     return _go_on(context, context.sessions.rename(context.session, name))

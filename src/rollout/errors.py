@@ -80,7 +80,7 @@ class QuarantinedError(RolloutError):
 
 
 class LeaseLostError(RolloutError):
-    status, type, title = 409, "lease-lost", "Somebody else may have this review item by now"
+    status, type, title = 409, "lease-lost", "Another reviewer may have this review item by now"
 
 
 class OutcomeConflictError(RolloutError):
@@ -88,7 +88,7 @@ class OutcomeConflictError(RolloutError):
 
 
 class SplitConflictError(RolloutError):
-    status, type, title = 412, "split-conflict", "Somebody else changed the split first"
+    status, type, title = 412, "split-conflict", "The split was changed concurrently"
 
 
 class BodyTooLargeError(RolloutError):

@@ -203,5 +203,5 @@ def _socket_path(folder: Path) -> str:
     private = Path(tempfile.gettempdir()) / f"rollout-{os.getuid()}"
     private.mkdir(mode=0o700, exist_ok=True)
     if private.stat().st_uid != os.getuid():
-        raise ConfigError(f"{private} belongs to somebody else: set ROLLOUT_HOME to a shorter path")
+        raise ConfigError(f"{private} belongs to another user: set ROLLOUT_HOME to a shorter path")
     return str(private / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.sock")

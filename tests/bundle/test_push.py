@@ -123,7 +123,7 @@ def test_whoever_is_second_does_not_replace_the_first(there: Path, tmp_path: Pat
     other = tmp_path / "other"
     other.write_bytes(b"another")
     before = (there / NAME).read_bytes()
-    with pytest.raises(BundleError, match="somebody else put"):
+    with pytest.raises(BundleError, match="was written concurrently"):
         Folder(there).put(NAME, other)
     assert (there / NAME).read_bytes() == before
     assert os.listdir(there / "two") == ["sent.bentomodel"]  # noqa: PTH208

@@ -103,11 +103,11 @@ def in_training(layer: nn.Module) -> nn.Module:
         (Two, r"layer norm \(BatchNorm1d\) is in training mode"),
         (
             lambda: nn.Sequential(Linear(), nn.Sequential(FunctionalDropout())).eval(),
-            r"layer 1.0 \(FunctionalDropout\) answers differently when it is asked twice",
+            r"layer 1.0 \(FunctionalDropout\) gives different answers to the same input",
         ),
         (
             lambda: nn.Sequential(Remembering(), Linear()).eval(),
-            r"layer 0 \(Remembering\) answers differently when it is asked twice",
+            r"layer 0 \(Remembering\) gives different answers to the same input",
         ),
         (
             lambda: nn.Sequential(Counting(), Linear()).eval(),

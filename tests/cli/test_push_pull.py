@@ -148,7 +148,7 @@ def test_s3_itself_keeps_the_second_from_replacing_the_first(
     before = place.read("two/shipped.bentomodel")
     objects = Objects(place.url)
     seen = objects.fetch("two/shipped.bentomodel", tmp_path / "got")
-    first = f"somebody else put {place.url}/two/shipped.bentomodel there first: push again"
+    first = f"{place.url}/two/shipped.bentomodel was written concurrently: push again"
     # As large as what obstore would send in parts, which replace whatever is there.
     (tmp_path / "other").write_bytes(bytes(12_000_000))
     with pytest.raises(BundleError, match=first):

@@ -290,7 +290,7 @@ async def test_a_change_of_the_policy_is_asked_for(review: Review, redis: Redis)
         review("policy", "digits", "--set", "audit=0.02", "--yes")
 
     printed = terminal.ask(*change, answer=b"y\n", code=1, meanwhile=somebody_else)
-    assert "somebody else changed the review policy of digits meanwhile: nothing changed; look again" in printed
+    assert "the review policy of digits was changed concurrently: nothing was stored; read it again" in printed
     assert (await read_policy(redis, "digits")).audit == 0.02
     assert "digits has a new review policy" in terminal.ask(*change, answer=b"y\n", code=0)
     assert (await read_policy(redis, "digits")).audit == 0.01

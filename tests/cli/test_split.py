@@ -145,7 +145,7 @@ async def test_a_change_is_shown_before_it_is_made(split: Command, redis: Redis)
         " share       5 %",
         " experiment  digits-v1-v2",
         " shadow      10 %",
-        "Moves about 5 % of the clients from v1 to v2, nobody back.",
+        "Moves about 5 % of the clients from v1 to v2, and none back.",
         "v2 goes on trial with 5 % of the clients, and as many are its control; everybody else gets v1.",
         "v2 scores 10 % of the others' requests unseen.",
         "Warning: digits:v2 goes on trial without a gate: `rollout gate digits:v2 --against v1` compares it over "
@@ -243,7 +243,7 @@ async def test_in_a_terminal_no_is_the_default(split: Command, redis: Redis, ans
     split(*TRIAL)
     printed = split.ask("ramp", "digits", "10%", answer=answer, code=4)
     assert "\x1b[31m5 %\x1b[0m → \x1b[32m10 %\x1b[0m" in printed
-    assert "Moves about 5 % of the clients from v1 to v2, nobody back.\nGo ahead? [y/N] " in printed
+    assert "Moves about 5 % of the clients from v1 to v2, and none back.\nGo ahead? [y/N] " in printed
     assert printed.endswith("\nnothing changed\n")
     assert len(await read_history(redis, "digits")) == 1
 

@@ -32,7 +32,7 @@ async def test_a_rollback_ends_the_trial_and_the_version_stays_out_until_it_is_r
     digest = split.json("show", "digits")["digests"]["v2"]
     assert split("rollback", "digits", "--why", "wrong about sevens") == "digits is at revision 2\n"
     assert "challenger  v2 → –" in split.errors
-    assert "Moves about 5 % of the clients from v2 to v1, nobody back." in split.errors
+    assert "Moves about 5 % of the clients from v2 to v1, and none back." in split.errors
     assert split.errors.endswith(
         "digits:v2 is in quarantine: only `rollout split set … --release` brings it back\n"
     )
@@ -50,7 +50,7 @@ async def test_a_rollback_after_a_promotion_brings_the_champion_before_it_back(s
     split(*TRIAL)
     split("promote", "digits", "--yes")
     assert "champion    v1 → v2" in split.errors
-    assert "Moves about 95 % of the clients from v1 to v2, nobody back." in split.errors
+    assert "Moves about 95 % of the clients from v1 to v2, and none back." in split.errors
     assert "v1, which a rollback of v2 goes back to" in split("show", "digits")
     split("rollback", "digits", "--why", "slow")
     assert "Moves everybody from v2 to v1." in split.errors
@@ -96,7 +96,7 @@ async def test_a_rollback_outruns_changes_that_leave_its_versions(
     assert stored is not None
     if is_done:
         assert result.exception is None
-        assert "Moves about 25 % of the clients from v2 to v1, nobody back." in result.output
+        assert "Moves about 25 % of the clients from v2 to v1, and none back." in result.output
         assert (stored.revision, stored.champion, stored.challenger) == (4, "v1", None)
         assert [record.version for record in (await read_quarantine(redis, "digits")).values()] == ["v2"]
     else:

@@ -147,27 +147,27 @@ def test_moves_to_another_experiment_are_those_of_the_clients() -> None:
             TRIAL,
             ["v2 goes on trial with 10 % of the clients, and as many are its control; everybody else gets v1."],
         ),
-        (TRIAL, replace(TRIAL, why="no change"), ["Nobody gets another version."]),
-        (TRIAL, ramp(TRIAL, 0.1525), ["Moves about 5.25 % of the clients from v1 to v2, nobody back."]),
-        (TRIAL, ramp(TRIAL, 0.05), ["Moves about 5 % of the clients from v2 to v1, nobody back."]),
+        (TRIAL, replace(TRIAL, why="no change"), ["No client gets another version."]),
+        (TRIAL, ramp(TRIAL, 0.1525), ["Moves about 5.25 % of the clients from v1 to v2, and none back."]),
+        (TRIAL, ramp(TRIAL, 0.05), ["Moves about 5 % of the clients from v2 to v1, and none back."]),
         (Split(champion="v1"), Split(champion="v2"), ["Moves everybody from v1 to v2."]),
         (
             TRIAL,
             promote(TRIAL),
-            ["Moves about 90 % of the clients from v1 to v2, nobody back."],
+            ["Moves about 90 % of the clients from v1 to v2, and none back."],
         ),
         (
             TRIAL,
             rollback(TRIAL)[0],
             [
-                "Moves about 10 % of the clients from v2 to v1, nobody back.",
+                "Moves about 10 % of the clients from v2 to v1, and none back.",
             ],
         ),
         (
             ALONE,
             TRIAL,
             [
-                "Moves about 10 % of the clients from v1 to v2, nobody back.",
+                "Moves about 10 % of the clients from v1 to v2, and none back.",
                 "v2 goes on trial with 10 % of the clients, and as many are its control; everybody else gets v1.",
                 "v2 scores 20 % of the others' requests unseen.",
             ],
@@ -182,11 +182,11 @@ def test_moves_to_another_experiment_are_those_of_the_clients() -> None:
                 "The new experiment key shuffles all clients: who was in the trial may now be out.",
             ],
         ),
-        (TRIAL, replace(TRIAL, shadow=1), ["Nobody gets another version.", "v2 scores 100 % of the others'"]),
+        (TRIAL, replace(TRIAL, shadow=1), ["No client gets another version.", "v2 scores 100 % of the others'"]),
         (
             TRIAL,
             replace(TRIAL, rules=(Rule(arm="champion", clients=("ada",)), Rule(arm="champion", segments=("b",)))),
-            ["Nobody gets another version.", "Rules before the hash: 0 → 2. Whom they move depends"],
+            ["No client gets another version.", "Rules before the hash: 0 → 2. Whom they move depends"],
         ),
     ],
 )

@@ -224,7 +224,7 @@ function take(answer, ends) {
   const lost = queue.filter((item) => item.ends < Date.now() || (inDoubt && !held.has(item.id)));
   inDoubt = false;
   queue = queue.filter((item) => !lost.includes(item));
-  if (lost.includes(shown)) note("warn", `Your time with ${shown.name} was over: somebody else may have it now.`);
+  if (lost.includes(shown)) note("warn", `Your time with ${shown.name} is over: another reviewer may have it now.`);
   show();
 }
 

@@ -90,7 +90,7 @@ def describe_gate(tag: str, gate: GateResult | None) -> Section:
 
 def _headline(manifest: Manifest, *, is_signed: bool) -> Section:
     tag, lineage = manifest.tag, manifest.lineage
-    facts = {"packed": f"{_time(manifest.created_at)} by {lineage.get('by', 'somebody')}"}
+    facts = {"packed": f"{_time(manifest.created_at)} by {lineage.get('by', 'unknown')}"}
     if command := lineage.get("command"):
         facts["command"] = shlex.join(command) if isinstance(command, list) else str(command)
     facts["files"] = f"{len(manifest.hashes)}, and each matches its hash"

@@ -133,7 +133,7 @@ def _require_repeatable(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...
     for name, output in first.items():
         if not all(_same(output, outputs[name]) for outputs in again):
             raise BundleError(
-                f"{_called(module, name)} answers differently when it is asked twice: is there a dropout or a "
+                f"{_called(module, name)} gives different answers to the same input: is there a dropout or a "
                 "random number in its forward?"
             )
 

@@ -118,7 +118,7 @@ class Folder:
                 else:
                     draft.replace(place)
             except FileExistsError:
-                raise BundleError(f"somebody else put {place} there first: push again") from None
+                raise BundleError(f"{place} was written concurrently: push again") from None
             finally:
                 draft.unlink(missing_ok=True)
 
@@ -194,7 +194,7 @@ class Objects:
         try:
             self._run(lambda: self._obstore.put(self._to_write, name, file, mode=mode))
         except self._was_first:
-            raise BundleError(f"somebody else put {self._place(name)} there first: push again") from None
+            raise BundleError(f"{self._place(name)} was written concurrently: push again") from None
         except FileNotFoundError as error:  # the bucket
             raise StorageError(f"{self._url} cannot be used: {_in_short(error)}") from None
 

@@ -56,7 +56,7 @@ def policy(model: str, settings: tuple[str, ...], *, yes: bool, as_json: bool) -
 async def _replace_policy(redis: Redis, model: str, before: ReviewPolicy, after: ReviewPolicy) -> None:
     if await read_policy(redis, model) != before:
         raise ConfigError(
-            f"somebody else changed the review policy of {model} meanwhile: nothing changed; look again"
+            f"the review policy of {model} was changed concurrently: nothing was stored; read it again"
         )
     await write_policy(redis, model, after)
     if after.retention_days < before.retention_days:

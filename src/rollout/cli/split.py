@@ -107,7 +107,7 @@ def show(model: str, *, as_json: bool) -> None:
 @click.option("--experiment", help="Hash seed of the trial; MODEL-CHAMPION-CHALLENGER by default.")
 @click.option("--shadow", type=share, default="0", help="Share of the others' requests that it scores unseen.")
 @click.option("--rules", type=RULES, help="JSON list of rules; without it, they stay as they are.")
-@click.option("--labels", type=LABELS, help="JSON: by version, what its labels mean to callers; likewise.")
+@click.option("--labels", type=LABELS, help="JSON file: for each version, what its labels mean to callers.")
 @click.option("--release", is_flag=True, help="Let its versions out of the quarantine.")
 @change_options
 def set_(
@@ -215,7 +215,9 @@ def assign(model: str, client: str, segment: str, *, as_json: bool) -> None:
         found = assignment._asdict() | {"client_id": client, "revision": current.revision, "why": why}
         print_json({name: found[name] for name in ASSIGNMENT})
     else:
-        click.echo(f"{client or 'nobody'} is in the arm {assignment.arm} and gets {assignment.version}: {why}")
+        click.echo(
+            f"{client or '(empty client ID)'} is in the arm {assignment.arm} and gets {assignment.version}: {why}"
+        )
 
 
 def _change(

@@ -19,7 +19,7 @@ Review = Annotated[
     Fate | None,
     msgspec.Meta(
         description="What became of its review item: queued in Redis, deferred to the disk, or dropped because "
-        "nothing could keep it. Null where nobody is to look at it."
+        "nothing could keep it. Null if it does not go to review."
     ),
 ]
 

@@ -274,7 +274,7 @@ async def _decide(
             return work
         if (await commit(redis, model, [Transition(item, stored, work, *taken)]))[0]:
             return taken[0]
-    raise LeaseLostError("somebody else changes this item all the time: claim again")
+    raise LeaseLostError("this item is changed concurrently all the time: claim again")
 
 
 async def _read(redis: Redis, model: str, ids: list[str]) -> list[tuple[ReviewItem, bytes | None, Work]]:

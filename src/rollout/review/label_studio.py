@@ -91,7 +91,7 @@ def _labels(tasks: list[msgspec.Raw]) -> Iterator[Label | Fault]:
             continue
         if len({answer for answer, _ in found}) > 1:
             said = ", ".join(
-                f"{answer.value if answer.label is None else answer.label} by {who or 'nobody'}"
+                f"{answer.value if answer.label is None else answer.label} by {who or 'unknown'}"
                 for answer, who in found
             )
             yield Fault(place=place, why=f"its annotations differ: {said}")

@@ -215,7 +215,7 @@ def undo(work: Work, token: str, until: int, now: int) -> Taken:
     lease = work.lease
     if work.decided is None or lease is None or lease.token != token:
         raise LeaseLostError(
-            "there is no decision of yours to undo here: somebody else has had the item since, or it was imported"
+            "there is no decision of yours to undo: another reviewer has had the item since, or it was imported"
         )
     after = msgspec.structs.replace(
         work,

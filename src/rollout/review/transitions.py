@@ -1,4 +1,4 @@
-"""Storing the transitions of review items: all of a step or nothing, and only if nobody was faster."""
+"""Storing the transitions of review items: all or nothing, unless a concurrent one came first."""
 
 from __future__ import annotations
 

@@ -139,11 +139,11 @@ def consequences(before: Split | None, after: Split) -> list[str]:
     sentences = []
     moved = moves(before, after)
     for (old, new), share in sorted(moved.items(), key=lambda item: -item[1]):
-        back = "" if (new, old) in moved else ", nobody back"
+        back = "" if (new, old) in moved else ", and none back"
         who = "everybody" if share == 1 else f"about {percent(share)} of the clients"
         sentences.append(f"Moves {who} from {old} to {new}{back if share < 1 else ''}.")
     if not moved:
-        sentences.append("Nobody gets another version.")
+        sentences.append("No client gets another version.")
     if after.challenger is not None and before.experiment != after.experiment:
         sentences.append(_trial(after))
         if before.challenger is not None:

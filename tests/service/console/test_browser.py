@@ -70,7 +70,7 @@ async def test_the_share_is_changed_with_the_keyboard_alone(chromium: str, site:
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("heading", level=1)).to_have_text("Give v2 10 % of the clients?")
         await expect(page.locator(".consequence")).to_have_text(
-            "Moves about 5 % of the clients from v1 to v2, nobody back."
+            "Moves about 5 % of the clients from v1 to v2, and none back."
         )
         await page.keyboard.type("a calm day")
         await page.keyboard.press("Enter")
@@ -233,7 +233,7 @@ async def test_somebody_else_was_first(chromium: str, site: str, redis: Redis) -
         await expect(page.get_by_role("alert")).to_contain_text("Changed by grace at")
         await page.get_by_role("button", name="Look again").click()
         await expect(page.locator(".consequence")).to_have_text(
-            "Moves about 15 % of the clients from v2 to v1, nobody back."
+            "Moves about 15 % of the clients from v2 to v1, and none back."
         )
 
 

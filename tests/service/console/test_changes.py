@@ -46,7 +46,7 @@ async def test_a_share_is_changed_in_two_steps(stage: Stage, admin: Browser) -> 
     assert page.status_code == 200
     text = text_of(page)
     assert "Give v2 10 % of the clients?" in text
-    assert "Moves about 5 % of the clients from v1 to v2, nobody back." in text
+    assert "Moves about 5 % of the clients from v1 to v2, and none back." in text
     assert "Clients of the challenger 5 % changes to 10 %" in text
     assert (await stage.split()).share == 0.05
     answer = await admin.fill("change", change="share", share="10", revision="2", why=" looks\n good ")
@@ -77,7 +77,7 @@ async def test_shadow_and_promotion(stage: Stage, admin: Browser) -> None:
 
 async def test_a_rollback_takes_a_why(stage: Stage, admin: Browser) -> None:
     said = text_of(await admin.fill("preview", change="rollback"))
-    assert "Moves about 5 % of the clients from v2 to v1, nobody back." in said
+    assert "Moves about 5 % of the clients from v2 to v1, and none back." in said
     assert "v2 goes into quarantine" in said
     page = await admin.fill("change", change="rollback", revision="2", why="  ")
     assert page.status_code == 422

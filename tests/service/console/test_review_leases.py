@@ -226,7 +226,7 @@ async def test_a_lease_that_ended_while_nobody_was_there_is_claimed_anew(
         await press(page, "7")
         said = page.locator("#said")
         await expect(said).to_contain_text(f"Your time with {first} of client-{first[4:]} was over")
-        await expect(said).to_contain_text("somebody else may have it now")
+        await expect(said).to_contain_text("another reviewer may have it now")
         second = await shown_key(page)
         assert second != first
         await press(page, "7")
