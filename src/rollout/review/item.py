@@ -39,8 +39,8 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
         other: What the challenger made of it unseen, if it was asked: its version and its answer.
         same: What the predictions with the same inputs for the same client have in common.
         inputs: The inputs as the caller sent them, JSON; ``null`` once the time that they are kept is over.
-        linked_to: The item of the same inputs under another key, if this prediction is only linked to it.
         traceparent: The trace of the request (W3C Trace Context), to find it in the caller's own logs.
+        linked_to: The item of the same inputs under another key, if this prediction is only linked to it.
     """
 
     id: str
@@ -63,8 +63,8 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
     other: dict[str, Any] | None = None
     same: str
     inputs: msgspec.Raw = msgspec.field(default_factory=lambda: GONE)
-    linked_to: str | None = None
     traceparent: str | None = None
+    linked_to: str | None = None  # the last: a script writes it at the end of the JSON
 
     @property
     def has_inputs(self) -> bool:
