@@ -14,38 +14,21 @@ import pytest_timeout
 # Measured; first those that take longest, so that no process is left with one of them at the end.
 LONGEST = (
     "tests/test_readme.py",
-    "tests/loadtests/test_bench.py",
-    "tests/loadtests/test_rehearsal.py",
-    "tests/service/test_serve.py",
-    "tests/service/test_overload.py",
     "tests/bundle/test_cpp.py",
-    "tests/loadtests/test_ramp.py",
+    "tests/image/test_image.py",
     "tests/cli/test_split.py",
-    "tests/service/test_challenger.py",
     "tests/service/console/test_browser.py",
     "tests/cli/test_push_pull.py",
     "tests/cli/test_labels.py",
     "tests/cli/test_review.py",
-    "tests/image/test_image.py",
     "tests/cli/test_review_labels.py",
     "tests/cli/test_predict.py",
     "tests/service/console/test_review_leases.py",
-    "tests/loadtests/test_locust.py",
     "tests/cli/test_cli.py",
     "tests/cli/test_gate_and_sign.py",
 )
-# These measure under load, and would measure each other: one process runs them one after the other.
-ALONE = (
-    "tests/loadtests/test_bench.py",
-    "tests/loadtests/test_rehearsal.py",
-    "tests/loadtests/test_ramp.py",
-    "tests/loadtests/test_locust.py",
-    "tests/service/test_overload.py",
-    "tests/service/test_challenger.py",
-    "tests/service/test_drain_and_swap.py",
-    "tests/service/test_kill.py",
-    "tests/service/test_verdict.py",
-)
+# These measure under load, and would measure each other: `make test` runs them after all others, one by one.
+ALONE = ("tests/loadtests/", "tests/service/test_")
 # A test needs a process if it is here, where bundles are packed, models trained and manifests rendered,
 PROCESS_FILES = (
     "tests/bundle/test_exchange.py",
@@ -80,6 +63,7 @@ WITHOUT_PROCESS = "not process"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declares the marker, and has a test that is out of time show its tasks as well."""
+    config.addinivalue_line("markers", "alone: measures under load, and runs beside no other test")
     config.addinivalue_line("markers", "process: starts a process, or needs one that another test started")
     pytest_timeout.dump_stacks = dump_stacks
 
@@ -93,11 +77,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the tests of a file into one process, those that take long first, and marks those that need one."""
+    """Puts the tests of a file into one process, those that take long first, and marks what they need."""
     items.sort(key=lambda item: _rank(_file(item)))
     for item in items:
         file = _file(item)
-        item.add_marker(pytest.mark.xdist_group("alone" if file in ALONE else file))
+        item.add_marker(pytest.mark.xdist_group(file))
+        if file.startswith(ALONE):
+            item.add_marker(pytest.mark.alone)
         if needs_process(item):
             item.add_marker(pytest.mark.process)
 

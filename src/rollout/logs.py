@@ -89,7 +89,10 @@ class RepeatHandler(logging.Handler):
         atexit.register(self.flush)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Holds a record, or counts it with the one that is held."""
+        """Holds a record, or counts it with the one that is held; what ends a server is written at once."""
+        if record.name == "uvicorn.error" and record.levelno >= logging.ERROR:
+            self._target.emit(record)
+            return
         fields = getattr(record, "fields", {})
         key = (record.name, record.msg, *map(fields.get, ("method", "route", "status", "model", "problem")))
         with self._guard:
