@@ -76,6 +76,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(SHARED, ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups when it comes to it
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the tests of a file into one process, those that take long first, and marks what they need."""
     items.sort(key=lambda item: _rank(_file(item)))
