@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -216,6 +217,9 @@ class Call:
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return (("x-client-id", "c-1"),)
 
+    def set_trailing_metadata(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self.trailing = metadata
+
     def time_remaining(self) -> float:
         return 0.5
 
@@ -236,8 +240,15 @@ async def test_the_rows_get_as_long_as_the_call_has_and_a_refusal_says_when_to_c
     gateway, call = Gateway(), Call()
     engine: Any = SimpleNamespace(models={"digits": None}, model=lambda name: SimpleNamespace(name=name))
     gateway.open(engine, Settings(home=tmp_path))
-    await oip_grpc.Servicer(gateway).ModelInfer(messages.ModelInferRequest(model_name="digits"), call)
-    assert call.aborted == (grpc.StatusCode.DEADLINE_EXCEEDED, "too late", (("retry-after", "3"),))
+
+    async def find(_: Any) -> Any:
+        return grpc.unary_unary_rpc_method_handler(oip_grpc.Servicer(gateway).ModelInfer)
+
+    details = SimpleNamespace(method="/GRPCInferenceService/ModelInfer", invocation_metadata=())
+    handler = await oip_grpc.Calls(gateway).intercept_service(find, details)
+    await handler.unary_unary(messages.ModelInferRequest(model_name="digits"), call)
+    assert call.aborted == (grpc.StatusCode.DEADLINE_EXCEEDED, "too late", (("retry-after", "3"), *call.trailing))
+    assert [name for name, _ in call.trailing] == ["traceparent"]
 
 
 def test_an_admin_sees_the_other_arm(endpoints: Endpoints, client: triton.InferenceServerClient) -> None:
@@ -293,7 +304,10 @@ def test_tokens_and_a_stop_that_answers_what_is_in_flight(bundles: str, tmp_path
         time.sleep(1)
         assert running.stop() == 0
         asking.join()
-        assert "Traceback" not in running.log.read_text()
+        log = running.log.read_text()
+        assert "Traceback" not in log
+        for method in ("ServerMetadata", "ModelInfer"):
+            assert re.search(rf"gRPC {method} 401 in .*problem unauthorized, traceparent 00-", log), log
     assert set(answered) == {(64,)}
     # gRPC cancels a call that reaches a stopping server before anybody has looked at it.
     assert refused in (["StatusCode.UNAVAILABLE"], ["StatusCode.CANCELLED"]), "none failed for another reason"

@@ -77,7 +77,7 @@ logger = logging.getLogger(__name__)
 # Of the call that a task answers; the context of grpc takes no attributes.
 _traceparent: ContextVar[str] = ContextVar("traceparent")
 
-Method = Callable[["Servicer", Any, Any], Awaitable[Any]]
+Method = Callable[[Any, Any], Awaitable[Any]]
 
 
 def status_of(error: RolloutError) -> grpc.StatusCode:
@@ -101,7 +101,7 @@ async def start(gateway: Gateway, settings: Settings) -> Callable[[], Awaitable[
         ConfigError: If the port cannot be listened on.
     """
     server = grpc.aio.server(
-        interceptors=[Authorizer(gateway)],
+        interceptors=[Calls(gateway)],
         options=[
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", settings.max_body_bytes),
@@ -119,40 +119,17 @@ async def start(gateway: Gateway, settings: Settings) -> Callable[[], Awaitable[
     return functools.partial(server.stop, GRACE_S)
 
 
-async def _abort(context: Any, error: RolloutError, model: str) -> Any:
-    metrics.ERRORS.labels(model, error.type).inc()
-    trailing = tuple((name.lower(), value) for name, value in error.headers.items())
-    return await context.abort(status_of(error), error.detail, trailing)
-
-
-def _reporting(method: Method) -> Method:
-    """Makes every failure of a method a status."""
-
-    @functools.wraps(method)
-    async def report(self: Servicer, request: Any, context: Any) -> Any:
-        call = self.begin(context, method.__name__)
-        try:
-            answer = await method(self, request, context)
-        except Exception as error:
-            ours = as_rollout_error(error)
-            call |= {"problem": ours.type, "model": self.label(request)}
-            end(call, ours.status, every=False)
-        else:
-            end(call, 200, every=self.is_logged)
-            return answer
-        return await _abort(context, ours, self.label(request))
-
-    return report
-
-
 class _Method(NamedTuple):
     """A method of gRPC, as the log calls it."""
 
     path: str
 
 
-class Authorizer(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
-    """Refuses calls without reading their messages; a method without a role in ``ROLES`` does not exist.
+class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Stands in front of all methods: who may call them, the trace and the line of a call, failures as a status.
+
+    A call that may not pass is refused without its message being read; a method without a role in ``ROLES`` does
+    not exist.
 
     Args:
         gateway: Knows the tokens.
@@ -164,40 +141,63 @@ class Authorizer(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         """Returns what answers a call."""
         name = details.method.rpartition("/")[2]
+        handler = await continuation(details)
         if name not in ROLES:
-            return await continuation(details)  # grpc says that it is not implemented
+            return handler  # grpc says that it is not implemented
+        metadata = {key.encode(): _as_bytes(value) for key, value in details.invocation_metadata}
         try:
             if ROLES[name] is not None:
-                metadata = {key.encode(): _as_bytes(value) for key, value in details.invocation_metadata}
                 self._gateway.authorize(metadata, self._gateway.settings.host, ROLES[name])
         except RolloutError as error:
             refused = error
-        else:
-            return _decoding_safely(await continuation(details))
 
-        async def refuse(_: Any, context: Any) -> Any:
-            await _abort(context, refused, NO_MODEL)
+            async def refuse(_: Any, context: Any) -> Any:
+                return await self._answer(name, metadata, handler.unary_unary, refused, context)
 
-        # As a stream of requests, of which none is read.
-        return grpc.stream_unary_rpc_method_handler(refuse)
+            # As a stream of requests, of which none is read.
+            return grpc.stream_unary_rpc_method_handler(refuse)
 
+        def decode(data: bytes) -> Any:
+            try:
+                return handler.request_deserializer(data)
+            except DecodeError as error:  # which grpc takes for a fault of ours
+                return MalformedBodyError(f"the message is not what this method takes: {error}")
 
-def _decoding_safely(handler: Any) -> Any:
-    """Makes a message that cannot be decoded the caller's fault, which grpc takes for ours."""
-    decode, answer = handler.request_deserializer, handler.unary_unary
+        async def answer(request: Any, context: Any) -> Any:
+            return await self._answer(name, metadata, handler.unary_unary, request, context)
 
-    def try_to_decode(data: bytes) -> Any:
+        return grpc.unary_unary_rpc_method_handler(answer, decode, handler.response_serializer)
+
+    async def _answer(
+        self, name: str, metadata: dict[bytes, bytes], method: Method, request: Any, context: Any
+    ) -> Any:
+        """Answers a call; ``request`` is its message, or what is wrong with it."""
+        call: dict[str, Any] = {"method": "gRPC", "matched": _Method(name)}
+        begin(call, metadata)
+        traceparent = call["traceparent"].decode()
+        _traceparent.set(traceparent)
+        context.set_trailing_metadata((("traceparent", traceparent),))
         try:
-            return decode(data)
-        except DecodeError as error:
-            return MalformedBodyError(f"the message is not what this method takes: {error}")
+            if isinstance(request, RolloutError):
+                raise request
+            answer = await method(request, context)
+        except Exception as error:
+            ours = as_rollout_error(error)
+            model = self._label(request)
+            call |= {"problem": ours.type, "model": model}
+            end(call, ours.status, every=False)
+        else:
+            end(call, 200, every=self._gateway.settings.access_log)
+            return answer
+        metrics.ERRORS.labels(model, ours.type).inc()
+        trailing = ((key.lower(), value) for key, value in ours.headers.items())
+        # What is given here replaces what was set before.
+        return await context.abort(status_of(ours), ours.detail, (*trailing, ("traceparent", traceparent)))
 
-    async def answer_if_decoded(request: Any, context: Any) -> Any:
-        if isinstance(request, MalformedBodyError):
-            return await _abort(context, request, NO_MODEL)
-        return await answer(request, context)
-
-    return grpc.unary_unary_rpc_method_handler(answer_if_decoded, try_to_decode, handler.response_serializer)
+    def _label(self, request: Any) -> str:
+        """Returns the model that a call names, if it is one of ours: it becomes a metric's label."""
+        name = getattr(request, "model_name", getattr(request, "name", NO_MODEL))
+        return name if self._gateway.is_open and name in self._gateway.engine.models else NO_MODEL
 
 
 class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # generated, without types
@@ -210,25 +210,6 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    @property
-    def is_logged(self) -> bool:
-        """Whether every call is logged."""
-        return self._gateway.settings.access_log
-
-    def begin(self, context: Any, name: str) -> dict[str, Any]:
-        """Notes what the log says of a call, and in which trace it is."""
-        call: dict[str, Any] = {"method": "gRPC", "matched": _Method(name)}
-        headers = {key.encode(): _as_bytes(value) for key, value in context.invocation_metadata()}
-        begin(call, headers)
-        _traceparent.set(call["traceparent"].decode())
-        context.set_trailing_metadata((("traceparent", _traceparent.get()),))
-        return call
-
-    def label(self, request: Any) -> str:
-        """Returns the model that a call names, if it is one of ours: it becomes a metric's label."""
-        name = getattr(request, "model_name", getattr(request, "name", NO_MODEL))
-        return name if self._gateway.is_open and name in self._gateway.engine.models else NO_MODEL
-
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802  the protocol's name
         """Says that there is a server."""
         return messages.ServerLiveResponse(live=True)
@@ -237,12 +218,10 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
         """Says whether everything is warm."""
         return messages.ServerReadyResponse(ready=self._gateway.is_ready)
 
-    @_reporting
     async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Says what this server is."""
         return messages.ServerMetadataResponse(**server_metadata())
 
-    @_reporting
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Says whether a version of a model is in memory."""
         engine = self._gateway.engine
@@ -252,13 +231,11 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
             return messages.ModelReadyResponse(ready=False)
         return messages.ModelReadyResponse(ready=True)
 
-    @_reporting
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Says what a model takes and gives."""
         model = self._gateway.engine.model(request.name)
         return messages.ModelMetadataResponse(**model_metadata(model, request.version))
 
-    @_reporting
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Answers a request."""
         started = time.perf_counter()
