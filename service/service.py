@@ -77,12 +77,14 @@ def _drain_at_sigterm(grace_s: float) -> None:
 class Predictor:
     """Batched inference of PyTorch models, A/B between champion and challenger, and review of the uncertain."""
 
+    def __init__(self) -> None:
+        self._settings = load_settings()
+        logs.configure(self._settings.log)  # before BentoML says that there is a service
+
     @bentoml.on_startup
     async def start(self) -> None:
         """Loads, verifies and warms up what the splits name; only then is the service ready."""
-        settings = load_settings()
-        self._settings = settings
-        logs.configure(settings.log)
+        settings = self._settings
         self._resources = ExitStack()
         try:
             url = await asyncio.to_thread(self._resources.enter_context, running_redis(settings))

@@ -16,6 +16,8 @@ Format = Literal["text", "json"]
 REPEATED_WITHIN_S = 1.0
 # A flood of requests, or of one fault, comes through these.
 REPEATING = ("rollout.http", "uvicorn.error", "bentoml")
+# Requests of which all this is the same are; lines of anything else are the same if their text is.
+SAME_REQUEST = ("method", "route", "status", "model", "problem")
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
@@ -93,8 +95,9 @@ class RepeatHandler(logging.Handler):
         if record.name == "uvicorn.error" and record.levelno >= logging.ERROR:
             self._target.emit(record)
             return
-        fields = getattr(record, "fields", {})
-        key = (record.name, record.msg, *map(fields.get, ("method", "route", "status", "model", "problem")))
+        fields = getattr(record, "fields", None)
+        what = record.getMessage() if fields is None else tuple(map(fields.get, SAME_REQUEST))
+        key = (record.name, record.levelno, what)
         with self._guard:
             held = self._held.get(key)
             self._held[key] = (record, 1) if held is None else (held[0], held[1] + 1)

@@ -26,7 +26,7 @@ from rollout.routing.assignment import Arm, assign
 from rollout.routing.split import Split
 from rollout.routing.splits import write_split
 from rollout.store import Redis, connect
-from tests.conftest import Service, run_service, set_split
+from tests.conftest import Service, metric, run_service, set_split
 from tests.http.conftest import Endpoints
 from tests.images import held_out, image, row, three_or_eight
 
@@ -263,14 +263,8 @@ def test_a_regression_takes_a_finite_number(endpoints: Endpoints) -> None:
 
 def test_outcomes_are_counted(app: httpx.Client) -> None:
     time.sleep(0.5)
-    figures = app.get("/metrics").text
     for fate in ("joined", "waiting", "repeated", "refused"):
-        (line,) = [
-            line
-            for line in figures.splitlines()
-            if line.startswith(f'rollout_outcomes_total{{fate="{fate}",model="digits"}}')
-        ]
-        assert float(line.split()[-1]) > 0
+        assert metric(app, "rollout_outcomes_total", f'fate="{fate}"', 'model="digits"') > 0
 
 
 def test_a_client_is_forgotten(app: httpx.Client, admin: httpx.Client, running: Service, valkey: Valkey) -> None:

@@ -45,7 +45,7 @@ def test_the_split_is_for_admins(service: Service) -> None:
     assert response.headers["etag"] == '"1"'
     assert list(split) == [
         "revision", "champion", "challenger", "share", "experiment", "shadow", "rules", "labels", "previous",
-        "digests", "by", "at", "why",
+        "digests", "removed", "by", "at", "why",
     ]  # fmt: skip
     assert split["share"] == 0.1
     assert split["experiment"] == "digits-v1-v2"

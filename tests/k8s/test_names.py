@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 import click
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
-from starlette.routing import BaseRoute, Match, Mount
+from starlette.routing import Match
 
 from rollout import metrics
 from rollout.cli import cli
 from rollout.config import Settings, load_settings
-from service.service import Predictor
+from rollout.http.routes import GatedRoute
+from service.service import Predictor, all_routes
 from tests.k8s.rendering import ALL, K8S, Resource, containers, name_of, of_kind, pod_owners, render, strings
 
 SUFFIXES = {
@@ -134,34 +135,22 @@ def test_a_command_or_an_option_that_does_not_exist_is_seen() -> None:
     assert list(commands(script)) == [["split", "show", "digits"], ["serve"]]
 
 
-def _routes(routes: list[BaseRoute]) -> Iterator[BaseRoute]:
-    for route in routes:
-        yield from (
-            _routes(route.routes) if isinstance(route, Mount) and not route.path and route.routes else (route,)
-        )
-
-
 @functools.cache
-def _all_routes() -> list[BaseRoute]:
-    return list(_routes(Predictor.to_asgi().routes))  # type: ignore[attr-defined]  # the decorator made it a Service
+def _routes() -> list[GatedRoute]:
+    return all_routes(Predictor.to_asgi())  # type: ignore[attr-defined]  # the decorator made it a Service
 
 
 def is_answered(path: str, method: str = "GET") -> bool:
-    """Says whether a route of ours or of BentoML's is for a path."""
+    """Says whether there is a route for a path."""
     scope = {"type": "http", "path": path, "method": method, "root_path": "", "headers": []}
-    for route in _all_routes():
-        if route.matches(scope)[0] is Match.FULL and not isinstance(route, Mount):
-            return getattr(getattr(route, "endpoint", None), "__name__", "") != "_nothing_here"
-    return False
+    return any(route.matches(scope)[0] is Match.FULL for route in _routes())
 
 
 def is_prefix(path: str, method: str | None) -> bool:
-    """Says whether routes of ours begin with a path, and take a method."""
+    """Says whether routes begin with a path, and take a method."""
     return any(
-        f"{getattr(route, 'path', '')}/".startswith(f"{path}/")
-        and (method is None or method in (getattr(route, "methods", None) or ()))
-        for route in _all_routes()
-        if getattr(getattr(route, "endpoint", None), "__name__", "") != "_nothing_here"
+        f"{route.path}/".startswith(f"{path}/") and (method is None or method in (route.methods or ()))
+        for route in _routes()
     )
 
 
