@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 from filelock import FileLock
+from redis import Redis as AnySyncRedis
 from redis.asyncio import Redis as AnyRedis
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +27,8 @@ BIN = Path(sys.executable).parent
 STORE = tempfile.mkdtemp(prefix="rollout-test-store-")
 # What is built once for all processes that run tests; each has a store of its own with a copy.
 SHARED = Path(os.environ.setdefault("TEST_SHARED_BUNDLES", tempfile.mkdtemp(prefix="rollout-test-shared-")))
+# What a test needs beside what Rollout needs.
+TO_LOOK = ("+keys", "+type", "+ttl", "+pttl", "+xlen", "+hkeys", "+scard", "+copy", "+config", "+flushall")
 # BentoML reads this when it is imported.
 os.environ["BENTOML_HOME"] = STORE
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"
@@ -67,18 +71,35 @@ def build(model: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Valkey for the whole session."""
+def redis_acl() -> str:
+    """The ACL user of REFERENCE.md, as a server's configuration has it; ``{}`` stands for the password."""
+    (rules,) = re.findall("```acl\n(.*?)```", (ROOT / "REFERENCE.md").read_text(), re.DOTALL)
+    return " ".join(rules.split()).replace("PASSWORD", "{}")
+
+
+@pytest.fixture(scope="session")
+def valkey_admin_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Valkey for the whole session, for a user who may do everything."""
     with running_redis(Settings(home=tmp_path_factory.mktemp("valkey"))) as url:
         yield url
 
 
+@pytest.fixture(scope="session")
+def valkey_url(valkey_admin_url: str, redis_acl: str) -> str:
+    """The same for the ACL user of REFERENCE.md: whatever is tested here can be done by that user."""
+    _, name, *rules = redis_acl.format("secret").split()
+    with AnySyncRedis.from_url(valkey_admin_url) as admin:
+        admin.execute_command("ACL", "SETUSER", name, *rules)
+        admin.execute_command("ACL", "SETUSER", "test", *rules, *TO_LOOK)
+    return valkey_admin_url.replace("unix://", f"unix://{name}:secret@")
+
+
 @pytest.fixture
-async def redis(valkey_url: str) -> AsyncIterator[Redis]:
-    """A connection to an empty Valkey."""
-    async with AnyRedis.from_url(valkey_url, socket_timeout=30) as patient:
+async def redis(valkey_url: str, valkey_admin_url: str) -> AsyncIterator[Redis]:
+    """A connection to an empty Valkey, for a user who may look at a little more."""
+    async with AnyRedis.from_url(valkey_admin_url, socket_timeout=30) as patient:
         await patient.flushall()  # a busy disk may take seconds for it
-    client = await connect(valkey_url)
+    client = await connect(valkey_url.replace("rollout:", "test:"))
     yield client
     await client.aclose()
 

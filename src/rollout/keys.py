@@ -56,6 +56,13 @@ class Keys(NamedTuple):
         """
         return f"rollout:{{{self.model}}}:reviews:{place}"
 
+    def answered(self, reviewer: str) -> str:
+        """The IDs of open and escalated items that somebody has answered, a set: they are not offered to them.
+
+        Holds no more than the queue does.
+        """
+        return f"rollout:{{{self.model}}}:reviews:answered:{reviewer}"
+
     def offered(self, minute: int) -> str:
         """How many predictions asked for a review within a minute, a hash by reason. Expires after three."""
         return f"rollout:{{{self.model}}}:reviews:offered:{minute}"

@@ -1,4 +1,4 @@
-"""The reviewers' desk: one item for one person, in order, and no decision is lost or overwritten."""
+"""What reviewers do: one item for one person, in order, and no decision is lost or overwritten."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rollout.review import actions
 from rollout.review.actions import Claim, Leased
 from rollout.review.counts import read_counts
 from rollout.review.item import ReviewItem, item_id
+from rollout.review.offers import SPARE
 from rollout.review.policy import ReviewPolicy, write_policy
 from rollout.review.queue import add_items, list_items, read_item
 from rollout.review.records import read_changes
@@ -198,7 +199,33 @@ async def test_inputs_of_others_are_not_read(redis: Redis) -> None:
     assert leased.item.inputs == large
     await actions.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
     assert (await actions.claim(redis, "digits", "bob", filters={"version": "v9"})).items == []
-    assert await sent() - before < (1 + actions.SPARE + 2) * len(large)
+    assert await sent() - before < (1 + SPARE + 2) * len(large)
+
+
+async def test_what_one_has_answered_is_passed_over_within_redis(redis: Redis) -> None:
+    """A reviewer who is far ahead of the second one gets the next item at once."""
+    await write_policy(redis, "digits", ReviewPolicy(required_reviews=2))
+    await fill(redis, *(make_item(number) for number in range(700)))
+    for _ in range(6):
+        for leased in (await actions.claim(redis, "digits", "ada", 100)).items:
+            await actions.resolve(redis, "digits", leased.item.id, leased.token, SEVEN)
+    answered = Keys("digits").answered("ada")
+    assert await redis.scard(answered) == 600
+
+    async def sent() -> int:
+        return int((await redis.info("stats"))["total_net_output_bytes"])
+
+    before = await sent()
+    first, second = (await actions.claim(redis, "digits", "ada", 2)).items
+    (others,) = (await actions.claim(redis, "digits", "bob")).items
+    assert await sent() - before < 60_000, "of 600 items"
+    assert len({first.item.id, second.item.id, others.item.id}) == 3
+    await actions.resolve(redis, "digits", others.item.id, others.token, SEVEN)
+    assert await redis.scard(answered) == 599, "of what is resolved nothing is kept"
+    await actions.resolve(redis, "digits", first.item.id, first.token, SEVEN)
+    assert await redis.scard(answered) == 600
+    await actions.undo(redis, "digits", first.item.id, first.token)
+    assert await redis.scard(answered) == 599
 
 
 async def test_what_does_not_fit_is_refused(redis: Redis) -> None:

@@ -225,7 +225,7 @@ async def collect(found: Any) -> list[Any]:
 
 
 def test_any_order_of_steps(valkey_url: str) -> None:
-    Desk.url = valkey_url
+    Desk.url = valkey_url.replace("rollout:", "test:")
     run_state_machine_as_test(
         Desk,
         settings=settings(

@@ -1,11 +1,10 @@
-"""The reviewers' desk: taking items, deciding on them, and taking a decision back."""
+"""What reviewers do: claim items, decide on them, and take a decision back."""
 
 from __future__ import annotations
 
 import math
-import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import msgspec
 
@@ -13,17 +12,16 @@ from rollout.errors import InvalidRequestError, LeaseLostError, UnknownItemError
 from rollout.keys import Keys
 from rollout.review import state
 from rollout.review.item import ReviewItem
+from rollout.review.offers import offers
 from rollout.review.policy import read_policy
-from rollout.review.queue import CHUNK, PLACES, add_inputs, matches, read_items, read_work
+from rollout.review.queue import add_inputs, matches, read_items, read_work
 from rollout.review.state import Answer, State, Taken, Work
 from rollout.review.transitions import Transition, commit
 from rollout.store import NOW, Redis, guard, server_time
 
 LEASE_S = 300.0
-# Somebody else was faster so many times in a row: that happens to no person.
+# Concurrent changes so many times in a row happen to no person.
 MOST_TRIES = 10
-# So many more than wanted are looked at, should others take some at the same time.
-SPARE = 10
 NOTHING: Mapping[str, str] = {}
 
 
@@ -111,7 +109,7 @@ async def claim(
         taken,
     )
     if len(taken) < count:
-        async for transitions in _offers(redis, model, reviewer, origin, filters, count, until, now):
+        async for transitions in offers(redis, model, reviewer, origin, filters, count, until, now):
             await _take(redis, model, transitions[: count - len(taken)], taken)
             if len(taken) >= count:
                 break
@@ -303,50 +301,6 @@ async def _expire(redis: Redis, model: str, ids: list[str], now: int) -> None:
             if work.state is State.LEASED and work.lease is not None and work.lease.until <= now
         ],
     )
-
-
-async def _offers(
-    redis: Redis,
-    model: str,
-    reviewer: str,
-    origin: State,
-    filters: Mapping[str, str],
-    count: int,
-    until: int,
-    now: int,
-) -> AsyncIterator[list[Transition]]:
-    """Yields claims of items that a reviewer may have, in order; those whose inputs are gone are retired."""
-    for place in PLACES[origin]:
-        offset, size = 0, count + SPARE
-        while True:
-            async with guard():
-                ids: list[Any] = await redis.zrange(Keys(model).reviews(place), offset, offset + size - 1)
-            if not ids:
-                break
-            left = 0
-            found = [
-                (item, stored, work)
-                for item, stored, work in await _read(redis, model, [item_id.decode() for item_id in ids])
-                # Of any other state is what somebody else was faster with.
-                if work.state is origin and not work.was_reviewed_by(reviewer) and matches(item, filters)
-            ]
-            for start in range(0, len(found), count + SPARE):
-                group = found[start : start + count + SPARE]
-                whole = await add_inputs(redis, model, [item for item, _, _ in group])
-                retired, offers = [], []
-                for item, (_, stored, work) in zip(whole, group, strict=True):
-                    if not item.has_inputs:
-                        retired.append(Transition(item, stored, work, *state.retire(work, now)))
-                    else:
-                        token = secrets.token_urlsafe(12)
-                        offers.append(
-                            Transition(item, stored, work, *state.claim(work, reviewer, token, until, now))
-                        )
-                left += sum(await commit(redis, model, retired)) + len(offers)
-                yield offers
-            # Those taken have left: a few may be seen twice, which `commit` refuses, and none is passed over.
-            offset += max(0, len(ids) - left)
-            size = CHUNK
 
 
 def _origin(work: Work) -> State | None:

@@ -31,6 +31,9 @@ for _, part in ipairs(redis.call('ZRANGE', KEYS[1], 0, most - 1)) do
         end
         redis.call('ZREM', KEYS[4], id)
         redis.call('HDEL', KEYS[6], id)
+        for _, review in ipairs(cjson.decode(redis.call('GET', key .. ':work') or '{}').reviews or {}) do
+            redis.call('SREM', prefix .. 'reviews:answered:' .. review.reviewer, id)
+        end
         redis.call('DEL', key .. ':inputs', key .. ':work', key .. ':events', key .. ':links')
         redis.call('DEL', prefix .. 'same:' .. item.same)
     elseif kind == 'outcome' then

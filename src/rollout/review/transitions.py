@@ -15,14 +15,17 @@ from rollout.review.state import Event, State, Work
 from rollout.store import Redis, run_script
 
 # KEYS: changes, counts, lessees, then for each step the work and the events of its item, and the places that it
-# leaves and enters. ARGV: for each step ID, work expected, work to be, event, score in the new place, fields of
-# the counts before and after, lessee, and 1 if a label came or went.
+# leaves and enters. ARGV: prefix of the answered sets, then for each step ID, work expected, work to be, event,
+# score in the new place, fields of the counts before and after, lessee, 1 if a label came or went, and JSON lists
+# of those whose answers the item carries out of the place that it leaves and into the one that it enters.
 # Returns for each step 1, or 0 where the work was another already.
 COMMIT = f"""{NEXT_CURSOR}
 local taken = {{}}
+local prefix = ARGV[1]
 for i = 1, (#KEYS - 3) / 4 do
     local work, events, left, entered = unpack(KEYS, i * 4, i * 4 + 3)
-    local id, expected, new, event, score, before, after, lessee, changed = unpack(ARGV, i * 9 - 8, i * 9)
+    local id, expected, new, event, score, before, after, lessee, changed, out, into =
+        unpack(ARGV, i * 11 - 9, i * 11 + 1)
     taken[i] = 0
     if (redis.call('GET', work) or '') == expected and redis.call('ZSCORE', left, id) then
         redis.call('SET', work, new)
@@ -40,6 +43,12 @@ for i = 1, (#KEYS - 3) / 4 do
         end
         if changed == '1' then
             redis.call('ZADD', KEYS[1], next_cursor(KEYS[1]), id)
+        end
+        for _, reviewer in ipairs(cjson.decode(out)) do
+            redis.call('SREM', prefix .. reviewer, id)
+        end
+        for _, reviewer in ipairs(cjson.decode(into)) do
+            redis.call('SADD', prefix .. reviewer, id)
         end
         taken[i] = 1
     end
@@ -79,7 +88,7 @@ async def commit(redis: Redis, model: str, transitions: Sequence[Transition]) ->
         return []
     names = Keys(model)
     keys = [names.reviews(name) for name in ("changes", "counts", "lessees")]
-    arguments: list[str | bytes | float] = []
+    arguments: list[str | bytes | float] = [names.answered("")]
     for item, stored, before, after, event in transitions:
         left, _ = _place(item, before)
         entered, score = _place(item, after)
@@ -95,6 +104,8 @@ async def commit(redis: Redis, model: str, transitions: Sequence[Transition]) ->
             f"{after.state}|{item.reason}",
             after.lease.reviewer if after.state is State.LEASED and after.lease is not None else "",
             int(State.RESOLVED in (before.state, after.state)),
+            msgspec.json.encode(_answered_by(before)),
+            msgspec.json.encode(_answered_by(after)),
         ]
     taken = await run_script(redis, COMMIT, keys, *arguments)
     return [bool(one) for one in taken]
@@ -112,3 +123,8 @@ def _place(item: ReviewItem, work: Work) -> tuple[str, float]:
     if work.state is State.ESCALATED:
         return place, item.rank
     return place, milliseconds(work.decided_at or item.at)
+
+
+def _answered_by(work: Work) -> list[str]:
+    """Returns the reviewers to whom an item is not offered where it lies."""
+    return [review.reviewer for review in work.reviews] if work.state in (State.OPEN, State.ESCALATED) else []
