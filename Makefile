@@ -16,8 +16,9 @@ serve: .venv/.installed-demo ## Install, build the demo and serve it on HOST:POR
 
 test: .venv/.installed-dev ## Install, lint and run every test
 	@scripts/lint
-	@$(VENV)/pytest -m "not alone" --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder
-	@$(VENV)/pytest -m alone
+	@export TEST_SHARED_BUNDLES=$$(mktemp -d) && trap "rm -rf $$TEST_SHARED_BUNDLES" EXIT && \
+	    $(VENV)/pytest -m "not alone" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder && \
+	    $(VENV)/pytest -m alone
 
 check: .venv/.installed-dev ## Lint, and the tests that need no process: for the loop while writing
 	@scripts/lint

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 STORE = tempfile.mkdtemp(prefix="rollout-test-store-")
 # What is built once for all processes that run tests; each has a store of its own with a copy.
+IS_SHARED = "TEST_SHARED_BUNDLES" in os.environ  # with other runs, too; then somebody else removes it
 SHARED = Path(os.environ.setdefault("TEST_SHARED_BUNDLES", tempfile.mkdtemp(prefix="rollout-test-shared-")))
 # What a test needs beside what Rollout needs.
 TO_LOOK = ("+keys", "+type", "+ttl", "+pttl", "+xlen", "+hkeys", "+scard", "+copy", "+config", "+flushall")

@@ -70,19 +70,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Removes what was built for all processes."""
-    from tests.conftest import SHARED
+    from tests.conftest import IS_SHARED, SHARED
 
-    if not hasattr(config, "workerinput"):
+    if not IS_SHARED and not hasattr(config, "workerinput"):
         shutil.rmtree(SHARED, ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups when it comes to it
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what its markers leave out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the tests of a file into one process, those that take long first, and marks what they need."""
+    """Puts the files that take long first, and marks what the tests need."""
     items.sort(key=lambda item: _rank(_file(item)))
     for item in items:
         file = _file(item)
-        item.add_marker(pytest.mark.xdist_group(file))
         if file.startswith(ALONE):
             item.add_marker(pytest.mark.alone)
         if needs_process(item):

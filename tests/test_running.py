@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ async def test_it_waits_for_ever():
     await asyncio.sleep(60)
 """
 STARTS = """
+import re
 import subprocess
 
 
@@ -63,3 +65,23 @@ def test_one_that_starts_a_process_unseen_fails_in_make_check(tmp_path: Path) ->
     )
     done = run(tmp_path, hidden, "-m", "not process")
     assert "a test without the marker `process` starts" in done.stdout
+
+
+def test_the_tests_of_a_file_share_a_process(tmp_path: Path) -> None:
+    """What a file starts once is started once; xdist's groups by marker are not read by this pytest."""
+    text = f"""
+import os
+import pathlib
+
+import pytest
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_it(number):
+    with pathlib.Path({str(tmp_path / "pids")!r}).open("a") as file:
+        print(os.getpid(), file=file)
+"""
+    (options,) = re.findall(r"--numprocesses .*--no-loadscope-reorder", (ROOT / "Makefile").read_text())
+    done = run(tmp_path, text, *options.replace("$(PROCESSES)", "2").split())
+    assert "12 passed" in done.stdout, done.stdout
+    assert len(set((tmp_path / "pids").read_text().split())) == 1
