@@ -65,7 +65,10 @@ def sentinel(folder: Path, acl: str) -> Iterator[Setup]:
 
 @contextmanager
 def cluster(folder: Path, acl: str) -> Iterator[Setup]:
-    nodes = [RedisServer(folder / f"node-{number}", *node_settings("repl-diskless-sync-delay 0", acl)) for number in range(6)]
+    nodes = [
+        RedisServer(folder / f"node-{number}", *node_settings("repl-diskless-sync-delay 0", acl))
+        for number in range(6)
+    ]
     with running(*nodes):
         form_cluster(nodes, 3)
         slot = nodes[0].call("CLUSTER KEYSLOT", Keys("digits").split)
