@@ -68,7 +68,8 @@ def build(model: str) -> None:
         if not (store / "models" / model / "latest").exists():
             environment = os.environ | {"BENTOML_HOME": str(store)}
             subprocess.run([BIN / "rollout", "build", f"models/{model}"], cwd=ROOT, env=environment, check=True)
-    shutil.copytree(store / "models" / model, Path(STORE) / "models" / model, dirs_exist_ok=True)
+    for place in ("models", "packed"):
+        shutil.copytree(store / place / model, Path(STORE) / place / model, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         variant: The variants that may serve, separated by commas: one name pins it. Without any, the fastest that
             passed serves, and one that needs torch only where no other passed.
         public_key: Public key in PEM; a bundle without its signature is refused.
+        trust: Whether bundles that were neither packed here nor signed may run code: of these, only ONNX is
+            loaded otherwise.
         grace_s: Seconds that a worker goes on serving after SIGTERM, when it is no longer ready.
         timeout_ms: Deadline of a request that does not name its own, in milliseconds.
         max_body_bytes: Largest request body.
@@ -72,6 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cors_origins: str = ""
     variant: str = ""
     public_key: Path | None = None
+    trust: bool = False
     grace_s: float = 5
     timeout_ms: int = 1000
     max_body_bytes: int = 8 * 1024 * 1024
@@ -184,6 +187,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if not is_url:
             raise ConfigError("ROLLOUT_WEBHOOK_URL must be a whole URL that starts with http:// or https://")
         self.webhook_key()
+
+    @property
+    def trusts_bundles(self) -> bool:
+        """Whether every bundle that is not refused may run code: all are signed, or somebody says so."""
+        return self.trust or self.public_key is not None
 
     @property
     def processes(self) -> int:

@@ -60,7 +60,7 @@ class Speeds(NamedTuple):
     not_measured: dict[str, str]
 
 
-def measure_speeds(folder: Path, manifest: Manifest, seconds: float) -> Speeds:
+def measure_speeds(folder: Path, manifest: Manifest, seconds: float, *, is_trusted: bool = False) -> Speeds:
     """Times every variant on every device that it can use here, with one thread, on the golden examples.
 
     The contenders take turns, a short slice each, for as many rounds as there is time for: a machine that slows
@@ -70,6 +70,7 @@ def measure_speeds(folder: Path, manifest: Manifest, seconds: float) -> Speeds:
         folder: Where the bundle lies; its files are taken as checked.
         manifest: Its manifest.
         seconds: Time for all rounds together; a few are always run.
+        is_trusted: Whether its origin may run code here; see ``load_variant``.
 
     Raises:
         BundleError: If no variant can be measured; with the reason of each.
@@ -81,7 +82,9 @@ def measure_speeds(folder: Path, manifest: Manifest, seconds: float) -> Speeds:
     for name in (name for name in VARIANTS if name in manifest.variants):
         for device in VARIANTS[name].devices():
             try:
-                variants[name, device] = _warm(folder, manifest, name, device, batches.values())
+                variants[name, device] = _warm(
+                    folder, manifest, name, device, batches.values(), is_trusted=is_trusted
+                )
             except BundleError as error:
                 not_measured[f"{name} on {device}"] = error.detail
     if not variants:
@@ -163,8 +166,10 @@ def shown_cost(cost: float) -> str:
     return f"{cost:,.{max(1 - math.floor(math.log10(cost)), 0)}f}"
 
 
-def _warm(folder: Path, manifest: Manifest, name: str, device: str, batches: Iterable[Arrays]) -> Variant:
-    variant = load_variant(folder, manifest, name, device=device)
+def _warm(
+    folder: Path, manifest: Manifest, name: str, device: str, batches: Iterable[Arrays], *, is_trusted: bool
+) -> Variant:
+    variant = load_variant(folder, manifest, name, device=device, is_trusted=is_trusted)
     try:
         for batch in batches:
             for _ in range(3):  # TorchScript profiles its first runs, and then compiles

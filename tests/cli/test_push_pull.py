@@ -25,7 +25,7 @@ from tests.cli.test_cli import run
 from tests.conftest import BIN, ROOT, STORE, wait_for_text
 from tests.s3 import KEYS, Way, run_s3
 
-HERE = "onnx, onnx-int8, torchscript agree with its golden examples; not run here: export"
+HERE = "onnx, onnx-int8 agree with its golden examples; not run here: torchscript, export"
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,38 @@ class Place:
 @pytest.fixture
 def place(s3: str, packed: str, tmp_path: Path) -> Place:
     return Place(s3, tmp_path)
+
+
+def test_only_onnx_of_an_unsigned_bundle_is_run_unless_trusted(s3: str, packed: str, tmp_path: Path) -> None:
+    place = Place(s3, tmp_path)
+    place.push(packed)
+    assert HERE in place.pull()
+    not_run = "Not run: torchscript, export. Loading these can run code, and two:shipped was neither packed here"
+    elsewhere = place.environment()
+
+    def ask(*arguments: str, code: int = 0, **more: str) -> str:
+        return " ".join(run(place.home, *arguments, code=code, **(elsewhere | more)).split())
+
+    assert not_run in ask("verify", packed)
+    assert "torchscript on cpu" in ask("cost", packed, "--json")
+    assert "Not run" not in ask("verify", packed, "--trust")
+    assert "Not run" not in ask("verify", packed, ROLLOUT_TRUST="1")
+    key = str(make_keys(tmp_path, "k")[1])
+    for command in ("verify", "cost"):
+        assert "it has no signature" in ask(command, packed, code=1, ROLLOUT_PUBLIC_KEY=key)
+
+
+def test_names_from_elsewhere_forge_no_lines(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    (there / "two").mkdir(parents=True)
+    (there / "two" / "\x1b[2K\rtwo:v9 is here\n.bentomodel").write_bytes(b"x")
+    command = [str(BIN / "rollout"), "pull", str(there)]
+    home = {"ROLLOUT_HOME": str(tmp_path / "home"), "BENTOML_HOME": str(tmp_path / "store")}
+    printed = subprocess.run(command, env=os.environ | home, capture_output=True, check=False).stdout.decode()
+    assert "\x1b" not in printed
+    assert "\r" not in printed
+    assert not any(line.startswith("two:v9 is here") for line in printed.splitlines())
+    assert r"\x1b[2K\rtwo:v9 is here\n" in printed
 
 
 def test_a_bundle_goes_to_s3_and_comes_to_another_machine(place: Place) -> None:

@@ -21,7 +21,7 @@ from rollout.bundle.store import (
     staging,
 )
 from rollout.bundle.variants import VARIANTS, TorchScript
-from rollout.bundle.verify import check_golden, load_variant
+from rollout.bundle.verify import check_golden, load_variant, may_load
 from rollout.errors import BundleError, ConfigError, StorageError
 
 SUFFIX = ".bentomodel"
@@ -77,6 +77,7 @@ class Pull:
     Args:
         url: The storage, such as ``s3://bucket/path`` or a folder.
         key: Public key of who must have signed a bundle, if anybody.
+        is_trusted: Whether a bundle may run code here although nobody signed it.
 
     Attributes:
         left_out: What could not be taken, by its name in the storage, and why.
@@ -85,9 +86,10 @@ class Pull:
         ConfigError: If the URL is of no known kind, or what it takes is not installed.
     """
 
-    def __init__(self, url: str, key: Path | None = None) -> None:
+    def __init__(self, url: str, key: Path | None = None, *, is_trusted: bool = False) -> None:
         self._storage: Storage = open_storage(url)
         self._key = key
+        self._is_trusted = is_trusted or key is not None
         self.left_out: dict[str, str] = {}
         # What was taken or refused for good, by its name in the storage: its content there, or HERE.
         self._settled: dict[str, str] = {}
@@ -162,7 +164,7 @@ class Pull:
             unpack(archive, folder)
             archive.unlink()
             manifest = check_bundle(folder, tag, self._key)
-            run, not_run = _run_golden(folder, manifest)
+            run, not_run = _run_golden(folder, manifest, is_trusted=self._is_trusted)
             place_bundle(folder, manifest, stage)
         more = f"; not run here: {', '.join(not_run)}" if not_run else ""
         return f"{tag} is here: {', '.join(run)} agree with its golden examples{more}"
@@ -171,8 +173,7 @@ class Pull:
         if self.left_out.get(name) == why:
             return ""
         self.left_out[name] = why
-        # Names of files need not be text.
-        return f"{name} is left out: {why}".encode(errors="backslashreplace").decode()
+        return f"{name} is left out: {why}"
 
 
 def _require_same(archive: Path, folder: Path, manifest: Manifest, place: str) -> Manifest:
@@ -215,17 +216,19 @@ def _adds(ours: dict[str, object], theirs: dict[str, object], place: str, *, is_
     return bool(new)
 
 
-def _run_golden(folder: Path, manifest: Manifest) -> tuple[list[str], list[str]]:
+def _run_golden(folder: Path, manifest: Manifest, *, is_trusted: bool) -> tuple[list[str], list[str]]:
     """Runs the golden examples on the variants that can serve here; returns these and the others."""
-    run = [name for name in manifest.variants if _can_serve(name)]
+    servable = [name for name in manifest.variants if _can_serve(name)]
+    run = [name for name in servable if may_load(manifest, name, is_trusted=is_trusted)]
     if not run:
         raise BundleError(
             f"{manifest.tag} is refused: none of its variants can be run here: {', '.join(manifest.variants)}"
+            + ("; those that can run code take a signature or --trust" if servable else "")
         )
     try:
         golden = read_golden(folder)
         for name in run:
-            check_golden(golden, manifest, name, load_variant(folder, manifest, name))
+            check_golden(golden, manifest, name, load_variant(folder, manifest, name, is_trusted=is_trusted))
     except BundleError:
         raise
     except Exception as error:  # whatever these files make of what reads them

@@ -17,7 +17,7 @@ import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
-from rollout.bundle.manifest import FILE_NAME, SIGNATURE, Manifest, check_hashes, read_manifest
+from rollout.bundle.manifest import FILE_NAME, SIGNATURE, Manifest, check_hashes, digest, read_manifest
 from rollout.bundle.signing import check_signature
 from rollout.errors import BundleError, MissingBundleError
 
@@ -35,7 +35,7 @@ def is_tag(tag: str) -> bool:
 
 
 def save_bundle(folder: Path, manifest: Manifest) -> Path:
-    """Copies the bundle at ``folder`` into the store.
+    """Copies a bundle that was packed here into the store.
 
     Returns:
         Where it lies in the store.
@@ -50,7 +50,19 @@ def save_bundle(folder: Path, manifest: Manifest) -> Path:
         )
     _refuse_another(manifest.tag)
     with staging() as stage:
-        return place_bundle(folder, manifest, stage)
+        place = place_bundle(folder, manifest, stage)
+    note = _packed(manifest.tag)
+    note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    note.write_text(digest(manifest))
+    return place
+
+
+def was_packed_here(manifest: Manifest) -> bool:
+    """Whether ``rollout.pack`` made a bundle in this store: no other way into the store notes that."""
+    try:
+        return is_tag(manifest.tag) and _packed(manifest.tag).read_text() == digest(manifest)
+    except OSError:
+        return False
 
 
 def place_bundle(folder: Path, manifest: Manifest, stage: Path) -> Path:
@@ -178,6 +190,12 @@ def _models() -> Path:
 def _place(tag: str) -> Path:
     name, _, version = tag.partition(":")
     return _models() / name / version
+
+
+def _packed(tag: str) -> Path:
+    """Returns where the digest of a bundle stands if it was packed here: beside the models, in none of them."""
+    name, _, version = tag.partition(":")
+    return _models().with_name("packed") / name / version
 
 
 def _sync(folder: Path) -> None:

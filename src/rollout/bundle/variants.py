@@ -58,6 +58,8 @@ class Variant(ABC):
     # Whether a worker may load it.
     is_served: ClassVar[bool] = True
     needs_torch: ClassVar[bool] = False
+    # Whether loading it can do more than compute: write files, or unpickle.
+    can_run_code: ClassVar[bool] = True
 
     @classmethod
     @abstractmethod
@@ -95,6 +97,7 @@ class Onnx(Variant):
 
     name = "onnx"
     file = "onnx/model.onnx"
+    can_run_code = False  # onnxruntime takes external data from within the model's folder only
 
     @classmethod
     def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
@@ -171,7 +174,7 @@ class OnnxInt8(Onnx):
 
 
 class TorchScript(Variant):
-    """Frozen TorchScript, for callers in C++."""
+    """Frozen TorchScript, for callers in C++. It can write files: ``torch.from_file`` is an operator of it."""
 
     name = "torchscript"
     needs_torch = True

@@ -13,6 +13,7 @@ from rollout.bundle.golden import Golden, read_golden
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.parity import Parity, compare, run_in_batches
 from rollout.bundle.schema import Arrays, InputSchema
+from rollout.bundle.store import was_packed_here
 from rollout.bundle.variants import VARIANTS, Variant
 from rollout.errors import BundleError
 
@@ -39,17 +40,39 @@ class Choice(NamedTuple):
     refused: dict[str, str]
 
 
-def load_variant(folder: Path, manifest: Manifest, name: str, threads: int = 1, device: str = "cpu") -> Variant:
+def load_variant(
+    folder: Path,
+    manifest: Manifest,
+    name: str,
+    threads: int = 1,
+    device: str = "cpu",
+    *,
+    is_trusted: bool = False,
+) -> Variant:
     """Loads one variant of the bundle at ``folder`` onto ``cpu`` or ``cuda``.
 
+    Args:
+        folder: Where the bundle lies; its files are taken as checked.
+        manifest: Its manifest.
+        name: The variant.
+        threads: Threads that one batch may use.
+        device: ``cpu`` or ``cuda``.
+        is_trusted: Whether its origin may run code here: it is signed, or somebody says so. What was packed here
+            may in any case; of any other bundle, only what cannot run code is loaded.
+
     Raises:
-        BundleError: If the bundle has no such variant, or its file cannot be loaded.
+        BundleError: If the bundle has no such variant, it may not be loaded, or its file cannot be.
     """
     if name not in manifest.variants or name not in VARIANTS:
         left_out = manifest.left_out.get(name)
         why = f" ({name} was left out: {left_out.why})" if left_out else ""
         raise BundleError(
             f"{manifest.tag} has no variant {name}; it has {', '.join(sorted(manifest.variants))}{why}"
+        )
+    if not may_load(manifest, name, is_trusted=is_trusted):
+        raise BundleError(
+            f"{manifest.tag}: the {name} variant is not loaded: that can run code, and the bundle was neither "
+            "packed here nor signed by the key that ROLLOUT_PUBLIC_KEY names; --trust or ROLLOUT_TRUST=1 loads it"
         )
     try:
         return VARIANTS[name](folder / manifest.variants[name].file, threads, device)
@@ -98,16 +121,23 @@ def check_golden(golden: Golden, manifest: Manifest, name: str, variant: Variant
     return found
 
 
-def verify_bundle(folder: Path, manifest: Manifest) -> dict[str, Parity]:
-    """Runs the golden examples on each variant; the files are taken as checked.
+def may_load(manifest: Manifest, name: str, *, is_trusted: bool = False) -> bool:
+    """Whether a variant may be loaded here; see ``load_variant``."""
+    kind = VARIANTS.get(name)
+    return kind is not None and (not kind.can_run_code or is_trusted or was_packed_here(manifest))
+
+
+def verify_bundle(folder: Path, manifest: Manifest, *, is_trusted: bool = False) -> dict[str, Parity]:
+    """Runs the golden examples on each variant that may be loaded; the files are taken as checked.
 
     Raises:
-        BundleError: If a variant cannot be loaded or disagrees.
+        BundleError: If a variant cannot be loaded or disagrees, or none may be loaded.
     """
     golden = read_golden(folder)
+    names = [name for name in manifest.variants if may_load(manifest, name, is_trusted=is_trusted)]
     return {
-        name: check_golden(golden, manifest, name, load_variant(folder, manifest, name))
-        for name in manifest.variants
+        name: check_golden(golden, manifest, name, load_variant(folder, manifest, name, is_trusted=is_trusted))
+        for name in names or manifest.variants  # of which the first says why it may not be loaded
     }
 
 
@@ -119,6 +149,8 @@ def choose_variant(
     threads: int = 1,
     device: str = "cpu",
     agree: Callable[[str], str] = lambda fastest: fastest,
+    *,
+    is_trusted: bool = False,
 ) -> Choice:
     """Loads the variants that may serve, checks each on this machine, and picks the fastest that passed.
 
@@ -130,6 +162,7 @@ def choose_variant(
         threads: Threads that one batch may use.
         device: ``cpu`` or ``cuda``.
         agree: Makes of the fastest the one that all workers serve.
+        is_trusted: Whether its origin may run code here; see ``load_variant``.
 
     Raises:
         BundleError: If none passed; with the reason of each.
@@ -138,7 +171,7 @@ def choose_variant(
     refused: dict[str, str] = {}
     for name in names:
         try:
-            variant = load_variant(folder, manifest, name, threads, device)
+            variant = load_variant(folder, manifest, name, threads, device, is_trusted=is_trusted)
             check_golden(golden, manifest, name, variant)
             passed[name] = variant
         except BundleError as error:

@@ -21,6 +21,7 @@ from rollout.cli.report import report
 from rollout.cli.reproduce import reproduce
 from rollout.cli.review import review
 from rollout.cli.serve import serve
+from rollout.cli.shared import printable
 from rollout.cli.sign import sign
 from rollout.cli.split import CONFLICT, split
 from rollout.cli.verify import verify
@@ -64,5 +65,5 @@ def main() -> None:
     try:
         cli()
     except RolloutError as error:
-        click.echo(f"rollout: {error.detail}", err=True)
+        click.echo(f"rollout: {printable(error.detail)}", err=True)
         sys.exit(CONFLICT if isinstance(error, SplitConflictError) else FAILED)

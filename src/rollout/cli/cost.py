@@ -14,6 +14,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from rollout.cli.shared import trust_option
+from rollout.config import load_settings
 from rollout.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ MARKERS = ("o", "s", "D", "^")
 @click.option("--price", "prices", multiple=True, help="Price of an hour: cpu=… of a core, gpu=… of a GPU.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the speeds into this file, .svg or .png.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def cost(tag: str, prices: tuple[str, ...], plot: Path | None, *, as_json: bool) -> None:
+@trust_option
+def cost(tag: str, prices: tuple[str, ...], plot: Path | None, *, as_json: bool, trust: bool) -> None:
     """Measure how many rows per second the bundle TAG, such as digits:v2, scores on a core and on a GPU.
 
     That is each variant alone, without HTTP. With prices, also what a million predictions cost on a device that
@@ -45,9 +48,10 @@ def cost(tag: str, prices: tuple[str, ...], plot: Path | None, *, as_json: bool)
     priced = parse_prices(prices)
     if plot is not None:
         _require_drawable(plot)
-    folder, manifest = open_bundle(tag)
+    settings = load_settings(trust=trust or None)
+    folder, manifest = open_bundle(tag, settings.public_key)
     with Console(stderr=True).status("measuring for about ten seconds"):
-        speeds = measure_speeds(folder, manifest, SECONDS)
+        speeds = measure_speeds(folder, manifest, SECONDS, is_trusted=settings.trusts_bundles)
     machine = ", ".join(filter(None, (cpu_name(), gpu_name())))
     if plot is not None:
         title = f"{tag} on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {machine}"

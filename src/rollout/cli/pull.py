@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rollout.cli.shared import printable, trust_option
 from rollout.config import load_settings
 from rollout.errors import ConfigError, StorageError
 
@@ -26,18 +27,20 @@ LEFT_OUT = 3
     metavar="SECONDS",
     help="Go on until SIGTERM, and look again after so many seconds.",
 )
-def pull(url: str, every: float | None) -> None:
+@trust_option
+def pull(url: str, every: float | None, *, trust: bool) -> None:
     """Fetch the bundles under URL, s3://bucket/path or a folder, that the store does not have.
 
     Each appears in the store whole, and only if its hashes hold, its variants agree with its golden examples and,
-    with ROLLOUT_PUBLIC_KEY, it is signed. What does not pass is left out, and the exit code is 3; it is 1 if some
-    could not be fetched and may come the next time.
+    with ROLLOUT_PUBLIC_KEY, it is signed. Of one that nobody signed, only ONNX is run. What does not pass is left
+    out, and the exit code is 3; it is 1 if some could not be fetched and may come the next time.
     """
     # Python leaves SIGTERM to the system, which does not give it to the first process of a container.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0 if every else 128 + signal.SIGTERM))
     from rollout.bundle.exchange import Pull  # noqa: PLC0415  the store imports BentoML
 
-    work = Pull(url, load_settings().public_key)
+    settings = load_settings(trust=trust or None)
+    work = Pull(url, settings.public_key, is_trusted=settings.trust)
     if every is None:
         _pull_once(work, url)
     else:
@@ -49,7 +52,7 @@ def _pull_once(work: Pull, url: str) -> None:
 
     found = work.look()
     for line in work.take(found):
-        click.echo(line)
+        click.echo(printable(line))
     if not found and not bundle_names():
         raise ConfigError(_nothing(url))
     summary = _summary(work, url, len(found))
@@ -75,7 +78,7 @@ def _follow(work: Pull, url: str, every: float) -> None:
                 click.echo(f"{url} answers again")
             is_away = False
             for line in work.take(found):
-                click.echo(line)
+                click.echo(printable(line))
             summary = _summary(work, url, len(found))
             if summary != said:
                 click.echo(f"{summary}; looking every {every:g} s")

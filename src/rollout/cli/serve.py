@@ -22,6 +22,7 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from rollout.cli.shared import trust_option
 from rollout.config import Settings, load_settings
 from rollout.embedded import running_redis
 from rollout.errors import ConfigError
@@ -51,9 +52,10 @@ def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @address_options
-def serve(host: str | None, port: int | None, workers: int | None) -> None:
+@trust_option
+def serve(host: str | None, port: int | None, workers: int | None, *, trust: bool) -> None:
     """Serve every model that has a split. SIGTERM and Ctrl-C answer what is in flight, then stop."""
-    run_server(load_settings(host=host, port=port, workers=workers), when_ready=lambda: None)
+    run_server(load_settings(host=host, port=port, workers=workers, trust=trust or None), when_ready=lambda: None)
 
 
 def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
@@ -140,6 +142,7 @@ def _prepare_workers(settings: Settings, url: str) -> None:
         ROLLOUT_HOST=settings.host,
         ROLLOUT_PORT=str(settings.port),
         ROLLOUT_WORKERS=str(settings.processes),
+        ROLLOUT_TRUST=str(settings.trust).lower(),
     )
     # Workers add their metrics up through files; those of the last run would be counted again.
     forget_choices(settings.home)

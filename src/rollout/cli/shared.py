@@ -22,6 +22,9 @@ NOT_CONFIRMED = 4
 
 T = TypeVar("T")
 
+trust_option = click.option(
+    "--trust", is_flag=True, help="Run the code of bundles that were neither packed here nor signed."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -50,6 +53,14 @@ def ask(*, may_ask: bool) -> None:
         click.echo(err=True)
     click.echo("nothing changed", err=True)
     sys.exit(NOT_CONFIRMED)
+
+
+def printable(text: str) -> str:
+    """Returns a text from elsewhere as a terminal may have it: what is no printable character is escaped."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
 
 
 def print_json(value: Any) -> None:

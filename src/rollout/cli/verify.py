@@ -8,20 +8,33 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from rollout.cli.shared import trust_option
+from rollout.config import load_settings
+
 
 @click.command()
 @click.argument("tag")
-@click.option("--key", type=click.Path(path_type=Path), help="Public key in PEM that must have signed it.")
-def verify(tag: str, key: Path | None) -> None:
-    """Check the bundle TAG, such as digits:v2: every hash, and the golden examples on every variant."""
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    help="Public key in PEM that must have signed it; ROLLOUT_PUBLIC_KEY by default.",
+)
+@trust_option
+def verify(tag: str, key: Path | None, *, trust: bool) -> None:
+    """Check the bundle TAG, such as digits:v2: every hash, and the golden examples on every variant.
+
+    Of a bundle that was neither packed here nor signed, only ONNX is loaded.
+    """
     from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
     from rollout.bundle.verify import verify_bundle  # noqa: PLC0415
 
-    folder, manifest = open_bundle(tag, key)
+    settings = load_settings(public_key=key, trust=trust or None)
+    folder, manifest = open_bundle(tag, settings.public_key)
+    checked = verify_bundle(folder, manifest, is_trusted=settings.trusts_bundles)
     table = Table(title=f"{tag}: {len(manifest.hashes)} files match their hashes", title_justify="left")
     for column in ("variant", "golden examples", "answers flipped", "reviews flipped", "largest difference"):
         table.add_column(column, justify="left" if column == "variant" else "right")
-    for variant, parity in verify_bundle(folder, manifest).items():
+    for variant, parity in checked.items():
         table.add_row(
             variant,
             str(parity.rows),
@@ -30,4 +43,9 @@ def verify(tag: str, key: Path | None) -> None:
             f"{parity.largest_difference:.1e}",
         )
     Console(highlight=False).print(table)
+    if unchecked := [name for name in manifest.variants if name not in checked]:
+        click.echo(
+            f"Not run: {', '.join(unchecked)}. Loading these can run code, and {tag} was neither packed here nor "
+            "signed by a key that is configured; --trust runs them."
+        )
     click.echo(f"`rollout report {tag}` shows what else is known about it.")

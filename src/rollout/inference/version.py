@@ -54,6 +54,7 @@ class LoadedVersion:
             settings.intra_op_threads,
             settings.device,
             lambda fastest: share_choice(settings.home, self.digest, names, fastest),
+            is_trusted=settings.trusts_bundles,
         )
         self.variant, self._runtime = self.choice.name, self.choice.variant
         cores = max(1, usable_cores() // settings.processes // settings.intra_op_threads)

@@ -1,0 +1,150 @@
+"""A bundle from elsewhere runs no code: only what was packed here, or signed, may do more than compute."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from rollout.bundle import store
+from rollout.bundle.exchange import Pull
+from rollout.bundle.golden import read_golden
+from rollout.bundle.manifest import Manifest
+from rollout.bundle.signing import sign_bundle
+from rollout.bundle.store import open_bundle, was_packed_here
+from rollout.bundle.variants import VARIANTS
+from rollout.bundle.verify import choose_variant, load_variant, verify_bundle
+from rollout.config import load_settings
+from rollout.cost import measure_speeds
+from rollout.errors import BundleError
+from tests.bundle.test_exchange import TAG, edit, repack, take
+from tests.bundle.test_signing import make_keys
+
+CODE = {name for name, kind in VARIANTS.items() if kind.can_run_code}
+NOT_LOADED = "the torchscript variant is not loaded: that can run code"
+
+
+class Writes(torch.nn.Module):
+    """Makes a file when it is run, which TorchScript may do.
+
+    Args:
+        file: The file.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = str(file)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.from_file(self.file, shared=True, size=1)
+
+
+@pytest.fixture
+def evil(there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What is there makes this file if its TorchScript is run; its hashes hold. The store here is empty."""
+    file = tmp_path / "written-by-the-bundle"
+
+    def plant(folder: Path) -> None:
+        torch.jit.save(torch.jit.script(Writes(file)), str(folder / "torchscript" / "model.pt"))
+        edit(folder, hashes=True)
+
+    repack(there, plant)
+    (tmp_path / "elsewhere" / "models").mkdir(parents=True)
+    monkeypatch.setattr(store, "_models", lambda: tmp_path / "elsewhere" / "models")
+    return file
+
+
+def opened() -> tuple[Path, Manifest]:
+    return open_bundle(TAG)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_nothing_but_onnx_is_loaded_of_a_bundle_that_nobody_vouches_for(there: Path, evil: Path) -> None:
+    (said,) = take(Pull(str(there)))
+    assert said.startswith(
+        "two:sent is here: onnx, onnx-int8 agree with its golden examples; not run here: torch"
+    )
+    folder, manifest = opened()
+    assert not was_packed_here(manifest)
+    golden = read_golden(folder)
+    assert verify_bundle(folder, manifest).keys() == manifest.variants.keys() - CODE
+    speeds = measure_speeds(folder, manifest, 0)
+    assert {point.variant for point in speeds.points} == manifest.variants.keys() - CODE
+    assert NOT_LOADED in speeds.not_measured["torchscript on cpu"]
+    for name in CODE:
+        with pytest.raises(BundleError, match="is not loaded"):
+            load_variant(folder, manifest, name)
+    with pytest.raises(BundleError, match=NOT_LOADED):
+        choose_variant(folder, manifest, golden, ["torchscript"])
+    assert not evil.exists()
+    # It would have run: whoever says --trust gets what they ask for.
+    with pytest.raises(BundleError):
+        choose_variant(folder, manifest, golden, ["torchscript"], is_trusted=True)
+    assert evil.exists()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_bundle_of_torchscript_alone_is_left_out_and_says_what_would_take_it(there: Path, evil: Path) -> None:
+    def leave_torchscript(folder: Path) -> None:
+        for name in ("onnx", "onnx-int8", "export"):
+            shutil.rmtree(folder / name)
+        variants = json.loads((folder / "manifest.json").read_text())["variants"]
+        edit(folder, hashes=True, variants={"torchscript": variants["torchscript"]})
+
+    repack(there, leave_torchscript)
+    (said,) = take(Pull(str(there)))
+    assert "none of its variants can be run here: torchscript; those that can run code take a signature" in said
+    assert not evil.exists()
+
+
+def test_a_signature_that_the_settings_name_vouches(there: Path, tmp_path: Path) -> None:
+    private, public = make_keys(tmp_path, "ours")
+    repack(there, lambda folder: sign_bundle(folder, TAG, private))
+    assert load_settings({"ROLLOUT_PUBLIC_KEY": str(public)}).trusts_bundles
+    (tmp_path / "empty" / "models").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "_models", lambda: tmp_path / "empty" / "models")
+        (said,) = take(Pull(str(there), public))
+        assert "onnx, onnx-int8, torchscript agree" in said
+        folder, manifest = open_bundle(TAG, public)
+        assert verify_bundle(folder, manifest, is_trusted=True).keys() == manifest.variants.keys()
+
+
+def test_what_was_packed_here_is_known_by_its_content(sent: Path) -> None:
+    folder, manifest = opened()
+    assert was_packed_here(manifest)
+    assert verify_bundle(folder, manifest).keys() == manifest.variants.keys()
+
+
+def test_only_what_computes_is_exempt() -> None:
+    assert {"torchscript", "export"} == CODE, "a new variant can run code unless it says that it cannot"
+
+
+@pytest.mark.parametrize("location", ["../outside.bin", "{}/outside.bin", "link.bin", "inside.bin"])
+def test_onnx_takes_external_data_from_within_the_bundle_only(tmp_path: Path, location: str) -> None:
+    """What onnxruntime sees to."""
+    folder = tmp_path / "onnx"
+    folder.mkdir()
+    for file in (folder / "inside.bin", tmp_path / "outside.bin"):
+        file.write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    (folder / "link.bin").symlink_to(tmp_path / "outside.bin")
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value=location.format(tmp_path))
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", values[:1], values[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    if location == "inside.bin":
+        onnxruntime.InferenceSession(folder / "model.onnx")
+        return
+    with pytest.raises(Exception, match=re.compile("escapes model directory|Absolute path not allowed")):
+        onnxruntime.InferenceSession(folder / "model.onnx")
+    assert onnx.load(folder / "model.onnx", load_external_data=False).graph.initializer[0].name == "w"
