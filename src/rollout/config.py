@@ -20,7 +20,20 @@ from rollout.errors import ConfigError
 from rollout.redis_url import parse_redis_url
 
 Role = Literal["app", "reviewer", "admin"]
-LEAST = {"workers": 0, "timeout_ms": 1, "max_body_bytes": 1, "max_instances": 1, "intra_op_threads": 1}
+LEAST = {
+    "workers": 0,
+    "grace_s": 0,
+    "timeout_ms": 1,
+    "max_connections": 1,
+    "max_head_bytes": 1024,
+    "head_timeout_s": 1,
+    "body_timeout_s": 1,
+    "idle_timeout_s": 1,
+    "max_body_bytes": 1,
+    "max_instances": 1,
+    "breaker_window_s": 1,
+    "intra_op_threads": 1,
+}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,6 +58,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             loaded otherwise.
         grace_s: Seconds that a worker goes on serving after SIGTERM, when it is no longer ready.
         timeout_ms: Deadline of a request that does not name its own, in milliseconds.
+        max_connections: Most connections of a worker; further ones are refused.
+        max_head_bytes: Largest request line and headers together.
+        head_timeout_s: Seconds within which the headers must have come.
+        body_timeout_s: Seconds within which more of a body must come, or more of an answer be taken.
+        idle_timeout_s: Seconds after which an idle connection is closed: longer than proxies keep theirs.
         max_body_bytes: Largest request body.
         max_instances: Most instances in one request.
         max_reviews: Open review items per model; further ones are counted, not kept.
@@ -77,6 +95,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     trust: bool = False
     grace_s: float = 5
     timeout_ms: int = 1000
+    max_connections: int = 1000
+    max_head_bytes: int = 64 * 1024
+    head_timeout_s: float = 10
+    body_timeout_s: float = 30
+    idle_timeout_s: float = 75
     max_body_bytes: int = 8 * 1024 * 1024
     max_instances: int = 1024
     max_reviews: int = 1_000_000
@@ -90,14 +113,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
-            if getattr(self, name) < least:
+            if not getattr(self, name) >= least:
                 raise ConfigError(f"ROLLOUT_{name.upper()} must be at least {least}, not {getattr(self, name)}")
         if not 0 < self.breaker_rate <= 1:
             raise ConfigError(f"ROLLOUT_BREAKER_RATE must lie above 0 and up to 1, not {self.breaker_rate}")
-        if not self.breaker_window_s >= 1:
-            raise ConfigError(f"ROLLOUT_BREAKER_WINDOW_S must be at least 1, not {self.breaker_window_s}")
-        if not self.grace_s >= 0:
-            raise ConfigError(f"ROLLOUT_GRACE_S must be at least 0, not {self.grace_s}")
         for name in ("port", "grpc_port"):
             if not 0 <= getattr(self, name) <= 65535:
                 raise ConfigError(

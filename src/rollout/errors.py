@@ -75,6 +75,10 @@ class MethodNotAllowedError(RolloutError):
     status, type, title = 405, "method-not-allowed", "This address does not take this method"
 
 
+class RequestTimeoutError(RolloutError):
+    status, type, title = 408, "request-timeout", "The request did not come in time"
+
+
 class QuarantinedError(RolloutError):
     status, type, title = 409, "quarantined", "This version was rolled back"
 
@@ -161,6 +165,7 @@ HTTP_ERRORS: tuple[type[RolloutError], ...] = (
     UnknownModelError,
     UnknownItemError,
     MethodNotAllowedError,
+    RequestTimeoutError,
     QuarantinedError,
     LeaseLostError,
     OutcomeConflictError,

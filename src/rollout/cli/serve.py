@@ -35,8 +35,6 @@ from rollout.store import client_of
 
 DRAIN_S = 30
 BACKLOG = 4096
-# Longer than the idle time of the usual load balancers, which must be the first to close.
-KEEP_ALIVE_S = 75
 
 
 def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,7 +125,6 @@ def _supervisor(settings: Settings) -> Multiprocess:
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=DRAIN_S,
         timeout_worker_healthcheck=int(HANG_S),
     )

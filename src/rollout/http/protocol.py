@@ -3,46 +3,85 @@
 What most requests are, a POST with its length that fits into memory, needs no events between the parser and the
 application and no task that waits for its body: it is handed over whole, and its answer is written at once.
 Everything else goes the way that it goes in uvicorn.
+
+Of a connection, one request at a time is parsed: what comes behind it waits as it came, and nothing more is read
+before the client has taken its answer.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import logging
+from typing import Any
 
 import httptools
 import msgspec
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from rollout.errors import HeadersTooLargeError, MalformedRequestError, RolloutError
-from rollout.http.exchange import NO_SNIFFING
+from rollout.config import Settings
+from rollout.errors import (
+    HeadersTooLargeError,
+    MalformedRequestError,
+    OverloadedError,
+    RequestTimeoutError,
+    RolloutError,
+)
+from rollout.http.patience import Sweep
 from rollout.http.problems import MEDIA_TYPE, problem_document
-from rollout.http.request_log import HEADER, begin, end
+from rollout.http.quick import QuickExchange
+from rollout.http.request_log import begin
 
 QUICK_BYTES = 1024 * 1024
-# The request line and the headers, in bytes, and how many headers.
-HEAD_BYTES = 64 * 1024
 MOST_HEADERS = 100
+END_OF_HEAD = b"\r\n\r\n"
+# No request is shorter: a step of so many bytes completes one at most.
+STEP_BYTES = 9
+CHUNKED_STEP_BYTES = 64
 # After the answer to what cannot be parsed, so many bytes and seconds are left to the client to read it.
 LINGER_BYTES = 1024 * 1024
 LINGER_S = 2.0
 # A worker that stops leaves a connection whose client takes nothing for so long, in seconds.
 STALLED_S = 2.0
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("rollout.http")
+_default_settings = Settings()
 
 
 class PredictProtocol(HttpToolsProtocol):
     """Parses requests, starts the application for each, and writes the answers."""
 
-    _quick: _Exchange | None = None
+    _quick: QuickExchange | None = None
+    _settings: Settings = _default_settings
+    _held = b""  # what came behind a request that is not answered yet
     _head_size = 0  # of the request line and the headers, as parsed
     _head_received = 0  # the same, as received: one that never ends is parsed never
+    _body_left: int | None = 0  # bytes of the body that are to come; of a chunked one nobody knows
     _is_in_head = False
+    _is_whole = False  # the request that came last, whether or not another has begun
     _is_half_closed = False
     _lingers = False
     _linger_left = LINGER_BYTES
     _fault: RolloutError | None = None
+    _moved = 0.0  # when something last came or went
+    _head_began = 0.0
+    _unsent = 0  # bytes that the client had not taken when it was last looked at
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Takes a connection, or refuses it where there are too many; called by the transport."""
+        super().connection_made(transport)
+        self._moved = self.loop.time()
+        # The next request of a connection begins in this, not in what the one before it left behind.
+        self._context = contextvars.copy_context()
+        gateway = self.app_state.get("gateway")  # another application in this process has none
+        if gateway is not None:
+            self._settings = gateway.settings
+        self._sweep().start()
+        if len(self.connections) > self._settings.max_connections:
+            logger.warning("more than %d connections are open: new ones are refused", len(self.connections) - 1)
+            detail = f"this worker has {self._settings.max_connections} connections open already: try again"
+            self._refuse(OverloadedError(detail, headers={"Retry-After": "1"}))
 
     def data_received(self, data: bytes) -> None:
         """Takes what the client sent; called by the transport."""
@@ -51,16 +90,15 @@ class PredictProtocol(HttpToolsProtocol):
             if self._linger_left < 0:
                 self.transport.close()
             return
-        super().data_received(data)
-        if self._is_in_head and not self._lingers:
-            self._head_received += len(data)
-            if self._head_received > HEAD_BYTES:
-                self._fault = _too_large()
-                self.send_400_response("")
+        self._moved = self.loop.time()
+        if self._held or self._is_busy():
+            self._hold(data)
+        else:
+            self._feed(data)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Answers what was asked before the client closed its side; called by the transport."""
-        if self.cycle is None or self.cycle.response_complete or not self._is_whole():
+        if not (self._held or self._is_busy()):
             return None
         self._is_half_closed = True
         return True
@@ -68,6 +106,7 @@ class PredictProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begins a request; called by the parser."""
         self._is_in_head = True
+        self._head_began = self.loop.time()
         self._head_size = self._head_received = 0
         super().on_message_begin()
 
@@ -81,26 +120,31 @@ class PredictProtocol(HttpToolsProtocol):
         self._measure(len(name) + len(value))
         super().on_header(name, value)
         if len(self.headers) > MOST_HEADERS:
-            self._measure(HEAD_BYTES)
+            self._measure(self._settings.max_head_bytes)
 
     def on_headers_complete(self) -> None:
         """Decides which way the request goes; called by the parser."""
-        self._is_in_head = False
+        self._is_in_head = self._is_whole = False
         self._quick = None
         if not self.url.startswith(b"/"):
             self._to_origin_form()
-        handler = self._quick_handler()
+        headers = dict(self.headers)
+        self._body_left = None if b"transfer-encoding" in headers else int(headers.get(b"content-length", b"0"))
+        handler = self._quick_handler(headers)
         if handler is not None:
-            self._quick = _Exchange(self, self.scope, handler)  # type: ignore[arg-type]
+            self._quick = QuickExchange(self, self.scope, handler)  # type: ignore[arg-type]
             self.cycle = self._quick  # type: ignore[assignment]  # has what uvicorn uses of it
         else:
             super().on_headers_complete()
-        gateway = self.app_state.get("gateway")  # another application in this process has none
+        self.scope["exchange"] = self.cycle  # type: ignore[typeddict-unknown-key]
+        gateway = self.app_state.get("gateway")
         if gateway is not None and gateway.is_draining:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Takes a piece of the body; called by the parser."""
+        if self._body_left is not None:
+            self._body_left -= len(body)
         if self._quick is None:
             super().on_body(body)
         else:
@@ -108,6 +152,7 @@ class PredictProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Starts the application, now that the request is complete; called by the parser."""
+        self._is_whole = True
         if self._quick is None:
             super().on_message_complete()
             return
@@ -117,10 +162,22 @@ class PredictProtocol(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
 
     def on_response_complete(self) -> None:
-        """Goes on to the next request, or closes behind a client that sends no more."""
-        super().on_response_complete()
-        if self._is_half_closed and not self.pipeline and self.cycle.response_complete:
-            self.transport.close()
+        """Goes on to the next request, once the client takes what it asked for; called after the last byte."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self._moved = self.loop.time()
+        if self.flow.write_paused:
+            self.flow.pause_reading()
+        else:
+            self._context.run(self._go_on)
+
+    def resume_writing(self) -> None:
+        """Goes on, now that the client has taken most of its answer; called by the transport."""
+        super().resume_writing()
+        self._moved = self.loop.time()
+        if self.cycle is not None and self.cycle.response_complete and not self.transport.is_closing():
+            self._go_on()
 
     def send_400_response(self, msg: str) -> None:
         """Refuses what cannot be parsed, and leaves the client time to read that."""
@@ -128,17 +185,114 @@ class PredictProtocol(HttpToolsProtocol):
             self._is_half_closed = True  # what was asked before is answered first
             self._lingers = True
             return
-        fault = self._fault or MalformedRequestError("this is not HTTP/1.1: send the request with an HTTP client")
-        body = msgspec.json.encode(problem_document(fault))
-        head = b"%bcontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(head % (STATUS_LINE[fault.status], MEDIA_TYPE.encode(), len(body)) + body)
-        self._lingers = True
-        self.loop.call_later(LINGER_S, self.transport.close)
+        self._refuse(
+            self._fault or MalformedRequestError("this is not HTTP/1.1: send the request with an HTTP client")
+        )
 
     def shutdown(self) -> None:
         """Ends the connection once it is idle; called when the worker stops."""
         super().shutdown()
         self._leave_if_stalled(0)
+
+    def check_patience(self, now: float) -> None:
+        """Ends a connection whose client takes too long; called once a second."""
+        if self._lingers or self.transport.is_closing():
+            return
+        settings, waited = self._settings, now - self._moved
+        unsent = self.transport.get_write_buffer_size()
+        if unsent:
+            if unsent != self._unsent:
+                self._moved = now
+            elif waited > settings.body_timeout_s:
+                self.transport.abort()  # it takes nothing of its answer
+            self._unsent = unsent
+        elif self.cycle is not None and not self.cycle.response_complete:
+            if self.cycle.more_body and not self.flow.read_paused and waited > settings.body_timeout_s:
+                self._time_out(f"nothing more of the body came for {settings.body_timeout_s:g} s")
+        elif self._is_in_head or self.cycle is None:
+            if now - (self._head_began if self._is_in_head else self._moved) > settings.head_timeout_s:
+                self._time_out(f"the headers did not come within {settings.head_timeout_s:g} s")
+        elif waited > settings.idle_timeout_s:
+            self.transport.close()
+
+    def _sweep(self) -> Sweep:
+        found: Any = self.app_state.get("sweep")
+        if found is None or found.loop is not self.loop:
+            found = self.app_state["sweep"] = Sweep(self.loop, self.connections)  # type: ignore[arg-type]
+        sweep: Sweep = found
+        return sweep
+
+    def _is_busy(self) -> bool:
+        """Whether a whole request waits for its answer."""
+        return self._is_whole and not self.cycle.response_complete
+
+    def _hold(self, data: bytes) -> None:
+        self._held += data
+        self.flow.pause_reading()
+
+    def _feed(self, data: bytes) -> None:
+        """Parses what came; where more than one request may be in it, step by step up to the end of the first."""
+        if not self._may_hold_two(data):
+            self._parse(data)
+            return
+        view, at = memoryview(data), 0
+        while at < len(view) and not self._lingers:
+            if self._is_busy():
+                self._hold(bytes(view[at:]))
+                return
+            if self._is_whole or self._is_in_head or self.cycle is None:
+                step = STEP_BYTES
+            else:
+                step = CHUNKED_STEP_BYTES if self._body_left is None else self._body_left or STEP_BYTES
+            self._parse(view[at : at + step])
+            at += step
+
+    def _may_hold_two(self, data: bytes) -> bool:
+        if not (self._is_whole or self._is_in_head or self.cycle is None):
+            return self._body_left is None or len(data) > self._body_left
+        end = data.find(END_OF_HEAD)
+        return end >= 0 and data.find(END_OF_HEAD, end + 1) >= 0
+
+    def _parse(self, data: bytes | memoryview) -> None:
+        super().data_received(data)  # type: ignore[arg-type]  # the parser takes both
+        if self._is_in_head and not self._lingers:
+            self._head_received += len(data)
+            if self._head_received > self._settings.max_head_bytes:
+                self._fault = self._too_large()
+                self.send_400_response("")
+
+    def _go_on(self) -> None:
+        """Parses what was held back, or reads on."""
+        if self._held:
+            data, self._held = self._held, b""
+            self._feed(data)
+        if not self._held:
+            self.flow.resume_reading()
+            if self._is_half_closed and self.cycle.response_complete:
+                self.transport.close()
+
+    def _time_out(self, detail: str) -> None:
+        """Refuses a request of which something is missing; a connection on which nothing came is closed."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # nobody is told but by us
+            self.cycle.message_event.set()
+            if self._quick is None and self.cycle.response_started:
+                self.transport.abort()
+                return
+        elif not self._is_in_head:
+            self.transport.close()
+            return
+        self._refuse(RequestTimeoutError(f"{detail}: send the request again"))
+
+    def _refuse(self, fault: RolloutError) -> None:
+        """Answers with a problem document and closes, a moment later: the client may still be sending."""
+        body = msgspec.json.encode(problem_document(fault))
+        more = b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in fault.headers.items())
+        head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n"
+        head %= (STATUS_LINE[fault.status], MEDIA_TYPE.encode(), len(body), more)
+        self.transport.write(head + body)
+        self._lingers = True
+        self.loop.call_later(LINGER_S, self.transport.close)
 
     def _leave_if_stalled(self, unsent_before: int) -> None:
         """Aborts a connection whose client reads nothing of what is written."""
@@ -152,13 +306,15 @@ class PredictProtocol(HttpToolsProtocol):
 
     def _measure(self, size: int) -> None:
         self._head_size += size
-        if self._head_size > HEAD_BYTES:
-            self._fault = _too_large()
+        if self._head_size > self._settings.max_head_bytes:
+            self._fault = self._too_large()
             raise self._fault  # the parser passes on that there is one
 
-    def _is_whole(self) -> bool:
-        """Whether all of the last request has come."""
-        return not self._is_in_head and not self.cycle.more_body
+    def _too_large(self) -> HeadersTooLargeError:
+        return HeadersTooLargeError(
+            f"at most {MOST_HEADERS} headers of {self._settings.max_head_bytes:,} bytes together with the target "
+            "are taken: send fewer"
+        )
 
     def _to_origin_form(self) -> None:
         """Makes ``POST http://host/path`` what ``POST /path`` to that host is (RFC 9112, section 3.2.2)."""
@@ -171,7 +327,7 @@ class PredictProtocol(HttpToolsProtocol):
         self.headers.append((b"host", host + port))
         self.url = (target.path or b"/") + (b"" if target.query is None else b"?" + target.query)
 
-    def _quick_handler(self) -> ASGIApp | None:
+    def _quick_handler(self, headers: dict[bytes, bytes]) -> ASGIApp | None:
         """Returns what answers the request if it goes the short way, and may."""
         if b"?" in self.url or b"%" in self.url:
             return None
@@ -179,7 +335,6 @@ class PredictProtocol(HttpToolsProtocol):
             return None
         if self.expect_100_continue or not (self.cycle is None or self.cycle.response_complete):
             return None
-        headers = dict(self.headers)
         if (
             int(headers.get(b"content-length", QUICK_BYTES + 1)) > QUICK_BYTES
             or b"transfer-encoding" in headers
@@ -193,69 +348,3 @@ class PredictProtocol(HttpToolsProtocol):
         if handler is not None:
             begin(scope, headers)
         return handler
-
-
-class _NoEvent:
-    """Stands where uvicorn keeps an event that wakes what waits for a body."""
-
-    def set(self) -> None:
-        """Wakes nothing."""
-
-
-class _Exchange:
-    """One request that is in memory, and its answer; with the attributes that uvicorn looks at."""
-
-    message_event = _NoEvent()
-
-    def __init__(self, protocol: PredictProtocol, scope: Scope, handler: ASGIApp) -> None:
-        self._protocol = protocol
-        self._scope = scope
-        self._handler = handler
-        self._head = b""
-        self._status = 500
-        self._access_log: bool = protocol.app_state["gateway"].settings.access_log
-        self._answer: list[bytes] = []
-        self.body: list[bytes] = []
-        self.more_body = True
-        self.keep_alive: bool = protocol.parser.should_keep_alive()
-        self.disconnected = self.response_complete = self._received = False
-
-    async def run(self) -> None:
-        try:
-            await self._handler(self._scope, self._receive, self._send)
-        except Exception:
-            logger.exception("%s failed", self._scope["path"])
-        if not self.response_complete:
-            self._protocol.transport.close()
-        end(self._scope, self._status, every=self._access_log)
-
-    async def _receive(self) -> Message:
-        if self.disconnected or self._received:
-            return {"type": "http.disconnect"}
-        self._received = True
-        return {"type": "http.request", "body": b"".join(self.body), "more_body": False}
-
-    async def _send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-            trace = (HEADER, self._scope["traceparent"])
-            headers = [*self._protocol.server_state.default_headers, *message["headers"], NO_SNIFFING, trace]
-            lines = [name + b": " + value + b"\r\n" for name, value in headers if name != b"content-length"]
-            self._head = STATUS_LINE[message["status"]] + b"".join(lines)
-            return
-        self._answer.append(message["body"])
-        if message.get("more_body") or self.disconnected:
-            return
-        body = b"".join(self._answer)
-        close = b"" if self.keep_alive else b"connection: close\r\n"
-        self._protocol.transport.write(b"%bcontent-length: %d\r\n%b\r\n%b" % (self._head, len(body), close, body))
-        self.response_complete = True
-        if not self.keep_alive:
-            self._protocol.transport.close()
-        self._protocol.on_response_complete()
-
-
-def _too_large() -> HeadersTooLargeError:
-    return HeadersTooLargeError(
-        f"at most {MOST_HEADERS} headers of {HEAD_BYTES:,} bytes together with the target are taken: send fewer"
-    )

@@ -1,0 +1,193 @@
+"""A connection has bounds: in time, in memory, and in number; under both servers."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+
+from tests.conftest import TRIAL, Service, run_service, set_split
+from tests.images import row
+from tests.service.test_bentoml import SERVE
+
+PREDICT = "/v1/models/digits/predict"
+MOST = 20
+MIB = 1024 * 1024
+BOUNDS = {
+    "ROLLOUT_WORKERS": "1",
+    "ROLLOUT_MAX_CONNECTIONS": str(MOST),
+    "ROLLOUT_HEAD_TIMEOUT_S": "1",
+    "ROLLOUT_BODY_TIMEOUT_S": "1",
+    "ROLLOUT_IDLE_TIMEOUT_S": "3",
+}
+# A look is taken each second.
+SOON_S = 2.9
+LENGTH = b"POST /v1/models/digits/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture(scope="module", params=["rollout serve", "bentoml serve"])
+def bounded(
+    bundles: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Service]:
+    """A service of one worker that is short of patience and of connections."""
+    home = tmp_path_factory.mktemp("bounded")
+    set_split(home, *TRIAL)
+    with run_service(home, SERVE if request.param == "bentoml serve" else None, **BOUNDS) as running:
+        yield running
+
+
+def connect(service: Service) -> socket.socket:
+    host, port = service.base.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=15)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Reads up to the end of the connection."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while more := connection.recv(65536):
+            received += more
+    return received
+
+
+def is_alive(connection: socket.socket) -> bool:
+    """Asks ``/livez``; its answer may come in two pieces."""
+    connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    received = b""
+    while not received.endswith(b"\r\n\r\n\n"):
+        more = connection.recv(65536)
+        if not more:
+            break
+        received += more
+    return received.startswith(b"HTTP/1.1 200 ")
+
+
+def worker_memory(service: Service) -> int:
+    """Returns the resident bytes of everything that the service runs."""
+    process = psutil.Process(service.process.pid)
+    return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)) if one.is_running())
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", None),
+        (b"POST /v1/mod", 408),
+        (LENGTH + b"Content-Length: 100\r\n\r\n{", 408),
+        (LENGTH + b"Content-Length: 2000000\r\n\r\n{", 408),
+        (LENGTH + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", 408),
+    ],
+)
+def test_what_does_not_come_is_not_waited_for(bounded: Service, sent: bytes, status: int | None) -> None:
+    started = time.monotonic()
+    with connect(bounded) as connection:
+        connection.sendall(sent)
+        answer = read_all(connection)
+    # Whoever gets an answer has two more seconds to read it.
+    assert 1 <= time.monotonic() - started < SOON_S + (0 if status is None else 2.5)
+    if status is None:
+        assert answer == b""
+    else:
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert b"urn:rollout:problem:request-timeout" in answer
+        assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_headers_that_come_byte_by_byte_have_no_more_time(bounded: Service) -> None:
+    started = time.monotonic()
+    with connect(bounded) as connection:
+        connection.settimeout(0.2)
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: ")
+        while time.monotonic() - started < 6:
+            with contextlib.suppress(TimeoutError):
+                answer = connection.recv(1000)
+                break
+            connection.sendall(b"x")
+    assert time.monotonic() - started < SOON_S
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_an_idle_connection_is_kept_for_a_while_and_then_closed(bounded: Service) -> None:
+    with connect(bounded) as connection:
+        for _ in range(2):
+            assert is_alive(connection)
+            time.sleep(1.5)
+        started = time.monotonic()
+        assert read_all(connection) == b""
+        assert 1 < time.monotonic() - started < 3.5
+
+
+def test_a_slow_answer_is_no_idle_connection(bounded: Service) -> None:
+    """What takes the service long is its own affair: only the client's part is timed."""
+    with httpx.Client(base_url=bounded.base, timeout=30) as client:
+        assert client.get("/readyz").status_code == 200
+        time.sleep(2)
+        assert client.post(PREDICT, json=row()).status_code == 200
+
+
+def test_more_connections_than_are_allowed_are_told_to_come_back(bounded: Service) -> None:
+    with contextlib.ExitStack() as held:
+        first = [held.enter_context(connect(bounded)) for _ in range(MOST)]
+        for connection in first:
+            assert is_alive(connection)
+        with connect(bounded) as further:
+            answer = further.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1" in answer.lower()
+        assert b"urn:rollout:problem:overloaded" in answer
+        assert is_alive(first[0]), "those that are there go on"
+    give_up = time.monotonic() + 10
+    while True:
+        with connect(bounded) as again:
+            if is_alive(again):
+                break
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
+
+
+def test_who_sends_and_does_not_read_fills_no_memory(bounded: Service) -> None:
+    requests = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000
+    before = worker_memory(bounded)
+    peak = before
+    sent = 0
+    with connect(bounded) as connection:
+        connection.settimeout(0.05)
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            with contextlib.suppress(TimeoutError):
+                try:
+                    sent += connection.send(requests)
+                except (ConnectionResetError, BrokenPipeError):
+                    break
+            peak = max(peak, worker_memory(bounded))
+            with bounded.client() as other:
+                assert other.get("/livez").status_code == 200, "others are answered"
+        else:
+            pytest.fail("the connection is kept although nothing is taken of it")
+    assert sent < 8 * MIB, "the rest was not read"
+    assert peak - before < 24 * MIB
+
+
+def test_ten_thousand_requests_at_once_are_answered_one_after_the_other(bounded: Service) -> None:
+    count = 10_000
+    answered = 0
+    peak = before = worker_memory(bounded)
+    with connect(bounded) as connection:
+        requests = b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n" * count
+        sending = threading.Thread(target=connection.sendall, args=(requests,), daemon=True)
+        sending.start()
+        while answered < count:
+            more = connection.recv(1 << 20)
+            assert more, f"closed after {answered}"
+            answered += more.count(b"urn:rollout:problem:not-found")
+            peak = max(peak, worker_memory(bounded))
+        sending.join()
+    # BentoML's TimeoutMiddleware keeps a timer, and all that hangs on it, for a minute after each request.
+    kept = 6 * 1024 * count if "bentoml" in str(bounded.process.args) else 0
+    assert peak - before < 24 * MIB + kept
