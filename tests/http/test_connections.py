@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import httpx
 import psutil
 import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
+from rollout.config import Settings
+from rollout.http.protocol import PredictProtocol
 from tests.conftest import TRIAL, Service, run_service, set_split
 from tests.images import row
 from tests.service.test_bentoml import SERVE
@@ -191,3 +198,39 @@ def test_ten_thousand_requests_at_once_are_answered_one_after_the_other(bounded:
     # BentoML's TimeoutMiddleware keeps a timer, and all that hangs on it, for a minute after each request.
     kept = 6 * 1024 * count if "bentoml" in str(bounded.process.args) else 0
     assert peak - before < 24 * MIB + kept
+
+
+async def test_no_further_request_is_begun_while_an_answer_is_not_taken() -> None:
+    """Of the quick way, whose answers do not wait for each other: here each has 256 KiB."""
+    begun = 0
+
+    async def answer(_: Scope, receive: Receive, send: Send) -> None:
+        nonlocal begun
+        begun += 1
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 256 * 1024})
+
+    gateway = SimpleNamespace(settings=Settings(), is_draining=False, quick=lambda *_: answer)
+    config = uvicorn.Config(answer, http=PredictProtocol, lifespan="off", log_config=None)
+    config.load()
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: PredictProtocol(config, state, {"gateway": gateway}), "127.0.0.1", 0
+    )
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n" * 400)
+        await asyncio.sleep(1)
+        before = begun
+        (connection,) = state.connections
+        assert isinstance(connection, PredictProtocol)
+        assert before < 100, "the kernel takes some"
+        assert connection.transport.get_write_buffer_size() < MIB
+        received = 0
+        while received < 400 * 256 * 1024:
+            received += len(await reader.read(1 << 20))
+        assert begun == 400
+        writer.close()
+        await writer.wait_closed()

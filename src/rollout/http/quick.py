@@ -27,7 +27,7 @@ class QuickExchange:
 
     def __init__(self, protocol: HttpToolsProtocol, scope: Scope, handler: ASGIApp) -> None:
         self._protocol = protocol
-        self._scope = scope
+        self.scope = scope
         self._handler = handler
         self._head = b""
         self._status = 500
@@ -41,12 +41,12 @@ class QuickExchange:
     async def run(self) -> None:
         """Has the request answered."""
         try:
-            await self._handler(self._scope, self._receive, self._send)
+            await self._handler(self.scope, self._receive, self._send)
         except Exception:
-            logger.exception("%s failed", self._scope["path"])
+            logger.exception("%s failed", self.scope["path"])
         if not self.response_complete:
             self._protocol.transport.close()
-        end(self._scope, self._status, every=self._access_log)
+        end(self.scope, self._status, every=self._access_log)
 
     async def _receive(self) -> Message:
         if self.disconnected or self._received:
@@ -57,7 +57,7 @@ class QuickExchange:
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            trace = (HEADER, self._scope["traceparent"])
+            trace = (HEADER, self.scope["traceparent"])
             headers = [*self._protocol.server_state.default_headers, *message["headers"], NO_SNIFFING, trace]
             lines = [name + b": " + value + b"\r\n" for name, value in headers if name != b"content-length"]
             self._head = STATUS_LINE[message["status"]] + b"".join(lines)
