@@ -27,7 +27,7 @@ from rollout.embedded import running_redis
 from rollout.errors import RolloutError
 from rollout.http.app import Api
 from rollout.http.dispatcher import Dispatcher
-from rollout.http.predict import decode_request
+from rollout.http.predict import decode_request, whether_gone
 from rollout.http.problems import as_rollout_error, problem_response
 from rollout.http.request_options import DEFAULTS, HEADERS
 from rollout.http.routes import GatedRoute
@@ -145,7 +145,7 @@ class Predictor:
             options = options._replace(traceparent=scope["traceparent"].decode())
             served = api.engine.model(model)
             body = msgspec.json.encode({"instances": instances})
-            request = await decode_request(body, served.schema, self._settings, options)
+            request = await decode_request(body, served.schema, self._settings, options, whether_gone(scope))
             answers = await api.engine.predict(served, request.rows)
             predictions = make_predictions(served.name, request.rows, answers)
             return [msgspec.to_builtins(one) for one in predictions]

@@ -31,6 +31,7 @@ LEAST = {
     "idle_timeout_s": 1,
     "max_body_bytes": 1,
     "max_instances": 1,
+    "max_pixels": 1,
     "breaker_window_s": 1,
     "intra_op_threads": 1,
 }
@@ -65,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         idle_timeout_s: Seconds after which an idle connection is closed: longer than proxies keep theirs.
         max_body_bytes: Largest request body.
         max_instances: Most instances in one request.
+        max_pixels: Most pixels that the image files of a request, or of a line, have together.
         max_reviews: Open review items per model; further ones are counted, not kept.
         spool_bytes: Size of the on-disk spool for review items while Redis is away.
         breaker_rate: Share of a challenger's calls that may fail; above it, its clients get the champion.
@@ -102,6 +104,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     idle_timeout_s: float = 75
     max_body_bytes: int = 8 * 1024 * 1024
     max_instances: int = 1024
+    max_pixels: int = 100_000_000
     max_reviews: int = 1_000_000
     spool_bytes: int = 256 * 1024 * 1024
     breaker_rate: float = 0.2

@@ -16,7 +16,7 @@ import simdjson
 from numpy.typing import NDArray
 
 from rollout.bundle.fields import Field, Tensor
-from rollout.bundle.image import Image
+from rollout.bundle.image import Image, PixelBudget
 
 NUMBER_CHARACTERS = b"0123456789+-.eE \t\r\n"
 ELEMENTS: dict[str, tuple[Literal["u", "i", "d"], type[np.generic]]] = {
@@ -65,8 +65,12 @@ class Codec:
         """Whether decoding takes long enough to be moved off the event loop: an image file does."""
         return isinstance(self._field, Image) and raw.startswith(b'"')
 
-    def decode(self, raw: bytes) -> NDArray[Any]:
+    def decode(self, raw: bytes, budget: PixelBudget | None = None) -> NDArray[Any]:
         """Decodes the JSON value ``raw`` to an array of the field's shape and dtype.
+
+        Args:
+            raw: The value.
+            budget: What the files of images may take from.
 
         Raises:
             CodecError: If it does not fit the field.
@@ -82,7 +86,9 @@ class Codec:
         except UnicodeDecodeError:
             raise CodecError("", f"the string is not UTF-8; it must be {self._field.expected}") from None
         try:
-            return self._field.decode(value)
+            return (
+                self._field.decode(value, budget) if isinstance(self._field, Image) else self._field.decode(value)
+            )
         except ValueError as error:
             raise CodecError("", str(error)) from None
 

@@ -22,6 +22,30 @@ PLAIN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbC
 PIL.Image.MAX_IMAGE_PIXELS = None
 
 
+class PixelBudget:
+    """The pixels that the image files of one request may have together: a small file may be a large image.
+
+    Args:
+        most: How many.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
+
+    def take(self, pixels: int) -> None:
+        """Takes the pixels of one file.
+
+        Raises:
+            ValueError: If there are not so many left.
+        """
+        self._left -= pixels
+        if self._left < 0:
+            raise ValueError(
+                f"the images of a request may have {self._most:,} pixels together: send fewer of them at a time, "
+                "or smaller ones"
+            )
+
+
 class Image(WireField, frozen=True, kw_only=True, tag="image"):
     """An image: nested lists of ``uint8``, or a base64 PNG or JPEG of any size.
 
@@ -68,32 +92,47 @@ class Image(WireField, frozen=True, kw_only=True, tag="image"):
         shape = "×".join(map(str, self.shape))
         return f"{shape} nested lists of whole numbers from 0 to 255, or a PNG or JPEG file in base64"
 
-    def decode(self, value: Any) -> NDArray[np.uint8]:
+    def decode(self, value: Any, budget: PixelBudget | None = None) -> NDArray[np.uint8]:
         """Turns nested lists or a base64 file into an array of ``shape`` and ``uint8``.
+
+        Args:
+            value: Lists, or base64.
+            budget: What its file may take from; without one, a single file has a limit alone.
 
         Raises:
             ValueError: If a string is not base64, not an image, or too large an image.
         """
         if isinstance(value, str):
-            return self._decode_file(value)
+            return self._decode_file(value, budget)
         return np.array(value, np.uint8).reshape(self.shape)
 
-    def _decode_file(self, text: str) -> NDArray[np.uint8]:
+    def _decode_file(self, text: str, budget: PixelBudget | None) -> NDArray[np.uint8]:
         try:
             data = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             raise ValueError("the string is not base64; send the file's bytes in base64, nothing else") from None
         try:
-            with PIL.Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(
-                        f"the image is {image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are taken"
-                    )
-                if image.mode not in PLAIN_MODES:
-                    raise ValueError(f"the image has mode {image.mode}; send 8 bits a channel")
-                upright = PIL.ImageOps.exif_transpose(image).convert("L" if self.channels == 1 else "RGB")
+            image = PIL.Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
         except PIL.UnidentifiedImageError:
             raise ValueError("the bytes are neither a PNG nor a JPEG image") from None
-        except (OSError, SyntaxError, ArithmeticError, LookupError, TypeError) as error:
-            raise ValueError(f"the image is damaged: {error}") from None
+        except Exception as error:  # whatever a decoder makes of bytes from anywhere is the fault of these
+            raise _damaged(error) from None
+        with image:
+            pixels = image.width * image.height
+            if pixels > MAX_PIXELS:
+                raise ValueError(
+                    f"the image is {image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are taken"
+                )
+            if image.mode not in PLAIN_MODES:
+                raise ValueError(f"the image has mode {image.mode}; send 8 bits a channel")
+            if budget is not None:
+                budget.take(pixels)
+            try:
+                upright = PIL.ImageOps.exif_transpose(image).convert("L" if self.channels == 1 else "RGB")
+            except Exception as error:
+                raise _damaged(error) from None
         return np.asarray(upright.resize((self.width, self.height), PIL.Image.Resampling.BOX))
+
+
+def _damaged(error: Exception) -> ValueError:
+    return ValueError(f"the image is damaged: {error}")

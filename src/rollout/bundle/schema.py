@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rollout.bundle.codec import Codec, CodecError
 from rollout.bundle.fields import Field
+from rollout.bundle.image import PixelBudget
 from rollout.errors import BundleError, FieldError
 
 Arrays = dict[str, NDArray[Any]]
@@ -68,11 +69,12 @@ class InputSchema:
                 return True
         return False
 
-    def decode(self, inputs: RawInputs) -> Arrays:
+    def decode(self, inputs: RawInputs, budget: PixelBudget | None = None) -> Arrays:
         """Checks every field and decodes it to an array of its shape and dtype.
 
         Args:
             inputs: The JSON value of each field.
+            budget: What the files of images may take from.
 
         Raises:
             InvalidInputsError: If a field is missing, unknown or does not fit.
@@ -85,7 +87,7 @@ class InputSchema:
                 errors.append(FieldError(f"/{name}", f"is required: {self.fields[name].expected}"))
                 continue
             try:
-                arrays[name] = codec.decode(bytes(raw))
+                arrays[name] = codec.decode(bytes(raw), budget)
             except CodecError as error:
                 errors.append(FieldError(f"/{name}{error.pointer}", error.detail))
         if errors or len(inputs) != len(self.fields):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
@@ -19,7 +19,7 @@ from rollout.http.feedback import Feedback
 from rollout.http.gateway import Gateway
 from rollout.http.oip_http import OpenInference, is_infer
 from rollout.http.openapi import build_openapi
-from rollout.http.predict import decode_request, encode_response, server_timing
+from rollout.http.predict import decode_request, encode_response, server_timing, whether_gone
 from rollout.http.problems import NO_MODEL, as_rollout_error, problem_response
 from rollout.http.request_options import DEFAULTS, HEADERS, RequestOptions
 from rollout.http.reviews import Reviews
@@ -115,9 +115,12 @@ class Api(Gateway):
             is_lines, options = self._read_headers(scope)
             options = options._replace(traceparent=scope["traceparent"].decode())
             if is_lines:
-                await PredictStream(engine, model, self.settings, options, self._draining).run(receive, send)
+                stream = PredictStream(engine, model, self.settings, options, self._draining, whether_gone(scope))
+                await stream.run(receive, send)
                 return
-            body, timing, scope["answers"] = await self._answer(engine, model, options, receive)
+            body, timing, scope["answers"] = await self._answer(
+                engine, model, options, receive, whether_gone(scope)
+            )
         except Exception as error:  # every failure becomes a problem document
             label = NO_MODEL if model is None else model.name
             ours = as_rollout_error(error)
@@ -141,10 +144,15 @@ class Api(Gateway):
         return is_lines, options
 
     async def _answer(
-        self, engine: Engine, model: ServedModel, options: RequestOptions, receive: Receive
+        self,
+        engine: Engine,
+        model: ServedModel,
+        options: RequestOptions,
+        receive: Receive,
+        is_gone: Callable[[], bool],
     ) -> tuple[bytes, bytes, Answers]:
         body = await self.read(receive)
-        request = await decode_request(body, model.schema, self.settings, options)
+        request = await decode_request(body, model.schema, self.settings, options, is_gone)
         answers = await engine.predict(model, request.rows)
         predictions = make_predictions(model.name, request.rows, answers)
         return encode_response(predictions, single=request.single), server_timing(answers), answers

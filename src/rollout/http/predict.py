@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
+from starlette.types import Scope
 
+from rollout.bundle.image import PixelBudget
 from rollout.bundle.schema import Arrays, InputSchema, InvalidInputsError, RawInputs
 from rollout.config import Settings
-from rollout.errors import FieldError
+from rollout.cores import usable_cores
+from rollout.errors import DeadlineExceededError, FieldError
 from rollout.http.bodies import ID_LIMIT, Identifier, decode_json, invalid
 from rollout.http.request_options import DEFAULTS, RequestOptions
 from rollout.inference.rows import Answers, Prediction, Rows
@@ -57,7 +63,11 @@ class Request(NamedTuple):
 
 
 async def decode_request(
-    body: bytes, schema: InputSchema, settings: Settings, options: RequestOptions = DEFAULTS
+    body: bytes,
+    schema: InputSchema,
+    settings: Settings,
+    options: RequestOptions = DEFAULTS,
+    is_gone: Callable[[], bool] = lambda: False,
 ) -> Request:
     """Decodes and checks a whole request.
 
@@ -66,14 +76,17 @@ async def decode_request(
         schema: The model's input schema.
         settings: Limits.
         options: What the headers ask for.
+        is_gone: Says whether whoever asked has left.
 
     Raises:
         MalformedBodyError: If the body is not JSON.
         InvalidRequestError: If anything in it does not fit; every faulty field is pointed at.
+        DeadlineExceededError: If decoding takes too long, or nobody waits for it any more.
     """
     deadline = time.monotonic() + (options.timeout_ms or settings.timeout_ms) / 1000
     instances, single = _instances(body, settings.max_instances)
-    decoded = await decode_instances(instances, schema)
+    decoder = Decoder(schema, settings, deadline, is_gone)
+    decoded = await decoder.decode(instances, PixelBudget(settings.max_pixels))
     errors = [
         FieldError(pointer if single else f"/instances/{index}{pointer}", detail)
         for index, one in enumerate(decoded)
@@ -83,6 +96,12 @@ async def decode_request(
     if errors:
         raise invalid(errors)
     return Request(make_rows(instances, decoded, deadline, options), single)
+
+
+def whether_gone(scope: Scope) -> Callable[[], bool]:
+    """Returns what says whether the client of a request has left, as far as the server's protocol tells."""
+    exchange = scope.get("exchange")
+    return lambda: exchange is not None and exchange.disconnected
 
 
 def decode_instance(body: bytes) -> Instance:
@@ -95,28 +114,75 @@ def decode_instance(body: bytes) -> Instance:
     return decode_json(_decode_instance, body)
 
 
-async def decode_instances(instances: Sequence[Instance], schema: InputSchema) -> list[Arrays | list[FieldError]]:
-    """Decodes and checks rows, and lets others have the event loop in between.
+class Decoder:
+    """Decodes rows, and lets others have the event loop in between; files in as many threads as there are cores.
 
-    Returns:
-        For each row its arrays, of the shapes of the fields, or its faults, with pointers from the instance on.
+    Args:
+        schema: The model's input schema.
+        settings: How many workers share the cores.
+        deadline: ``time.monotonic()`` after which nobody waits for the rows.
+        is_gone: Says whether whoever asked has left.
     """
-    decoded: list[Arrays | list[FieldError]] = []
-    pause_at = time.monotonic() + SLICE_S
-    for instance in instances:
-        errors = _check_identifiers(instance)
-        try:
-            if schema.is_slow(instance.inputs):
-                arrays = await asyncio.to_thread(schema.decode, instance.inputs)
-            else:
-                arrays = schema.decode(instance.inputs)
-        except InvalidInputsError as error:
-            errors += [FieldError(f"/inputs{pointer}", detail) for pointer, detail in error.errors]
-        decoded.append(errors or arrays)
-        if time.monotonic() > pause_at:
-            await asyncio.sleep(0)
-            pause_at = time.monotonic() + SLICE_S
-    return decoded
+
+    def __init__(
+        self,
+        schema: InputSchema,
+        settings: Settings,
+        deadline: float = math.inf,
+        is_gone: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._schema, self._settings = schema, settings
+        self._deadline, self._is_gone = deadline, is_gone
+
+    async def decode(
+        self, instances: Sequence[Instance], budget: PixelBudget | None = None
+    ) -> list[Arrays | list[FieldError]]:
+        """Decodes and checks rows.
+
+        Args:
+            instances: The rows.
+            budget: What their files may have together; without one, each row has one of its own.
+
+        Returns:
+            For each row its arrays, of the shapes of the fields, or its faults, with pointers from the instance.
+
+        Raises:
+            DeadlineExceededError: If it takes too long, or nobody waits for it any more.
+        """
+        decoded: list[Arrays | list[FieldError]] = []
+        pause_at = time.monotonic() + SLICE_S
+        for instance in instances:
+            errors = _check_identifiers(instance)
+            try:
+                arrays = await self._decode(instance.inputs, budget)
+            except InvalidInputsError as error:
+                errors += [FieldError(f"/inputs{pointer}", detail) for pointer, detail in error.errors]
+            decoded.append(errors or arrays)
+            if time.monotonic() > pause_at:
+                await asyncio.sleep(0)
+                pause_at = time.monotonic() + SLICE_S
+                self._require_somebody(pause_at)
+        return decoded
+
+    async def _decode(self, inputs: RawInputs, budget: PixelBudget | None) -> Arrays:
+        if not self._schema.is_slow(inputs):
+            return self._schema.decode(inputs)
+        budget = budget or PixelBudget(self._settings.max_pixels)
+        threads = _threads(max(1, usable_cores() // self._settings.processes))
+        return await asyncio.get_running_loop().run_in_executor(threads, self._schema.decode, inputs, budget)
+
+    def _require_somebody(self, now: float) -> None:
+        if self._is_gone():
+            raise DeadlineExceededError("the client left before its inputs were decoded")
+        if now > self._deadline:
+            raise DeadlineExceededError(
+                "the inputs could not be decoded within the deadline: send fewer rows at a time, or smaller files"
+            )
+
+
+@lru_cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="decode")
 
 
 def make_rows(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from rollout.errors import (
 )
 from rollout.http.bodies import invalid
 from rollout.http.lines import Line, Lines
-from rollout.http.predict import Instance, decode_instance, decode_instances, make_rows
+from rollout.http.predict import Decoder, Instance, decode_instance, make_rows
 from rollout.http.problems import as_rollout_error, problem_document
 from rollout.http.request_options import RequestOptions
 from rollout.inference.engine import Engine
@@ -65,6 +65,7 @@ class PredictStream:
         settings: Limits; the one on a body holds for each line.
         options: What the headers ask for; its deadline holds for each group.
         stopping: Set when the service wants to stop.
+        is_gone: Says whether the caller has left.
     """
 
     def __init__(
@@ -74,9 +75,11 @@ class PredictStream:
         settings: Settings,
         options: RequestOptions,
         stopping: asyncio.Event,
+        is_gone: Callable[[], bool] = lambda: False,
     ) -> None:
         self._engine = engine
         self._model = model
+        self._decoder = Decoder(model.schema, settings, is_gone=is_gone)
         self._longest = settings.max_body_bytes
         self._options = options
         self._timeout_s = (options.timeout_ms or settings.timeout_ms) / 1000
@@ -142,9 +145,7 @@ class PredictStream:
                 instances[number] = decode_instance(text)
             except RolloutError as error:
                 errors[number] = error
-        decoded = dict(
-            zip(instances, await decode_instances(list(instances.values()), self._model.schema), strict=True)
-        )
+        decoded = dict(zip(instances, await self._decoder.decode(list(instances.values())), strict=True))
         for number, one in decoded.items():
             if isinstance(one, list):
                 errors[number] = invalid(one)

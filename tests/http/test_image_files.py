@@ -1,0 +1,100 @@
+"""Small files that are large images: what they cost has a bound, and nobody waits for what nobody wants."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import struct
+import time
+import zlib
+
+import msgspec
+import PIL.Image
+import psutil
+import pytest
+
+from rollout import Image, InputSchema
+from rollout.bundle.codec import Codec, CodecError
+from rollout.bundle.image import PixelBudget
+from rollout.config import Settings
+from rollout.errors import DeadlineExceededError
+from rollout.http.predict import Decoder, Instance
+from tests.conftest import Service
+
+SIDE = 3900
+SCHEMA = InputSchema({"image": Image(height=8, width=8)})
+
+
+def black(side: int) -> str:
+    """Returns a square PNG in base64: black, and so about two thousand times smaller than its pixels."""
+    file = io.BytesIO()
+    PIL.Image.new("1", (side, side)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def instance(data: str) -> Instance:
+    return Instance(client_id="c", inputs={"image": msgspec.Raw(msgspec.json.encode(data))})
+
+
+def cpu_seconds(service: Service) -> float:
+    process = psutil.Process(service.process.pid)
+    times = [one.cpu_times() for one in process.children(recursive=True)]
+    return sum(one.user + one.system for one in times)
+
+
+def test_a_request_of_bombs_is_refused_before_it_costs_much(service: Service) -> None:
+    bomb = black(SIDE)
+    assert len(bomb) < 4000
+    body = {"instances": [{"client_id": "c", "inputs": {"image": bomb}}] * 1024}
+    before, started = cpu_seconds(service), time.monotonic()
+    with service.client() as client:
+        answer = client.post("/v1/models/digits/predict", json=body)
+    assert answer.status_code in (422, 503)
+    assert "pixels together" in answer.text or "could not be decoded within the deadline" in answer.text
+    assert time.monotonic() - started < 8
+    assert cpu_seconds(service) - before < 6, "1,024 of them cost a minute"
+
+
+async def test_the_images_of_a_request_have_a_budget() -> None:
+    decoder = Decoder(SCHEMA, Settings())
+    rows = [instance(black(100)) for _ in range(5)]
+    decoded = await decoder.decode(rows, PixelBudget(30_000))
+    assert [isinstance(one, list) for one in decoded] == [False, False, False, True, True]
+    faults = decoded[4]
+    assert isinstance(faults, list)
+    (fault,) = faults
+    assert "the images of a request may have 30,000 pixels together" in fault.detail
+    assert fault.pointer == "/inputs/image"
+    each = await Decoder(SCHEMA, Settings(max_pixels=10_000)).decode(rows)
+    assert not any(isinstance(one, list) for one in each), "a line has a budget of its own"
+
+
+@pytest.mark.parametrize("why", ["late", "gone"])
+async def test_what_nobody_waits_for_is_not_decoded(why: str) -> None:
+    asked = 0
+
+    def is_gone() -> bool:
+        nonlocal asked
+        asked += 1
+        return why == "gone"
+
+    deadline = time.monotonic() - 1 if why == "late" else time.monotonic() + 60
+    rows = [instance(black(2000)) for _ in range(50)]
+    with pytest.raises(DeadlineExceededError, match="left before" if why == "gone" else "within the deadline"):
+        await Decoder(SCHEMA, Settings(), deadline, is_gone).decode(rows)
+    assert asked == 1, "after the first row"
+
+
+@pytest.mark.parametrize(
+    "exif", [b"", b"MM\0*", b"II*\0\x08\0\0\0\xff\xff" + b"\x12\x01" * 40, b"Exif\0\0MM\0*\0\0"]
+)
+def test_odd_exif_is_the_files_fault_or_no_matter(exif: bytes) -> None:
+    file = io.BytesIO()
+    PIL.Image.new("L", (8, 8)).save(file, "PNG")
+    data = file.getvalue()
+    chunk = struct.pack(">I", len(exif)) + b"eXIf" + exif + struct.pack(">I", zlib.crc32(b"eXIf" + exif))
+    odd = base64.b64encode(data[:33] + chunk + data[33:]).decode()
+    codec = Codec(Image(height=8, width=8))
+    with contextlib.suppress(CodecError):  # nothing else
+        assert codec.decode(msgspec.json.encode(odd)).shape == (8, 8)
