@@ -27,6 +27,7 @@ from rollout.inference.engine import Engine
 from rollout.review.counts import read_counts
 from rollout.review.state import State
 from service.console import change, login, models, review
+from service.console.logins import has_ended
 from service.console.page_context import Page, PageContext
 from service.console.render import page, static
 from service.console.session import COOKIE, Session, Sessions
@@ -92,6 +93,8 @@ class Console:
         """
         engine, sessions = self._gateway.engine, self.sessions
         session = sessions.read(request.cookies.get(COOKIE))
+        if session is not None and await has_ended(engine.redis, session.id):
+            session = None
         if session is None and wanted.role is not None:
             return _ask_to_log_in(request)
         if wanted.role == "admin" and session is not None and session.role != "admin":

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from rollout.errors import ForbiddenError
 from rollout.http.auth import TOKEN_FILE
+from service.console.logins import MINUTE_S, end_session, is_blocked, note_failure
 from service.console.page_context import Page, PageContext
 from service.console.session import COOKIE, LASTS_S
 
@@ -25,8 +26,15 @@ async def show(context: PageContext) -> Response:
 async def log_in(context: PageContext) -> Response:
     """Begins a session for the token of a reviewer or admin."""
     wanted = context.form.get("next", "")
+    redis, client = context.engine.redis, context.request.client
+    address = "an unknown address" if client is None else client.host
+    if await is_blocked(redis, address):
+        response = _form(context, wanted, "Too many logins from your address failed: wait a minute.", 429)
+        response.headers["Retry-After"] = str(MINUTE_S)
+        return response
     role = context.sessions.role_of(context.form.get("token", "").strip())
     if role is None:
+        await note_failure(redis, address)
         return _form(context, wanted, "That is not a token of this service.", 401)
     if role == "app":
         return _form(
@@ -53,7 +61,9 @@ async def take_name(context: PageContext) -> Response:
 
 
 async def log_out(context: PageContext) -> Response:
-    """Ends the session in this browser."""
+    """Ends the session, wherever its cookie is."""
+    if context.session is not None:
+        await end_session(context.engine.redis, context.session.id, LASTS_S)
     response = context.redirect(f"{HOME}/login")
     response.delete_cookie(COOKIE, path=HOME, httponly=True, samesite="strict")
     return response
@@ -98,5 +108,6 @@ def _wanted(path: str) -> str:
 
 
 def _came_encrypted(request: Request) -> bool:
-    # What ends TLS in front of us says so. Who lies here makes their own cookie stricter.
-    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+    # What ends TLS in front of us says so, each proxy adding its own. Who lies makes their own cookie stricter.
+    said = request.headers.get("x-forwarded-proto", "").lower().split(",")
+    return "https" in (request.url.scheme, *(one.strip() for one in said))

@@ -114,3 +114,13 @@ class Keys(NamedTuple):
         """
         digest = hashlib.sha256(client_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         return f"rollout:{{{self.model}}}:client:{digest}"
+
+
+def failed_logins(address: str) -> str:
+    """How many logins from an address failed, a number. Expires after a minute."""
+    return f"rollout:{{console}}:failed:{address}"
+
+
+def ended_session(session_id: str) -> str:
+    """Says that somebody logged out of a session. Expires when its cookie does."""
+    return f"rollout:{{console}}:ended:{session_id}"

@@ -12,6 +12,7 @@ from rollout.config import Settings
 from rollout.http.auth import admin_token
 from rollout.http.routes import FORM
 from rollout.store import Redis
+from service.console.logins import FAILURES_A_MINUTE
 from service.console.session import COOKIE, LASTS_S
 from tests.service.console.stage import (
     ADMIN,
@@ -88,8 +89,9 @@ async def test_the_cookie(stage: Stage) -> None:
         parts = {part.strip().lower() for part in cookie.split(";")[1:]}
         assert parts == {"httponly", "samesite=strict", "path=/console", f"max-age={LASTS_S}"}
         form = {"token": ADMIN}
-        answer = await browser.post("/console/login", data=form, headers={"X-Forwarded-Proto": "https"})
-        assert "; Secure" in answer.headers["set-cookie"]
+        for proto in ("https", "https, http", "http,HTTPS"):
+            answer = await browser.post("/console/login", data=form, headers={"X-Forwarded-Proto": proto})
+            assert "; Secure" in answer.headers["set-cookie"]
         answer = await browser.post("https://console/console/login", data=form)
         assert "; Secure" in answer.headers["set-cookie"]
         assert ADMIN not in cookie
@@ -121,6 +123,38 @@ async def test_logging_out(admin: Browser) -> None:
     answer = await admin.post("/console/logout", data={"csrf": admin.csrf})
     assert answer.headers["location"] == "/console/login"
     assert (await admin.get(MODEL)).status_code == 303
+
+
+async def test_a_cookie_is_worth_nothing_after_the_logout_on_any_replica(
+    stage: Stage, redis: Redis, tmp_path: Path
+) -> None:
+    async with stage.browser(ADMIN) as browser:
+        cookies = dict(browser.cookies)
+        await browser.post("/console/logout", data={"csrf": browser.csrf})
+    replica = Stage(redis, Settings(home=tmp_path / "other", tokens=TOKENS), await stage.split())
+    for each in (stage, replica):
+        async with each.browser(cookies=cookies) as stolen:
+            assert (await stolen.get(MODEL)).status_code == 303
+    (key,) = await redis.keys("*ended*")
+    assert LASTS_S - 60 < await redis.ttl(key) <= LASTS_S
+
+
+async def test_tokens_cannot_be_guessed_for_long(
+    stage: Stage, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stage.browser() as browser:
+        statuses = [(await browser.log_in(f"guess-{number}")).status_code for number in range(33)]
+        assert statuses == [401] * FAILURES_A_MINUTE + [429] * 3
+        blocked = await browser.log_in(ADMIN)
+        assert blocked.status_code == 429, "a right guess is not told from a wrong one"
+        assert blocked.headers["retry-after"] == "60"
+        assert "Too many logins from your address failed" in text_of(blocked)
+        assert "failed: that is not a token of this service" in caplog.text
+        assert "guess-" not in caplog.text
+        (key,) = await redis.keys("*failed*")
+        assert 0 < await redis.ttl(key) <= 60
+        await redis.delete(key)
+        assert (await browser.log_in(ADMIN)).status_code == 303
 
 
 async def test_a_link_from_elsewhere_asks_again_with_the_cookie(stage: Stage) -> None:
