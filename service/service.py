@@ -25,6 +25,7 @@ from rollout import logs
 from rollout.config import load_settings
 from rollout.embedded import running_redis
 from rollout.errors import RolloutError
+from rollout.home import keep_private, prepare_home
 from rollout.http.app import Api
 from rollout.http.dispatcher import Dispatcher
 from rollout.http.predict import decode_request, whether_gone
@@ -85,6 +86,8 @@ class Predictor:
     async def start(self) -> None:
         """Loads, verifies and warms up what the splits name; only then is the service ready."""
         settings = self._settings
+        prepare_home(settings.home)
+        keep_private()
         self._resources = ExitStack()
         try:
             url = await asyncio.to_thread(self._resources.enter_context, running_redis(settings))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rollout.config import Settings
 from rollout.errors import ConfigError, StoreUnavailableError
+from rollout.home import PRIVATE, prepare_home
 from rollout.valkey_server import ValkeyServer
 
 # Pauses before it is started again: the first, the longest, and how long it must run for the next to be short.
@@ -38,8 +39,9 @@ def running_redis(settings: Settings) -> Iterator[str]:
     if settings.redis_url:
         yield settings.redis_url
         return
+    prepare_home(settings.home)
     folder = settings.home.resolve() / "valkey"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=PRIVATE, exist_ok=True)
     server, stopping = ValkeyServer(folder), threading.Event()
     with (folder / "users").open("w") as users:
         with _alone(folder):

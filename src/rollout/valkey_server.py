@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rollout import store
 from rollout.errors import ConfigError, StoreUnavailableError
+from rollout.home import PRIVATE_UMASK
 from rollout.redis_faults import LOADING
 
 LONGEST_SOCKET_PATH = 100
@@ -147,7 +148,9 @@ class ValkeyServer:
         for name, value in arguments.items():
             command += [f"--{name}", value]
         # In a session of its own: Ctrl-C reaches the workers, which drain while their store is still there.
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, start_new_session=True, umask=PRIVATE_UMASK
+        )
         # It may outlive the block that started it, but is no zombie after that.
         threading.Thread(target=process.wait, daemon=True).start()
         self._process, self._pid = process, process.pid

@@ -26,6 +26,7 @@ from rollout.cli.shared import trust_option
 from rollout.config import Settings, load_settings
 from rollout.embedded import running_redis
 from rollout.errors import ConfigError
+from rollout.home import keep_private, prepare_home
 from rollout.http.auth import TOKEN_FILE, admin_token
 from rollout.http.protocol import PredictProtocol
 from rollout.inference.variant_choice import forget_choices
@@ -75,6 +76,8 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
             f"{settings.host} can be reached from other machines: set ROLLOUT_TOKENS, such as "
             "app:TOKEN,reviewer:TOKEN,admin:TOKEN, or listen on 127.0.0.1"
         )
+    prepare_home(settings.home)
+    keep_private()
     _require_free_port(settings, settings.port, "--port or PORT")
     if settings.grpc_port:
         import rollout.http.oip_grpc  # noqa: F401, PLC0415  says so where the extra is missing

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from rollout.config import Role, Settings
 from rollout.errors import ConfigError, ForbiddenError, UnauthorizedError
+from rollout.home import prepare_home
 from rollout.http.hosts import is_cross_origin, is_forwarded, is_loopback
 
 TOKEN_FILE = "token"  # noqa: S105  the name of a file
@@ -109,7 +110,7 @@ def admin_token(home: Path) -> tuple[str, bool]:
     The file has mode 600.
     """
     path = home / TOKEN_FILE
-    home.mkdir(parents=True, exist_ok=True)
+    prepare_home(home)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
