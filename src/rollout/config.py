@@ -32,6 +32,8 @@ LEAST = {
     "max_body_bytes": 1,
     "max_instances": 1,
     "max_pixels": 1,
+    "max_waiting_outcomes": 1,
+    "store_bytes": 16 * 1024 * 1024,
     "breaker_window_s": 1,
     "intra_op_threads": 1,
 }
@@ -68,6 +70,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         max_instances: Most instances in one request.
         max_pixels: Most pixels that the image files of a request, or of a line, have together.
         max_reviews: Open review items per model; further ones are counted, not kept.
+        max_review_bytes: Most bytes of inputs that are kept for review, per model; further items are counted.
+        max_client_review_bytes: Most of these of one client.
+        max_waiting_outcomes: Most outcomes per model whose prediction is not known; the oldest of more go.
+        store_bytes: Most memory of the embedded Valkey's data; beyond it, it counts as away.
         spool_bytes: Size of the on-disk spool for review items while Redis is away.
         breaker_rate: Share of a challenger's calls that may fail; above it, its clients get the champion.
         breaker_window_s: Seconds over which that share is taken.
@@ -106,6 +112,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_instances: int = 1024
     max_pixels: int = 100_000_000
     max_reviews: int = 1_000_000
+    max_review_bytes: int = 1024 * 1024 * 1024
+    max_client_review_bytes: int = 64 * 1024 * 1024
+    max_waiting_outcomes: int = 200_000
+    store_bytes: int = 2 * 1024 * 1024 * 1024
     spool_bytes: int = 256 * 1024 * 1024
     breaker_rate: float = 0.2
     breaker_window_s: float = 10

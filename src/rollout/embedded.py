@@ -42,7 +42,7 @@ def running_redis(settings: Settings) -> Iterator[str]:
     prepare_home(settings.home)
     folder = settings.home.resolve() / "valkey"
     folder.mkdir(mode=PRIVATE, exist_ok=True)
-    server, stopping = ValkeyServer(folder), threading.Event()
+    server, stopping = ValkeyServer(folder, settings.store_bytes), threading.Event()
     with (folder / "users").open("w") as users:
         with _alone(folder):
             fcntl.flock(users, fcntl.LOCK_SH)

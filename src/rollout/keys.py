@@ -52,7 +52,8 @@ class Keys(NamedTuple):
     def reviews(self, place: str) -> str:
         """What is known of all review items together; ``rollout.review.queue`` says which places there are.
 
-        Bounded by ROLLOUT_MAX_REVIEWS while open; what was decided is owned by the model's admins.
+        Bounded by ROLLOUT_MAX_REVIEWS and ROLLOUT_MAX_REVIEW_BYTES while open; what was decided is owned by the
+        model's admins.
         """
         return f"rollout:{{{self.model}}}:reviews:{place}"
 
@@ -92,7 +93,8 @@ class Keys(NamedTuple):
     def outcomes(self) -> str:
         """The IDs of the outcomes, a sorted set by their last change, microseconds since 1970.
 
-        Those older than the policy's ``retention_days`` go with each new one.
+        Those older than the policy's ``retention_days`` go with each new one. With ``:waiting``, those whose
+        prediction is not known, ROLLOUT_MAX_WAITING_OUTCOMES at most.
         """
         return f"rollout:{{{self.model}}}:outcomes"
 

@@ -246,7 +246,7 @@ TRIAL_PREDICTIONS = Counter(
 )
 OUTCOMES = Counter(
     "rollout_outcomes",
-    "Outcomes reported: joined with a prediction, waiting for one, repeated, or refused as contradictions",
+    "Outcomes reported: joined with a prediction, waiting for one, repeated, refused, or dropped",
     ["model", "fate"],
 )
 WEBHOOKS = Counter(

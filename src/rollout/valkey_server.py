@@ -38,13 +38,15 @@ class ValkeyServer:
 
     Args:
         folder: Where its data and its log lie.
+        most_bytes: Most memory that it takes; 0 for no limit.
 
     Attributes:
         url: Where it listens.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, most_bytes: int = 0) -> None:
         self._folder = folder
+        self._most_bytes = most_bytes
         self._socket = _socket_path(folder)
         self._log = folder / "valkey.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -142,6 +144,8 @@ class ValkeyServer:
             "appendonly": "yes",
             "appendfsync": "always",
             "save": "",
+            "maxmemory": str(self._most_bytes),
+            "maxmemory-policy": "noeviction",
             "logfile": str(self._log),
         }
         command = [server_program()]

@@ -190,7 +190,9 @@ def test_what_cannot_be_done_is_one_line(both: Service, tmp_path: Path) -> None:
     assert refused(str(good), "--out", str(out), "--url", both.base, "--model", "cats") == (
         "there is no model cats; the service has digits, languages"
     )
-    assert of_file("good.csv", good.read_bytes(), "--token", "nobody") == (
+    token = tmp_path / "token"
+    token.write_text("nobody\n")
+    assert of_file("good.csv", good.read_bytes(), "--token-file", str(token)) == (
         "the service refused: the token is not one that this service knows"
     )
     assert of_file("in.xlsx", b"") == "in.xlsx: reads .csv, .jsonl, .ndjson, .parquet, by the extension"

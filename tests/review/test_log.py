@@ -55,9 +55,9 @@ async def test_items_of_many_callers_go_in_groups(
 ) -> None:
     groups = []
 
-    async def counting(redis: Redis, items: list[ReviewItem], limit: int, policies: Any) -> list[bool]:
+    async def counting(redis: Redis, items: list[ReviewItem], *more: Any) -> list[bool]:
         groups.append(len(items))
-        return await add_items(redis, items, limit, policies)
+        return await add_items(redis, items, *more)
 
     monkeypatch.setattr(log_module, "add_items", counting)
     log = ReviewLog(redis, spool, 1000)
@@ -74,9 +74,9 @@ async def test_large_items_go_in_small_groups(
 ) -> None:
     groups = []
 
-    async def counting(redis: Redis, items: list[ReviewItem], limit: int, policies: Any) -> list[bool]:
+    async def counting(redis: Redis, items: list[ReviewItem], *more: Any) -> list[bool]:
         groups.append([len(item.inputs) // 1_000_000 for item in items])
-        return await add_items(redis, items, limit, policies)
+        return await add_items(redis, items, *more)
 
     monkeypatch.setattr(log_module, "add_items", counting)
     items = [

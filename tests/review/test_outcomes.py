@@ -12,7 +12,7 @@ import pytest
 from loadtests.fleet import Valkey
 from rollout.errors import StoreUnavailableError
 from rollout.keys import Keys
-from rollout.metrics import TRIAL_PREDICTIONS
+from rollout.metrics import OUTCOMES, TRIAL_PREDICTIONS
 from rollout.review import predictions as predictions_module
 from rollout.review.item import item_id
 from rollout.review.outcomes import Outcome, read_outcomes, read_outcomes_since, record_outcomes
@@ -162,6 +162,23 @@ async def test_many_are_read_whole_and_in_order(redis: Redis) -> None:
     wanted = [found[5].id, "unknown", found[2].id]
     assert await read_outcomes(redis, "digits", wanted) == [found[5], None, found[2]]
     assert await read_outcomes(redis, "digits", []) == []
+
+
+async def test_of_too_many_that_wait_the_oldest_go(redis: Redis) -> None:
+    fates = OUTCOMES.labels("digits", "dropped")
+    before = fates._value.get()
+    reports = [report(number) for number in range(5)]
+    for one in reports:
+        await record_outcomes(redis, "digits", [one], DAY_S, most_waiting=3)
+    found = await read_outcomes(redis, "digits", [one.id for one in reports])
+    assert [one is not None for one in found] == [False, False, True, True, True]
+    assert await redis.zcard(NAMES.outcomes) == 3
+    assert await redis.zcard(f"{NAMES.outcomes}:waiting") == 3
+    assert fates._value.get() - before == 2
+    await predict(redis, waiting(4))
+    assert await redis.zcard(f"{NAMES.outcomes}:waiting") == 2, "one that is joined waits no more"
+    (kept,) = await record_outcomes(redis, "digits", [reports[4]], DAY_S, most_waiting=3)
+    assert kept.fate == "repeated"
 
 
 async def test_everything_has_its_time(redis: Redis) -> None:

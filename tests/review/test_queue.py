@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout.errors import StoreUnavailableError
-from rollout.review.item import item_id
-from rollout.review.queue import add_items, list_items
+from rollout.keys import Keys
+from rollout.review.forget import forget_client
+from rollout.review.item import ReviewItem, item_id
+from rollout.review.queue import Budget, add_items, list_items
 from rollout.store import Redis, client_of
 from tests.review.items import make_item
 
@@ -35,6 +40,37 @@ async def test_a_full_queue_takes_nothing_new_but_knows_what_it_has(redis: Redis
     assert await add_items(redis, [make_item(1), make_item(2), make_item(3)], 2) == [True, True, False]
     assert await add_items(redis, [make_item(3), make_item(1)], 2) == [False, True]
     assert await keys(redis) == ["key-1", "key-2"]
+
+
+def weighing(number: int, size: int, client_id: str = "big") -> ReviewItem:
+    return make_item(number, client_id=client_id, inputs=msgspec.Raw(b'"%b"' % (b"x" * (size - 2))))
+
+
+async def weights(redis: Redis) -> dict[bytes, int]:
+    found: dict[Any, Any] = await redis.hgetall(Keys("digits").reviews("bytes"))
+    return {name: int(size) for name, size in found.items()}
+
+
+async def test_inputs_have_a_budget_of_the_model_and_of_each_client(redis: Redis) -> None:
+    budget = Budget(model=3000, client=2000)
+
+    async def add(*items: ReviewItem) -> list[bool]:
+        return await add_items(redis, items, 100, budget=budget)
+
+    assert await add(weighing(1, 1000), weighing(2, 1000), weighing(3, 1)) == [True, True, False]
+    assert await add(weighing(4, 1000, "other"), weighing(5, 1, "third")) == [True, False]
+    assert (await weights(redis))[b"all"] == 3000
+    assert sorted((await weights(redis)).values()) == [1000, 2000, 3000]
+    assert await add(weighing(1, 1000)) == [True], "what is there is there"
+    assert await redis.hget(Keys("digits").reviews("excess"), "low_confidence") == b"2", "the others are counted"
+    # Who is forgotten weighs nothing any more, and neither does what has expired.
+    await forget_client(redis, "digits", "big", 60)
+    assert sorted((await weights(redis)).values()) == [1000, 1000]
+    assert await add(weighing(6, 2000, "third")) == [True]
+    async for member, _ in redis.zscan_iter(Keys("digits").reviews("weights")):
+        await redis.zadd(Keys("digits").reviews("weights"), {member: 1})
+    assert await add(weighing(7, 2000, "fourth"), weighing(8, 1000, "fifth")) == [True, True]
+    assert sorted((await weights(redis)).values()) == [1000, 2000, 3000]
 
 
 async def test_models_have_queues_of_their_own(redis: Redis) -> None:

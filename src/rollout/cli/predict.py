@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -54,7 +54,12 @@ class Job:
 @click.option("--client-id", default="client_id", show_default=True, help="The column of client IDs.")
 @click.option("--key", default="key", show_default=True, help="The column of your own keys, if there is one.")
 @click.option("--url", help="The service; the one of ROLLOUT_HOST and ROLLOUT_PORT by default.")
-@click.option("--token", help="Its token; ROLLOUT_TOKEN by default.")
+@click.option(
+    "--token-file",
+    type=click.File(),
+    help="A file with its token, - for the standard input; ROLLOUT_TOKEN by default. An option would show it to "
+    "whoever lists processes.",
+)
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 def predict(
     file: Path,
@@ -63,7 +68,7 @@ def predict(
     client_id: str,
     key: str,
     url: str | None,
-    token: str | None,
+    token_file: IO[str] | None,
     *,
     force: bool,
 ) -> None:
@@ -75,7 +80,7 @@ def predict(
     from rollout.job.sink import check_sink  # noqa: PLC0415  its client takes long to import
     from rollout.job.source import Columns  # noqa: PLC0415
 
-    settings = load_settings(token=token)
+    settings = load_settings(token=None if token_file is None else token_file.read().strip())
     check_sink(out, replace=force)
     job = asyncio.run(
         _run(

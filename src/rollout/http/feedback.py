@@ -113,7 +113,13 @@ class Feedback:
             Outcome(client_id=one.client_id, key=one.key, at=at, label=one.label, value=one.value)
             for one in reports
         ]
-        recorded = await record_outcomes(engine.redis, model.name, outcomes, model.sampler.policy.retention_s)
+        recorded = await record_outcomes(
+            engine.redis,
+            model.name,
+            outcomes,
+            model.sampler.policy.retention_s,
+            self._gateway.settings.max_waiting_outcomes,
+        )
         for one in recorded:
             metrics.OUTCOMES.labels(model.name, _fate(one)).inc()
         _require_no_contradiction(pointers, recorded)

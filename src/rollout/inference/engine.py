@@ -21,6 +21,7 @@ from rollout.inference.snapshot import ServingSnapshot
 from rollout.inference.watchdog import Watchdog
 from rollout.review.log import ReviewLog
 from rollout.review.predictions import Predictions
+from rollout.review.queue import Budget
 from rollout.review.spool import Spool
 from rollout.store import Redis
 
@@ -72,7 +73,12 @@ class Engine:
         metrics.forget_dead_workers()
         splits = await read_served(redis, settings)
         models = [await load_model(name, split, settings, redis) for name, split in splits.items()]
-        reviews = ReviewLog(redis, Spool(settings.home / "spool", settings.spool_bytes), settings.max_reviews)
+        reviews = ReviewLog(
+            redis,
+            Spool(settings.home / "spool", settings.spool_bytes),
+            settings.max_reviews,
+            budget=Budget(settings.max_review_bytes, settings.max_client_review_bytes),
+        )
         reviews.start()
         return cls(models, redis, reviews, settings)
 

@@ -6,6 +6,7 @@ import msgspec
 
 from rollout.keys import Keys
 from rollout.review.queue import PLACES
+from rollout.review.scripts import WEIGH
 from rollout.store import Redis, run_script
 
 FORGET_AT_MOST = 200
@@ -13,11 +14,11 @@ FORGET_AT_MOST = 200
 # KEYS: those of the client and of its being forgotten, outcomes, changes, counts, lessees, then the places of
 # items. ARGV: prefix of all keys, seconds to remember it, most parts to forget, then the state of each place.
 # Returns how many items, outcomes and predictions are gone, and how many parts are left.
-FORGET = """
+FORGET = f"""{WEIGH}
 local prefix, seconds, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local now = redis.call('TIME')
 redis.call('SET', KEYS[2], string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)), 'EX', seconds)
-local gone = {review = 0, outcome = 0, prediction = 0}
+local gone = {{review = 0, outcome = 0, prediction = 0}}
 for _, part in ipairs(redis.call('ZRANGE', KEYS[1], 0, most - 1)) do
     local kind, id = string.match(part, '^(%a+):(%x+)$')
     local key = prefix .. part
@@ -31,18 +32,21 @@ for _, part in ipairs(redis.call('ZRANGE', KEYS[1], 0, most - 1)) do
         end
         redis.call('ZREM', KEYS[4], id)
         redis.call('HDEL', KEYS[6], id)
-        for _, review in ipairs(cjson.decode(redis.call('GET', key .. ':work') or '{}').reviews or {}) do
+        local size, whose = redis.call('STRLEN', key .. ':inputs'), string.match(KEYS[1], '[^:]+$')
+        lighten(prefix .. 'reviews:bytes', prefix .. 'reviews:weights', size .. ':' .. whose .. ':' .. id)
+        for _, review in ipairs(cjson.decode(redis.call('GET', key .. ':work') or '{{}}').reviews or {{}}) do
             redis.call('SREM', prefix .. 'reviews:answered:' .. review.reviewer, id)
         end
         redis.call('DEL', key .. ':inputs', key .. ':work', key .. ':events', key .. ':links')
         redis.call('DEL', prefix .. 'same:' .. item.same)
     elseif kind == 'outcome' then
         redis.call('ZREM', KEYS[3], id)
+        redis.call('ZREM', KEYS[3] .. ':waiting', id)
     end
     gone[kind] = gone[kind] + redis.call('DEL', key)
     redis.call('ZREM', KEYS[1], part)
 end
-return {gone.review, gone.outcome, gone.prediction, redis.call('ZCARD', KEYS[1])}
+return {{gone.review, gone.outcome, gone.prediction, redis.call('ZCARD', KEYS[1])}}
 """
 
 

@@ -16,7 +16,7 @@ from rollout import metrics
 from rollout.errors import StoreUnavailableError
 from rollout.review.item import ReviewItem
 from rollout.review.policy import ReviewPolicy
-from rollout.review.queue import FOREVER, add_items
+from rollout.review.queue import FOREVER, Budget, add_items
 from rollout.review.sampling import Sampler
 from rollout.review.spool import Spool
 from rollout.store import Redis, guard, is_cancelled, report
@@ -41,15 +41,22 @@ class ReviewLog:
         redis: Connection.
         spool: Takes the items while Redis is away.
         limit: Most open items of a model.
+        budget: What their inputs may weigh.
         samplers: How items are kept, by model; models that come later add theirs.
     """
 
     def __init__(
-        self, redis: Redis, spool: Spool, limit: int, samplers: Mapping[str, Sampler] = NO_SAMPLERS
+        self,
+        redis: Redis,
+        spool: Spool,
+        limit: int,
+        samplers: Mapping[str, Sampler] = NO_SAMPLERS,
+        budget: Budget | None = None,
     ) -> None:
         self._redis = redis
         self._spool = spool
         self._limit = limit
+        self._budget = budget
         self.samplers = dict(samplers)
         self._losses = _Losses(spool)
         self._waiting: list[tuple[ReviewItem, asyncio.Future[Fate]]] = []
@@ -105,7 +112,7 @@ class ReviewLog:
         if not self._redis_is_away:
             try:
                 async with asyncio.timeout(KEEP_WITHIN_S):
-                    kept = await add_items(self._redis, items, self._limit, self._policies())
+                    kept = await add_items(self._redis, items, self._limit, self._policies(), self._budget)
             except (StoreUnavailableError, TimeoutError) as error:
                 self._redis_is_away = True
                 report(error)

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from rollout import metrics
 from rollout.keys import Keys
 from rollout.review.item import item_id
 from rollout.review.predictions import Predicted
@@ -15,18 +16,22 @@ from rollout.review.scripts import KEEP, NEXT_CURSOR
 from rollout.store import Redis, guard, run_script
 
 RECORD_AT_MOST = 100
+MOST_WAITING = 200_000
 
 # KEYS: outcomes, then for each outcome those of itself, of its prediction, of its review item, and of its client.
-# ARGV: seconds to keep, then for each outcome ID and JSON.
-# Returns for each outcome 1 where it is new, what is reported of it, and what had been predicted.
+# ARGV: seconds to keep, most that wait for their prediction, prefix of outcomes, then for each outcome ID and
+# JSON. Returns how many went that had waited for longest, and for each outcome 1 where it is new, what is
+# reported of it, and what had been predicted.
 RECORD = f"""{NEXT_CURSOR}{KEEP}
 local found = {{}}
+local waiting = KEYS[1] .. ':waiting'
 local seconds = tonumber(ARGV[1])
 local oldest = (redis.call('TIME')[1] - seconds) * 1000000
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', oldest))
+redis.call('ZREMRANGEBYSCORE', waiting, '-inf', string.format('%.0f', oldest))
 for i = 1, (#KEYS - 1) / 4 do
     local outcome, prediction, item, client = unpack(KEYS, i * 4 - 2, i * 4 + 1)
-    local id, json = unpack(ARGV, i * 2, i * 2 + 1)
+    local id, json = unpack(ARGV, i * 2 + 2, i * 2 + 3)
     local is_new = redis.call('HSETNX', outcome, 'reported', json)
     if is_new == 1 then
         local predicted = redis.call('GET', prediction)
@@ -39,13 +44,23 @@ for i = 1, (#KEYS - 1) / 4 do
             redis.call('HSET', outcome, 'predicted', predicted)
         end
         redis.call('EXPIRE', outcome, seconds)
-        redis.call('ZADD', KEYS[1], next_cursor(KEYS[1]), id)
+        local cursor = next_cursor(KEYS[1])
+        redis.call('ZADD', KEYS[1], cursor, id)
+        if not predicted then
+            redis.call('ZADD', waiting, cursor, id)
+        end
         keep(client, 'outcome:' .. id, seconds)
     end
     local stored = redis.call('HMGET', outcome, 'reported', 'predicted')
     found[i] = {{is_new, stored[1], stored[2]}}
 end
-return found
+local surplus = redis.call('ZCARD', waiting) - tonumber(ARGV[2])
+local gone = surplus > 0 and redis.call('ZPOPMIN', waiting, surplus) or {{}}
+for i = 1, #gone, 2 do
+    redis.call('ZREM', KEYS[1], gone[i])
+    redis.call('DEL', ARGV[3] .. gone[i])
+end
+return {{math.max(surplus, 0), found}}
 """
 
 # KEYS: outcomes, then each outcome. ARGV: the ID of each.
@@ -99,7 +114,9 @@ class Recorded(NamedTuple):
     fate: Literal["new", "repeated", "contradicted"]
 
 
-async def record_outcomes(redis: Redis, model: str, outcomes: Sequence[Outcome], keep_s: int) -> list[Recorded]:
+async def record_outcomes(
+    redis: Redis, model: str, outcomes: Sequence[Outcome], keep_s: int, most_waiting: int = MOST_WAITING
+) -> list[Recorded]:
     """Keeps outcomes, and joins each with its prediction in the trial, or outside it with its review item.
 
     The first outcome of a client and key counts.
@@ -109,6 +126,7 @@ async def record_outcomes(redis: Redis, model: str, outcomes: Sequence[Outcome],
         model: The model.
         outcomes: What was reported.
         keep_s: Seconds that they are kept.
+        most_waiting: How many may wait for their prediction; of more, those go that have waited for longest.
 
     Returns:
         What became of each, in order.
@@ -120,13 +138,15 @@ async def record_outcomes(redis: Redis, model: str, outcomes: Sequence[Outcome],
     recorded = []
     for start in range(0, len(outcomes), RECORD_AT_MOST):
         keys = [names.outcomes]
-        arguments: list[str | bytes | int] = [keep_s]
+        arguments: list[str | bytes | int] = [keep_s, most_waiting, names.outcome("")]
         group = outcomes[start : start + RECORD_AT_MOST]
         for one in group:
             keys += [names.outcome(one.id), names.prediction(one.id), names.review(one.id)]
             keys.append(names.client(one.client_id))
             arguments += [one.id, msgspec.json.encode(one)]
-        found = await run_script(redis, RECORD, keys, *arguments)
+        gone, found = await run_script(redis, RECORD, keys, *arguments)
+        if gone:
+            metrics.OUTCOMES.labels(model, "dropped").inc(gone)
         for one, (is_new, reported, predicted) in zip(group, found, strict=True):
             first = _outcome(reported, predicted)
             fate: Literal["new", "repeated", "contradicted"] = "new" if is_new else "repeated"

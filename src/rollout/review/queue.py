@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from rollout.keys import Keys
 from rollout.review.item import GONE, ReviewItem, milliseconds
 from rollout.review.policy import DEFAULT, ReviewPolicy
-from rollout.review.scripts import JOIN, KEEP
+from rollout.review.scripts import JOIN, KEEP, WEIGH
 from rollout.review.state import State, Work
 from rollout.store import Redis, guard, run_script
 
@@ -28,17 +28,24 @@ PLACES: Mapping[State, tuple[str, ...]] = {
 NO_POLICIES: Mapping[str, ReviewPolicy] = {}
 FOREVER = 2**53
 
-# KEYS: open, again, leased, counts, entered, excess, changes, outcomes, then for each item those of itself, of
-# its inputs, of what has the same inputs, of its client, of its client's being forgotten, and of its outcome.
-# ARGV: limit, prefix of items, seconds to keep inputs, then for each item ID, rank, reason, version and arm,
-# weight, limit of the reason, time, JSON, inputs.
+# KEYS: open, again, leased, counts, entered, excess, changes, outcomes, bytes, weights, then for each item those
+# of itself, of its inputs, of what has the same inputs, of its client, of its client's being forgotten, and of
+# its outcome. ARGV: limit, prefix of items, seconds to keep inputs, most bytes of inputs, and of a client's, then
+# for each item ID, rank, reason, version and arm, weight, limit of the reason, time, JSON, inputs.
 # Returns for each item 1 where the queue has it now, 0 where the queue is full.
-ADD = f"""{JOIN}{KEEP}
+ADD = f"""{JOIN}{KEEP}{WEIGH}
 local kept = {{}}
 local limit, prefix, ttl = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
-for i = 1, (#KEYS - 8) / 6 do
-    local item, inputs, same, client, forgotten, outcome = unpack(KEYS, 3 + i * 6, 8 + i * 6)
-    local id, rank, reason, group, weight, most, at, json, sent = unpack(ARGV, i * 9 - 5, i * 9 + 3)
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function has_bytes(whose, more, most)
+    return tonumber(redis.call('HGET', KEYS[9], whose) or 0) + more <= tonumber(most)
+end
+lighten_expired(KEYS[9], KEYS[10], now)
+for i = 1, (#KEYS - 10) / 6 do
+    local item, inputs, same, client, forgotten, outcome = unpack(KEYS, 5 + i * 6, 10 + i * 6)
+    local id, rank, reason, group, weight, most, at, json, sent = unpack(ARGV, i * 9 - 3, i * 9 + 5)
+    local whose = string.match(client, '[^:]+$')
     local first = redis.call('GET', same)
     local is_new = redis.call('EXISTS', item) == 0
         and tonumber(redis.call('GET', forgotten) or 0) < tonumber(at)
@@ -46,6 +53,7 @@ for i = 1, (#KEYS - 8) / 6 do
         < limit
         and tonumber(redis.call('HGET', KEYS[4], 'open|' .. reason) or 0)
             + tonumber(redis.call('HGET', KEYS[4], 'leased|' .. reason) or 0) < tonumber(most)
+        and has_bytes('all', #sent, ARGV[4]) and has_bytes(whose, #sent, ARGV[5])
     kept[i] = 1
     if is_new and first and redis.call('EXISTS', prefix .. first) == 1 then
         -- JSON ends with "linked_to":null}}
@@ -57,6 +65,7 @@ for i = 1, (#KEYS - 8) / 6 do
     elseif is_new and has_room then
         redis.call('SET', item, json)
         redis.call('SET', inputs, sent, 'EX', ttl)
+        weigh(KEYS[9], KEYS[10], #sent, whose, id, now + ttl * 1000)
         redis.call('SET', same, id, 'EX', ttl)
         redis.call('ZADD', KEYS[1], rank, id)
         redis.call('HINCRBY', KEYS[4], 'open|' .. reason, 1)
@@ -82,11 +91,24 @@ return kept
 """
 
 
+class Budget(NamedTuple):
+    """Bytes that the inputs which wait for people may have.
+
+    Attributes:
+        model: Those of a model.
+        client: Those of one of its clients.
+    """
+
+    model: int
+    client: int
+
+
 async def add_items(
     redis: Redis,
     items: Sequence[ReviewItem],
     limit: int,
     policies: Mapping[str, ReviewPolicy] = NO_POLICIES,
+    budget: Budget | None = None,
 ) -> list[bool]:
     """Adds items that the queue does not have yet.
 
@@ -95,6 +117,7 @@ async def add_items(
         items: Items of one or several models.
         limit: Most open items of a model.
         policies: How they are kept, by model.
+        budget: What their inputs may weigh.
 
     Returns:
         For each item, in order, whether the queue has it now; ``False`` means that the queue is full.
@@ -107,8 +130,10 @@ async def add_items(
         chunk = list(group)
         names, policy = Keys(model), policies.get(model, DEFAULT)
         shared = ("open", "again", "leased", "counts", "entered", "excess", "changes")
+        most = budget or Budget(FOREVER, FOREVER)
         keys = [*(names.reviews(place) for place in shared), names.outcomes]
-        arguments: list[Any] = [limit, names.review(""), policy.retention_s]
+        keys += [names.reviews("bytes"), names.reviews("weights")]
+        arguments: list[Any] = [limit, names.review(""), policy.retention_s, *most]
         for item in chunk:
             client = names.client(item.client_id)
             same = names.same_inputs(item.same)

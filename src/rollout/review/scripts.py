@@ -1,4 +1,4 @@
-"""What several Lua scripts do alike: cursors that grow, what is kept of a client, and the join."""
+"""What several Lua scripts do alike: cursors that grow, what is kept of a client and what it weighs, the join."""
 
 from __future__ import annotations
 
@@ -27,11 +27,38 @@ local function keep(client, part, seconds)
 end
 """
 
+# Inputs weigh until they expire. bytes: a hash of all bytes, and of those of each client; weights: a sorted set
+# of SIZE:CLIENT:ID by when they expire. weigh() adds one, lighten() takes one away, lighten_expired() those that
+# have expired.
+WEIGH = """
+local function lighten(bytes, weights, member)
+    if redis.call('ZREM', weights, member) == 1 then
+        local size, client = string.match(member, '^(%d+):(%x+):')
+        for _, whose in ipairs({'all', client}) do
+            if redis.call('HINCRBY', bytes, whose, -size) <= 0 then
+                redis.call('HDEL', bytes, whose)
+            end
+        end
+    end
+end
+local function lighten_expired(bytes, weights, now)
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', weights, '-inf', now, 'LIMIT', 0, 1000)) do
+        lighten(bytes, weights, member)
+    end
+end
+local function weigh(bytes, weights, size, client, id, expires)
+    redis.call('ZADD', weights, expires, size .. ':' .. client .. ':' .. id)
+    redis.call('HINCRBY', bytes, 'all', size)
+    redis.call('HINCRBY', bytes, client, size)
+end
+"""
+
 # join(outcomes, outcome, id, predicted) gives an outcome that came first what had been predicted, once.
 JOIN = f"""{NEXT_CURSOR}
 local function join(outcomes, outcome, id, predicted)
     if redis.call('EXISTS', outcome) == 1 and redis.call('HSETNX', outcome, 'predicted', predicted) == 1 then
         redis.call('ZADD', outcomes, next_cursor(outcomes), id)
+        redis.call('ZREM', outcomes .. ':waiting', id)
     end
 end
 """
