@@ -87,6 +87,9 @@ def test_review_filters_are_checked(service: Service) -> None:
             ("limit=0", "limit must be"),
             ("limit=x", "limit must be"),
             ("since=yesterday", "ISO 8601"),
+            ("since=", "ISO 8601"),
+            (f"limit={'9' * 5000}", "limit must be"),
+            (f"since={'9' * 5000}", "ISO 8601"),
         ):
             response = admin.get(f"/v1/models/digits/reviews?{query}")
             assert response.status_code == 422
