@@ -14,15 +14,15 @@ logger = logging.getLogger(__name__)
 
 
 def prepare_home(home: Path) -> None:
-    """Makes the home, with mode 700; one that others could read is narrowed, and that is said."""
+    """Makes the home, with mode 700; one that others could read is narrowed if it is ours, and that is said."""
     home.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     mode = stat.S_IMODE(home.stat().st_mode)
     if not mode & PRIVATE_UMASK:
         return
     try:
         home.chmod(PRIVATE)
-    except PermissionError:  # it is a volume's, say
-        logger.warning("other users can read %s (mode %o), and only its owner can change that", home, mode)
+    except PermissionError:  # it is a volume, say, in a container that has no other users
+        logger.info("other users can read %s (mode %o), and only its owner can change that", home, mode)
     else:
         logger.warning("other users could read %s (mode %o): it has mode 700 now", home, mode)
 
