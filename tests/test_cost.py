@@ -114,7 +114,7 @@ def test_what_cannot_be_loaded_says_why_and_the_rest_is_measured(
         assert "pip install 'rollout[pack]'" in why
     only_torch = {name: manifest.variants[name] for name in ("torchscript", "export")}
     with pytest.raises(BundleError, match=r"torchscript variant needs torch.*; the export variant needs torch"):
-        measure_speeds(folder, msgspec.structs.replace(manifest, variants=only_torch), seconds=0)
+        measure_speeds(folder, msgspec.structs.replace(manifest, variants=only_torch), seconds=0, is_trusted=True)
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")

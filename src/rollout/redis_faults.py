@@ -125,6 +125,8 @@ async def find_tls_mismatch(url: RedisUrl) -> str | None:
                 if url.tls and await _answers_in_plain(host, port):
                     other = url.scheme.replace("rediss", "redis")
                     return f"there is no TLS on {host}:{port}: write {other}:// for {url.scheme}://"
+                if url.tls and not url.ssl_certfile and (refusal := await _refusal_in_tls(host, port)):
+                    return refusal
                 if not url.tls and await _answers_in_tls(host, port):
                     other = url.scheme.replace("redis", "rediss")
                     return f"{host}:{port} takes TLS only: write {other}:// for {url.scheme}://"
@@ -136,15 +138,35 @@ async def _answers_in_plain(host: str, port: int) -> bool:
     try:
         writer.write(b"PING\r\n")
         return (await reader.read(1)) in (b"+", b"-")  # PONG, or a password is wanted first
+    except OSError:  # what speaks TLS makes nothing of it
+        return False
     finally:
         writer.close()
 
 
-async def _answers_in_tls(host: str, port: int) -> bool:
+async def _refusal_in_tls(host: str, port: int) -> str | None:
+    """Returns why a server ends a connection on which nothing is sent: what is sent may overtake that."""
+    try:
+        reader, writer = await asyncio.open_connection(host, port, ssl=_trusting())
+        try:
+            async with asyncio.timeout(PROBE_S / 4):
+                await reader.read(1)
+        finally:
+            writer.close()
+    except ssl.SSLError as error:
+        return explain(error)
+    return None
+
+
+def _trusting() -> ssl.SSLContext:
     trusting = ssl.create_default_context()
     trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    return trusting
+
+
+async def _answers_in_tls(host: str, port: int) -> bool:
     try:
-        _, writer = await asyncio.open_connection(host, port, ssl=trusting)
+        _, writer = await asyncio.open_connection(host, port, ssl=_trusting())
     except ssl.SSLError as error:
         return "ALERT" in (error.reason or "")  # it wants a certificate
     writer.close()

@@ -162,13 +162,13 @@ def test_swapped_golden_examples_are_refused_even_under_a_new_hash() -> None:
     write_manifest(folder, msgspec.structs.replace(read_manifest(folder), hashes=hash_files(folder)))
     folder, manifest = open_bundle("two:v7")
     for name in manifest.variants:
-        variant = load_variant(folder, manifest, name)
+        variant = load_variant(folder, manifest, name, is_trusted=True)
         with pytest.raises(
             RolloutError, match=f"two:v7 is refused: its {name} variant disagrees with the source"
         ):
             check_golden(read_golden(folder), manifest, name, variant)
     with pytest.raises(RolloutError, match=r"its onnx variant disagrees.*; .*its torchscript variant disagrees"):
-        choose_variant(folder, manifest, read_golden(folder), ["onnx", "torchscript"])
+        choose_variant(folder, manifest, read_golden(folder), ["onnx", "torchscript"], is_trusted=True)
 
 
 @pytest.mark.parametrize(

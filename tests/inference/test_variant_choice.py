@@ -48,8 +48,8 @@ def test_a_variant_that_cannot_run_here_leaves_the_others(
 ) -> None:
     load = verify.load_variant
 
-    def spoil(folder: Path, manifest: Manifest, name: str, *options: Any) -> Variant:
-        variant = load(folder, manifest, name, *options)
+    def spoil(folder: Path, manifest: Manifest, name: str, *options: Any, **more: Any) -> Variant:
+        variant = load(folder, manifest, name, *options, **more)
         if name == "onnx":
             monkeypatch.setattr(variant, "run", lambda _: 1 / 0)
         return variant

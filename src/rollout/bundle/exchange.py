@@ -173,7 +173,8 @@ class Pull:
         if self.left_out.get(name) == why:
             return ""
         self.left_out[name] = why
-        return f"{name} is left out: {why}"
+        # Names of files need not be text.
+        return f"{name} is left out: {why}".encode(errors="backslashreplace").decode()
 
 
 def _require_same(archive: Path, folder: Path, manifest: Manifest, place: str) -> Manifest:
