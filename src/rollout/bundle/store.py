@@ -53,7 +53,7 @@ def save_bundle(folder: Path, manifest: Manifest) -> Path:
         place = place_bundle(folder, manifest, stage)
     note = _packed(manifest.tag)
     note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    note.write_text(digest(manifest))
+    note.write_text(digest(read_manifest(place)))  # as it will be read: what JSON makes of it may differ
     return place
 
 
