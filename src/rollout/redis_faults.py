@@ -118,7 +118,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 async def find_tls_mismatch(url: RedisUrl) -> str | None:
-    """Looks whether a server that does not answer speaks TLS where the URL does not, or the other way round."""
+    """Looks why a server does not answer: it speaks TLS where the URL does not, or the reverse, or refuses us."""
     for host, port in url.nodes:
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(PROBE_S):

@@ -20,7 +20,7 @@ from rollout.bundle.store import (
     place_bundle,
     staging,
 )
-from rollout.bundle.variants import VARIANTS, TorchScript
+from rollout.bundle.variants import VARIANTS
 from rollout.bundle.verify import check_golden, load_variant, may_load
 from rollout.errors import BundleError, ConfigError, StorageError
 
@@ -242,4 +242,4 @@ def _can_serve(name: str) -> bool:
     kind = VARIANTS.get(name)
     if kind is None or not kind.is_served:
         return False
-    return not issubclass(kind, TorchScript) or importlib.util.find_spec("torch") is not None
+    return not kind.needs_torch or importlib.util.find_spec("torch") is not None

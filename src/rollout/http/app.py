@@ -114,13 +114,12 @@ class Api(Gateway):
             model = engine.model(scope["path"][len(PREDICT_PREFIX) : -len(PREDICT_SUFFIX)])
             is_lines, options = self._read_headers(scope)
             options = options._replace(traceparent=scope["traceparent"].decode())
+            is_gone = whether_gone(scope)
             if is_lines:
-                stream = PredictStream(engine, model, self.settings, options, self._draining, whether_gone(scope))
+                stream = PredictStream(engine, model, self.settings, options, self._draining, is_gone)
                 await stream.run(receive, send)
                 return
-            body, timing, scope["answers"] = await self._answer(
-                engine, model, options, receive, whether_gone(scope)
-            )
+            body, timing, scope["answers"] = await self._answer(engine, model, options, receive, is_gone)
         except Exception as error:  # every failure becomes a problem document
             label = NO_MODEL if model is None else model.name
             ours = as_rollout_error(error)

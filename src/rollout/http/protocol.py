@@ -46,14 +46,13 @@ LINGER_S = 2.0
 STALLED_S = 2.0
 
 logger = logging.getLogger("rollout.http")
-_default_settings = Settings()
 
 
 class PredictProtocol(HttpToolsProtocol):
     """Parses requests, starts the application for each, and writes the answers."""
 
     _quick: QuickExchange | None = None
-    _settings: Settings = _default_settings
+    _settings = Settings()
     _held = b""  # what came behind a request that is not answered yet
     _head_size = 0  # of the request line and the headers, as parsed
     _head_received = 0  # the same, as received: one that never ends is parsed never
