@@ -5,7 +5,7 @@ HOST ?= 127.0.0.1
 PORT ?= 3000
 WORKERS ?= 2
 # Most tests wait for a service: more of them run at a time than there are cores.
-PROCESSES ?= 3
+PROCESSES ?= 4
 VENV := .venv/bin
 
 help: ## Show these targets

@@ -82,6 +82,11 @@ class RedisServer:
             self._process.wait()
             self._process = None
 
+    def freeze(self, *, thaw: bool = False) -> None:
+        """Stops it where it is, or lets it go on; its connections stay."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT if thaw else signal.SIGSTOP)
+
     def call(self, *command: Any, **options: Any) -> Any:
         """Runs a command on it."""
         with redis.Redis(host=ADDRESS, port=self.port, socket_timeout=10, **self._secure, **options) as client:

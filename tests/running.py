@@ -22,13 +22,23 @@ LONGEST = (
     "tests/cli/test_labels.py",
     "tests/cli/test_review.py",
     "tests/cli/test_review_labels.py",
+    "tests/service/test_serve.py",
     "tests/cli/test_predict.py",
     "tests/service/console/test_review_leases.py",
     "tests/cli/test_cli.py",
     "tests/cli/test_gate_and_sign.py",
 )
 # These measure under load, and would measure each other: `make test` runs them after all others, one by one.
-ALONE = ("tests/loadtests/", "tests/service/test_")
+ALONE = (
+    "tests/loadtests/",
+    "tests/service/test_challenger.py",
+    "tests/service/test_drain_and_swap.py",
+    "tests/service/test_kill.py",
+    "tests/service/test_overload.py",
+    "tests/service/test_redis_failover.py",
+    "tests/service/test_serve.py::test_nobody_waits_for_a_slow_neighbour",
+    "tests/service/test_serve.py::test_sigterm_answers_what_is_in_flight_and_exits_cleanly",
+)
 # A test needs a process if it is here, where bundles are packed, models trained and manifests rendered,
 PROCESS_FILES = (
     "tests/bundle/test_exchange.py",
@@ -81,8 +91,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the files that take long first, and marks what the tests need."""
     items.sort(key=lambda item: _rank(_file(item)))
     for item in items:
-        file = _file(item)
-        if file.startswith(ALONE):
+        if item.nodeid.startswith(ALONE):
             item.add_marker(pytest.mark.alone)
         if needs_process(item):
             item.add_marker(pytest.mark.process)

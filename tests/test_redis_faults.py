@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rollout.errors import StoreUnavailableError
 from rollout.store import Redis, connect, guard, run_script
-from tests.redis_servers import RedisServer, running, watch
+from tests.redis_servers import ADDRESS, RedisServer, running, wait_until, watch
 
 Work = Callable[[Redis], Awaitable[Any]]
 
@@ -120,3 +121,22 @@ async def test_sentinel_where_a_server_is_meant(server: RedisServer, tmp_path: A
 async def test_too_few_replicas_to_confirm(server: RedisServer) -> None:
     detail = await fault(f"redis://{server.address}?replicas=1", write_in_script)
     assert detail == "of 1 replicas that must have what is stored, 0 confirmed it in time"
+
+
+async def test_what_an_earlier_try_stored_waits_for_its_replica_too(tmp_path: Path) -> None:
+    """It writes nothing the second time, and a replica that is there but behind does not have the first."""
+    primary = RedisServer(tmp_path / "primary")
+    replica = RedisServer(tmp_path / "replica", f"replicaof {ADDRESS} {primary.port}")
+    once = "if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('SET', KEYS[1], 1) end"
+    with running(primary, replica):
+        wait_until(lambda: primary.call("WAIT", 1, 100) == 1)
+        url = f"redis://{primary.address}?replicas=1"
+        replica.freeze()
+        for _ in range(2):
+            async with aclosing(await connect(url)) as redis:
+                with pytest.raises(StoreUnavailableError, match="0 confirmed it in time"):
+                    await run_script(redis, once, ["rollout:{m}:x"])
+        replica.freeze(thaw=True)
+        async with aclosing(await connect(url)) as redis:
+            await run_script(redis, once, ["rollout:{m}:x"])
+        assert replica.call("GET", "rollout:{m}:x") == b"1"

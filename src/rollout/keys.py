@@ -11,6 +11,11 @@ class Keys(NamedTuple):
 
     model: str
 
+    @classmethod
+    def beside(cls, key: str) -> Keys:
+        """Returns the names of the keys of the model that one belongs to."""
+        return cls(key.partition("{")[2].partition("}")[0])
+
     @property
     def prefix(self) -> str:
         """What the names of all its keys begin with."""
@@ -38,6 +43,11 @@ class Keys(NamedTuple):
     def clients(self, revision: int, arm: str) -> str:
         """The clients of an arm of the trial, a HyperLogLog. Expires 30 days after the last one."""
         return f"rollout:{{{self.model}}}:clients:{revision}:{arm}"
+
+    @property
+    def confirmed(self) -> str:
+        """A number that each step that replicas must confirm increases: ``WAIT`` looks at what its caller wrote."""
+        return f"rollout:{{{self.model}}}:confirmed"
 
     @property
     def workers(self) -> str:

@@ -54,9 +54,9 @@ class Server(redis.asyncio.Redis):
     async def confirm(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, int]:
         """Runs a script; returns its answer, and how many replicas have what it stored."""
         pipe = self.pipeline(transaction=False)  # on one connection, which is what WAIT looks at
-        pipe.eval(script, len(keys), *keys, *arguments)
-        pipe.execute_command("WAIT", self.url.replicas, CONFIRM_MS)
-        answer, confirmed = await pipe.execute()
+        for command in _confirmed(self.url, script, keys, arguments):
+            pipe.execute_command(*command)
+        answer, _, confirmed = await pipe.execute()
         return answer, confirmed
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: FBT001  redis-py's
@@ -81,8 +81,8 @@ class Cluster(RedisCluster):
         node = self.get_node_from_key(keys[0])
         assert node is not None  # noqa: S101  its slot has a primary
         commands = [
-            PipelineCommand(0, "EVAL", script, len(keys), *keys, *arguments),
-            PipelineCommand(1, "WAIT", self.url.replicas, CONFIRM_MS),
+            PipelineCommand(place, *command)
+            for place, command in enumerate(_confirmed(self.url, script, keys, arguments))
         ]
         await node.execute_pipeline(commands)
         results: list[Any] = [command.result for command in commands]
@@ -91,8 +91,22 @@ class Cluster(RedisCluster):
                 with suppress(*FAILURES):
                     await self.exists(keys[0])  # which learns where the key is now
                 raise result
-        answer, confirmed = results
+        answer, _, confirmed = results
         return answer, confirmed
+
+
+def _confirmed(url: RedisUrl, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> list[list[Any]]:
+    """Returns the commands that run a script and wait for the replicas.
+
+    ``WAIT`` waits for what its connection wrote. Where an earlier try stored everything and only its replicas
+    were missing, the script writes nothing, and without a write of our own any replica would do, even one that
+    is just being connected and has none of it.
+    """
+    return [
+        ["EVAL", script, len(keys), *keys, *arguments],
+        ["INCR", Keys.beside(keys[0]).confirmed],
+        ["WAIT", url.replicas, CONFIRM_MS],
+    ]
 
 
 Redis: TypeAlias = Server | Cluster
