@@ -7,8 +7,10 @@
 #
 # On top of the base: 390 MB without torch (120 MB compressed), 1,250 MB with it (350 MB compressed).
 #
-# `demo` and `torch` install torch. On Linux with an Intel or AMD processor, PyPI's brings CUDA: none of it gets into `demo`,
-# and `torch` refuses it. PyTorch's own index has the CPU build: --build-arg PIP_EXTRA_INDEX_URL=...
+# Each has the list of what is in it in /opt/rollout/sbom.cdx.json. All that is installed is locked, with hashes.
+#
+# `demo` and `torch` install torch's build for CPUs, which for Intel and AMD is not on PyPI but on PyTorch's own index:
+# --build-arg PIP_EXTRA_INDEX_URL=...
 
 # 3.11.16; the digest names the index of all platforms.
 FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS base
@@ -18,30 +20,39 @@ ENV BENTOML_DO_NOT_TRACK=True \
 
 FROM base AS build
 WORKDIR /src
-# The base's pip installs into it, so that none is left in it.
-RUN python3 -m venv --without-pip /opt/rollout/venv && mkdir /var/lib/rollout
-COPY pyproject.toml constraints.txt README.md LICENSE ./
-COPY src src
-COPY service service
+COPY requirements requirements
+# The base's pip installs into both, so that none is left in what is served.
+RUN python3 -m venv --without-pip /opt/tools && python3 -m venv --without-pip /opt/rollout/venv && mkdir /var/lib/rollout
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m pip --python /opt/tools install --only-binary :all: \
+    --no-deps --require-hashes --requirement requirements/build.txt
 # There is no compiler: a dependency without a wheel for this platform ends the build here.
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip --python /opt/rollout/venv install --only-binary :all: --no-compile \
-    --constraint constraints.txt '.[grpc,s3]'
+    --no-deps --require-hashes --requirement requirements/serve.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+COPY service service
+RUN /opt/tools/bin/hatchling build --target wheel --directory /opt/wheel \
+    && python3 -m pip --python /opt/rollout/venv install --only-binary :all: --no-compile --no-deps /opt/wheel/*.whl
 # Nothing is compiled at the first import in a read-only tree. Unchecked, since layers may come with other times.
-RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/rollout/venv
+RUN python3 -m compileall -q -f -j 0 --invalidation-mode unchecked-hash /opt/rollout/venv
+# What is in it, as CycloneDX lists it.
+RUN /opt/tools/bin/cyclonedx-py environment --output-file /opt/rollout/sbom.cdx.json /opt/rollout/venv
 
 FROM build AS build-torch
 ARG PIP_EXTRA_INDEX_URL
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip --python /opt/rollout/venv install --only-binary :all: --no-compile \
-    --constraint constraints.txt torch
+    --no-deps --require-hashes --requirement requirements/torch.txt
 # torch's own tests come along and are in a newer Python.
-RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash -x torch/testing /opt/rollout/venv
+RUN python3 -m compileall -q -f -j 0 --invalidation-mode unchecked-hash -x torch/testing /opt/rollout/venv
+RUN /opt/tools/bin/cyclonedx-py environment --output-file /opt/rollout/sbom.cdx.json /opt/rollout/venv
 
 FROM build-torch AS build-demo
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip --python /opt/rollout/venv install --only-binary :all: \
-    --constraint constraints.txt '.[pack]'
+    --no-deps --require-hashes --requirement requirements/demo.txt
 COPY models models
 RUN /opt/rollout/venv/bin/rollout build models/digits
 RUN /opt/rollout/venv/bin/rollout push digits:v1 /opt/rollout/models \
@@ -71,12 +82,13 @@ CMD ["serve"]
 
 FROM runtime AS torch
 COPY --from=build-torch /opt/rollout/venv /opt/rollout/venv
-RUN python -c 'import sys, torch; sys.exit(torch.version.cuda and \
-    "this torch brings CUDA: name the index that has the CPU build with --build-arg PIP_EXTRA_INDEX_URL=...")'
+COPY --from=build-torch /opt/rollout/sbom.cdx.json /opt/rollout/sbom.cdx.json
 
 FROM runtime AS demo
 COPY --from=build /opt/rollout/venv /opt/rollout/venv
+COPY --from=build /opt/rollout/sbom.cdx.json /opt/rollout/sbom.cdx.json
 COPY --from=build-demo /opt/rollout/models /opt/rollout/models
 
 FROM runtime AS serve
 COPY --from=build /opt/rollout/venv /opt/rollout/venv
+COPY --from=build /opt/rollout/sbom.cdx.json /opt/rollout/sbom.cdx.json

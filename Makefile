@@ -52,16 +52,19 @@ rehearse: .venv/.installed-dev ## What happens to a deployment in a year, on thi
 	@scripts/need haproxy
 	@$(VENV)/python -m loadtests.rehearsal $(ARGS)
 
-lock: ## Write constraints.txt anew
+lock: ## Write constraints.txt and requirements/ anew
 	@scripts/lock
+
+audit: .venv/.installed-dev ## Look up known vulnerabilities of what is locked
+	@$(VENV)/pip-audit --disable-pip --require-hashes --requirement constraints.txt
 
 clean: ## Remove .venv, caches and the demo's data in .rollout
 	rm -rf .venv .rollout .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache loadtests/results
 
 include k8s/deploy.mk
 
-.venv/.installed-%: pyproject.toml constraints.txt scripts/install
+.venv/.installed-%: pyproject.toml constraints.txt requirements/demo.txt requirements/build.txt scripts/install
 	@scripts/install $*
 
-.PHONY: help serve test check lint bench load fuzz soak ramp reviews rehearse lock clean
+.PHONY: help serve test check lint bench load fuzz soak ramp reviews rehearse lock audit clean
 .PRECIOUS: .venv/.installed-%

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import BIN, ROOT
 
 
 def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -40,3 +41,69 @@ def test_a_missing_program_is_named() -> None:
     done = run("need", "no-such-program-anywhere", PATH="/bin:/usr/bin")
     assert done.returncode == 1
     assert "no-such-program-anywhere is missing" in done.stderr.splitlines()[-1]
+
+
+LOCKS = ["constraints.txt", *(f"requirements/{name}.txt" for name in ("build", "demo", "serve", "torch"))]
+
+
+def read_lock(name: str) -> dict[str, list[str]]:
+    """Returns what a lock pins, each with its hashes."""
+    pins: dict[str, list[str]] = {}
+    for line in (ROOT / name).read_text().replace("\\\n", " ").splitlines():
+        if line.strip() and not line.startswith("#"):
+            pin, _, hashes = line.partition(" --hash=")
+            pins[pin.strip()] = hashes.split(" --hash=")
+    return pins
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_everything_is_pinned_and_has_its_hashes(name: str) -> None:
+    pins = read_lock(name)
+    assert pins
+    for pin, hashes in pins.items():
+        assert re.fullmatch(r"[\w.-]+==[\w.+]+( ; .*)?", pin), pin
+        assert hashes, pin
+        assert all(re.fullmatch("sha256:[0-9a-f]{64}", one.strip()) for one in hashes), pin
+
+
+@pytest.mark.parametrize("name", ["requirements/demo.txt", "requirements/serve.txt", "requirements/torch.txt"])
+def test_what_is_installed_elsewhere_is_a_part_of_what_is_tested(name: str) -> None:
+    assert read_lock(name).items() <= read_lock("constraints.txt").items()
+
+
+def test_nothing_is_installed_without_a_hash_but_what_is_built_here() -> None:
+    texts = [(ROOT / path).read_text().replace("\\\n", " ") for path in ("Dockerfile", "scripts/install")]
+    steps = re.findall(r"pip\b.* install .*", "\n".join(texts))
+    assert len(steps) >= 8
+    ours = ("/opt/wheel/*.whl", "--editable .")
+    assert [one for one in steps if "--require-hashes" not in one and not any(part in one for part in ours)] == []
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "requirements/demo.txt", "requirements/torch.txt"])
+def test_torch_is_the_build_for_cpus(name: str) -> None:
+    builds = {pin for pin in read_lock(name) if pin.startswith("torch==")}
+    assert builds == {
+        'torch==2.13.0+cpu ; sys_platform == "linux" and platform_machine == "x86_64"',
+        'torch==2.13.0 ; sys_platform != "linux" or platform_machine != "x86_64"',
+    }
+    assert not [
+        pin for pin in read_lock(name) if pin.startswith(("nvidia-", "cuda-", "triton==")) and "ml-py" not in pin
+    ]
+
+
+def test_another_file_than_the_locked_one_is_refused(tmp_path: Path) -> None:
+    (pin,) = (one for one in read_lock("requirements/serve.txt") if one.startswith("click=="))
+    (tmp_path / f"click-{pin.partition('==')[2]}-py3-none-any.whl").write_bytes(b"another")
+    lock = tmp_path / "lock.txt"
+    hashes = " ".join(f"--hash={one.strip()}" for one in read_lock("requirements/serve.txt")[pin])
+    lock.write_text(f"{pin} {hashes}\n")
+    options = ["--no-deps", "--no-index", f"--find-links={tmp_path}", f"--target={tmp_path / 'to'}"]
+    done = subprocess.run(
+        [BIN / "python", "-m", "pip", "install", "--require-hashes", *options, "--requirement", lock],
+        env={key: value for key, value in os.environ.items() if not key.startswith("PIP_")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "DO NOT MATCH THE HASHES" in done.stderr

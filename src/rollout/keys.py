@@ -46,7 +46,7 @@ class Keys(NamedTuple):
 
     @property
     def confirmed(self) -> str:
-        """A number that each step that replicas must confirm increases: ``WAIT`` looks at what its caller wrote."""
+        """A number that grows with each step that replicas must confirm: ``WAIT`` looks at what was written."""
         return f"rollout:{{{self.model}}}:confirmed"
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import os
 import re
 import signal
@@ -13,6 +15,7 @@ import httpx
 import pytest
 import yaml
 
+from rollout.__about__ import __version__
 from rollout.valkey_server import server_program
 from tests.conftest import BIN, ROOT, free_port, need
 from tests.image.dockerfile import read_stages
@@ -73,6 +76,16 @@ def pod(tree: Tree, bundles: str, tmp_path_factory: pytest.TempPathFactory) -> I
 def running(pod: Pod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with serving(pod, tmp_path_factory.mktemp("log") / "serve.log") as one:
         yield one
+
+
+def test_its_list_of_parts_has_all_that_is_installed(tree: Tree) -> None:
+    (packages,) = tree.at("/opt/rollout/venv/lib").glob("python*/site-packages")
+    installed = {
+        (one.metadata["Name"], one.version) for one in importlib.metadata.distributions(path=[str(packages)])
+    }
+    parts = json.loads(tree.at("/opt/rollout/sbom.cdx.json").read_text())["components"]
+    assert {(part["name"], part["version"]) for part in parts} == installed
+    assert ("rollout", __version__) in installed
 
 
 def test_the_tree_has_no_torch_no_installer_and_no_compiler(tree: Tree, pod: Pod) -> None:
