@@ -6,13 +6,17 @@ import base64
 import contextlib
 import io
 import struct
+import threading
 import time
 import zlib
+from typing import Any
+from unittest import mock
 
 import msgspec
 import PIL.Image
 import psutil
 import pytest
+from PIL.PngImagePlugin import PngInfo
 
 from rollout import Image, InputSchema
 from rollout.bundle.codec import Codec, CodecError
@@ -54,6 +58,53 @@ def test_a_request_of_bombs_is_refused_before_it_costs_much(service: Service) ->
     assert "pixels together" in answer.text or "could not be decoded within the deadline" in answer.text
     assert time.monotonic() - started < 8
     assert cpu_seconds(service) - before < 6, "1,024 of them cost a minute"
+
+
+def png(side: int, **options: PngInfo) -> str:
+    """Returns a square PNG in base64."""
+    file = io.BytesIO()
+    PIL.Image.new("L", (side, side), 7).save(file, "PNG", **options)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def with_long_text() -> str:
+    info = PngInfo()
+    info.add_text("comment", "x" * 500_000, zip=True)
+    return png(8, pnginfo=info)
+
+
+def jpeg() -> str:
+    file = io.BytesIO()
+    PIL.Image.new("L", (8, 8)).save(file, "JPEG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.mark.parametrize(
+    ("file", "threads"),
+    [
+        (png(8), False),
+        (png(64), False),
+        (png(65), True),
+        (black(SIDE), True),
+        (with_long_text(), True),
+        (jpeg(), True),
+    ],
+    ids=["8x8", "64x64", "65x65", "bomb", "text", "jpeg"],
+)
+async def test_only_what_is_quick_is_decoded_where_it_is(file: str, *, threads: bool) -> None:
+    assert len(file) < 4096
+    seen: list[int] = []
+    decoder = Decoder(SCHEMA, Settings())
+    decode = Codec.decode
+
+    def spy(self: Codec, *arguments: Any) -> Any:
+        seen.append(threading.get_ident())
+        return decode(self, *arguments)
+
+    with mock.patch.object(Codec, "decode", spy):
+        (arrays,) = await decoder.decode([instance(file)])
+    assert isinstance(arrays, dict)
+    assert (seen != [threading.get_ident()]) == threads
 
 
 async def test_the_images_of_a_request_have_a_budget() -> None:

@@ -16,7 +16,7 @@ import simdjson
 from numpy.typing import NDArray
 
 from rollout.bundle.fields import Field, Tensor
-from rollout.bundle.image import Image, PixelBudget
+from rollout.bundle.image import Image, PixelBudget, is_slow
 
 NUMBER_CHARACTERS = b"0123456789+-.eE \t\r\n"
 ELEMENTS: dict[str, tuple[Literal["u", "i", "d"], type[np.generic]]] = {
@@ -62,8 +62,8 @@ class Codec:
             self._low, self._high = limits
 
     def is_slow(self, raw: bytes) -> bool:
-        """Whether decoding takes long enough to be moved off the event loop: an image file does."""
-        return isinstance(self._field, Image) and raw.startswith(b'"')
+        """Whether decoding takes long enough to be moved off the event loop: most image files do."""
+        return isinstance(self._field, Image) and raw.startswith(b'"') and is_slow(raw)
 
     def decode(self, raw: bytes, budget: PixelBudget | None = None) -> NDArray[Any]:
         """Decodes the JSON value ``raw`` to an array of the field's shape and dtype.
