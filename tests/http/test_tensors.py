@@ -130,7 +130,10 @@ def test_one_element_a_row_comes_in_either_shape() -> None:
 
 
 def test_what_was_sent_is_made_row_by_row() -> None:
-    sent = SentRows({"x": read(binary(0, 0, -1, -0.5), PAIR, 2), "name": read(strings("so", "é"), Text(), 2)})
+    sent = SentRows(
+        {"x": read(binary(0, 0, -1, -0.5), PAIR, 2), "name": read(strings("so", "é"), Text(), 2)},
+        {"x": PAIR, "name": Text()},
+    )
     assert len(sent) == 2
     assert sent[1] == {"x": [-1, -0.5], "name": "é"}
 

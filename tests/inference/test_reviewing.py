@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import msgspec
+import numpy as np
 import pytest
 
+from rollout import Image, InputSchema
 from rollout.bundle.task import Classification
 from rollout.config import Settings
 from rollout.http.auth import admin_token
-from rollout.inference.reviewing import review_item
+from rollout.http.tensors import Column, SentRows
+from rollout.inference.reviewing import Pick, review_item, review_items
 from rollout.inference.rows import Answers, Decision, Rows
 from rollout.review.item import ReviewItem
 from rollout.review.policy import ReviewPolicy
@@ -33,6 +38,7 @@ def item(
     sampler.policy = ReviewPolicy(redact=[*redact])
     version = SimpleNamespace(manifest=SimpleNamespace(task=task))
     model: Any = SimpleNamespace(name="loans", sampler=sampler, versions={"v1": version}, secret=secret)
+    model.schema = SimpleNamespace(fields={})
     rows = Rows(["c-1"], [key], {}, [sent], 0.0)
     decision = Decision(1, [1 - scores, scores], needs_review=True)
     assigned = [Assignment("champion", "v1", 0.5)]
@@ -76,3 +82,49 @@ def test_the_secret_is_that_of_a_deployment(tmp_path: Path) -> None:
     admin_token(tmp_path)
     assert made.hash_secret() == Settings(home=tmp_path).hash_secret() != configured.hash_secret()
     assert len(made.hash_secret()) == 32
+
+
+PHOTO = Image(height=96, width=128, channels=3)
+
+
+@pytest.mark.parametrize("came_as", ["tensor", "lists", "file"])
+async def test_a_large_image_is_kept_as_a_file_made_off_the_event_loop(came_as: str) -> None:
+    steps = np.linspace(0, 255, 96 * 128 * 3).reshape(96, 128, 3).astype(np.uint8)
+    schema = InputSchema({"photo": PHOTO})
+    sent: Any = [{"photo": msgspec.Raw(msgspec.json.encode(steps.tolist()))}]
+    if came_as == "tensor":
+        sent = SentRows({"photo": Column(steps[None])}, schema.fields)
+    file = msgspec.json.encode(PHOTO.keep(None, steps))
+    if came_as == "file":
+        sent = [{"photo": msgspec.Raw(file)}]
+    task = Classification(labels=["no", "yes"], review_threshold=0.6)
+    version = SimpleNamespace(manifest=SimpleNamespace(task=task))
+    model: Any = SimpleNamespace(
+        name="m", sampler=Sampler("m"), versions={"v1": version}, secret=b"s", schema=schema
+    )
+    rows = Rows(["c-1"], ["k-1"], {"photo": steps[None]}, sent, 0.0)
+    decision = Decision(1, [0.6, 0.4], needs_review=True)
+    assigned = [Assignment("champion", "v1", 0.5)]
+    answers = Answers(Split(champion="v1"), task, assigned, {"v1": "onnx"}, [decision], {}, {}, 0.0, 0.0, 1.7e9)
+    threads = []
+    keep = Image.keep
+
+    def spy(self: Image, *arguments: Any) -> Any:
+        threads.append(threading.get_ident())
+        return keep(self, *arguments)
+
+    with mock.patch.object(Image, "keep", spy):
+        items = await review_items(model, rows, answers, [Pick(0, "low_confidence", 1.0)])
+    assert threads
+    assert threading.get_ident() not in threads
+    kept = items[0].inputs
+    assert bytes(kept) == b'{"photo":' + file + b"}", "the same, however it came"
+    assert len(bytes(kept)) < len(msgspec.json.encode(steps.tolist())) / 5
+    assert np.array_equal(schema.decode(msgspec.json.decode(kept, type=dict[str, msgspec.Raw]))["photo"], steps)
+
+
+def test_a_small_image_is_kept_as_it_came() -> None:
+    small = Image(height=2, width=2)
+    sent = msgspec.Raw(b"[[1, 2], [3, 4]]")
+    assert small.keep(sent, small.decode([[1, 2], [3, 4]])) is sent
+    assert small.keep(None, small.decode([[1, 2], [3, 4]])) == [[1, 2], [3, 4]]

@@ -8,6 +8,7 @@ import io
 import struct
 from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
@@ -113,6 +114,25 @@ class Image(WireField, frozen=True, kw_only=True, tag="image"):
         if isinstance(value, str):
             return self._decode_file(value, budget)
         return np.array(value, np.uint8).reshape(self.shape)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is kept as a file for reviewers, however it came: as numbers it takes six times the bytes."""
+        return self.height * self.width > QUICK_PIXELS
+
+    def keep(self, sent: msgspec.Raw | None, array: NDArray[Any]) -> Any:
+        """Returns what is kept of a row for a reviewer: a file as it came, other large images as a PNG in base64.
+
+        Args:
+            sent: The JSON value that came, or ``None`` where numbers came in another form.
+            array: What it was decoded to.
+        """
+        is_file = sent is not None and bytes(sent).startswith(b'"')
+        if is_file or not self.is_large:
+            return super().keep(sent, array)
+        file = io.BytesIO()
+        PIL.Image.fromarray(array).save(file, "PNG", compress_level=1)
+        return base64.b64encode(file.getvalue()).decode()
 
     def _decode_file(self, text: str, budget: PixelBudget | None) -> NDArray[np.uint8]:
         try:

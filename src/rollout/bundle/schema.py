@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rollout.bundle.codec import Codec, CodecError
 from rollout.bundle.fields import Field
-from rollout.bundle.image import PixelBudget
+from rollout.bundle.image import Image, PixelBudget
 from rollout.errors import BundleError, FieldError
 
 Arrays = dict[str, NDArray[Any]]
@@ -60,6 +60,7 @@ class InputSchema:
             raise BundleError(f"inputs must be named by Python identifiers, not {sorted(fields)}")
         self.fields = dict(fields)
         self.codecs = {name: Codec(field) for name, field in fields.items()}
+        self.has_large_images = any(isinstance(field, Image) and field.is_large for field in fields.values())
 
     def is_slow(self, inputs: RawInputs) -> bool:
         """Whether ``decode`` takes long enough to be moved off the event loop."""

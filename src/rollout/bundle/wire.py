@@ -36,6 +36,15 @@ class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
         """
         raise NotImplementedError
 
+    def keep(self, sent: msgspec.Raw | None, array: NDArray[Any]) -> Any:
+        """Returns what is kept of a row for a reviewer, to be written as JSON: what a caller could have sent.
+
+        Args:
+            sent: The JSON value that came, or ``None`` where numbers came in another form.
+            array: What it was decoded to.
+        """
+        return array.tolist() if sent is None else sent
+
     def encode(self, values: Sequence[Any]) -> NDArray[Any]:
         """Turns values as a caller would send them into a batch, shape ``(rows, *shape)``: for training code.
 

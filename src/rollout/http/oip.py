@@ -135,7 +135,7 @@ async def infer(
     key = request.parameters.key
     columns = _read_inputs(request.inputs, contents, model, settings.max_instances)
     names = _output_names(request.outputs, model.task)
-    sent = SentRows(columns)
+    sent = SentRows(columns, model.schema.fields)
     if key is not None and len(sent) > 1:
         raise invalid(
             [

@@ -56,21 +56,23 @@ class Column(NamedTuple):
 
 
 class SentRows(Sequence[Mapping[str, Any]]):
-    """The inputs of each row as JSON values, made when somebody asks for them: few rows go to review.
+    """The inputs of each row as what is kept for a reviewer, made when somebody asks: few rows go to review.
 
     Args:
         columns: The inputs by field.
+        fields: The fields.
     """
 
-    def __init__(self, columns: Mapping[str, Column]) -> None:
+    def __init__(self, columns: Mapping[str, Column], fields: Mapping[str, Field]) -> None:
         self._columns = columns
+        self._fields = fields
 
     def __len__(self) -> int:
         return len(next(iter(self._columns.values())).array)
 
     def __getitem__(self, index: Any) -> Any:
         return {
-            name: array[index].tolist() if texts is None else texts[index]
+            name: self._fields[name].keep(None, array[index]) if texts is None else texts[index]
             for name, (array, texts) in self._columns.items()
         }
 

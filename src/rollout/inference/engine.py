@@ -14,7 +14,7 @@ from rollout.inference.discovery import Discovery
 from rollout.inference.follower import load_model, read_served
 from rollout.inference.model_runtime import ModelRuntime
 from rollout.inference.pending_outcomes import pending_outcomes
-from rollout.inference.reviewing import Pick, pick, review_item
+from rollout.inference.reviewing import Pick, pick, review_items
 from rollout.inference.rows import Answers, Rows
 from rollout.inference.served_model import ServedModel
 from rollout.inference.snapshot import ServingSnapshot
@@ -171,11 +171,7 @@ class Engine:
 
     async def _review(self, model: ServedModel, rows: Rows, answers: Answers, picks: Sequence[Pick]) -> None:
         answers.fates.update((index, None) for index, _, _ in picks)
-        items = {
-            index: review_item(model, rows, answers, index, reason, pi)
-            for index, reason, pi in picks
-            if pi is not None
-        }
+        items = await review_items(model, rows, answers, picks)
         fates = await asyncio.gather(*(self.reviews.add(item) for item in items.values()))
         answers.fates.update(zip(items, fates, strict=True))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
 
+from rollout.bundle.schema import InputSchema
 from rollout.inference.rows import Answers, Decision, Rows, to_answer
 from rollout.inference.served_model import ServedModel
 from rollout.review.item import Reason, ReviewItem, item_id, same_inputs
@@ -56,6 +59,29 @@ def identify(rows: Rows, index: int) -> bytes:
     return b"\0".join((rows.client_ids[index].encode(), b"", *parts))
 
 
+async def review_items(
+    model: ServedModel, rows: Rows, answers: Answers, picks: Iterable[Pick], other: Other | None = None
+) -> dict[int, ReviewItem]:
+    """Puts rows and their answers together for review, by index; large images in a thread.
+
+    Args:
+        model: The model.
+        rows: What was asked for.
+        answers: What was answered.
+        picks: Which rows.
+        other: What the challenger made of them, if it was asked too.
+    """
+
+    def make() -> dict[int, ReviewItem]:
+        return {
+            index: review_item(model, rows, answers, index, reason, pi, other)
+            for index, reason, pi in picks
+            if pi is not None
+        }
+
+    return await asyncio.to_thread(make) if model.schema.has_large_images else make()
+
+
 def review_item(
     model: ServedModel,
     rows: Rows,
@@ -81,7 +107,7 @@ def review_item(
         other: What the challenger made of it, if it was asked too.
     """
     client_id, key = rows.client_ids[index], rows.keys[index]
-    sent = rows.sent[index]
+    sent = _kept(model.schema, rows, index)
     answer = to_answer(answers.task, answers.decisions[index])
     redacted = dict.fromkeys(sent.keys() & set(model.sampler.policy.redact))
     inputs = msgspec.json.encode({**sent, **redacted})
@@ -110,3 +136,12 @@ def review_item(
         other=unseen,
         **answer._asdict(),
     )
+
+
+def _kept(schema: InputSchema, rows: Rows, index: int) -> dict[str, Any]:
+    return {
+        name: schema.fields[name].keep(value, rows.arrays[name][index])
+        if isinstance(value, msgspec.Raw)
+        else value
+        for name, value in rows.sent[index].items()
+    }

@@ -31,7 +31,7 @@ class Rows(msgspec.Struct):
         client_ids: For each row the caller's own ID of the client.
         keys: For each row the caller's own ID of the prediction, if any.
         arrays: For each field an array of shape ``(rows, *field.shape)``.
-        sent: For each row the value of each input, as the caller sent it.
+        sent: For each row the value of each input, as the caller sent it: its JSON where it came as JSON.
         deadline: ``time.monotonic()`` after which nobody waits for the answer.
         segment: What the caller says the clients belong to, for the rules of the split.
         preview: The arm that an admin wants to see; what is answered then is neither counted nor reviewed.

@@ -18,7 +18,7 @@ from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Classification, Task
 from rollout.errors import RolloutError
 from rollout.inference.batcher import HANGS_AFTER
-from rollout.inference.reviewing import Other, identify, review_item
+from rollout.inference.reviewing import Other, Pick, identify, review_items
 from rollout.inference.rows import Answers, Decision, Rows
 from rollout.inference.served_model import ServedModel
 from rollout.inference.snapshot import ServingSnapshot
@@ -209,7 +209,9 @@ class Shadow:
             return
         pi = self._model.sampler.sample("disagreement", unseen.pi, identify(rows, row))
         if pi is not None:
-            await self._add(review_item(self._model, rows, answers, row, "disagreement", pi, other))
+            picks = [Pick(row, "disagreement", pi)]
+            items = await review_items(self._model, rows, answers, picks, other)
+            await self._add(items[row])
 
 
 def _picked(rate: float) -> float:

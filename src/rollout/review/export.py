@@ -35,7 +35,7 @@ class ExportRow(msgspec.Struct, frozen=True, kw_only=True):
         model: The model.
         client_id: The caller's own ID of the client.
         key: The caller's own ID of the prediction, if it gave one.
-        inputs: The inputs as the caller sent them; ``null`` once the time that they are kept is over.
+        inputs: The inputs as the caller sent or could have sent them; ``null`` once they are gone.
         label: The class that people agreed on, of a classification.
         value: The value that people agreed on, of a regression.
         retracted: Whether the label was taken back; then there is neither label nor value.

@@ -38,7 +38,7 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
         interval: The two ends of the interval around it.
         other: What the challenger made of it unseen, if it was asked: its version and its answer.
         same: What the predictions with the same inputs for the same client have in common.
-        inputs: The inputs as the caller sent them, JSON; ``null`` once the time that they are kept is over.
+        inputs: The inputs as the caller sent or could have sent them, JSON; ``null`` once they are gone.
         traceparent: The trace of the request (W3C Trace Context), to find it in the caller's own logs.
         linked_to: The item of the same inputs under another key, if this prediction is only linked to it.
     """
