@@ -117,7 +117,7 @@ class Image(WireField, frozen=True, kw_only=True, tag="image"):
 
     @property
     def is_large(self) -> bool:
-        """Whether it is kept as a file for reviewers, however it came: as numbers it takes six times the bytes."""
+        """Whether it is kept as a file for reviewers, however it came: numbers take six times the bytes."""
         return self.height * self.width > QUICK_PIXELS
 
     def keep(self, sent: msgspec.Raw | None, array: NDArray[Any]) -> Any:

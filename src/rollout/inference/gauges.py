@@ -35,13 +35,15 @@ class Gauges:
 
     async def run(self) -> None:
         """Goes on for ever; with Redis gone, the last figures stay."""
-        while not is_cancelled():
+        while True:
             try:
                 await self.show()
             except StoreUnavailableError as error:
                 report(error)
             except Exception:
                 logger.exception("the gauges of %s could not be set; trying again", self._model.name)
+            if is_cancelled():  # redis-py may have caught that
+                return
             await asyncio.sleep(SHOW_EVERY_S)
 
     async def show(self) -> None:

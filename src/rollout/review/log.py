@@ -130,7 +130,7 @@ class ReviewLog:
         return {name: sampler.policy for name, sampler in self.samplers.items()}
 
     async def _drain_forever(self) -> None:
-        while not is_cancelled():
+        while True:
             metrics.SPOOL_BYTES.set(self._spool.size)
             self._losses.say()
             try:
@@ -141,6 +141,8 @@ class ReviewLog:
                 report(error)
             except Exception:
                 logger.exception("the spool could not be drained; trying again")
+            if is_cancelled():
+                return
             await asyncio.sleep(DRAIN_EVERY_S)
 
     async def _drain(self) -> None:

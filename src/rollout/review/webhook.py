@@ -103,8 +103,10 @@ class Webhook:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             try:
-                while not self._is_gone and not is_cancelled():
+                while not self._is_gone:
                     await self._look(session)
+                    if is_cancelled():
+                        break
                     await asyncio.sleep(self._poll_s)
             finally:
                 with suppress(StoreUnavailableError):
