@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import msgspec
+import numpy as np
 import PIL.Image
 import psutil
 import pytest
@@ -25,6 +26,7 @@ from rollout.config import Settings
 from rollout.errors import DeadlineExceededError
 from rollout.http.predict import Decoder, Instance
 from tests.conftest import Service
+from tests.images import png
 
 SIDE = 3900
 SCHEMA = InputSchema({"image": Image(height=8, width=8)})
@@ -32,8 +34,13 @@ SCHEMA = InputSchema({"image": Image(height=8, width=8)})
 
 def black(side: int) -> str:
     """Returns a square PNG in base64: black, and so about two thousand times smaller than its pixels."""
+    return saved(PIL.Image.new("1", (side, side)), "PNG")
+
+
+def saved(image: PIL.Image.Image, kind: str, **options: PngInfo) -> str:
+    """Returns a file in base64."""
     file = io.BytesIO()
-    PIL.Image.new("1", (side, side)).save(file, "PNG")
+    image.save(file, kind, **options)
     return base64.b64encode(file.getvalue()).decode()
 
 
@@ -60,34 +67,25 @@ def test_a_request_of_bombs_is_refused_before_it_costs_much(service: Service) ->
     assert cpu_seconds(service) - before < 6, "1,024 of them cost a minute"
 
 
-def png(side: int, **options: PngInfo) -> str:
-    """Returns a square PNG in base64."""
-    file = io.BytesIO()
-    PIL.Image.new("L", (side, side), 7).save(file, "PNG", **options)
-    return base64.b64encode(file.getvalue()).decode()
+def gray(side: int) -> str:
+    return png(np.full((side, side), 7, np.uint8))
 
 
 def with_long_text() -> str:
     info = PngInfo()
     info.add_text("comment", "x" * 500_000, zip=True)
-    return png(8, pnginfo=info)
-
-
-def jpeg() -> str:
-    file = io.BytesIO()
-    PIL.Image.new("L", (8, 8)).save(file, "JPEG")
-    return base64.b64encode(file.getvalue()).decode()
+    return saved(PIL.Image.new("L", (8, 8)), "PNG", pnginfo=info)
 
 
 @pytest.mark.parametrize(
     ("file", "threads"),
     [
-        (png(8), False),
-        (png(64), False),
-        (png(65), True),
+        (gray(8), False),
+        (gray(64), False),
+        (gray(65), True),
         (black(SIDE), True),
         (with_long_text(), True),
-        (jpeg(), True),
+        (saved(PIL.Image.new("L", (8, 8)), "JPEG"), True),
     ],
     ids=["8x8", "64x64", "65x65", "bomb", "text", "jpeg"],
 )

@@ -29,22 +29,28 @@ from rollout.routing.split import Split
 ADA = {"name": "Ada", "born": "1815-12-10", "income": 3}
 
 
-def item(
-    sent: Mapping[str, Any], *redact: str, key: str | None = None, scores: float = 0.4, secret: bytes = b"s"
-) -> ReviewItem:
-    """Returns the item of one row."""
+def reviewed(
+    rows: Rows, schema: InputSchema | None = None, *redact: str, scores: float = 0.4, secret: bytes = b"s"
+) -> tuple[Any, Rows, Answers]:
+    """Returns a model, the one row that it was asked for, and its answer."""
     task = Classification(labels=["no", "yes"], review_threshold=0.6)
     sampler = Sampler("loans")
     sampler.policy = ReviewPolicy(redact=[*redact])
     version = SimpleNamespace(manifest=SimpleNamespace(task=task))
-    model: Any = SimpleNamespace(name="loans", sampler=sampler, versions={"v1": version}, secret=secret)
-    model.schema = SimpleNamespace(fields={})
-    rows = Rows(["c-1"], [key], {}, [sent], 0.0)
+    model = SimpleNamespace(name="loans", sampler=sampler, versions={"v1": version}, secret=secret, schema=schema)
     decision = Decision(1, [1 - scores, scores], needs_review=True)
     assigned = [Assignment("champion", "v1", 0.5)]
     split = Split(champion="v1")
     answers = Answers(split, task, assigned, {"v1": "onnx"}, [decision], {}, {}, 0.0, 0.0, 1_700_000_000.0)
-    return review_item(model, rows, answers, 0, "low_confidence", 1.0)
+    return model, rows, answers
+
+
+def item(
+    sent: Mapping[str, Any], *redact: str, key: str | None = None, scores: float = 0.4, secret: bytes = b"s"
+) -> ReviewItem:
+    """Returns the item of one row."""
+    rows = Rows(["c-1"], [key], {}, [sent], 0.0)
+    return review_item(*reviewed(rows, None, *redact, scores=scores, secret=secret), 0, "low_confidence", 1.0)
 
 
 def test_the_same_inputs_are_the_same_item_without_a_key_and_linked_with_one() -> None:
@@ -97,15 +103,7 @@ async def test_a_large_image_is_kept_as_a_file_made_off_the_event_loop(came_as: 
     file = msgspec.json.encode(PHOTO.keep(None, steps))
     if came_as == "file":
         sent = [{"photo": msgspec.Raw(file)}]
-    task = Classification(labels=["no", "yes"], review_threshold=0.6)
-    version = SimpleNamespace(manifest=SimpleNamespace(task=task))
-    model: Any = SimpleNamespace(
-        name="m", sampler=Sampler("m"), versions={"v1": version}, secret=b"s", schema=schema
-    )
     rows = Rows(["c-1"], ["k-1"], {"photo": steps[None]}, sent, 0.0)
-    decision = Decision(1, [0.6, 0.4], needs_review=True)
-    assigned = [Assignment("champion", "v1", 0.5)]
-    answers = Answers(Split(champion="v1"), task, assigned, {"v1": "onnx"}, [decision], {}, {}, 0.0, 0.0, 1.7e9)
     threads = []
     keep = Image.keep
 
@@ -114,7 +112,7 @@ async def test_a_large_image_is_kept_as_a_file_made_off_the_event_loop(came_as: 
         return keep(self, *arguments)
 
     with mock.patch.object(Image, "keep", spy):
-        items = await review_items(model, rows, answers, [Pick(0, "low_confidence", 1.0)])
+        items = await review_items(*reviewed(rows, schema), [Pick(0, "low_confidence", 1.0)])
     assert threads
     assert threading.get_ident() not in threads
     kept = items[0].inputs
