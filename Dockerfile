@@ -25,7 +25,7 @@ COPY requirements requirements
 RUN python3 -m venv --without-pip /opt/tools && python3 -m venv --without-pip /opt/rollout/venv && mkdir /var/lib/rollout
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip --python /opt/tools install --only-binary :all: \
-    --no-deps --require-hashes --requirement requirements/build.txt
+    --no-deps --require-hashes --requirement requirements/build.txt --requirement requirements/sbom.txt
 # There is no compiler: a dependency without a wheel for this platform ends the build here.
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip --python /opt/rollout/venv install --only-binary :all: --no-compile \

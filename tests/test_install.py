@@ -43,7 +43,7 @@ def test_a_missing_program_is_named() -> None:
     assert "no-such-program-anywhere is missing" in done.stderr.splitlines()[-1]
 
 
-LOCKS = ["constraints.txt", *(f"requirements/{name}.txt" for name in ("build", "demo", "serve", "torch"))]
+LOCKS = ["constraints.txt", *(f"requirements/{name}.txt" for name in ("build", "demo", "sbom", "serve", "torch"))]
 
 
 def read_lock(name: str) -> dict[str, list[str]]:
