@@ -19,6 +19,7 @@ from rollout.errors import (
     NotFoundError,
     RolloutError,
     StoreUnavailableError,
+    UnsupportedMediaTypeError,
 )
 from rollout.http.gateway import Gateway
 from rollout.http.problems import problem_response
@@ -35,6 +36,9 @@ from service.console.session import COOKIE, Session, Sessions
 ROOT = "/console"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 MOST_FIELDS = 100
+# Of a form, in bytes; the one that logs somebody in is read for everybody.
+LARGEST_FORM = 64 * 1024
+LARGEST_LOGIN = 8 * 1024
 PAGES = (*login.PAGES, *models.PAGES, *change.PAGES, *review.PAGES)
 
 
@@ -104,7 +108,7 @@ class Console:
         form: Mapping[str, str] = {}
         if wanted.method == "POST":
             _require_same_site(request)
-            form = _parse(await self._gateway.read(request.receive))
+            form = _parse(await self._read(request, LARGEST_LOGIN if session is None else LARGEST_FORM))
             if session is not None and wanted.role is not None:
                 _require_own_form(session, form)
         context = PageContext(
@@ -117,6 +121,11 @@ class Console:
             waiting=await _count_open(engine) if _has_header(wanted, session) else {},
         )
         return await wanted.handler(context)
+
+    async def _read(self, request: Request, most: int) -> bytes:
+        if "content-encoding" in request.headers:
+            raise UnsupportedMediaTypeError("send forms of the console as they are, without a Content-Encoding")
+        return await self._gateway.read(request.receive, most)
 
     def problem(self, request: Request, error: RolloutError) -> Response:
         """Returns an error as a page, or as JSON for a script."""

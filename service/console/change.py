@@ -10,6 +10,7 @@ import msgspec
 from starlette.responses import Response
 
 from rollout.errors import InvalidSplitError, QuarantinedError, SplitConflictError
+from rollout.http.bodies import is_count
 from rollout.routing.changes import consequences, default_experiment, percent, promote, ramp
 from rollout.routing.control import Proposal, carry_out, propose, propose_rollback
 from rollout.routing.split import Split
@@ -50,7 +51,7 @@ async def confirm(context: PageContext) -> Response:
     why = " ".join(context.form.get("why", "").split())[:LONGEST_WHY]
     revision = context.form.get("revision", "")
     try:
-        proposal = await _propose(context, int(revision) if revision.isdecimal() else 0)
+        proposal = await _propose(context, int(revision) if is_count(revision) else 0)
         if context.form["change"] == "rollback" and not why:
             return _preview(context, proposal, "Say why: the history keeps the reason.", 422)
         stored = await carry_out(context.engine.redis, proposal, context.name or context.role or "", why)
@@ -190,7 +191,7 @@ async def _refuse(context: PageContext, error: InvalidSplitError | QuarantinedEr
 async def _show_conflict(context: PageContext, revision: str) -> Response:
     """Says who was first, and what they changed."""
     entries = await read_entries(context.engine.redis, context.model.name, 20)
-    since = [entry for entry in entries if not revision.isdecimal() or entry.split.revision > int(revision)]
+    since = [entry for entry in entries if not is_count(revision) or entry.split.revision > int(revision)]
     return context.page(
         "conflict.html",
         412,

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from rollout.errors import ForbiddenError
 from rollout.http.auth import TOKEN_FILE
-from service.console.logins import MINUTE_S, end_session, is_blocked, note_failure
+from service.console.logins import MINUTE_S, end_session, may_try, note_failure, note_success
 from service.console.page_context import Page, PageContext
 from service.console.session import COOKIE, LASTS_S
 
@@ -28,14 +28,15 @@ async def log_in(context: PageContext) -> Response:
     wanted = context.form.get("next", "")
     redis, client = context.engine.redis, context.request.client
     address = "an unknown address" if client is None else client.host
-    if await is_blocked(redis, address):
+    if not await may_try(redis, address):
         response = _form(context, wanted, "Too many logins from your address failed: wait a minute.", 429)
         response.headers["Retry-After"] = str(MINUTE_S)
         return response
     role = context.sessions.role_of(context.form.get("token", "").strip())
     if role is None:
-        await note_failure(redis, address)
+        note_failure(address)
         return _form(context, wanted, "That is not a token of this service.", 401)
+    await note_success(redis, address)
     if role == "app":
         return _form(
             context,

@@ -18,6 +18,7 @@ from rollout.errors import (
     LeaseLostError,
     StoreUnavailableError,
 )
+from rollout.http.bodies import is_count
 from rollout.review import actions
 from rollout.review.access_log import record_access
 from rollout.review.counts import read_counts
@@ -81,7 +82,7 @@ async def claim(context: PageContext) -> Response:
     if not context.name:
         raise ForbiddenError("reviews carry a name: open the review page, which asks for yours")
     count = form.get("count", "")
-    if not count.isdecimal() or not 0 < int(count) <= MOST_ITEMS:
+    if not is_count(count) or not 0 < int(count) <= MOST_ITEMS:
         raise InvalidRequestError(f"count must be a number from 1 to {MOST_ITEMS}")
     claimed = await actions.claim(
         context.engine.redis,

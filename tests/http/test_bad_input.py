@@ -100,6 +100,15 @@ def test_bodies_that_are_not_json(service: Service, text: str) -> None:
     problem(response, 400, "malformed-body")
 
 
+def test_an_answer_does_not_repeat_all_that_is_wrong(service: Service) -> None:
+    unknown = {f"{number}": 1 for number in range(50_000)} | {"x" * 100_000: 1}
+    with service.client() as client:
+        response = client.post("/v1/models/digits/predict", json=row() | {"inputs": unknown})
+    found = problem(response, 422, "invalid-request")["errors"]
+    assert found[0] == {"pointer": "#/inputs/image", "detail": found[0]["detail"]}
+    assert len(response.content) < 100_000
+
+
 def test_a_truncated_body_and_nan_inside_inputs(service: Service) -> None:
     with service.client() as client:
         for text in (

@@ -294,6 +294,7 @@ def ask(*inputs: dict[str, Any], **more: Any) -> dict[str, Any]:
         (ask(IMAGE | {"data": [0] * 1023}), b"", None, 422, "/inputs/0/data"),
         (ask(IMAGE | {"data": "AAAA"}), b"", None, 422, "/inputs/0/data"),
         (ask(BLACK, outputs=[{"name": "digit"}]), b"", None, 422, "digit is not an output; there are label, confidence, scores, review"),
+        (ask(BLACK, outputs=[{"name": "label"}, {"name": "scores"}, {"name": "label"}]), b"", None, 422, "/outputs/2/name label is there twice"),
         (ask(BLACK, outputs=[{"name": "label", "parameters": {"binary_data": "yes"}}]), b"", None, 422, "binary_data"),
         (ask(BLACK, parameters={"client_id": ""}), b"", None, 422, "/parameters/client_id must be 1 to 128 printable"),
         (ask(BLACK, parameters={"client_id": "x" * 129}), b"", None, 422, "1 to 128 printable"),

@@ -178,6 +178,7 @@ STRING = messages.InferParameter(string_param="x")
         ({"inputs": [IMAGE | {"parameters": {"shared_memory_region": STRING}}]}, "INVALID_ARGUMENT", "shared_memory_region is not a parameter"),
         (NOT_RAW | {"inputs": []}, "INVALID_ARGUMENT", "lacks image"),
         ({"outputs": [{"name": "digit"}]}, "INVALID_ARGUMENT", "digit is not an output"),
+        ({"outputs": [{"name": "scores"}] * 5000}, "INVALID_ARGUMENT", "scores is there twice"),
         ({"outputs": [{"name": "label", "parameters": {"classification": STRING}}]}, "INVALID_ARGUMENT", "classification is not a parameter"),
         ({"parameters": {"client_id": messages.InferParameter(int64_param=7)}}, "INVALID_ARGUMENT", "/parameters/client_id expected str"),
         ({"parameters": {"client": STRING}}, "INVALID_ARGUMENT", "/parameters/client is not a parameter"),
@@ -201,6 +202,25 @@ def test_what_it_does_not_have_is_unimplemented(stub: Any) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         list(stub.ModelStreamInfer(iter([request])))
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_other_methods_and_paths_are_unimplemented_and_nothing_fails(endpoints: Endpoints) -> None:
+    before = endpoints.service.log.read_text().count("Traceback")
+    service = "inference.GRPCInferenceService"
+    with grpc.insecure_channel(endpoints.grpc) as channel:
+        for path in ("/x/ModelInfer", "/ServerLive", f"/x/{service}/ServerLive", f"/{service}/RepositoryIndex"):
+            with pytest.raises(grpc.RpcError) as refused:
+                channel.unary_unary(path)(b"")
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert endpoints.service.log.read_text().count("Traceback") == before
+
+
+def test_a_call_has_one_authorization(endpoints: Endpoints, stub: Any) -> None:
+    twice = (("authorization", "Bearer nobody"), ("authorization", f"Bearer {endpoints.service.token}"))
+    for metadata in (twice, twice[::-1]):
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.ServerMetadata(messages.ServerMetadataRequest(), metadata=metadata)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_the_deadline_of_the_call_is_that_of_the_rows(client: triton.InferenceServerClient) -> None:
@@ -244,7 +264,7 @@ async def test_the_rows_get_as_long_as_the_call_has_and_a_refusal_says_when_to_c
     async def find(_: Any) -> Any:
         return grpc.unary_unary_rpc_method_handler(oip_grpc.Servicer(gateway).ModelInfer)
 
-    details = SimpleNamespace(method="/GRPCInferenceService/ModelInfer", invocation_metadata=())
+    details = SimpleNamespace(method="/inference.GRPCInferenceService/ModelInfer", invocation_metadata=())
     handler = await oip_grpc.Calls(gateway).intercept_service(find, details)
     await handler.unary_unary(messages.ModelInferRequest(model_name="digits"), call)
     assert call.aborted == (grpc.StatusCode.DEADLINE_EXCEEDED, "too late", (("retry-after", "3"), *call.trailing))

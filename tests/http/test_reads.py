@@ -27,7 +27,8 @@ def test_models(service: Service) -> None:
         assert all(measured > 0 for measured in version["measured_ms"].values())
         assert 0 < version["task"]["review_threshold"] < 1
         assert version["gate"] is None
-    assert model["split"]["challenger"] == "v2"
+    # Not the rules, which name clients, nor who changed it and why.
+    assert model["split"] == {"revision": 1, "champion": "v1", "challenger": "v2", "share": 0.1}
 
 
 def test_the_split_is_for_admins(service: Service) -> None:

@@ -227,6 +227,9 @@ def test_what_the_native_api_does_not_take(either: Service, content_type: str, b
         ("evil.example", 421),
         ("localhost.evil.example:3000", 421),
         ("10.0.0.7", 421),
+        ("[::1].evil.example", 421),
+        ("[127.0.0.1", 421),
+        ("localhost:3000:evil", 421),
         ("", 421),
     ],
 )
@@ -249,6 +252,10 @@ def test_an_open_service_answers_to_this_machine_s_names(either: Service, host: 
         "Via: 1.1 proxy",
         "Origin: https://evil.example",
         "Origin: null",
+        "Origin: https://evil.example\r\nSec-Fetch-Site: none",
+        "Origin: https://evil.example\r\nSec-Fetch-Site: other",
+        "X-Forwarded-Server: proxy",
+        "X-Client-IP: 10.0.0.7",
         "Sec-Fetch-Site: cross-site",
     ],
 )
@@ -285,6 +292,12 @@ def test_http_1_1_without_a_host(either: Service) -> None:
         head("/v1/models", method="GET", host=""),
         head("/v1/models", "Host: localhost", method="GET"),  # twice
         head("/v1/models", "Authorization: Bearer a", "Authorization: Bearer b", method="GET"),
+        head(PREDICT, JSON, "Transfer-Encoding: chunked", "Transfer-Encoding: chunked") + b"0\r\n\r\n",
+        head(PREDICT, JSON, "Transfer-Encoding: identity") + BODY,
+        head(PREDICT, JSON, "Transfer-Encoding: gzip, chunked") + b"0\r\n\r\n",
+        head(PREDICT, JSON, "Transfer-Encoding: chunked").replace(b"/1.1", b"/1.0") + b"0\r\n\r\n",
+        head("/v1/models", method="GET").replace(b"/1.1", b"/2.0"),
+        head("ftp://localhost/v1/models", method="GET"),
     ):
         answer = send(either, request)
         assert (answer.status, answer.kind) == (400, "malformed-request")
@@ -358,6 +371,30 @@ def test_a_compressed_body(either: Service, encoding: str) -> None:
     bomb = encode(b" " * 500 * MIB)
     answer = send(either, head(PREDICT, JSON, encoded, length(bomb)) + bomb)
     assert (answer.status, answer.kind) == (413, "body-too-large")
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+def test_a_body_of_many_empty_frames_is_refused_before_it_costs_much(service: Service, encoding: str) -> None:
+    empty = ENCODERS[encoding](b"")
+    if encoding == "zstd":
+        empty = b"\x50\x2a\x4d\x18\0\0\0\0"  # a frame that is to be skipped
+    body = empty * (7 * MIB // len(empty))
+    before = worker_seconds(service)
+    started = time.monotonic()
+    encoded = f"Content-Encoding: {encoding}"
+    answer = send(service, head(PREDICT, JSON, encoded, length(body)) + body)
+    assert (answer.status, answer.kind) == (400, "malformed-body")
+    assert "frames that hold next to nothing" in json.loads(answer.body)["detail"]
+    assert worker_seconds(service) - before < 1 + 0.5 * (time.monotonic() - started)
+    lines = b"".join(ENCODERS[encoding](BODY.replace(b"k-1", b"k-%d" % number)) for number in range(2000))
+    stream = head(PREDICT, "Content-Type: application/x-ndjson", encoded, f"Content-Length: {len(lines)}")
+    assert send(service, stream + lines).status == 200, "frames that hold something are taken"
+
+
+def worker_seconds(service: Service) -> float:
+    """Returns the seconds of CPU that everything that the service runs has used."""
+    parent = psutil.Process(service.process.pid)
+    return sum(sum(one.cpu_times()[:2]) for one in (parent, *parent.children(recursive=True)))
 
 
 def test_other_encodings_are_refused_by_name(either: Service) -> None:

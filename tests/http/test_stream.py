@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import signal
+import socket
 import statistics
 import time
 from collections.abc import Iterator
@@ -35,7 +37,11 @@ def alone(bundles: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 def post(service: Service, body: Any, **headers: str) -> list[dict[str, Any]]:
     with service.client() as client:
-        response = client.post("/v1/models/digits/predict", content=body, headers=LINES | headers)
+        response = client.post(
+            "/v1/models/digits/predict",
+            content=body,
+            headers=LINES | {name.replace("_", "-"): value for name, value in headers.items()},
+        )
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/x-ndjson"
     return [json.loads(line) for line in response.text.splitlines()]
@@ -111,7 +117,11 @@ def test_nothing_in_is_nothing_out(service: Service, body: bytes) -> None:
 def test_what_is_wrong_with_the_whole_is_one_problem_document(service: Service) -> None:
     def refused(path: str = "/v1/models/digits/predict", **headers: str) -> httpx.Response:
         with service.client() as client:
-            response = client.post(path, content=lines(row()), headers=LINES | headers)
+            response = client.post(
+                path,
+                content=lines(row()),
+                headers=LINES | {name.replace("_", "-"): value for name, value in headers.items()},
+            )
         assert response.headers["content-type"] == "application/problem+json"
         return response
 
@@ -230,6 +240,28 @@ def test_others_are_answered_beside_a_stream(alone: Service) -> None:
 
     assert sum(1 for _ in exchange(alone.base, body())) == 10_000
     assert during[0] < usual + 0.05
+
+
+def test_blank_lines_cost_next_to_nothing_and_end_with_their_caller(alone: Service) -> None:
+    blank = gzip.compress(b"\n" * 100 * MB)
+    answers = post(alone, blank + gzip.compress(lines(row())), content_encoding="gzip")
+    assert "label" in answers[0]
+    host, port = alone.base.removeprefix("http://").split(":")
+    endless = gzip.compress(b" \n{\n" * 25 * MB)
+    head = f"POST /v1/models/digits/predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-ndjson\r\n"
+    head += f"Content-Encoding: gzip\r\nContent-Length: {len(endless)}\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(head.encode() + endless)
+        assert connection.recv(100)
+    (worker,) = [
+        child
+        for child in psutil.Process(alone.process.pid).children()
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
+    time.sleep(0.5)
+    before = sum(worker.cpu_times()[:2])
+    time.sleep(1)
+    assert sum(worker.cpu_times()[:2]) - before < 0.3
 
 
 def test_a_caller_who_hangs_up_leaves_nothing_behind(alone: Service) -> None:

@@ -117,7 +117,7 @@ def _read_start(since: str | None, file: Path | None) -> Start:
         return Start(None, file)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--cursor-file {file} cannot be read: {error}") from None
-    if not (text.isascii() and text.isdecimal()):
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
         raise ConfigError(f"--cursor-file {file} holds no cursor; delete it to export everything again")
     return Start(int(text), file)
 

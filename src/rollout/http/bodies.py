@@ -15,6 +15,9 @@ from rollout.errors import FieldError, InvalidRequestError, MalformedBodyError
 from rollout.http.gateway import BOM, Gateway
 
 ID_LIMIT = 128
+# An answer says no more about what is wrong: so many faults, of so many characters each.
+MOST_ERRORS = 1024
+LONGEST_TEXT = 300
 TOO_DEEP = "the JSON is nested too deeply: send at most a few hundred levels"
 
 Identifier = Annotated[str, Meta(min_length=1, max_length=ID_LIMIT)]
@@ -59,10 +62,20 @@ def json_response(value: object, headers: Mapping[str, str] | None = None) -> Re
 
 
 def invalid(errors: list[FieldError]) -> InvalidRequestError:
-    """Returns the error that names these faults."""
-    shown = "; ".join(f"{pointer or 'the body'} {detail}" for pointer, detail in errors[:3])
+    """Returns the error that names these faults: the first of them, and of long texts the beginning."""
+    named = [FieldError(_short(pointer), _short(detail)) for pointer, detail in errors[:MOST_ERRORS]]
+    shown = "; ".join(f"{pointer or 'the body'} {detail}" for pointer, detail in named[:3])
     more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
-    return InvalidRequestError(shown + more, errors=errors)
+    return InvalidRequestError(shown + more, errors=named)
+
+
+def is_count(text: str) -> bool:
+    """Whether a text is a whole number that one may count to; Python refuses to read a very long one."""
+    return text.isascii() and text.isdecimal() and len(text) < 16
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
 
 
 def _explain(error: msgspec.ValidationError) -> FieldError:

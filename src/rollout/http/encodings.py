@@ -12,6 +12,11 @@ from rollout.errors import MalformedBodyError, UnsupportedMediaTypeError
 
 # The most that is inflated at once, in bytes: a small body can stand for gigabytes.
 PIECE = 64 * 1024
+# The most that a decompressor gets at once: what follows a frame is copied.
+STEP = 4 * 1024
+# Each frame costs a decompressor, and may hold nothing: so many are taken, and more for what comes out of them.
+MOST_FRAMES = 1024
+BYTES_OF_A_FRAME = 128
 
 
 class _Decompressor(Protocol):
@@ -64,21 +69,26 @@ class Inflater:
         self._encoding = encoding.strip().lower()
         self._make = ENCODINGS[self._encoding]
         self._decompressor = self._make()
-        self._is_at_end = False
+        self._frames = MOST_FRAMES
+        self._size = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yields what a part of the body inflates to, ``PIECE`` bytes at most at a time.
 
         Raises:
-            MalformedBodyError: If it is not of this encoding.
+            MalformedBodyError: If it is not of this encoding, or of very many frames that hold next to nothing.
         """
+        for at in range(0, len(data), STEP):
+            yield from self._inflate(data[at : at + STEP])
+
+    def _inflate(self, data: bytes) -> Iterator[bytes]:
         while True:
             if self._decompressor.eof:
                 # Several compressed frames one after the other are one body.
                 data = self._decompressor.unused_data + data
                 if not data:
                     return
-                self._decompressor = self._make()
+                self._begin_frame()
             try:
                 piece = self._decompressor.decompress(data, PIECE)
             except (zlib.error, zstd.ZstdError) as error:
@@ -86,10 +96,20 @@ class Inflater:
                     f"the body is not {self._encoding}, which its Content-Encoding says: {error}"
                 ) from None
             data = b""
+            self._size += len(piece)
             if piece:
                 yield piece
             elif not self._decompressor.eof:
                 return
+
+    def _begin_frame(self) -> None:
+        self._frames -= 1
+        if self._frames + self._size // BYTES_OF_A_FRAME < 0:
+            raise MalformedBodyError(
+                f"the {self._encoding} body is made of very many frames that hold next to nothing: compress it "
+                "as a whole"
+            )
+        self._decompressor = self._make()
 
     def end(self) -> None:
         """Requires that the body was whole.

@@ -23,7 +23,16 @@ from rollout.inference.engine import Engine
 
 BOM = b"\xef\xbb\xbf"
 # Two of one of these can mean one thing to a proxy and another to us.
-SINGLE = frozenset({b"host", b"authorization", b"content-type", b"content-length", b"content-encoding"})
+SINGLE = frozenset(
+    {
+        b"host",
+        b"authorization",
+        b"content-type",
+        b"content-length",
+        b"content-encoding",
+        b"transfer-encoding",
+    }
+)
 
 
 class Gateway:
@@ -141,35 +150,39 @@ class Gateway:
         if options.preview is not None:
             self.authorize(dict(scope["headers"]), _address(scope), "admin")
 
-    async def read(self, receive: Receive) -> bytes:
+    async def read(self, receive: Receive, most: int | None = None) -> bytes:
         """Reads a request's body.
 
-        Raises:
-            BodyTooLargeError: As soon as it is larger than ``max_body_bytes``.
-        """
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            chunks, size = [body], len(body)
-            while message.get("more_body"):
-                message = await receive()
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
-                self.check_size(size)
-            body = b"".join(chunks)
-        self.check_size(len(body))
-        return body
-
-    def check_size(self, size: int) -> None:
-        """Refuses a body of too many bytes.
+        Args:
+            receive: Receives its parts.
+            most: Bytes that are taken; without it, ``max_body_bytes``.
 
         Raises:
-            BodyTooLargeError: If it is larger than ``max_body_bytes``.
+            BodyTooLargeError: As soon as it is larger.
+            MalformedRequestError: If the connection ends before it does.
         """
-        if size > self.settings.max_body_bytes:
+        chunks: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise MalformedRequestError("the connection ended before the body did: send all of it")
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            self.check_size(size, most)
+            more = message.get("more_body", False)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def check_size(self, size: int, most: int | None = None) -> None:
+        """Refuses a body of more bytes than ``most``, or without it than ``max_body_bytes``.
+
+        Raises:
+            BodyTooLargeError: If it is larger.
+        """
+        most = self.settings.max_body_bytes if most is None else most
+        if size > most:
             raise BodyTooLargeError(
-                f"the body has {size:,} bytes; at most {self.settings.max_body_bytes:,} are taken: "
-                "send fewer instances at a time"
+                f"the body has {size:,} bytes; at most {most:,} are taken: send less at a time"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -13,9 +14,19 @@ FORWARDED = (
     b"x-forwarded-for",
     b"x-forwarded-host",
     b"x-forwarded-proto",
+    b"x-forwarded-port",
+    b"x-forwarded-server",
+    b"x-forwarded",
     b"x-real-ip",
+    b"x-client-ip",
+    b"x-cluster-client-ip",
+    b"x-envoy-external-address",
+    b"true-client-ip",
+    b"cf-connecting-ip",
     b"via",
 )
+# A name or an IPv4 address, or an IPv6 address in brackets; then perhaps a port (RFC 9110, section 7.2).
+HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::\d*)?")
 
 
 @lru_cache(maxsize=64)
@@ -29,16 +40,17 @@ def is_loopback(host: str) -> bool:
 
 @lru_cache(maxsize=64)
 def host_name(header: bytes) -> str:
-    """Returns the name in a ``Host`` header, in lower case and without its port.
+    """Returns the name in a ``Host`` header, in lower case and without its port; all of it where it is no host.
 
     Example:
         >>> host_name(b"[::1]:3000"), host_name(b"Localhost:3000"), host_name(b"127.0.0.1")
         ('::1', 'localhost', '127.0.0.1')
+        >>> host_name(b"[::1].example.com")
+        '[::1].example.com'
     """
     text = header.decode("latin-1").strip().lower()
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.partition(":")[0].rstrip(".")
+    found = HOST.fullmatch(text)
+    return text if found is None else found[1] or found[2].rstrip(".")
 
 
 def is_cross_origin(headers: Mapping[bytes, bytes], allowed: Collection[str]) -> bool:
@@ -52,9 +64,11 @@ def is_cross_origin(headers: Mapping[bytes, bytes], allowed: Collection[str]) ->
     if "*" in allowed or (origin and origin in allowed):
         return False
     site = headers.get(b"sec-fetch-site")
-    if site is not None:
-        return site in (b"cross-site", b"same-site")
-    return bool(origin) and urlsplit(origin).netloc.encode("latin-1") != headers.get(b"host")
+    if site in (b"cross-site", b"same-site"):
+        return True
+    if site == b"same-origin" or not origin:
+        return False
+    return urlsplit(origin).netloc.encode("latin-1") != headers.get(b"host")
 
 
 def is_forwarded(headers: Mapping[bytes, bytes]) -> bool:

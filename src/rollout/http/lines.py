@@ -38,6 +38,11 @@ class Lines:
 
     def feed(self, piece: bytes) -> Iterator[Line]:
         """Takes the next piece of the body; returns the lines that it ends, without those that are blank."""
+        if piece.isspace() and not self._size:
+            # As is everything that a small compressed body of blank lines inflates to.
+            last = piece.rfind(b"\n") + 1
+            self._number += piece.count(b"\n")
+            piece = piece[last:]
         *ends, rest = piece.split(b"\n")
         for end in ends:
             self._keep(end)

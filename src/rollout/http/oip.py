@@ -228,13 +228,17 @@ def _missing(columns: dict[str, Column], model: ServedModel) -> Iterator[FieldEr
 
 def _output_names(outputs: Sequence[RequestedOutput], task: Task) -> list[str]:
     names = [output.name for output in declare_outputs(task)]
-    unknown = [
-        FieldError(f"/outputs/{index}/name", f"{output.name} is not an output; there are {', '.join(names)}")
-        for index, output in enumerate(outputs)
-        if output.name not in names
-    ]
-    if unknown:
-        raise invalid(unknown)
+    asked: set[str] = set()
+    errors: list[FieldError] = []
+    for index, output in enumerate(outputs):
+        pointer = f"/outputs/{index}/name"
+        if output.name not in names:
+            errors.append(FieldError(pointer, f"{output.name} is not an output; there are {', '.join(names)}"))
+        elif output.name in asked:
+            errors.append(FieldError(pointer, f"{output.name} is there twice"))
+        asked.add(output.name)
+    if errors:
+        raise invalid(errors)
     return [output.name for output in outputs] or names
 
 

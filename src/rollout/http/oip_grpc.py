@@ -18,6 +18,7 @@ from rollout.errors import (
     DeadlineExceededError,
     FieldError,
     MalformedBodyError,
+    MalformedRequestError,
     RolloutError,
     UnknownModelError,
 )
@@ -56,6 +57,7 @@ STATUSES = {
     500: grpc.StatusCode.INTERNAL,
     503: grpc.StatusCode.UNAVAILABLE,
 }
+SERVICE = f"/{messages.DESCRIPTOR.services_by_name['GRPCInferenceService'].full_name}"
 # Who may call what; ``None`` for everybody.
 ROLES: Mapping[str, Role | None] = {
     "ServerLive": None,
@@ -141,12 +143,14 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no ty
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         """Returns what answers a call."""
-        name = details.method.rpartition("/")[2]
+        service, _, name = details.method.rpartition("/")
+        if service != SERVICE or name not in ROLES:
+            return None  # grpc says that it is not implemented
         handler = await continuation(details)
-        if name not in ROLES:
-            return handler  # grpc says that it is not implemented
         metadata = {key.encode(): _as_bytes(value) for key, value in details.invocation_metadata}
         try:
+            if sum(key == "authorization" for key, _ in details.invocation_metadata) > 1:
+                raise MalformedRequestError("send authorization once at most")
             if ROLES[name] is not None:
                 self._gateway.authorize(metadata, self._gateway.settings.host, ROLES[name])
         except RolloutError as error:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from typing import Any
+from typing import Any, NoReturn
 
 import httptools
 import msgspec
@@ -55,7 +55,7 @@ class PredictProtocol(HttpToolsProtocol):
     _settings = Settings()
     _held = b""  # what came behind a request that is not answered yet
     _head_size = 0  # of the request line and the headers, as parsed
-    _head_received = 0  # the same, as received: one that never ends is parsed never
+    _framing = 0  # what came since the last piece of a body: a header or trailer that never ends is parsed never
     _body_left: int | None = 0  # bytes of the body that are to come; of a chunked one nobody knows
     _is_in_head = False
     _is_whole = False  # the request that came last, whether or not another has begun
@@ -106,7 +106,7 @@ class PredictProtocol(HttpToolsProtocol):
         """Begins a request; called by the parser."""
         self._is_in_head = True
         self._head_began = self.loop.time()
-        self._head_size = self._head_received = 0
+        self._head_size = self._framing = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -117,6 +117,8 @@ class PredictProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Takes a header; called by the parser."""
         self._measure(len(name) + len(value))
+        if not self._is_in_head:
+            return  # a trailer, which nobody may take for what was checked (RFC 9110, section 6.5.1)
         super().on_header(name, value)
         if len(self.headers) > MOST_HEADERS:
             self._measure(self._settings.max_head_bytes)
@@ -125,9 +127,11 @@ class PredictProtocol(HttpToolsProtocol):
         """Decides which way the request goes; called by the parser."""
         self._is_in_head = self._is_whole = False
         self._quick = None
+        headers = dict(self.headers)
+        self._require_framing(headers)
         if not self.url.startswith(b"/"):
             self._to_origin_form()
-        headers = dict(self.headers)
+            headers = dict(self.headers)
         self._body_left = None if b"transfer-encoding" in headers else int(headers.get(b"content-length", b"0"))
         handler = self._quick_handler(headers)
         if handler is not None:
@@ -142,6 +146,7 @@ class PredictProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Takes a piece of the body; called by the parser."""
+        self._framing = 0
         if self._body_left is not None:
             self._body_left -= len(body)
         if self._quick is None:
@@ -181,11 +186,10 @@ class PredictProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuses what cannot be parsed, and leaves the client time to read that."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._is_half_closed = True  # what was asked before is answered first
-            self._lingers = True
+        if self._is_busy():
+            self._is_half_closed = self._lingers = True  # what was asked before is answered first
             return
-        self._refuse(
+        self._break_off(
             self._fault or MalformedRequestError("this is not HTTP/1.1: send the request with an HTTP client")
         )
 
@@ -196,8 +200,6 @@ class PredictProtocol(HttpToolsProtocol):
 
     def check_patience(self, now: float) -> None:
         """Ends a connection whose client takes too long; called once a second."""
-        if self._lingers or self.transport.is_closing():
-            return
         settings, waited = self._settings, now - self._moved
         unsent = self.transport.get_write_buffer_size()
         if unsent:
@@ -206,6 +208,8 @@ class PredictProtocol(HttpToolsProtocol):
             elif waited > settings.body_timeout_s:
                 self.transport.abort()  # it takes nothing of its answer
             self._unsent = unsent
+        elif self._lingers or self.transport.is_closing():
+            return
         elif self.cycle is not None and not self.cycle.response_complete:
             if self.cycle.more_body and not self.flow.read_paused and waited > settings.body_timeout_s:
                 self._time_out(f"nothing more of the body came for {settings.body_timeout_s:g} s")
@@ -225,6 +229,10 @@ class PredictProtocol(HttpToolsProtocol):
     def _is_busy(self) -> bool:
         """Whether a whole request waits for its answer."""
         return self._is_whole and not self.cycle.response_complete
+
+    def _is_in_chunks(self) -> bool:
+        """Whether a body that has no length goes on."""
+        return self._body_left is None and not self._is_whole
 
     def _hold(self, data: bytes) -> None:
         self._held += data
@@ -256,9 +264,9 @@ class PredictProtocol(HttpToolsProtocol):
 
     def _parse(self, data: bytes | memoryview) -> None:
         super().data_received(data)  # type: ignore[arg-type]  # the parser takes both
-        if self._is_in_head and not self._lingers:
-            self._head_received += len(data)
-            if self._head_received > self._settings.max_head_bytes:
+        if (self._is_in_head or self._is_in_chunks()) and not self._lingers:
+            self._framing += len(data)
+            if self._framing > self._settings.max_head_bytes:
                 self._fault = self._too_large()
                 self.send_400_response("")
 
@@ -274,16 +282,20 @@ class PredictProtocol(HttpToolsProtocol):
 
     def _time_out(self, detail: str) -> None:
         """Refuses a request of which something is missing; a connection on which nothing came is closed."""
+        if self._is_in_head or not (self.cycle is None or self.cycle.response_complete):
+            self._break_off(RequestTimeoutError(f"{detail}: send the request again"))
+        else:
+            self.transport.close()
+
+    def _break_off(self, fault: RolloutError) -> None:
+        """Refuses a request that will never be whole; what waits for its body learns that nothing more comes."""
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True  # nobody is told but by us
             self.cycle.message_event.set()
             if self._quick is None and self.cycle.response_started:
                 self.transport.abort()
                 return
-        elif not self._is_in_head:
-            self.transport.close()
-            return
-        self._refuse(RequestTimeoutError(f"{detail}: send the request again"))
+        self._refuse(fault)
 
     def _refuse(self, fault: RolloutError) -> None:
         """Answers with a problem document and closes, a moment later: the client may still be sending."""
@@ -308,8 +320,25 @@ class PredictProtocol(HttpToolsProtocol):
     def _measure(self, size: int) -> None:
         self._head_size += size
         if self._head_size > self._settings.max_head_bytes:
-            self._fault = self._too_large()
-            raise self._fault  # the parser passes on that there is one
+            self._reject(self._too_large())
+
+    def _reject(self, fault: RolloutError) -> NoReturn:
+        """Ends the parsing of a request; the parser passes on that there is a fault, but not which."""
+        self._fault = fault
+        raise fault
+
+    def _require_framing(self, headers: dict[bytes, bytes]) -> None:
+        """Refuses what leaves open where the request ends (RFC 9112, section 6.3)."""
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            self._reject(MalformedRequestError(f"this service speaks HTTP/1.1, not HTTP/{version}"))
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None and (coding.strip().lower() != b"chunked" or version != "1.1"):
+            self._reject(
+                MalformedRequestError(
+                    "the only Transfer-Encoding is chunked, in HTTP/1.1: leave the header out, or send chunks"
+                )
+            )
 
     def _too_large(self) -> HeadersTooLargeError:
         return HeadersTooLargeError(
@@ -320,8 +349,8 @@ class PredictProtocol(HttpToolsProtocol):
     def _to_origin_form(self) -> None:
         """Makes ``POST http://host/path`` what ``POST /path`` to that host is (RFC 9112, section 3.2.2)."""
         target = httptools.parse_url(self.url)
-        if not target.schema or not target.host:
-            raise MalformedRequestError("the target is neither a path nor a URL")
+        if target.schema not in (b"http", b"https") or not target.host:
+            self._reject(MalformedRequestError("the target is neither a path nor a URL of HTTP"))
         port = b"" if target.port is None else b":%d" % target.port
         host = b"[%b]" % target.host if b":" in target.host else target.host
         self.headers[:] = [header for header in self.headers if header[0] != b"host"]

@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from rollout.errors import InvalidRequestError, UnknownItemError
 from rollout.http.auth import Bearer
-from rollout.http.bodies import Identifier, json_response, read_json
+from rollout.http.bodies import Identifier, is_count, json_response, read_json
 from rollout.http.gateway import Gateway
 from rollout.http.routes import JSON, GatedRoute
 from rollout.inference.engine import Engine
@@ -181,9 +181,9 @@ class Reviews:
         offset = filters.pop("offset", "0")
         state = filters.pop("state", State.OPEN)
         _require_known(filters)
-        if not _is_count(limit) or not 1 <= int(limit) <= MOST_LISTED:
+        if not is_count(limit) or not 1 <= int(limit) <= MOST_LISTED:
             raise InvalidRequestError(f"limit must be a whole number from 1 to {MOST_LISTED}")
-        if not _is_count(offset):
+        if not is_count(offset):
             raise InvalidRequestError("offset must be a whole number: how many items to pass over")
         if state not in tuple(State):
             raise InvalidRequestError(f"state must be one of {', '.join(State)}")
@@ -249,10 +249,6 @@ def _require_known(filters: Mapping[str, Any]) -> None:
         raise InvalidRequestError(
             f"there is no filter {unknown[0]!r}; there are limit, offset, since, state, {', '.join(FILTERS)}"
         )
-
-
-def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) < 16
 
 
 def _require_time(since: str | None) -> None:

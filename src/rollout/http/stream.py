@@ -80,6 +80,7 @@ class PredictStream:
         self._engine = engine
         self._model = model
         self._decoder = Decoder(model.schema, settings, is_gone=is_gone)
+        self._is_gone = is_gone
         self._longest = settings.max_body_bytes
         self._options = options
         self._timeout_s = (options.timeout_ms or settings.timeout_ms) / 1000
@@ -118,8 +119,8 @@ class PredictStream:
         more = True
         while more:
             message = await receive()
-            if message["type"] != "http.request":
-                return  # the caller is gone, in the middle of a line perhaps
+            if message["type"] != "http.request" or self._is_gone():
+                return  # in the middle of a line perhaps
             more = message.get("more_body", False)
             found = lines.feed(message.get("body", b""))
             while group := list(islice(found, self._group_size())):

@@ -10,7 +10,11 @@ from rollout.routing.split import Split
 
 
 def model_view(model: ServedModel) -> dict[str, Any]:
-    """Shows a model: what it takes and gives, which versions are loaded, and its split."""
+    """Shows a model: what it takes and gives, which versions are loaded, and who gets which.
+
+    Rules name clients, and reasons are for those who may change the split: both stay with ``GET …/split``.
+    """
+    split = model.split
     return {
         "model": model.name,
         "inputs": model.champion.manifest.inputs,
@@ -30,7 +34,7 @@ def model_view(model: ServedModel) -> dict[str, Any]:
             }
             for loaded in model.versions.values()
         ],
-        "split": model.split,
+        "split": {name: getattr(split, name) for name in ("revision", "champion", "challenger", "share")},
     }
 
 

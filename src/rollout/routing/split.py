@@ -12,6 +12,7 @@ MOST_RULES = 100
 MOST_CLIENTS = 10_000
 MOST_PATTERNS = 200  # a request may try all of them, which takes about 20 µs
 LONGEST_PATTERN = 128
+LONGEST_KEY = 256
 
 
 class Rule(
@@ -110,6 +111,8 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise InvalidSplitError("a share or a shadow rate needs a challenger")
         if self.challenger is not None and not self.experiment:
             raise InvalidSplitError("a challenger needs an experiment key")
+        if len(self.experiment) > LONGEST_KEY:
+            raise InvalidSplitError(f"an experiment key has at most {LONGEST_KEY} characters")
         if self.challenger == self.champion:
             raise InvalidSplitError(f"{self.champion} cannot be its own challenger")
         named = [name for rule in self.rules for name in rule.clients + rule.segments]

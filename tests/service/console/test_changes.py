@@ -41,6 +41,20 @@ async def test_a_reviewer_sees_no_split_and_changes_none(stage: Stage) -> None:
     assert (await stage.split()).share == 0.05
 
 
+@pytest.mark.parametrize("revision", ["9" * 5000, "²", "-1", ""])
+async def test_what_is_no_revision_changes_nothing(stage: Stage, admin: Browser, revision: str) -> None:
+    answer = await admin.fill("change", change="share", share="10", revision=revision, why="w")
+    assert answer.status_code == 412
+    assert (await stage.split()).share == 0.05
+
+
+async def test_an_experiment_key_is_short(stage: Stage, admin: Browser) -> None:
+    form = {"change": "trial", "challenger": "v2", "share": "10", "experiment": "x" * 257}
+    page = await admin.fill("preview", **form)
+    assert page.status_code == 422
+    assert "at most 256 characters" in text_of(page)
+
+
 async def test_a_share_is_changed_in_two_steps(stage: Stage, admin: Browser) -> None:
     page = await admin.fill("preview", change="share", share="10")
     assert page.status_code == 200

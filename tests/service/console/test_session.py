@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import re
 import time
 from pathlib import Path
@@ -157,6 +159,30 @@ async def test_tokens_cannot_be_guessed_for_long(
         assert (await browser.log_in(ADMIN)).status_code == 303
 
 
+async def test_many_guesses_at_once_are_no_more_than_one_after_the_other(stage: Stage, redis: Redis) -> None:
+    async with stage.browser() as browser:
+        answers = await asyncio.gather(*(browser.log_in(f"guess-{number}") for number in range(100)))
+        assert sum(answer.status_code == 401 for answer in answers) == FAILURES_A_MINUTE
+
+
+async def test_logins_that_succeed_do_not_count(stage: Stage) -> None:
+    for _ in range(FAILURES_A_MINUTE + 2):
+        async with stage.browser() as browser:
+            assert (await browser.log_in(ADMIN)).status_code == 303
+
+
+async def test_the_form_of_the_login_is_small_and_not_compressed(stage: Stage) -> None:
+    headers = {"Content-Type": FORM}
+    async with stage.browser() as browser:
+        large = await browser.post("/console/login", content=b"token=" + b"%41" * 5000, headers=headers)
+        assert large.status_code == 413
+        small = gzip.compress(b"token=" + b"%41" * 2_700_000)
+        answer = await browser.post(
+            "/console/login", content=small, headers=headers | {"Content-Encoding": "gzip"}
+        )
+        assert answer.status_code == 415
+
+
 async def test_a_link_from_elsewhere_asks_again_with_the_cookie(stage: Stage) -> None:
     async with stage.browser(headers={"Sec-Fetch-Site": "cross-site"}) as browser:
         answer = await browser.get(MODEL)
@@ -190,7 +216,7 @@ async def test_forms_of_others_are_refused(stage: Stage, admin: Browser) -> None
 
 
 async def test_bodies_that_are_no_forms(admin: Browser) -> None:
-    for body, status in ((b"\xff=1", 422), (b"&".join([b"a=1"] * 101), 422), (b"x" * 9_000_000, 413)):
+    for body, status in ((b"\xff=1", 422), (b"&".join([b"a=1"] * 101), 422), (b"x" * 70_000, 413)):
         answer = await admin.post(f"{MODEL}/change", content=body, headers={"Content-Type": FORM})
         assert answer.status_code == status
         assert answer.headers["content-type"].startswith("text/html")
