@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rollout import Classification, InputSchema
@@ -17,7 +18,8 @@ from rollout.config import Settings
 from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError
 from rollout.http.request_options import RequestOptions
 from rollout.http.stream import PredictStream
-from rollout.inference.rows import Answers, Decision, Rows
+from rollout.inference.decisions import Decisions
+from rollout.inference.rows import Answers, Rows
 from rollout.routing.assignment import Assignment
 from rollout.routing.split import Split
 
@@ -43,7 +45,7 @@ class Engine:
         self._refuse(self.attempts, rows)
         count = len(rows.client_ids)
         self.groups.append(count)
-        decisions = [Decision(0, [0.75, 0.25], needs_review=False)] * count
+        decisions = Decisions(np.zeros(count, int), np.tile([0.75, 0.25], (count, 1)), np.zeros(count, bool))
         assignments = [Assignment("champion", "v1", None)] * count
         return Answers(Split(champion="v1"), COINS, assignments, {"v1": "onnx"}, decisions, {}, {}, 0.0, 0.0, 0.0)
 

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from rollout.bundle.schema import Arrays
 from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError, RolloutError
 from rollout.inference.batcher import Batcher, BatchReport, Ran
+from rollout.inference.decisions import Decisions
 from rollout.inference.profile import Profile
 
-Run = Callable[[Arrays], Sequence[int | RolloutError]]
+Run = Callable[[Arrays], Sequence[int]]
 QUICK, SLOW = 1e-6, 0.01
 
 
@@ -30,7 +31,7 @@ class Doubler:
         self.batches: list[list[int]] = []
         self.poison = poison
 
-    def __call__(self, arrays: Arrays) -> list[int | RolloutError]:
+    def __call__(self, arrays: Arrays) -> list[int]:
         numbers: list[int] = arrays["x"].tolist()
         self.batches.append(numbers)
         if self.poison & set(numbers):
@@ -45,11 +46,11 @@ class Held:
         self.gate, self.entered = threading.Event(), threading.Event()
         self.batches: list[int] = []
 
-    def __call__(self, arrays: Arrays) -> list[int | RolloutError]:
+    def __call__(self, arrays: Arrays) -> list[int]:
         self.batches.append(len(arrays["x"]))
         self.entered.set()
         self.gate.wait(10)
-        numbers: list[int | RolloutError] = arrays["x"].tolist()
+        numbers: list[int] = arrays["x"].tolist()
         return numbers
 
 
@@ -59,20 +60,32 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield executor
 
 
-def batcher(run: Run, pool: Any, *, row_s: float = QUICK, max_batch: int = 8, **options: Any) -> Batcher[int]:
+def of_numbers(numbers: Sequence[int]) -> Decisions:
+    columns = np.array(numbers, np.int64), np.array(numbers, float)[:, None], np.zeros(len(numbers), bool)
+    return Decisions(*columns)
+
+
+def results_of(ran: Ran) -> list[int | RolloutError]:
+    """Returns the number of each row, or its error."""
+    return [ran.decisions.errors.get(row, best) for row, best in enumerate(ran.decisions.best.tolist())]
+
+
+def batcher(run: Run, pool: Any, *, row_s: float = QUICK, max_batch: int = 8, **options: Any) -> Batcher:
     """A batcher for a runtime that takes ``row_s`` for each row: in a thread if that is ``SLOW``."""
     profile = Profile(
         seconds=[row_s * rows for rows in range(max_batch + 1)], in_flight=options.pop("in_flight", 1)
     )
-    return Batcher(run, profile, executor=pool, **{"longest_wait": 10.0, **options})
+    return Batcher(
+        lambda arrays: of_numbers(run(arrays)), profile, executor=pool, **{"longest_wait": 10.0, **options}
+    )
 
 
-def submit(to: Batcher[int], *numbers: int, seconds: float = 30) -> asyncio.Future[Ran[int]]:
+def submit(to: Batcher, *numbers: int, seconds: float = 30) -> asyncio.Future[Ran]:
     return to.submit({"x": np.array(numbers)}, time.monotonic() + seconds)
 
 
-async def results(*futures: asyncio.Future[Ran[int]]) -> list[list[int | RolloutError]]:
-    return [done.results for done in await asyncio.wait_for(asyncio.gather(*futures), 5)]
+async def results(*futures: asyncio.Future[Ran]) -> list[list[int | RolloutError]]:
+    return [results_of(done) for done in await asyncio.wait_for(asyncio.gather(*futures), 5)]
 
 
 async def test_one_row_is_dispatched_at_once(pool: ThreadPoolExecutor) -> None:
@@ -81,7 +94,7 @@ async def test_one_row_is_dispatched_at_once(pool: ThreadPoolExecutor) -> None:
     await asyncio.sleep(0)  # one turn of the event loop: no window to wait out
     await asyncio.sleep(0)
     assert future.done()
-    assert future.result().results == [8]
+    assert results_of(future.result()) == [8]
     assert run.batches == [[4]]
 
 
@@ -157,15 +170,15 @@ def test_whatever_is_poisonous_is_found(poison: set[int], max_batch: int) -> Non
     async def go() -> list[int | RolloutError]:
         with ThreadPoolExecutor(1) as pool:
             under_test = batcher(Doubler(frozenset(poison)), pool, max_batch=max_batch)
-            return (await submit(under_test, *range(31))).results
+            return results_of(await submit(under_test, *range(31)))
 
     for number, outcome in enumerate(asyncio.run(go())):
         assert isinstance(outcome, PredictionFailedError) == (number in poison)
 
 
 async def test_a_run_that_loses_rows_is_a_failure_not_a_shift(pool: ThreadPoolExecutor) -> None:
-    def lossy(arrays: Arrays) -> list[int | RolloutError]:
-        numbers: list[int | RolloutError] = arrays["x"].tolist()
+    def lossy(arrays: Arrays) -> list[int]:
+        numbers: list[int] = arrays["x"].tolist()
         return numbers[: max(1, len(numbers) - 1)]
 
     assert await results(submit(batcher(lossy, pool), 1, 2)) == [[1, 2]], "halves of one row each still fit"
@@ -213,7 +226,7 @@ async def test_those_who_wait_are_looked_after_once_however_many_batches_there_w
     sweeps: list[float] = []
     sweep = Batcher._sweep
 
-    def counted(swept: Batcher[int]) -> None:
+    def counted(swept: Batcher) -> None:
         sweeps.append(time.monotonic())
         sweep(swept)
 
@@ -243,9 +256,9 @@ async def test_more_work_than_can_wait_is_refused_at_once(pool: ThreadPoolExecut
 
 
 async def test_a_machine_that_became_slower_takes_on_less(pool: ThreadPoolExecutor) -> None:
-    def slow(arrays: Arrays) -> list[int | RolloutError]:
+    def slow(arrays: Arrays) -> list[int]:
         time.sleep(0.05)
-        numbers: list[int | RolloutError] = arrays["x"].tolist()
+        numbers: list[int] = arrays["x"].tolist()
         return numbers
 
     under_test = batcher(slow, pool, row_s=SLOW, max_batch=1)

@@ -20,7 +20,7 @@ from rollout.errors import OverloadedError, PredictionFailedError, UnknownModelE
 from rollout.inference import follower as follower_module
 from rollout.inference.engine import Engine
 from rollout.inference.follower import Follower
-from rollout.inference.rows import Answers, Decision, Rows
+from rollout.inference.rows import Answers, Rows
 from rollout.routing.assignment import Arm, assign
 from rollout.routing.split import Split
 from rollout.routing.splits import write_split
@@ -75,8 +75,9 @@ async def test_rows_of_one_request_go_to_different_arms_in_their_order(engine: E
     for number, client_id in enumerate(client_ids):
         alone = await predict(engine, held_out_rows(client_id, start=number))
         assert alone.assignments == [together.assignments[number]]
-        assert alone.decisions[0].best == together.decisions[number].best
-        assert alone.decisions[0].numbers == pytest.approx(together.decisions[number].numbers, abs=1e-5)
+        one, among = alone.decisions.row(0), together.decisions.row(number)
+        assert one.best == among.best
+        assert one.numbers == pytest.approx(among.numbers, abs=1e-5)
 
 
 async def test_a_split_that_cannot_be_served_changes_nothing(
@@ -123,8 +124,9 @@ async def test_scores_that_are_no_numbers_fail_their_row_alone(engine: Engine) -
     batcher = engine.model("digits").champion.batcher
     good, black = held_out_rows("c-1"), make_rows(BLACK, "c-1")
     futures = [batcher.submit(rows.arrays, rows.deadline) for rows in (good, black)]
-    (scored,), (failed,) = [done.results for done in await asyncio.gather(*futures)]
-    assert isinstance(scored, Decision)
+    scored, black_one = [done.decisions for done in await asyncio.gather(*futures)]
+    assert (len(scored), scored.errors) == (1, {})
+    failed = black_one.errors[0]
     assert isinstance(failed, PredictionFailedError)
     assert "not finite" in failed.detail
 

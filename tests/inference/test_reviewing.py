@@ -18,8 +18,9 @@ from rollout.bundle.task import Classification
 from rollout.config import Settings
 from rollout.http.auth import admin_token
 from rollout.http.tensors import Column, SentRows
+from rollout.inference.decisions import Decisions
 from rollout.inference.reviewing import Pick, review_item, review_items
-from rollout.inference.rows import Answers, Decision, Rows
+from rollout.inference.rows import Answers, Rows
 from rollout.review.item import ReviewItem
 from rollout.review.policy import ReviewPolicy
 from rollout.review.sampling import Sampler
@@ -38,10 +39,10 @@ def reviewed(
     sampler.policy = ReviewPolicy(redact=[*redact])
     version = SimpleNamespace(manifest=SimpleNamespace(task=task))
     model = SimpleNamespace(name="loans", sampler=sampler, versions={"v1": version}, secret=secret, schema=schema)
-    decision = Decision(1, [1 - scores, scores], needs_review=True)
+    decisions = Decisions(np.array([1]), np.array([[1 - scores, scores]]), np.array([True]))
     assigned = [Assignment("champion", "v1", 0.5)]
     split = Split(champion="v1")
-    answers = Answers(split, task, assigned, {"v1": "onnx"}, [decision], {}, {}, 0.0, 0.0, 1_700_000_000.0)
+    answers = Answers(split, task, assigned, {"v1": "onnx"}, decisions, {}, {}, 0.0, 0.0, 1_700_000_000.0)
     return model, rows, answers
 
 

@@ -8,15 +8,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from rollout.config import Settings
 from rollout.errors import StoreUnavailableError
 from rollout.inference import follower as follower_module
 from rollout.inference import served_model
+from rollout.inference.decisions import Decision, Decisions
 from rollout.inference.engine import Engine
 from rollout.inference.follower import read_served
-from rollout.inference.rows import Decision, Rows
+from rollout.inference.rows import Rows
 from rollout.inference.snapshot import Translation
 from rollout.inference.version import LoadedVersion
 from rollout.routing.assignment import assign
@@ -34,9 +36,8 @@ TRIAL = Split(champion="v1", challenger="v2", share=0.5, experiment="digits-v1-v
 
 def test_labels_are_translated_and_those_that_mean_the_same_are_added() -> None:
     translate = Translation(["cat", "lion", "dog"], {"lion": "cat"}, ["dog", "cat"])
-    assert translate(Decision(2, [0.3, 0.3, 0.4], needs_review=True)) == Decision(
-        1, [0.4, 0.6], needs_review=True
-    )
+    translated = translate(Decisions(np.array([2]), np.array([[0.3, 0.3, 0.4]]), np.array([True])))
+    assert translated.row(0) == Decision(1, [0.4, 0.6], needs_review=True)
 
 
 def one_row(client_id: str) -> Rows:

@@ -15,9 +15,10 @@ import pytest
 from rollout import Classification, Regression
 from rollout.config import Settings
 from rollout.inference import shadow as shadow_module
+from rollout.inference.decisions import Decision
 from rollout.inference.engine import Engine
 from rollout.inference.follower import Follower
-from rollout.inference.rows import Decision, Rows
+from rollout.inference.rows import Rows
 from rollout.inference.shadow import _picked, agree, distance
 from rollout.inference.version import LoadedVersion
 from rollout.review.queue import list_items

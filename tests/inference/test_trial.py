@@ -13,14 +13,20 @@ from rollout.config import Settings
 from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError, RolloutError
 from rollout.inference.batcher import Ran
 from rollout.inference.breaker import FEWEST_FAILURES
+from rollout.inference.decisions import Decisions
 from rollout.inference.trial import HURRY, Trial, TrialResult
 
 SETTINGS = Settings(timeout_ms=1000)
-GOOD = "a decision"
+GOOD = "a decision"  # of which the label is 7
 ERROR = PredictionFailedError("no light")
 LATE = DeadlineExceededError("too late")
 SHED = OverloadedError("too much")
 HANGS: list[Any] = []
+
+
+def scripted(does: list[Any]) -> Decisions:
+    columns = np.full(len(does), 7), np.ones((len(does), 8)), np.zeros(len(does), bool)
+    return Decisions(*columns, {row: one for row, one in enumerate(does) if one is not GOOD})
 
 
 class Scripted:
@@ -32,12 +38,12 @@ class Scripted:
     def seconds_for(self, rows: int) -> float:
         return 0.0
 
-    def submit(self, arrays: object, deadline: float) -> asyncio.Future[Ran[Any]]:
+    def submit(self, arrays: object, deadline: float) -> asyncio.Future[Ran]:
         if isinstance(self.does, RolloutError):
             raise self.does
-        future: asyncio.Future[Ran[Any]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Ran] = asyncio.get_running_loop().create_future()
         if self.does is not HANGS:
-            future.set_result(Ran(list(self.does), 0.0, 0.0))
+            future.set_result(Ran(scripted(self.does), 0.0, 0.0))
         return future
 
 
@@ -99,4 +105,4 @@ async def test_rows_that_the_challenger_came_to() -> None:
     tried = await score(make_trial([GOOD, ERROR, LATE], [GOOD, GOOD]), rows=3)
     assert isinstance(tried, TrialResult)
     assert tried.fallbacks == {1: "error", 2: "timeout"}
-    assert (tried.results, tried.attempts) == ([GOOD] * 3, 2)
+    assert (tried.decisions.best.tolist(), tried.decisions.errors, tried.attempts) == ([7] * 3, {}, 2)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rollout.__about__ import __version__
 from rollout.bundle.schema import InvalidInputsError
@@ -244,21 +245,20 @@ def _output_names(outputs: Sequence[RequestedOutput], task: Task) -> list[str]:
 
 def _output(name: str, answers: Answers) -> OutputTensor:
     task, decisions = answers.task, answers.decisions
-    rows = len(decisions)
+    numbers, rows = decisions.numbers, len(decisions)
     if name == "review":
         fates: list[str] = [answers.fates.get(row) or "" for row in range(rows)] if answers.fates else [""] * rows
         return OutputTensor(name, STRINGS, [rows], fates)
     if name == "label" and isinstance(task, Classification):
-        return OutputTensor(name, STRINGS, [rows], [task.labels[decision.best] for decision in decisions])
+        return OutputTensor(name, STRINGS, [rows], [task.labels[best] for best in decisions.best.tolist()])
     if name == "confidence":
-        return _floats(name, [decision.numbers[decision.best] for decision in decisions])
+        return _floats(name, decisions.highest)
     if name == "value":
-        return _floats(name, [decision.numbers[0] for decision in decisions])
+        return _floats(name, numbers[:, 0])
     if name == "interval":
-        return _floats(name, [decision.numbers[1:] for decision in decisions])
-    return _floats(name, [decision.numbers for decision in decisions])
+        return _floats(name, numbers[:, 1:])
+    return _floats(name, numbers)
 
 
-def _floats(name: str, values: list[Any]) -> OutputTensor:
-    array = np.array(values, np.float64)
+def _floats(name: str, array: NDArray[np.float64]) -> OutputTensor:
     return OutputTensor(name, "FP32", list(array.shape), array)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from asyncio import Future
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,8 @@ from rollout.bundle.schema import Arrays
 from rollout.errors import InvalidRequestError, PredictionFailedError, RolloutError
 from rollout.inference.arm_counters import ArmCounters
 from rollout.inference.batcher import Ran
-from rollout.inference.rows import Answers, Decision, Fallback, Preview, Rows
+from rollout.inference.decisions import Decisions
+from rollout.inference.rows import Answers, Fallback, Preview, Rows
 from rollout.inference.snapshot import ServingSnapshot
 from rollout.routing.assignment import Arm, Assignment, assign
 
@@ -29,8 +29,8 @@ async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
     assignments = _assign_all(snapshot, rows)
     groups = _by_arm(assignments)
     parts = {arm: _part(rows.arrays, indexes, len(assignments)) for arm, indexes in groups.items()}
-    champions: dict[Arm, Future[Ran[Decision]]] = {}
-    decisions: list[Any] = [None] * len(assignments)
+    champions: dict[Arm, Future[Ran]] = {}
+    decided: list[tuple[Sequence[int], Decisions]] = []
     fallbacks: dict[int, Fallback] = {}
     waited = ran = 0.0
     try:
@@ -40,18 +40,17 @@ async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
             if arm not in champions:
                 assert snapshot.trial is not None  # noqa: S101  or the champion would be at work on it
                 result = await snapshot.trial.score(parts[arm], rows.deadline)
-                results, times = result.results, (result.waited, result.ran)
+                decisions, times = result.decisions, (result.waited, result.ran)
                 fallbacks.update((groups[arm][index], why) for index, why in result.fallbacks.items())
                 snapshot.counts[arm].failures.inc(result.failures)
                 snapshot.counts[arm].record_evidence(result.attempts, failed="error" in result.fallbacks.values())
             else:
                 done = await champions[arm]
-                results, times = done.results, (done.waited, done.ran)
-                _record_control_evidence(snapshot.counts[arm], results)
+                decisions, times = done.decisions, (done.waited, done.ran)
+                _record_control_evidence(snapshot.counts[arm], decisions)
                 if arm == "challenger":
                     fallbacks.update((index, "missing") for index in groups[arm])
-            for index, result in zip(groups[arm], results, strict=True):
-                decisions[index] = result
+            decided.append((groups[arm], decisions))
             waited, ran = max(waited, times[0]), max(ran, times[1])
     except BaseException as error:
         if isinstance(error, RolloutError):  # all rows of an arm are shed
@@ -64,7 +63,7 @@ async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
         snapshot.task,
         assignments,
         snapshot.variants,
-        decisions,
+        decisions if len(decided) == 1 else Decisions.placed(decided, len(assignments)),
         fallbacks,
         {},
         waited,
@@ -72,11 +71,11 @@ async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
         time.time(),
     )
     _require_decisions(snapshot, answers)
-    if snapshot.translations:
-        _translate(snapshot, answers)
+    answers = _translate(snapshot, answers)
     seconds = time.perf_counter() - started
+    confidences: list[float] = answers.decisions.highest.tolist()
     for arm, indexes in groups.items():
-        counted = decisions if len(groups) == 1 else [decisions[index] for index in indexes]
+        counted = confidences if len(groups) == 1 else [confidences[index] for index in indexes]
         why = [fallbacks[index] for index in indexes if index in fallbacks] if fallbacks else ()
         snapshot.counts[arm].count(counted, why, seconds)
         if arm != "champion":
@@ -99,24 +98,21 @@ async def preview(snapshot: ServingSnapshot, rows: Rows, arm: Preview) -> Answer
         )
     done = await loaded.batcher.submit(rows.arrays, rows.deadline)
     assignments = [Assignment(arm, loaded.version, None)] * len(rows.client_ids)
-    results: list[Any] = done.results
-    for index, result in enumerate(results):
-        if isinstance(result, RolloutError):
-            raise _of_instance(result, index, len(results))
+    for index, error in sorted(done.decisions.errors.items()):
+        raise _of_instance(error, index, len(assignments))
     answers = Answers(
         snapshot.split,
         snapshot.task,
         assignments,
         snapshot.variants,
-        results,
+        done.decisions,
         {},
         {},
         done.waited,
         done.ran,
         time.time(),
     )
-    _translate(snapshot, answers)
-    return answers
+    return _translate(snapshot, answers)
 
 
 def _assign_all(snapshot: ServingSnapshot, rows: Rows) -> list[Assignment]:
@@ -140,30 +136,37 @@ def _part(arrays: Arrays, indexes: Sequence[int], rows: int) -> Arrays:
     return arrays if len(indexes) == rows else take(arrays, np.array(indexes))
 
 
-def _record_control_evidence(counts: ArmCounters, results: Sequence[Any]) -> None:
+def _record_control_evidence(counts: ArmCounters, decisions: Decisions) -> None:
     """Takes what the champion made of control's rows as evidence, to compare the challenger with."""
     if counts.arm == "control":
-        errors = [result for result in results if isinstance(result, RolloutError)]
-        failures = sum(isinstance(error, PredictionFailedError) for error in errors)
-        counts.record_evidence(len(results) - len(errors) + failures, failed=failures > 0)
+        failures = sum(isinstance(error, PredictionFailedError) for error in decisions.errors.values())
+        counts.record_evidence(len(decisions) - len(decisions.errors) + failures, failed=failures > 0)
 
 
 def _require_decisions(snapshot: ServingSnapshot, answers: Answers) -> None:
-    failed = [index for index, result in enumerate(answers.decisions) if isinstance(result, RolloutError)]
-    if not failed:
+    errors = answers.decisions.errors
+    if not errors:
         return
-    for index in failed:
+    for index in errors:
         snapshot.counts[answers.assignments[index].arm].failures.inc()
-    error: Any = answers.decisions[failed[0]]
-    raise _of_instance(error, failed[0], len(answers.decisions))
+    first = min(errors)
+    raise _of_instance(errors[first], first, len(answers.decisions))
 
 
-def _translate(snapshot: ServingSnapshot, answers: Answers) -> None:
-    decisions: list[Decision] = answers.decisions
-    for index, decision in enumerate(decisions):
-        translate = snapshot.translations.get(answers.version(index))
-        if translate is not None:
-            decisions[index] = translate(decision)
+def _translate(snapshot: ServingSnapshot, answers: Answers) -> Answers:
+    """Puts what was decided in the labels that callers see, where a version has others."""
+    if not snapshot.translations:
+        return answers
+    by_version: dict[str, list[int]] = {}
+    for index in range(len(answers.decisions)):
+        by_version.setdefault(answers.version(index), []).append(index)
+    parts: list[tuple[Sequence[int], Decisions]] = []
+    for version, places in by_version.items():
+        translate = snapshot.translations.get(version)
+        outputs = snapshot.task.outputs if translate is None else translate.outputs
+        own = answers.decisions.rows(places, outputs)
+        parts.append((places, own if translate is None else translate(own)))
+    return answers._replace(decisions=Decisions.placed(parts, len(answers.decisions)))
 
 
 def _of_instance(error: RolloutError, index: int, rows: int) -> RolloutError:

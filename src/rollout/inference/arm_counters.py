@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from rollout import metrics
 from rollout.bundle.task import Classification, Task
-from rollout.inference.rows import Decision, Fallback
+from rollout.inference.rows import Fallback
 from rollout.inference.version import LoadedVersion
 from rollout.routing.assignment import Arm
 
@@ -96,24 +96,24 @@ class ArmCounters:
             self._requests += 1
             self._failures += failed
 
-    def count(self, decisions: Sequence[Decision], fallbacks: Sequence[Fallback], seconds: float) -> None:
+    def count(self, confidences: Sequence[float], fallbacks: Sequence[Fallback], seconds: float) -> None:
         """Counts the answer to a request.
 
         Args:
-            decisions: What was decided on its rows.
+            confidences: Of its rows; of a regression, the values.
             fallbacks: For those that the champion answered in the challenger's place, why.
             seconds: How long it took.
         """
         self._seconds.observe(seconds)
         if fallbacks:
-            self._answered.inc(len(decisions) - len(fallbacks))
+            self._answered.inc(len(confidences) - len(fallbacks))
             self._fallen_back.inc(len(fallbacks))
             for why in fallbacks:
                 self._fallbacks[why].inc()
         else:
-            self._answered.inc(len(decisions))
+            self._answered.inc(len(confidences))
         if isinstance(self._task, Classification):
-            self._confidence.observe_all(numbers[best] for best, numbers, _ in decisions)
+            self._confidence.observe_all(confidences)
 
     def take(self) -> Iterator[tuple[tuple[Arm, str, str], int]]:
         """Yields what was counted since the last time, in the terms of ``add_traffic``."""

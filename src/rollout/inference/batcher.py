@@ -6,15 +6,16 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from rollout.bundle.parity import count, take
 from rollout.bundle.schema import Arrays
-from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError, RolloutError
+from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError
+from rollout.inference.decisions import Decisions
 from rollout.inference.profile import Profile
 from rollout.inference.watchdog import HANG_S
 
@@ -28,20 +29,19 @@ SMOOTHING = 0.1
 HANGS_AFTER = 20
 LARGEST_SLOWDOWN = 10.0  # a stall of the machine is not the price of a batch
 
-Result = TypeVar("Result")
 Left = Literal["idle", "full", "freed"]
 
 
-class Ran(NamedTuple, Generic[Result]):
+class Ran(NamedTuple):
     """What became of the rows of one request.
 
     Attributes:
-        results: For each row its result, or its error.
+        decisions: Of each row, or its error.
         waited: Seconds until the first of them was in a batch.
         ran: Seconds that their batches took.
     """
 
-    results: list[Result | RolloutError]
+    decisions: Decisions
     waited: float
     ran: float
 
@@ -63,34 +63,33 @@ class BatchReport(NamedTuple):
 class _Request:
     """The rows of one caller, who is answered when the last of them is done."""
 
-    __slots__ = ("arrays", "deadline", "future", "pending", "ran", "results", "since", "waited")
+    __slots__ = ("arrays", "deadline", "done", "future", "pending", "ran", "rows", "since", "waited")
 
-    def __init__(self, arrays: Arrays, rows: int, deadline: float, future: asyncio.Future[Ran[Any]]) -> None:
+    def __init__(self, arrays: Arrays, rows: int, deadline: float, future: asyncio.Future[Ran]) -> None:
         self.arrays = arrays
         self.deadline = deadline
         self.future = future
-        self.results: list[Any] = [None] * rows
-        self.pending = rows
+        self.rows = self.pending = rows
+        self.done: list[tuple[range, Decisions]] = []
         self.since = time.monotonic()
         self.waited = self.ran = 0.0
 
-    def settle(self, start: int, results: Sequence[Any], ran: float) -> None:
-        self.results[start : start + len(results)] = results
-        self.pending -= len(results)
+    def settle(self, start: int, decisions: Decisions, ran: float) -> None:
+        self.done.append((range(start, start + len(decisions)), decisions))
+        self.pending -= len(decisions)
         self.ran += ran
-        if not self.pending:
-            self._answer()
+        if not self.pending and not self.future.done():
+            whole = decisions if len(self.done) == 1 else Decisions.placed(self.done, self.rows)
+            self.future.set_result(Ran(whole, self.waited, self.ran))
 
     def expire(self) -> None:
+        if self.future.done():
+            return
         late = DeadlineExceededError(
             "the deadline passed before the row was scored", headers={"Retry-After": "1"}
         )
-        self.results = [late if result is None else result for result in self.results]
-        self._answer()
-
-    def _answer(self) -> None:
-        if not self.future.done():
-            self.future.set_result(Ran(self.results, self.waited, self.ran))
+        unscored = range(self.rows), Decisions.failed(self.rows, late)
+        self.future.set_result(Ran(Decisions.placed([unscored, *self.done], self.rows), self.waited, self.ran))
 
 
 class _Block(NamedTuple):
@@ -101,14 +100,14 @@ class _Block(NamedTuple):
     stop: int
 
 
-class Batcher(Generic[Result]):
+class Batcher:
     """Runs rows of many callers together.
 
     An idle batcher dispatches as soon as the event loop has taken in what had already arrived; while a batch
     runs, the next one collects. There is no window to wait out. A batch that is quick runs on the event loop.
 
     Args:
-        run: Scores a batch: for each row a result, or the error of that row alone.
+        run: Scores a batch and decides on it: on each row, or with the error of that row alone.
         profile: What batches cost.
         longest_wait: Seconds of work that may wait; what comes on top is refused.
         executor: Runs the batches that are not quick.
@@ -121,7 +120,7 @@ class Batcher(Generic[Result]):
 
     def __init__(
         self,
-        run: Callable[[Arrays], Sequence[Result | RolloutError]],
+        run: Callable[[Arrays], Decisions],
         profile: Profile,
         *,
         longest_wait: float,
@@ -164,7 +163,7 @@ class Batcher(Generic[Result]):
         since = min((since for since, _ in tuple(self._running.values())), default=math.inf)
         return time.monotonic() - since > max(self._hang_s, HANGS_AFTER * self._profile.seconds[-1])
 
-    def submit(self, arrays: Arrays, deadline: float) -> asyncio.Future[Ran[Result]]:
+    def submit(self, arrays: Arrays, deadline: float) -> asyncio.Future[Ran]:
         """Queues the rows of one caller.
 
         Args:
@@ -260,18 +259,18 @@ class Batcher(Generic[Result]):
             self._on_batch(BatchReport(rows, now - batch[0].request.since, left))
         return batch
 
-    def _finish(self, done: asyncio.Future[tuple[list[Result | RolloutError], float]]) -> None:
+    def _finish(self, done: asyncio.Future[tuple[Decisions, float]]) -> None:
         _, batch = self._running.pop(done)
         self._settle(batch, *done.result())
         self._freed = True
         self._schedule()
 
-    def _settle(self, batch: list[_Block], results: list[Result | RolloutError], ran: float) -> None:
-        slowdown = min(ran / self._profile.seconds[len(results)], LARGEST_SLOWDOWN)
+    def _settle(self, batch: list[_Block], decisions: Decisions, ran: float) -> None:
+        slowdown = min(ran / self._profile.seconds[len(decisions)], LARGEST_SLOWDOWN)
         self._slowdown += SMOOTHING * (slowdown - self._slowdown)
         at = 0
         for request, start, stop in batch:
-            request.settle(start, results[at : at + stop - start], ran)
+            request.settle(start, decisions.part(at, at + stop - start), ran)
             at += stop - start
 
     def _sweep(self) -> None:
@@ -287,35 +286,36 @@ class Batcher(Generic[Result]):
         loop = asyncio.get_running_loop()
         self._sweeper = loop.call_later(SWEEP_EVERY_S, self._sweep) if self._running else None
 
-    def run(self, arrays: Arrays) -> tuple[list[Result | RolloutError], float]:
+    def run(self, arrays: Arrays) -> tuple[Decisions, float]:
         """Runs a batch now, in the thread that asks.
 
         Returns:
-            For each row a result or its error; and the seconds that it took.
+            What was decided; and the seconds that it took.
         """
         start = time.perf_counter()
-        results = self._run_or_bisect(arrays)
-        return results, time.perf_counter() - start
+        decisions = self._run_or_bisect(arrays)
+        return decisions, time.perf_counter() - start
 
-    def _run_or_bisect(self, arrays: Arrays) -> list[Result | RolloutError]:
+    def _run_or_bisect(self, arrays: Arrays) -> Decisions:
         """Runs a batch; if it fails, runs its halves, so that the row at fault is found and fails alone."""
         rows = count(arrays)
         try:
-            results = self._run(arrays)
-            if len(results) != rows:
-                raise ValueError(f"{len(results)} results for {rows} rows")
-            return list(results)
+            decisions = self._run(arrays)
+            if len(decisions) != rows:
+                raise ValueError(f"{len(decisions)} results for {rows} rows")
+            return decisions
         except Exception as error:
             if rows == 1:
-                return [PredictionFailedError(f"the model failed on this input: {error}")]
-            middle = rows // 2
-            halves = take(arrays, slice(0, middle)), take(arrays, slice(middle, rows))
-            return [result for half in halves for result in self._run_or_bisect(half)]
+                return Decisions.failed(1, PredictionFailedError(f"the model failed on this input: {error}"))
+            halves = range(rows // 2), range(rows // 2, rows)
+            return Decisions.placed(
+                [(half, self._run_or_bisect(take(arrays, slice(half.start, half.stop)))) for half in halves], rows
+            )
 
 
 def _merge(batch: list[_Block]) -> Arrays:
     parts = [
-        request.arrays if stop - start == len(request.results) else take(request.arrays, slice(start, stop))
+        request.arrays if stop - start == request.rows else take(request.arrays, slice(start, stop))
         for request, start, stop in batch
     ]
     if len(parts) == 1:

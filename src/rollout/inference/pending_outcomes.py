@@ -20,7 +20,7 @@ def pending_outcomes(rows: Rows, answers: Answers) -> Iterator[PendingOutcome]:
         if assignment.arm == "champion" or key is None:
             continue
         version = answers.version(index)
-        best, numbers, _ = answers.decisions[index]
+        best, numbers, _ = answers.decisions.row(index)
         predicted = Predicted(
             at=at,
             arm=assignment.arm,

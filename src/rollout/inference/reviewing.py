@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rollout.bundle.schema import InputSchema
-from rollout.inference.rows import Answers, Decision, Rows, to_answer
+from rollout.inference.decisions import Decision
+from rollout.inference.rows import Answers, Rows, to_answer
 from rollout.inference.served_model import ServedModel
 from rollout.review.item import Reason, ReviewItem, item_id, same_inputs
 from rollout.review.sampling import Sampler
@@ -40,10 +41,13 @@ class Pick(NamedTuple):
 
 def pick(sampler: Sampler, rows: Rows, answers: Answers) -> list[Pick]:
     """Returns the rows that are to be reviewed: the uncertain, and a random few of the others."""
+    needs_review = answers.decisions.needs_review
+    if not sampler.policy.audit and not needs_review.any():
+        return []
     picks = []
-    for index, decision in enumerate(answers.decisions):
+    for index, is_unsure in enumerate(needs_review.tolist()):
         identity = identify(rows, index)
-        if decision.needs_review:
+        if is_unsure:
             picks.append(Pick(index, "low_confidence", sampler.sample("low_confidence", 1.0, identity)))
         elif sampler.audits(identity):
             picks.append(Pick(index, "audit", sampler.sample("audit", sampler.policy.audit, identity)))
@@ -108,7 +112,7 @@ def review_item(
     """
     client_id, key = rows.client_ids[index], rows.keys[index]
     sent = _kept(model.schema, rows, index)
-    answer = to_answer(answers.task, answers.decisions[index])
+    answer = to_answer(answers.task, answers.decisions.row(index))
     redacted = dict.fromkeys(sent.keys() & set(model.sampler.policy.redact))
     inputs = msgspec.json.encode({**sent, **redacted})
     seen = inputs + msgspec.json.encode(answer) if redacted else inputs

@@ -9,6 +9,7 @@ import msgspec
 
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Classification, Task
+from rollout.inference.decisions import Decision, Decisions
 from rollout.review.log import Fate
 from rollout.routing.assignment import Arm, Assignment
 from rollout.routing.split import Split
@@ -48,20 +49,6 @@ class Rows(msgspec.Struct):
     traceparent: str | None = None
 
 
-class Decision(NamedTuple):
-    """What a version makes of a row.
-
-    Attributes:
-        best: Index of the most likely class; 0 for a regression.
-        numbers: The score of each class, or the value and the two ends of its interval; to six decimals.
-        needs_review: Whether a person should look at it.
-    """
-
-    best: int
-    numbers: list[float]
-    needs_review: bool
-
-
 class Answers(NamedTuple):
     """What the engine makes of the rows of a request, in their order.
 
@@ -70,7 +57,7 @@ class Answers(NamedTuple):
         task: What the decisions are about.
         assignments: Arm and version of each row.
         variants: The variant that scores for each version.
-        decisions: What was decided on each row.
+        decisions: What was decided on the rows.
         fallbacks: The rows that the champion answered in the challenger's place, by index, and why.
         fates: What became of the rows that go to review, by index.
         waited: Seconds that the rows waited for their batch, at most.
@@ -82,7 +69,7 @@ class Answers(NamedTuple):
     task: Task
     assignments: list[Assignment]
     variants: Mapping[str, str]
-    decisions: list[Decision]
+    decisions: Decisions
     fallbacks: dict[int, Fallback]
     fates: dict[int, Fate | None]
     waited: float
@@ -142,7 +129,10 @@ Prediction = ClassPrediction | ValuePrediction
 
 def to_answer(task: Task, decision: Decision) -> ClassAnswer | ValueAnswer:
     """Puts a decision in the terms of its task."""
-    best, numbers, _ = decision
+    return _in_terms_of(task, decision.best, decision.numbers)
+
+
+def _in_terms_of(task: Task, best: int, numbers: list[float]) -> ClassAnswer | ValueAnswer:
     if isinstance(task, Classification):
         return ClassAnswer(task.labels[best], numbers[best], dict(zip(task.labels, numbers, strict=True)))
     value, low, high = numbers
@@ -158,6 +148,10 @@ def make_predictions(model: str, rows: Rows, answers: Answers) -> list[Predictio
         answers: What the engine made of it.
     """
     kind: type[Any] = ClassPrediction if isinstance(answers.task, Classification) else ValuePrediction
+    task, revision = answers.task, answers.split.revision
+    all_best: list[int] = answers.decisions.best.tolist()
+    all_numbers: list[list[float]] = answers.decisions.numbers.tolist()
+    columns = zip(answers.assignments, all_best, all_numbers, rows.client_ids, rows.keys, strict=True)
     return [
         kind(
             model,
@@ -165,13 +159,11 @@ def make_predictions(model: str, rows: Rows, answers: Answers) -> list[Predictio
             answers.variants[version],
             assignment.arm,
             answers.fallbacks.get(index),
-            answers.split.revision,
+            revision,
             client_id,
             key,
-            *to_answer(answers.task, decision),
+            *_in_terms_of(task, best, numbers),
             answers.fates.get(index),
         )
-        for index, (assignment, decision, client_id, key) in enumerate(
-            zip(answers.assignments, answers.decisions, rows.client_ids, rows.keys, strict=True)
-        )
+        for index, (assignment, best, numbers, client_id, key) in enumerate(columns)
     ]

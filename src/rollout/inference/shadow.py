@@ -16,10 +16,10 @@ import numpy as np
 from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Classification, Task
-from rollout.errors import RolloutError
 from rollout.inference.batcher import HANGS_AFTER
+from rollout.inference.decisions import Decision, Decisions
 from rollout.inference.reviewing import Other, Pick, identify, review_items
-from rollout.inference.rows import Answers, Decision, Rows
+from rollout.inference.rows import Answers, Rows
 from rollout.inference.served_model import ServedModel
 from rollout.inference.snapshot import ServingSnapshot
 from rollout.inference.version import LoadedVersion
@@ -167,16 +167,17 @@ class Shadow:
                 counts = snapshot.counts[unseen.answers.assignments[unseen.row].arm]
                 counts.shadow["dropped" if hangs else "failed"].inc()
             return
-        results, seconds = found
-        translate = snapshot.translations.get(challenger.version, lambda decision: decision)
-        for unseen, result in zip(batch, results, strict=True):
+        decided, seconds = found
+        errors = decided.errors
+        if challenger.version in snapshot.translations:
+            decided = snapshot.translations[challenger.version](decided)
+        for at, unseen in enumerate(batch):
             counts = snapshot.counts[unseen.answers.assignments[unseen.row].arm]
             counts.shadow_seconds.observe(seconds)
-            if isinstance(result, RolloutError):
+            if at in errors:
                 counts.shadow["failed"].inc()
                 continue
-            theirs = translate(result)
-            ours = unseen.answers.decisions[unseen.row]
+            theirs, ours = decided.row(at), unseen.answers.decisions.row(unseen.row)
             counts.distance.observe(distance(snapshot.task, ours, theirs))
             if agree(snapshot.task, ours, theirs):
                 counts.shadow["agreed"].inc()
@@ -184,7 +185,7 @@ class Shadow:
                 counts.shadow["disagreed"].inc()
                 await self._disagree(unseen, Other(challenger.version, theirs))
 
-    async def _run_batch(self, challenger: LoadedVersion, arrays: Arrays) -> tuple[list[Any], float] | None:
+    async def _run_batch(self, challenger: LoadedVersion, arrays: Arrays) -> tuple[Decisions, float] | None:
         """Runs a batch in the thread; one that hangs keeps that thread, and others get a new one."""
         running = self._executor.submit(challenger.batcher.run, arrays)
         self._batches = {one: batch for one, batch in self._batches.items() if not batch.done()}

@@ -6,10 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 
 import msgspec
+import numpy as np
 
 from rollout.bundle.task import Classification, Task
 from rollout.inference.arm_counters import ArmCounters
-from rollout.inference.rows import Decision
+from rollout.inference.decisions import Decisions
 from rollout.inference.trial import Trial
 from rollout.inference.version import LoadedVersion
 from rollout.routing.assignment import Arm
@@ -23,18 +24,23 @@ class Translation:
         own: The version's labels.
         meanings: What they mean to callers, where that is not the label itself; several may mean the same.
         public: The labels that callers see.
+
+    Attributes:
+        outputs: How many labels the version has.
     """
 
     def __init__(self, own: Sequence[str], meanings: Mapping[str, str], public: Sequence[str]) -> None:
         self._places = [public.index(meanings.get(label, label)) for label in own]
         self._width = len(public)
+        self.outputs = len(own)
 
-    def __call__(self, decision: Decision) -> Decision:
-        """Returns the decision on the sums of the scores that mean the same."""
-        scores = [0.0] * self._width
-        for place, score in zip(self._places, decision.numbers, strict=True):
-            scores[place] = round(scores[place] + score, 6)
-        return Decision(scores.index(max(scores)), scores, decision.needs_review)
+    def __call__(self, decisions: Decisions) -> Decisions:
+        """Returns the decisions on the sums of the scores that mean the same."""
+        scores = np.zeros((len(decisions), self._width))
+        for column, place in enumerate(self._places):
+            scores[:, place] += decisions.numbers[:, column]
+        scores = scores.round(6)
+        return Decisions(scores.argmax(-1), scores, decisions.needs_review, decisions.errors)
 
 
 class ServingSnapshot:

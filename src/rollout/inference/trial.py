@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from rollout.bundle.schema import Arrays
 from rollout.config import Settings
 from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError, RolloutError
 from rollout.inference.breaker import Breaker
+from rollout.inference.decisions import Decisions
 from rollout.inference.rows import Fallback
 from rollout.inference.version import LoadedVersion
 from rollout.routing.traffic import BreakerState
@@ -33,7 +34,7 @@ class TrialResult(NamedTuple):
     """What became of the rows of a request.
 
     Attributes:
-        results: For each row a decision, or an error that both versions made.
+        decisions: On each row, or an error that both versions made.
         fallbacks: The rows that the champion answered, by index, and why.
         failures: Rows that the challenger was asked and failed to score.
         attempts: Rows that the challenger attempted: they were not spared it, and it was not late.
@@ -41,7 +42,7 @@ class TrialResult(NamedTuple):
         ran: Seconds that their batches took.
     """
 
-    results: list[Any]
+    decisions: Decisions
     fallbacks: dict[int, Fallback]
     failures: int
     attempts: int
@@ -81,30 +82,38 @@ class Trial:
         if self.breaker.state != "closed":
             self._offer_probe(arrays)
             ran = await self.champion.batcher.submit(arrays, deadline)
-            return TrialResult(ran.results, dict.fromkeys(range(rows), "breaker"), 0, 0, ran.waited, ran.ran)
-        results, waited, ran_s = await self._ask(arrays, rows, deadline)
-        failed = [index for index, result in enumerate(results) if isinstance(result, RolloutError)]
+            return TrialResult(ran.decisions, dict.fromkeys(range(rows), "breaker"), 0, 0, ran.waited, ran.ran)
+        decisions, waited, ran_s = await self._ask(arrays, rows, deadline)
+        failed = sorted(decisions.errors)
         if not failed:
             self.breaker.record(failed=False)
-            return TrialResult(results, {}, 0, rows, waited, ran_s)
-        late = {index for index in failed if isinstance(results[index], DeadlineExceededError | OverloadedError)}
+            return TrialResult(decisions, {}, 0, rows, waited, ran_s)
+        late = {
+            index
+            for index, error in decisions.errors.items()
+            if isinstance(error, DeadlineExceededError | OverloadedError)
+        }
         if late and not in_hurry:
             self.breaker.record(failed=True)  # whether or not the champion makes it
         rest = arrays if len(failed) == rows else take(arrays, np.array(failed))
         again = await self.champion.batcher.submit(rest, deadline)
         if not late:
             # What the champion cannot score either is the fault of the row.
-            blameless = all(isinstance(result, PredictionFailedError) for result in again.results)
+            errors = again.decisions.errors
+            blameless = len(errors) == len(failed) and all(
+                isinstance(error, PredictionFailedError) for error in errors.values()
+            )
             self.breaker.record(failed=not blameless)
-        fallbacks: dict[int, Fallback] = {}
-        for index, result in zip(failed, again.results, strict=True):
-            if not isinstance(result, RolloutError):
-                fallbacks[index] = "timeout" if index in late else "error"
-            results[index] = result
+        fallbacks: dict[int, Fallback] = {
+            index: "timeout" if index in late else "error"
+            for at, index in enumerate(failed)
+            if at not in again.decisions.errors
+        }
+        whole = Decisions.placed([(range(rows), decisions), (failed, again.decisions)], rows)
         attempts = rows - len(late)
-        return TrialResult(results, fallbacks, len(fallbacks), attempts, waited + again.waited, ran_s + again.ran)
+        return TrialResult(whole, fallbacks, len(fallbacks), attempts, waited + again.waited, ran_s + again.ran)
 
-    async def _ask(self, arrays: Arrays, rows: int, deadline: float) -> tuple[list[Any], float, float]:
+    async def _ask(self, arrays: Arrays, rows: int, deadline: float) -> tuple[Decisions, float, float]:
         remaining = deadline - time.monotonic()
         reserve = max(RESERVE * self.champion.batcher.seconds_for(rows), LEAST_RESERVE * remaining)
         share = remaining - min(reserve, LARGEST_RESERVE * remaining)
@@ -113,10 +122,10 @@ class Trial:
                 ran = await self.challenger.batcher.submit(arrays, deadline)
         except TimeoutError:
             late = DeadlineExceededError("the challenger did not answer in time")
-            return [late] * rows, share, 0.0
+            return Decisions.failed(rows, late), share, 0.0
         except (OverloadedError, DeadlineExceededError) as error:
-            return [error] * rows, 0.0, 0.0
-        return ran.results, ran.waited, ran.ran
+            return Decisions.failed(rows, error), 0.0, 0.0
+        return ran.decisions, ran.waited, ran.ran
 
     def _offer_probe(self, arrays: Arrays) -> None:
         """Asks the challenger without anybody waiting for it, if it is time for that."""
@@ -128,7 +137,7 @@ class Trial:
         try:
             async with asyncio.timeout(PROBE_S):
                 ran = await self.challenger.batcher.submit(row, time.monotonic() + PROBE_S)
-                failed = isinstance(ran.results[0], RolloutError)
+                failed = bool(ran.decisions.errors)
         except (TimeoutError, RolloutError):
             pass
         finally:

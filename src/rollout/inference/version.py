@@ -19,8 +19,8 @@ from rollout.config import Settings
 from rollout.cores import usable_cores
 from rollout.errors import PredictionFailedError
 from rollout.inference.batcher import Batcher, BatchReport, Left
+from rollout.inference.decisions import Decisions
 from rollout.inference.profile import measure
-from rollout.inference.rows import Decision
 from rollout.inference.variant_choice import share_choice
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class LoadedVersion:
         cores = max(1, usable_cores() // settings.processes // settings.intra_op_threads)
         self.profile = measure(self.score, golden.inputs, cores)
         self._executor = ThreadPoolExecutor(self.profile.in_flight, thread_name_prefix=self.manifest.tag)
-        self.batcher: Batcher[Decision] = Batcher(
+        self.batcher = Batcher(
             self.score,
             self.profile,
             longest_wait=settings.timeout_ms / 1000,
@@ -79,12 +79,12 @@ class LoadedVersion:
         """Ends the threads that run the batches, as soon as these have ended."""
         self._executor.shutdown(wait=False)
 
-    def score(self, arrays: Arrays) -> list[Decision | PredictionFailedError]:
+    def score(self, arrays: Arrays) -> Decisions:
         """Scores a batch and decides on each row; those that are not finite numbers fail alone."""
         return self.decide(self._runtime.run(arrays))
 
-    def decide(self, scores: Scores) -> list[Decision | PredictionFailedError]:
-        """Turns scores of shape ``(rows, task.outputs)`` into a decision for each row.
+    def decide(self, scores: Scores) -> Decisions:
+        """Turns scores of shape ``(rows, task.outputs)`` into decisions.
 
         Whether it needs review is decided on the exact scores; those that go out are rounded to six decimals,
         which is what single precision can vouch for.
@@ -92,19 +92,18 @@ class LoadedVersion:
         task = self.manifest.task
         if scores.shape[1:] != (task.outputs,):
             raise ValueError(f"scores of shape {scores.shape} for {task.outputs} outputs")
-        needs_review: list[bool] = task.needs_review(scores).tolist()
         if isinstance(task, Classification):
-            best: list[int] = scores.argmax(-1).tolist()
+            best = scores.argmax(-1)
             numbers = scores.astype(np.float64)
         else:
-            best = [0] * len(scores)
+            best = np.zeros(len(scores), np.int64)
             value, half_width = scores.astype(np.float64).T
             numbers = np.stack([value, value - half_width, value + half_width], axis=1)
-        decisions: list[Decision | PredictionFailedError] = list(
-            map(Decision, best, numbers.round(6).tolist(), needs_review)
-        )
-        for row in np.flatnonzero(~np.isfinite(scores).all(-1)):
-            decisions[row] = PredictionFailedError("the model's scores for this input are not finite numbers")
+        decisions = Decisions(best, numbers.round(6), task.needs_review(scores))
+        is_finite = np.isfinite(scores)
+        if not is_finite.all():
+            error = PredictionFailedError("the model's scores for this input are not finite numbers")
+            decisions.errors = dict.fromkeys(np.flatnonzero(~is_finite.all(-1)).tolist(), error)
         return decisions
 
     def _count_batch(self, batch: BatchReport) -> None:
