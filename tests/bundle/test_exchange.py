@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,8 @@ def test_with_a_key_only_what_it_signed_is_taken(there: Path, elsewhere: Path, t
     private, public = make_keys(tmp_path, "ours")
     pull = Pull(str(there), public)
     assert "is left out: two:sent is refused: it has no signature" in take(pull)[0]
+    repack(there, blow_up_the_signature)
+    assert "manifest.sig has more than 4,194,304 bytes" in take(pull)[0]
     repack(there, lambda folder: sign_bundle(folder, TAG, make_keys(tmp_path, "theirs")[0]))
     assert "was not made with the private key that belongs to" in take(pull)[0]
     repack(there, lambda folder: sign_bundle(folder, TAG, private))
@@ -129,6 +132,30 @@ def ruin_the_graph(folder: Path) -> None:
 def ruin_the_golden_examples(folder: Path) -> None:
     (folder / "golden.npz").write_bytes(b"no examples")
     edit(folder, hashes=True)
+
+
+def blow_up_the_golden_examples(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "golden.npz", "a", zipfile.ZIP_DEFLATED) as file:
+        with file.open("inputs/y.npy", "w") as member:
+            for _ in range(160):
+                member.write(bytes(1024 * 1024))
+    edit(folder, hashes=True)
+
+
+def stretch_the_scores(folder: Path) -> None:
+    with np.load(folder / "golden.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays["scores"] = np.zeros((1_000_000, 1, 1), np.float32)
+    np.savez_compressed(folder / "golden.npz", **arrays)
+    edit(folder, hashes=True)
+
+
+def blow_up_the_manifest(folder: Path) -> None:
+    edit(folder, lineage={"notes": ["x" * 1000] * 5000})
+
+
+def blow_up_the_signature(folder: Path) -> None:
+    (folder / "manifest.sig").write_bytes(bytes(5_000_000))
 
 
 def point_outside(folder: Path) -> None:
@@ -170,7 +197,10 @@ def keep_only_export(folder: Path) -> None:
         (lambda folder: edit(folder, version="v9"), "two:sent is refused: its manifest says two:v9"),
         (flip_the_golden_examples, "its onnx variant disagrees with the source module"),
         (ruin_the_graph, "the onnx variant cannot be loaded"),
-        (ruin_the_golden_examples, "its golden examples cannot be run"),
+        (ruin_the_golden_examples, "golden.npz cannot be read: File is not a zip file"),
+        (blow_up_the_golden_examples, "golden.npz unpacks to 167,7"),
+        (stretch_the_scores, "the scores of its golden examples are float32 of shape (1000000, 1, 1), not"),
+        (blow_up_the_manifest, "manifest.json has more than 4,194,304 bytes"),
         (point_outside, "../../../../etc/hostname, its onnx variant, is none of its files"),
         (name_it_in_no_encoding, "is not a manifest: "),
         (nest_it_deeply, "is not a manifest: "),

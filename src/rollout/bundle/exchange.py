@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rollout.bundle.archive import unpack
 from rollout.bundle.golden import read_golden
-from rollout.bundle.manifest import FILE_NAME, SIGNATURE, Manifest, digest
+from rollout.bundle.manifest import FILE_NAME, SIGNATURE, Manifest, digest, read_whole
 from rollout.bundle.storage import Storage, open_storage
 from rollout.bundle.store import (
     bundle_exists,
@@ -194,7 +194,7 @@ def _require_same(archive: Path, folder: Path, manifest: Manifest, place: str) -
 def _marks(folder: Path, manifest: Manifest) -> dict[str, object]:
     """Returns what a bundle may get after it was packed."""
     signature = folder / SIGNATURE
-    signed = (signature.read_bytes(), (folder / FILE_NAME).read_bytes()) if signature.exists() else None
+    signed = (read_whole(signature), read_whole(folder / FILE_NAME)) if signature.exists() else None
     return {"signature": signed, "gate": manifest.gate}
 
 

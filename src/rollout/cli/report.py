@@ -79,9 +79,11 @@ def render(sections: list[Section], folder: Path) -> str:
     """Returns sections as one HTML page with everything inside; ``folder`` is where the bundle lies."""
     import jinja2  # noqa: PLC0415
 
+    from rollout.bundle.manifest import read_whole  # noqa: PLC0415
+
     def embed(diagram: str) -> str:
         # As an image, not as elements of the page: whatever a bundle brings along, it cannot run there.
-        return f"data:image/svg+xml;base64,{base64.b64encode((folder / diagram).read_bytes()).decode()}"
+        return f"data:image/svg+xml;base64,{base64.b64encode(read_whole(folder / diagram)).decode()}"
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rollout"),
