@@ -102,7 +102,7 @@ def check_golden(golden: Golden, manifest: Manifest, name: str, variant: Variant
     """Runs the golden examples of a bundle through a loaded variant of it.
 
     Raises:
-        BundleError: If the examples do not fit the bundle, or a decision or a score differs from what it promises.
+        BundleError: If the examples do not fit the bundle, or a decision or a score differs from its promise.
     """
     shape = InputSchema(manifest.inputs).check_arrays(golden.inputs), manifest.task.outputs
     _require_scores(golden.scores, shape, f"{manifest.tag} is refused: the scores of its golden examples")
