@@ -1,7 +1,7 @@
 """The golden examples of a bundle from elsewhere, run in a process that ends, whatever its model does.
 
-While a model runs in C++, no signal reaches Python: it is the system that ends this process, by itself when its time is
-over or when the process that waits for it has ended.
+While a model runs in C++, no signal reaches Python. It is the system that ends this process: when its time is
+over, or when the process that waits for it has ended.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def run_golden(folder: Path, manifest: Manifest, names: list[str]) -> None:
         raise BundleError(ended.stdout.decode(errors="replace"))
     if ended.returncode == -signal.SIGALRM:
         raise BundleError(
-            f"{manifest.tag} is refused: its golden examples, run on {', '.join(names)}, take more than {seconds} s"
+            f"{manifest.tag} is refused: its golden examples, run on {', '.join(names)}, take more than "
+            f"{seconds} s"
         )
     if ended.returncode:
         raise BundleError(
