@@ -21,19 +21,23 @@ def usable_cores(cgroups: Path = CGROUPS, own_cgroup: Path = OWN_CGROUP) -> int:
         own_cgroup: What says where in it this process is.
     """
     with suppress(AttributeError):  # macOS schedules on all
-        return max(1, int(min(len(os.sched_getaffinity(0)), *_limits(cgroups, own_cgroup))))
+        return max(1, int(min(len(os.sched_getaffinity(0)), *map(_limit, own_cgroups(cgroups, own_cgroup)))))
     return os.cpu_count() or 1
 
 
-def _limits(cgroups: Path, own_cgroup: Path) -> list[float]:
-    """Returns the limits of this process's cgroup and of those that it lies in, in cores."""
+def own_cgroups(cgroups: Path = CGROUPS, own_cgroup: Path = OWN_CGROUP) -> list[Path]:
+    """Returns the folders of this process's cgroup and of those that it lies in; each may set limits.
+
+    Args:
+        cgroups: Where cgroup v2 is mounted.
+        own_cgroup: What says where in it this process is.
+    """
     with suppress(OSError):
         for line in own_cgroup.read_text().splitlines():
             if line.startswith("0::/"):
                 own = cgroups / line.removeprefix("0::/")
-                folders = [folder for folder in (own, *own.parents) if folder.is_relative_to(cgroups)]
-                return [_limit(folder) for folder in folders]
-    return [_limit(cgroups)]
+                return [folder for folder in (own, *own.parents) if folder.is_relative_to(cgroups)]
+    return [cgroups]
 
 
 def _limit(folder: Path) -> float:

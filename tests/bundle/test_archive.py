@@ -8,6 +8,7 @@ import lzma
 import os
 import re
 import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,23 @@ def test_an_archive_is_no_bomb(tmp_path: Path, folder: Path, monkeypatch: pytest
         for number in range(21):
             tar.addfile(member(f"file-{number}"))
     with pytest.raises(BundleError, match="holds more than 20 files"):
+        unpack(file, folder)
+
+
+def test_the_headers_of_an_archive_do_not_gather(tmp_path: Path, folder: Path) -> None:
+    file = tmp_path / "archive"
+    with tarfile.open(file, "w:xz", format=tarfile.PAX_FORMAT) as tar:
+        for number in range(100):
+            tar.addfile(member(f"file-{number}", pax_headers={"comment": "x" * 500_000}))
+    tracemalloc.start()
+    try:
+        unpack(file, folder)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+    with tarfile.open(file, "w:xz", format=tarfile.PAX_FORMAT, pax_headers={"comment": "x"}) as tar:
+        tar.addfile(member("a"))
+    with pytest.raises(BundleError, match="its archive has a header for all of its files"):
         unpack(file, folder)
 
 

@@ -7,18 +7,22 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import bentoml
 import numpy as np
+import psutil
 import pytest
-import torch
 from bentoml._internal.models import ModelStore
+from onnx import TensorProto, helper
 
-from rollout.bundle import exchange, store
+from rollout.bundle import exchange, golden_run, store
 from rollout.bundle.archive import unpack
 from rollout.bundle.exchange import Pull
 from rollout.bundle.manifest import hash_files
@@ -56,9 +60,10 @@ def repack(there: Path, change: Callable[[Path], None], name: str = NAME) -> Non
     """Changes what lies there."""
     folder = there / "opened"
     folder.mkdir()
-    unpack(there / NAME, folder)
+    (archive,) = there.glob("two/*.bentomodel")
+    unpack(archive, folder)
     change(folder)
-    (there / NAME).unlink()
+    archive.unlink()
     pack_up(folder, there / name)
     shutil.rmtree(folder)
 
@@ -99,6 +104,8 @@ def test_with_a_key_only_what_it_signed_is_taken(there: Path, elsewhere: Path, t
     private, public = make_keys(tmp_path, "ours")
     pull = Pull(str(there), public)
     assert "is left out: two:sent is refused: it has no signature" in take(pull)[0]
+    repack(there, blow_up_the_signature)
+    assert "manifest.sig has more than 4,194,304 bytes" in take(pull)[0]
     repack(there, lambda folder: sign_bundle(folder, TAG, make_keys(tmp_path, "theirs")[0]))
     assert "was not made with the private key that belongs to" in take(pull)[0]
     repack(there, lambda folder: sign_bundle(folder, TAG, private))
@@ -128,6 +135,53 @@ def ruin_the_graph(folder: Path) -> None:
 
 def ruin_the_golden_examples(folder: Path) -> None:
     (folder / "golden.npz").write_bytes(b"no examples")
+    edit(folder, hashes=True)
+
+
+def blow_up_the_golden_examples(folder: Path) -> None:
+    with (
+        zipfile.ZipFile(folder / "golden.npz", "a", zipfile.ZIP_DEFLATED) as file,
+        file.open("inputs/y.npy", "w") as member,
+    ):
+        for _ in range(160):
+            member.write(bytes(1024 * 1024))
+    edit(folder, hashes=True)
+
+
+def stretch_the_scores(folder: Path) -> None:
+    with np.load(folder / "golden.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays["scores"] = np.zeros((1_000_000, 1, 1), np.float32)
+    np.savez_compressed(folder / "golden.npz", **arrays)
+    edit(folder, hashes=True)
+
+
+def blow_up_the_manifest(folder: Path) -> None:
+    edit(folder, lineage={"notes": ["x" * 1000] * 5000})
+
+
+def blow_up_the_signature(folder: Path) -> None:
+    (folder / "manifest.sig").write_bytes(bytes(5_000_000))
+
+
+def loop_for_ever(folder: Path) -> None:
+    """Adds to nothing 2**62 times."""
+    value, number, flag = helper.make_tensor_value_info, TensorProto.FLOAT, TensorProto.BOOL
+    body = helper.make_graph(
+        [helper.make_node("Add", ["before", "x"], ["after"]), helper.make_node("Identity", ["on"], ["goes_on"])],
+        "body",
+        [value("turn", TensorProto.INT64, []), value("on", flag, []), value("before", number, None)],
+        [value("goes_on", flag, []), value("after", number, None)],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["turns", "", "x"], ["scores"], body=body)],
+        "graph",
+        [value("x", number, ["rows", 2])],
+        [value("scores", number, ["rows", 2])],
+        [helper.make_tensor("turns", TensorProto.INT64, [], [2**62])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    (folder / "onnx" / "model.onnx").write_bytes(model.SerializeToString())
     edit(folder, hashes=True)
 
 
@@ -170,7 +224,10 @@ def keep_only_export(folder: Path) -> None:
         (lambda folder: edit(folder, version="v9"), "two:sent is refused: its manifest says two:v9"),
         (flip_the_golden_examples, "its onnx variant disagrees with the source module"),
         (ruin_the_graph, "the onnx variant cannot be loaded"),
-        (ruin_the_golden_examples, "its golden examples cannot be run"),
+        (ruin_the_golden_examples, "golden.npz cannot be read: File is not a zip file"),
+        (blow_up_the_golden_examples, "golden.npz unpacks to 167,7"),
+        (stretch_the_scores, "the scores of its golden examples are float32 of shape (1000000, 1, 1), not"),
+        (blow_up_the_manifest, "manifest.json has more than 4,194,304 bytes"),
         (point_outside, "../../../../etc/hostname, its onnx variant, is none of its files"),
         (name_it_in_no_encoding, "is not a manifest: "),
         (nest_it_deeply, "is not a manifest: "),
@@ -196,6 +253,39 @@ def test_what_does_not_hold_is_left_out_and_said_once(
     (there / NAME).write_bytes(good)
     assert "two:sent is here" in take(pull)[0]
     assert pull.left_out == {}
+
+
+def test_a_model_that_does_not_end_is_ended(
+    there: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repack(there, loop_for_ever)
+    monkeypatch.setattr(golden_run, "SECONDS", 1)
+    (said,) = take(Pull(str(there)))
+    assert "its golden examples, run on onnx, onnx-int8, take more than 2 s" in said
+    assert not psutil.Process().children()
+    assert not bundle_exists(TAG)
+
+
+def test_a_model_that_ends_its_process_is_left_out(
+    there: Path, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashing = tmp_path / "crashing"
+    crashing.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    crashing.chmod(0o755)
+    monkeypatch.setattr(golden_run.sys, "executable", str(crashing))  # type: ignore[attr-defined]
+    (said,) = take(Pull(str(there)))
+    assert said.endswith("its golden examples ended the process that ran them on onnx, onnx-int8 (SIGSEGV)")
+
+
+def test_a_model_has_a_limit_of_memory() -> None:
+    code = (
+        "from rollout.bundle.golden_run import limit_memory; import numpy; limit_memory(300_000_000);"
+        "numpy.ones(200_000_000, 'u1'); print('enough'); numpy.ones(400_000_000, 'u1')"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.stdout == "enough\n"
+    assert "Unable to allocate 381. MiB" in ended.stderr
+    assert 0 < golden_run.usable_memory() <= psutil.virtual_memory().total
 
 
 def test_what_was_refused_is_not_fetched_again(
@@ -335,14 +425,13 @@ def test_names_that_lead_out_of_the_store_are_left_alone(there: Path, elsewhere:
 
 
 def test_nothing_is_unpickled_and_nothing_needs_torch(
-    there: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+    there: Path, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(*_: object, **__: object) -> None:
-        raise AssertionError("it is loaded")
-
+    """There is no torch where the variants are run: nothing else would unpickle."""
+    (tmp_path / "torch.py").write_text("raise AssertionError('it is imported')")
+    path = filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     found = importlib.util.find_spec
-    monkeypatch.setattr(torch.export, "load", never)
-    monkeypatch.setattr(torch.jit, "load", never)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
     (said,) = take(Pull(str(there)))
     assert said.endswith("onnx, onnx-int8 agree with its golden examples; not run here: torchscript, export")

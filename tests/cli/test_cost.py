@@ -46,11 +46,13 @@ def test_the_table_has_a_line_for_each_variant(bundles: str, monkeypatch: pytest
     )
     output = done.output
     for variant in ("onnx", "torchscript", "export"):
-        (line,) = [line for line in output.splitlines() if re.match(rf"│ {variant} +│ cpu ", line)]
-        assert all(float(cell.replace(",", "")) > 0 for cell in line.split("│")[3:8])
+        (line,) = [line for line in output.splitlines() if re.match(rf" {variant} +cpu ", line)]
+        speeds = line.split()[2:7]
+        assert len(speeds) == 5
+        assert all(float(cell.replace(",", "")) > 0 for cell in speeds)
     assert "onnx-int8 was left out: it answers more than" in output
     assert re.search(r" at batches of \d+ is the cheapest: 0\.0\d+ per million predictions; ", output)
-    if "│ cuda " not in output:
+    if not re.search(r"^ \S+ +cuda ", output, re.M):
         assert re.search(r"No GPU was found .* one at 2\.5 an hour would be cheaper above [\d,]+ rows", output)
 
 

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import httpx
 import obstore
+import psutil
 import pytest
 from obstore.store import S3Store
 
 from rollout.bundle import storage
+from rollout.bundle.exchange import push_bundle
 from rollout.bundle.storage import Objects
 from rollout.errors import BundleError, StorageError
+from tests.bundle.test_exchange import loop_for_ever, repack
 from tests.bundle.test_signing import make_keys
 from tests.bundle.two import Linear, pack_two
 from tests.cli.test_cli import run
@@ -324,6 +327,36 @@ def test_sigterm_ends_it_at_once_though_the_storage_hangs(place: Place, tmp_path
         process.terminate()
         assert process.wait(20) == 0
         assert time.monotonic() - since < 10, "one request alone may take half a minute"
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_it_ends_at_once_though_a_model_does_not(packed: str, tmp_path: Path, end: signal.Signals) -> None:
+    push_bundle(packed, str(tmp_path / "there"))
+    repack(tmp_path / "there", loop_for_ever, "two/shipped.bentomodel")
+    environment = {"ROLLOUT_HOME": str(tmp_path / "home"), "BENTOML_HOME": str(tmp_path / "store")}
+    with subprocess.Popen(
+        [BIN / "rollout", "pull", str(tmp_path / "there")], cwd=ROOT, env=os.environ | environment
+    ) as process:
+        child = busy_child(process.pid)
+        since = time.monotonic()
+        process.send_signal(end)
+        assert process.wait(20) == (128 + end if end == signal.SIGTERM else -end)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.wait(5)
+        assert time.monotonic() - since < 5
+        assert not child.is_running()
+
+
+def busy_child(process: int) -> psutil.Process:
+    """Waits until a process has a child that has computed for a while."""
+    give_up = time.monotonic() + 60
+    while time.monotonic() < give_up:
+        for child in psutil.Process(process).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.cpu_times().user > 5:
+                    return child
+        time.sleep(0.1)
+    raise AssertionError("it runs no model")
 
 
 def test_a_killed_pull_leaves_nothing_that_counts(place: Place, tmp_path: Path) -> None:

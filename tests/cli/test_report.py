@@ -8,12 +8,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from rollout.bundle import store
 from rollout.bundle.evidence import Finding, GateResult, PValues, Spread
 from rollout.bundle.manifest import LeftOut, Manifest
 from rollout.bundle.report import describe
 from rollout.bundle.store import bundle_path, open_bundle
 from rollout.bundle.task import Classification
+from rollout.cli import cli
 from rollout.cli.report import render, show
 from tests.cli.test_cli import run
 
@@ -170,6 +173,29 @@ def test_markup_in_a_name_is_only_text(digits: tuple[Path, Manifest], capsys: py
     assert "Left out: [bold]x[/]" in lines
     assert "• [red]row" in lines
     assert any(line.startswith(" [dim]mean ") for line in lines)
+
+
+def test_escape_codes_in_a_bundle_reach_no_terminal(
+    digits: tuple[Path, Manifest], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, manifest = digits
+    assert isinstance(manifest.task, Classification)
+    bad = "\x1b[2J[bold]\rforged"
+    hostile = msgspec.structs.replace(
+        manifest,
+        task=msgspec.structs.replace(manifest.task, labels=[bad, *manifest.task.labels[1:]]),
+        left_out={bad: LeftOut(why=bad, worst=[bad])},
+        metrics={bad: 1.0},
+        lineage={"by": bad, "command": [bad], "data": {bad: bad}, bad: {"x": bad}},
+        gate=msgspec.structs.replace(GATE, why=bad, by=bad, baselines={bad: 0.5}),
+        findings=[Finding(check=bad, where=bad, detail=bad)],
+    )
+    printed = "\n".join(shown(folder, hostile, capsys))
+    monkeypatch.setattr(store, "open_bundle", lambda tag: (folder, manifest if tag == "digits:v1" else hostile))
+    for command in (["diff", "digits:v1", "digits:v2"], ["diff", "digits:v2", "digits:v1"]):
+        printed += CliRunner().invoke(cli, command, catch_exceptions=False).output
+    assert printed.count(r"\x1b[2J[bold]\rforged") > 15
+    assert all(one.isprintable() or one == "\n" for one in printed)
 
 
 @pytest.mark.parametrize(

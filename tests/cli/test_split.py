@@ -424,3 +424,13 @@ async def test_without_a_champion_the_one_that_serves_stays(split: Command, redi
     split("set", "digits", "--challenger", "v2", "--share", "5%", "--yes")
     found = split.json("show", "digits")
     assert (found["champion"], found["challenger"], found["experiment"]) == ("v1", "v2", "digits-v1-v2")
+
+
+def test_what_others_wrote_into_a_split_tells_a_terminal_nothing(split: Command) -> None:
+    bad = "\x1b[2J[bold]\x9b"
+    split(*ALONE)
+    split(*TRIAL, "--why", bad, "--experiment", bad, LOGNAME=bad)
+    rolled_back = split("rollback", "digits", "--why", bad, LOGNAME=bad) + split.errors
+    printed = rolled_back + split("show", "digits") + split("history", "digits")
+    assert printed.count(r"\x1b[2J[bold]\x9b") > 5
+    assert all(one.isprintable() or one == "\n" for one in printed)

@@ -67,6 +67,17 @@ def test_a_request_of_bombs_is_refused_before_it_costs_much(service: Service) ->
     assert cpu_seconds(service) - before < 6, "1,024 of them cost a minute"
 
 
+@pytest.mark.parametrize("size", [(1, 16_000_000), (16_385, 1)])
+def test_an_image_of_a_line_is_refused_before_it_costs_much(size: tuple[int, int]) -> None:
+    file = saved(PIL.Image.new("1", size), "PNG")
+    codec = Codec(Image(height=8, width=8))
+    with (
+        mock.patch.object(PIL.Image.Image, "load", side_effect=AssertionError("it is decoded")),
+        pytest.raises(CodecError, match=f"{size[0]}×{size[1]} pixels; .* and 16,384 a side"),
+    ):
+        codec.decode(msgspec.json.encode(file))
+
+
 def gray(side: int) -> str:
     return png(np.full((side, side), 7, np.uint8))
 

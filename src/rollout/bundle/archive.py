@@ -34,6 +34,9 @@ def unpack(archive: Path, folder: Path) -> None:
             for number, member in enumerate(tar):
                 if number == MOST_FILES:
                     raise BundleError(f"its archive holds more than {MOST_FILES:,} files")
+                tar.members.clear()  # which would keep the headers of all of them
+                if tar.pax_headers:  # which each member would get a copy of
+                    raise BundleError("its archive has a header for all of its files")
                 # A sparse file is as large as its header says.
                 if member.issparse() or not (member.isfile() or member.isdir()):
                     raise BundleError(f"its archive holds {member.name}, which is neither a file nor a folder")

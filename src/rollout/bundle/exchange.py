@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rollout.bundle.archive import unpack
-from rollout.bundle.golden import read_golden
-from rollout.bundle.manifest import FILE_NAME, SIGNATURE, Manifest, digest
+from rollout.bundle.golden_run import run_golden
+from rollout.bundle.manifest import FILE_NAME, SIGNATURE, Manifest, digest, read_whole
 from rollout.bundle.storage import Storage, open_storage
 from rollout.bundle.store import (
     bundle_exists,
@@ -21,7 +21,7 @@ from rollout.bundle.store import (
     staging,
 )
 from rollout.bundle.variants import VARIANTS
-from rollout.bundle.verify import check_golden, load_variant, may_load
+from rollout.bundle.verify import may_load
 from rollout.errors import BundleError, ConfigError, StorageError
 
 SUFFIX = ".bentomodel"
@@ -194,7 +194,7 @@ def _require_same(archive: Path, folder: Path, manifest: Manifest, place: str) -
 def _marks(folder: Path, manifest: Manifest) -> dict[str, object]:
     """Returns what a bundle may get after it was packed."""
     signature = folder / SIGNATURE
-    signed = (signature.read_bytes(), (folder / FILE_NAME).read_bytes()) if signature.exists() else None
+    signed = (read_whole(signature), read_whole(folder / FILE_NAME)) if signature.exists() else None
     return {"signature": signed, "gate": manifest.gate}
 
 
@@ -226,14 +226,7 @@ def _run_golden(folder: Path, manifest: Manifest, *, is_trusted: bool) -> tuple[
             f"{manifest.tag} is refused: none of its variants can be run here: {', '.join(manifest.variants)}"
             + ("; those that can run code take a signature or --trust" if servable else "")
         )
-    try:
-        golden = read_golden(folder)
-        for name in run:
-            check_golden(golden, manifest, name, load_variant(folder, manifest, name, is_trusted=is_trusted))
-    except BundleError:
-        raise
-    except Exception as error:  # whatever these files make of what reads them
-        raise BundleError(f"{manifest.tag} is refused: its golden examples cannot be run: {error}") from error
+    run_golden(folder, manifest, run)
     return run, [name for name in manifest.variants if name not in run]
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import math
+import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Scores, Task
+from rollout.errors import BundleError
 
 FILE_NAME = "golden.npz"
+ROWS = 32
+# Of a row, 2 MiB then, with as much left for the examples that somebody adds. Larger ones are fewer.
+MOST_BYTES = 128 * 1024 * 1024
+# Arrays are read in pieces far smaller than this; only the directory of the file could ask for more at once.
+LARGEST_READ = 1024 * 1024
 
 
 class Golden(NamedTuple):
@@ -26,8 +36,10 @@ class Golden(NamedTuple):
     scores: Scores
 
 
-def choose_golden(task: Task, inputs: Arrays, scores: Scores, rows: int = 32) -> Golden:
+def choose_golden(task: Task, inputs: Arrays, scores: Scores) -> Golden:
     """Picks examples: half of them the least sure, where a flip would show first, half spread evenly."""
+    row_bytes = sum(array[:1].nbytes for array in inputs.values())
+    rows = max(1, min(ROWS, MOST_BYTES // 2 // row_bytes))
     uncertain = np.argsort(task.sureness(scores), kind="stable")[: rows // 2]
     spread = np.linspace(0, len(scores) - 1, rows - len(uncertain)).astype(int)
     chosen = np.unique(np.concatenate([uncertain, spread]))
@@ -35,13 +47,74 @@ def choose_golden(task: Task, inputs: Arrays, scores: Scores, rows: int = 32) ->
 
 
 def write_golden(folder: Path, golden: Golden) -> None:
-    """Writes the examples into the bundle at ``folder``."""
+    """Writes the examples into the bundle at ``folder``.
+
+    Raises:
+        BundleError: If they are larger than what is read again.
+    """
     inputs = {f"inputs/{name}": array for name, array in golden.inputs.items()}
     np.savez_compressed(folder / FILE_NAME, scores=golden.scores, **inputs)  # type: ignore[arg-type]
+    with zipfile.ZipFile(folder / FILE_NAME) as file:
+        _members(file)
 
 
 def read_golden(folder: Path) -> Golden:
-    """Reads the examples of the bundle at ``folder``; never unpickles."""
-    with np.load(folder / FILE_NAME, allow_pickle=False) as file:
-        inputs = {name.removeprefix("inputs/"): file[name] for name in file.files if name.startswith("inputs/")}
-        return Golden(inputs, file["scores"])
+    """Reads the examples of the bundle at ``folder``; never unpickles, and never takes more memory than they may.
+
+    Raises:
+        BundleError: If they are too large, or no examples.
+    """
+    try:
+        with _InPieces(folder / FILE_NAME) as pieces, zipfile.ZipFile(pieces) as file:
+            arrays = {member.filename.removesuffix(".npy"): _read(file, member) for member in _members(file)}
+        inputs = {name.removeprefix("inputs/"): arrays[name] for name in arrays if name.startswith("inputs/")}
+        return Golden(inputs, arrays["scores"])
+    except BundleError:
+        raise
+    except Exception as error:  # whatever its bytes make of what reads them
+        raise BundleError(f"{FILE_NAME} cannot be read: {error}") from error
+
+
+class _InPieces(io.FileIO):
+    """A file that is read a piece at a time."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            here = self.tell()
+            size = self.seek(0, io.SEEK_END) - here
+            self.seek(here)
+        if size > LARGEST_READ:
+            raise BundleError(
+                f"{FILE_NAME} has a part of {size:,} bytes; at most {LARGEST_READ:,} are read at once"
+            )
+        return super().read(size)
+
+
+def _members(file: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """Returns the arrays in a file; zipfile gives no more bytes of one than its entry says.
+
+    Raises:
+        BundleError: If they are too large together, or compressed in a way that has no bound.
+    """
+    members = file.infolist()
+    if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+        raise BundleError(f"{FILE_NAME} is compressed in another way than deflate")
+    size = sum(member.file_size for member in members)
+    if size > MOST_BYTES:
+        raise BundleError(f"{FILE_NAME} unpacks to {size:,} bytes; golden examples have at most {MOST_BYTES:,}")
+    return members
+
+
+def _read(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    with file.open(member) as array:
+        version = np.lib.format.read_magic(array)
+        if version != (1, 0):
+            raise BundleError(
+                f"{FILE_NAME}: {member.filename} has version {version} of numpy's format, not (1, 0)"
+            )
+        shape, _, dtype = np.lib.format.read_array_header_1_0(array)
+        # numpy takes all the memory that a header asks for before it looks whether there is so much.
+        if not dtype.itemsize or math.prod(shape) * dtype.itemsize != member.file_size - array.tell():
+            raise BundleError(f"{FILE_NAME}: {member.filename} is not as large as its header says")
+        array.seek(0)
+        return np.lib.format.read_array(array, allow_pickle=False)

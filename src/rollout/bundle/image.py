@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from rollout.bundle.wire import WireField, nested
 
 MAX_PIXELS = 16_000_000
+# Pillow keeps a pointer and more for each line, which may be of a single pixel.
+MAX_SIDE = 16_384
 # A PNG of no more bytes and pixels is decoded sooner than a thread is reached.
 QUICK_BYTES = 4096
 QUICK_PIXELS = 4096
@@ -27,7 +29,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COMPRESSED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
 PLAIN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 
-# Every image is checked against MAX_PIXELS before it is decoded; Pillow's own limit would only warn.
+# Every image is checked against these limits before it is decoded; Pillow's own limit would only warn.
 PIL.Image.MAX_IMAGE_PIXELS = None
 
 
@@ -147,9 +149,10 @@ class Image(WireField, frozen=True, kw_only=True, tag="image"):
             raise _damaged(error) from None
         with image:
             pixels = image.width * image.height
-            if pixels > MAX_PIXELS:
+            if pixels > MAX_PIXELS or max(image.size) > MAX_SIDE:
                 raise ValueError(
-                    f"the image is {image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are taken"
+                    f"the image is {image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are taken, and "
+                    f"{MAX_SIDE:,} a side"
                 )
             if image.mode not in PLAIN_MODES:
                 raise ValueError(f"the image has mode {image.mode}; send 8 bits a channel")

@@ -18,6 +18,8 @@ from rollout.errors import BundleError
 FILE_NAME = "manifest.json"
 SIGNATURE = "manifest.sig"
 SCHEMA_VERSION = 2
+# Of a file that is read whole. JSON may take twenty times its size in memory.
+MOST_BYTES = 4 * 1024 * 1024
 NO_MAPPING: Mapping[str, Mapping[str, str]] = {}
 
 
@@ -87,20 +89,40 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes ``manifest`` into the bundle at ``folder``."""
+    """Writes ``manifest`` into the bundle at ``folder``.
+
+    Raises:
+        BundleError: If it is larger than what is read again.
+    """
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    if len(text) >= MOST_BYTES:
+        raise _too_large(FILE_NAME)
     (folder / FILE_NAME).write_bytes(text + b"\n")
+
+
+def read_whole(file: Path) -> bytes:
+    """Returns the content of a file of a bundle, if it is one of those that are small.
+
+    Raises:
+        BundleError: If it is not.
+        OSError: If it cannot be read.
+    """
+    with file.open("rb") as opened:
+        content = opened.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise _too_large(file.name)
+    return content
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Reads the manifest of the bundle at ``folder``.
 
     Raises:
-        BundleError: If it is missing, of another layout, or not a manifest.
+        BundleError: If it is missing, too large, of another layout, or not a manifest.
     """
     path = folder / FILE_NAME
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
     except FileNotFoundError:
         raise BundleError(f"{folder} is not a bundle: it has no {FILE_NAME}") from None
     try:
@@ -178,6 +200,10 @@ def answers(task: Task, names: Mapping[str, str]) -> list[str] | None:
     if not isinstance(task, Classification):
         return None
     return sorted({names.get(label, label) for label in task.labels})
+
+
+def _too_large(name: str) -> BundleError:
+    return BundleError(f"{name} has more than {MOST_BYTES:,} bytes")
 
 
 class _Header(msgspec.Struct):

@@ -45,7 +45,7 @@ def check_signature(folder: Path, tag: str, key: Path) -> None:
     """
     public_key = _public_key(key)
     try:
-        signature = (folder / FILE_NAME).read_bytes()
+        signature = manifest.read_whole(folder / FILE_NAME)
     except FileNotFoundError:
         raise BundleError(
             f"{tag} is refused: it has no signature, and a public key is configured; "
@@ -62,7 +62,7 @@ def check_signature(folder: Path, tag: str, key: Path) -> None:
 
 def _manifest(folder: Path, tag: str) -> bytes:
     try:
-        return (folder / manifest.FILE_NAME).read_bytes()
+        return manifest.read_whole(folder / manifest.FILE_NAME)
     except FileNotFoundError:
         raise BundleError(f"{tag} is refused: {manifest.FILE_NAME} is missing") from None
 

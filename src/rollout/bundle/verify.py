@@ -14,6 +14,7 @@ from rollout.bundle.manifest import Manifest
 from rollout.bundle.parity import Parity, compare, run_in_batches
 from rollout.bundle.schema import Arrays, InputSchema
 from rollout.bundle.store import was_packed_here
+from rollout.bundle.task import Scores
 from rollout.bundle.variants import VARIANTS, Variant
 from rollout.errors import BundleError
 
@@ -101,10 +102,13 @@ def check_golden(golden: Golden, manifest: Manifest, name: str, variant: Variant
     """Runs the golden examples of a bundle through a loaded variant of it.
 
     Raises:
-        BundleError: If a decision or a score differs from what the bundle promises.
+        BundleError: If the examples do not fit the bundle, or a decision or a score differs from its promise.
     """
-    InputSchema(manifest.inputs).check_arrays(golden.inputs)
-    found = compare(manifest.task, golden.scores, run_in_batches(variant.run, golden.inputs))
+    shape = InputSchema(manifest.inputs).check_arrays(golden.inputs), manifest.task.outputs
+    _require_scores(golden.scores, shape, f"{manifest.tag} is refused: the scores of its golden examples")
+    scores = run_in_batches(variant.run, golden.inputs)
+    _require_scores(scores, shape, f"{manifest.tag} is refused: the scores of its {name} variant")
+    found = compare(manifest.task, golden.scores, scores)
     promised = manifest.variants[name]
     holds = found.is_exact
     if not promised.is_exact:
@@ -188,6 +192,12 @@ def choose_variant(
     agreed = agree(best)
     best = agreed if agreed in passed else best
     return Choice(best, passed[best], seconds, refused)
+
+
+def _require_scores(scores: Scores, shape: tuple[int, int], whose: str) -> None:
+    """Refuses what numpy would stretch to be compared."""
+    if scores.shape != shape or scores.dtype != np.float32:
+        raise BundleError(f"{whose} are {scores.dtype} of shape {scores.shape}, not float32 of {shape}")
 
 
 def _race(variants: dict[str, Variant], inputs: Arrays) -> dict[str, float]:

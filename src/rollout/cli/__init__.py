@@ -14,6 +14,7 @@ from rollout.cli.demo import demo
 from rollout.cli.diff import diff
 from rollout.cli.gate import gate
 from rollout.cli.init import init
+from rollout.cli.output import say
 from rollout.cli.predict import predict
 from rollout.cli.pull import pull
 from rollout.cli.push import push
@@ -21,7 +22,6 @@ from rollout.cli.report import report
 from rollout.cli.reproduce import reproduce
 from rollout.cli.review import review
 from rollout.cli.serve import serve
-from rollout.cli.shared import printable
 from rollout.cli.sign import sign
 from rollout.cli.split import CONFLICT, split
 from rollout.cli.verify import verify
@@ -65,5 +65,5 @@ def main() -> None:
     try:
         cli()
     except RolloutError as error:
-        click.echo(f"rollout: {printable(error.detail)}", err=True)
+        say(f"rollout: {error.detail}", err=True)
         sys.exit(CONFLICT if isinstance(error, SplitConflictError) else FAILED)

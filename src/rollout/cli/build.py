@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 
 from rollout.bundle.variants import VARIANTS
 from rollout.bundle.verify import servable
+from rollout.cli.output import make_console, working
 from rollout.errors import ConfigError
 
 labels_option = click.option(
@@ -47,7 +47,7 @@ def build_missing(folder: Path, versions: tuple[str, ...] = (), labels: tuple[Pa
     from rollout.training.labels import in_words, name_exports  # noqa: PLC0415
     from rollout.training.recipe import ReviewedLabels, load_recipe  # noqa: PLC0415
 
-    console = Console(highlight=False)
+    console = make_console()
     recipe, exports = load_recipe(folder), name_exports(labels)
     asked = versions or tuple(recipe.versions)
     if exports and not any(recipe.version(version).needs_labels for version in asked):
@@ -65,10 +65,10 @@ def build_missing(folder: Path, versions: tuple[str, ...] = (), labels: tuple[Pa
             )
             continue
         start = time.monotonic()
-        with console.status(tag) as status:
+        with working(console, tag) as say_now:
 
             def show(step: str, tag: str = tag) -> None:
-                status.update(f"{tag}: {step}")
+                say_now(f"{tag}: {step}")
                 if not console.is_terminal:
                     console.print(f"{tag}: {step}")
 

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
-from rich.console import Console
-from rich.table import Table
 
+from rollout.cli.output import Table, make_console, make_table, print_json, working
 from rollout.cli.shared import trust_option
 from rollout.config import load_settings
 from rollout.errors import ConfigError
@@ -50,7 +48,7 @@ def cost(tag: str, prices: tuple[str, ...], plot: Path | None, *, as_json: bool,
         _require_drawable(plot)
     settings = load_settings(trust=trust or None)
     folder, manifest = open_bundle(tag, settings.public_key)
-    with Console(stderr=True).status("measuring for about ten seconds"):
+    with working(make_console(stderr=True), "measuring for about ten seconds"):
         speeds = measure_speeds(folder, manifest, SECONDS, is_trusted=settings.trusts_bundles)
     machine = ", ".join(filter(None, (cpu_name(), gpu_name())))
     if plot is not None:
@@ -58,14 +56,14 @@ def cost(tag: str, prices: tuple[str, ...], plot: Path | None, *, as_json: bool,
         _draw(speeds.points, title, plot)
     sentences = compare_costs(speeds.points, priced)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(_report(tag, machine, speeds, priced, sentences))))
+        print_json(_report(tag, machine, speeds, priced, sentences))
         return
-    console = Console(highlight=False)
+    console = make_console()
     console.print(_table(f"{tag}: {_unit(speeds.points)}, {machine}", speeds.points, priced))
     for name, left in manifest.left_out.items():
         console.print(f"{name} was left out: {left.why}", soft_wrap=True)
     for name, why in speeds.not_measured.items():
-        console.print(f"{name} was not measured: {why}", soft_wrap=True, markup=False)
+        console.print(f"{name} was not measured: {why}", soft_wrap=True)
     for sentence in sentences:
         console.print(sentence, soft_wrap=True)
 
@@ -113,7 +111,7 @@ def _unit(points: list[Point]) -> str:
 def _table(title: str, points: list[Point], prices: dict[str, float]) -> Table:
     from rollout.cost import BATCH_SIZES, at_best_size, cost_per_million, shown_cost  # noqa: PLC0415
 
-    table = Table(title=title, title_justify="left")
+    table = make_table(title)
     for column in ("variant", "device"):
         table.add_column(column)
     for column in [f"batch {size}" for size in BATCH_SIZES] + ["cost per million"] * bool(prices):

@@ -14,6 +14,7 @@ import PIL.Image
 
 from rollout.bundle.machine import user_name
 from rollout.cli.build import build_missing
+from rollout.cli.output import say
 from rollout.cli.serve import address_options, run_server
 from rollout.config import Settings, load_settings
 from rollout.embedded import running_redis
@@ -44,26 +45,32 @@ async def _put_on_trial(url: str, model: str, settings: Settings) -> None:
         if await read_split(redis, model) is None:
             proposal = await propose(redis, model, lambda _: first, revision=0, key=settings.public_key)
             for warning in proposal.warnings:
-                click.echo(warning, err=True)
+                say(warning, err=True)
             await carry_out(redis, proposal, user_name(), "the demo's first split")
 
 
 def _greet(settings: Settings, model: str) -> None:
     base = f"http://{settings.host}:{settings.port}"
     body = {"client_id": "c-42", "key": "order-17", "inputs": {"image": _digit(f"{model}:v1")}}
-    admin = "" if settings.tokens else f"  admin token  {settings.home / TOKEN_FILE}\n"
-    click.echo(
-        f"\nRollout serves {model} on {base}\n\n"
-        f"  predict      {base}/v1/models/{model}/predict\n"
-        f"  model        {base}/v1/models/{model}\n"
-        f"  API          {base}/openapi.json\n"
-        f"  metrics      {base}/metrics\n"
-        f"  console      {base}/console\n"
-        f"{admin}\n"
-        "Try it:\n\n"
+    admin = [] if settings.tokens else [f"  admin token  {settings.home / TOKEN_FILE}"]
+    say(
+        "",
+        f"Rollout serves {model} on {base}",
+        "",
+        f"  predict      {base}/v1/models/{model}/predict",
+        f"  model        {base}/v1/models/{model}",
+        f"  API          {base}/openapi.json",
+        f"  metrics      {base}/metrics",
+        f"  console      {base}/console",
+        *admin,
+        "",
+        "Try it:",
+        "",
         f"curl -s {base}/v1/models/{model}/predict -H 'Content-Type: application/json' "
-        f"-d '{msgspec.json.encode(body).decode()}'\n\n"
-        "Ctrl-C stops it.\n"
+        f"-d '{msgspec.json.encode(body).decode()}'",
+        "",
+        "Ctrl-C stops it.",
+        "",
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import click
-from rich.console import Console
-from rich.table import Table
+
+from rollout.cli.output import NOTHING, Text, make_console, make_table
 
 
 @click.command()
@@ -16,7 +16,7 @@ def diff(first: str, second: str) -> None:
     from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
 
     (_, before), (_, after) = open_bundle(first), open_bundle(second)
-    console = Console(highlight=False)
+    console = make_console()
     changes = differences(before.lineage, after.lineage)
     changes["figures"] = {
         name: (before.metrics.get(name), after.metrics.get(name))
@@ -25,9 +25,10 @@ def diff(first: str, second: str) -> None:
     }
     for head, changed in changes.items():
         if not changed:
-            console.print(f"[bold]{head}[/]: the same\n")
+            console.print(Text.assemble((head, "bold"), ": the same"))
+            console.print()
             continue
-        table = Table(title=head, title_justify="left", title_style="bold")
+        table = make_table(head)
         for column in ("", first, second):
             table.add_column(column, overflow="fold")
         for name, (old, new) in changed.items():
@@ -36,4 +37,4 @@ def diff(first: str, second: str) -> None:
 
 
 def _shown(value: object) -> str:
-    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return NOTHING if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
-from rich.progress import Progress
 
 from rollout.cli.build import labels_option
+from rollout.cli.output import make_console, make_progress
 from rollout.cli.report import show
 from rollout.errors import ConfigError
 
@@ -45,8 +44,7 @@ def gate(
     exports = {manifest.version: find_exports(manifest, labels)}
     if recipe.version(against).needs_labels:
         exports[against] = find_exports(open_bundle(f"{recipe.name}:{against}")[1], labels)
-    console = Console(highlight=False)
-    with Progress(console=console, transient=True) as progress:
+    with make_progress(make_console(), transient=True) as progress:
         task = progress.add_task("training", total=2 * seeds)
         result = run_gate(
             recipe,

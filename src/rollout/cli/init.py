@@ -7,6 +7,7 @@ from string import Template
 
 import click
 
+from rollout.cli.output import say
 from rollout.errors import ConfigError
 
 RECIPE = Template('''"""What `rollout build models/$name` trains and packs: put your data and your module here."""
@@ -79,9 +80,10 @@ def init(name: str) -> None:
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text(f'"""The model {name}."""\n')
     (folder / "recipe.py").write_text(RECIPE.substitute(name=name))
-    click.echo(
-        f"{folder}/recipe.py trains and packs as it stands; make it yours, then\n\n"
-        f"  rollout build {folder}\n"
-        f"  rollout split set {name} --champion v1\n"
-        "  rollout serve"
+    say(
+        f"{folder}/recipe.py trains and packs as it stands; make it yours, then",
+        "",
+        f"  rollout build {folder}",
+        f"  rollout split set {name} --champion v1",
+        "  rollout serve",
     )

@@ -10,9 +10,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rollout.cli.output import make_console, make_progress, say
 from rollout.config import load_settings
 
 if TYPE_CHECKING:
@@ -92,9 +91,9 @@ def predict(
             settings.token,
         )
     )
-    click.echo(f"{job}; the answers are in {out}")
+    say(f"{job}; the answers are in {out}")
     if job.failed:
-        click.echo(f"rollout: {job.failed:,} of {job.rows:,} rows failed; the first is {job.first}", err=True)
+        say(f"rollout: {job.failed:,} of {job.rows:,} rows failed; the first is {job.first}", err=True)
         sys.exit(SOME_ROWS_FAILED)
 
 
@@ -111,7 +110,7 @@ async def _run(file: Path, out: Path, name: str | None, columns: Columns, url: s
         columns = columns._replace(kinds={name: field["kind"] for name, field in model["inputs"].items()})
         source = open_source(file, columns)
         wanted = columns_of(task)
-        with open_sink(out, task) as write, _progress() as progress:
+        with open_sink(out, task) as write, make_progress(make_console(stderr=True)) as progress:
             bar = progress.add_task("", total=source.total)
             async for answered in exchange.predict(model["model"], source):
                 records = []
@@ -124,15 +123,3 @@ async def _run(file: Path, out: Path, name: str | None, columns: Columns, url: s
                 if answered:
                     progress.update(bar, completed=answered[-1][0].position, description=str(job))
     return job
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rollout.cli.shared import printable, trust_option
+from rollout.cli.output import say
+from rollout.cli.shared import trust_option
 from rollout.config import load_settings
 from rollout.errors import ConfigError, StorageError
 
@@ -52,13 +53,13 @@ def _pull_once(work: Pull, url: str) -> None:
 
     found = work.look()
     for line in work.take(found):
-        click.echo(printable(line))
+        say(line)
     if not found and not bundle_names():
         raise ConfigError(_nothing(url))
     summary = _summary(work, url, len(found))
     if not work.is_settled:
         raise StorageError(f"{summary}, not all of them for good: try again")
-    click.echo(summary)
+    say(summary)
     if work.left_out:
         sys.exit(LEFT_OUT)
 
@@ -71,17 +72,17 @@ def _follow(work: Pull, url: str, every: float) -> None:
             found = work.look()
         except StorageError as error:
             if not is_away:
-                click.echo(f"{error.detail}; trying again every {every:g} s")
+                say(f"{error.detail}; trying again every {every:g} s")
             is_away = True
         else:
             if is_away:
-                click.echo(f"{url} answers again")
+                say(f"{url} answers again")
             is_away = False
             for line in work.take(found):
-                click.echo(printable(line))
+                say(line)
             summary = _summary(work, url, len(found))
             if summary != said:
-                click.echo(f"{summary}; looking every {every:g} s")
+                say(f"{summary}; looking every {every:g} s")
             said = summary
         time.sleep(every)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from rollout.cli.output import say
 from rollout.config import load_settings
 
 
@@ -19,4 +20,4 @@ def push(tag: str, url: str) -> None:
     """
     from rollout.bundle.exchange import push_bundle  # noqa: PLC0415  the store imports BentoML
 
-    click.echo(push_bundle(tag, url, load_settings().public_key))
+    say(push_bundle(tag, url, load_settings().public_key))

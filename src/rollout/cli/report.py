@@ -7,17 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from rollout.cli.output import Table, Text, make_console, make_table, say
 from rollout.errors import ConfigError
 
 if TYPE_CHECKING:
     from rollout.bundle.report import Section
-
-WIDEST = 100  # longer lines are hard to read
 
 
 @click.command()
@@ -38,13 +33,12 @@ def report(tag: str, html: Path | None) -> None:
         html.write_text(render(sections, folder), "utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {html}: {error.strerror}") from None
-    click.echo(f"{tag} is described in {html}")
+    say(f"{tag} is described in {html}")
 
 
 def show(sections: list[Section], folder: Path) -> None:
     """Prints sections; ``folder`` is where the bundle lies."""
-    console = Console(highlight=False)
-    console.width = min(console.width, WIDEST)
+    console = make_console()
     for section in sections:
         console.print(Text(section.title, style="bold"))
         for paragraph in section.text:
@@ -57,9 +51,7 @@ def show(sections: list[Section], folder: Path) -> None:
                 grid.add_row(Text(name, style="dim"), Text(fact))
             console.print(grid)
         if section.table:
-            table = Table(
-                title=Text(section.table.caption), title_justify="left", box=box.HORIZONTALS, pad_edge=False
-            )
+            table = make_table(section.table.caption)
             for at, column in enumerate(section.table.columns):
                 is_text = at < section.table.texts
                 table.add_column(column, justify="left" if is_text else "right", overflow="fold")
@@ -79,9 +71,11 @@ def render(sections: list[Section], folder: Path) -> str:
     """Returns sections as one HTML page with everything inside; ``folder`` is where the bundle lies."""
     import jinja2  # noqa: PLC0415
 
+    from rollout.bundle.manifest import read_whole  # noqa: PLC0415
+
     def embed(diagram: str) -> str:
         # As an image, not as elements of the page: whatever a bundle brings along, it cannot run there.
-        return f"data:image/svg+xml;base64,{base64.b64encode((folder / diagram).read_bytes()).decode()}"
+        return f"data:image/svg+xml;base64,{base64.b64encode(read_whole(folder / diagram)).decode()}"
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rollout"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from rollout.cli.build import labels_option
+from rollout.cli.output import Text, make_console, working
 
 
 @click.command()
@@ -29,11 +29,11 @@ def reproduce(tag: str, seeds: int, models: Path, labels: tuple[Path, ...]) -> N
 
     folder, manifest = open_bundle(tag)
     exports = find_exports(manifest, labels)
-    console = Console(highlight=False)
-    with console.status(f"training {tag} again") as status:
+    console = make_console()
+    with working(console, f"training {tag} again") as show:
         recipe = load_recipe(models / manifest.name)
-        result = reproduce_version(recipe, folder, manifest, seeds, status.update, exports)
-    console.print(f"[bold]{result.outcome}[/]: {result.why}", soft_wrap=True)
+        result = reproduce_version(recipe, folder, manifest, seeds, show, exports)
+    console.print(Text.assemble((result.outcome, "bold"), f": {result.why}"), soft_wrap=True)
     for head, changed in result.changes.items():
         if changed:
             console.print(f"{head} differs now: " + ", ".join(changed), soft_wrap=True)

@@ -10,10 +10,11 @@ import click
 import msgspec
 
 from rollout.bundle.machine import user_name
+from rollout.cli.output import print_json
 from rollout.cli.review_export import ROLE, export
 from rollout.cli.review_policy import policy
 from rollout.cli.review_view import show_access, show_imported, show_items, show_stats
-from rollout.cli.shared import call_for, json_option, print_json
+from rollout.cli.shared import call_for, json_option
 from rollout.errors import ConfigError, InvalidRequestError
 from rollout.review.access_log import read_access, record_access
 from rollout.review.item import Reason, milliseconds

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from rollout.bundle.machine import user_name
+from rollout.cli.output import say
 from rollout.cli.shared import call_for
 from rollout.errors import ConfigError
 from rollout.store import Redis
@@ -65,14 +66,14 @@ def export(
         if since is not None or cursor_file is not None:
             raise ConfigError("Label Studio gets what is open now: leave --since and --cursor-file out")
         tasks = call_for(model, lambda redis: _export_tasks(redis, model, out))
-        click.echo(f"{tasks:,} tasks", err=True)
+        say(f"{tasks:,} tasks", err=True)
         return
     start = _read_start(since, cursor_file)
     rows, cursor = call_for(model, lambda redis: _export_rows(redis, model, start.since, out, chosen))
     if start.file is not None and cursor is not None:
         _write_cursor(start.file, cursor)
     goes_on = "" if cursor is None else f"; --since {cursor} goes on after them"
-    click.echo(f"{rows:,} rows{goes_on}", err=True)
+    say(f"{rows:,} rows{goes_on}", err=True)
 
 
 async def _export_rows(

@@ -9,8 +9,9 @@ from typing import get_args
 import click
 import msgspec
 
+from rollout.cli.output import print_json, say
 from rollout.cli.review_view import differences, show_policy, show_policy_change
-from rollout.cli.shared import ask, call, call_for, json_option, print_json
+from rollout.cli.shared import ask, call, call_for, json_option
 from rollout.config import load_settings
 from rollout.embedded import running_redis
 from rollout.errors import ConfigError
@@ -41,14 +42,14 @@ def policy(model: str, settings: tuple[str, ...], *, yes: bool, as_json: bool) -
                 show_policy(model, before)
             return
         if not differences(before, after):
-            click.echo(f"nothing to change: that is the policy of {model}", err=as_json)
+            say(f"nothing to change: that is the policy of {model}", err=as_json)
         else:
             show_policy_change(model, before, after)
             if not yes:
                 ask(may_ask=sys.stdin.isatty() and not as_json)
             call(lambda redis: _replace_policy(redis, model, before, after), url)
             if not as_json:
-                click.echo(f"{model} has a new review policy")
+                say(f"{model} has a new review policy")
     if as_json:
         print_json(after)
 

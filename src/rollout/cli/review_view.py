@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import msgspec
-from rich.table import Table
-from rich.text import Text
 
-from rollout.cli.tables import NOTHING, make_console, make_grid, make_table, titled
+from rollout.cli.output import NOTHING, Table, Text, make_console, make_grid, make_table, titled
 from rollout.review.access_log import AccessEntry
 from rollout.review.estimate import Estimate
 from rollout.review.item import Reason

@@ -22,6 +22,7 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from rollout.cli.output import say
 from rollout.cli.shared import trust_option
 from rollout.config import Settings, load_settings
 from rollout.embedded import running_redis
@@ -86,7 +87,7 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
     if not settings.tokens:
         token, made = admin_token(settings.home)
         if made:
-            click.echo(f"The admin token, shown this once and kept in {settings.home / TOKEN_FILE}: {token}")
+            say(f"The admin token, shown this once and kept in {settings.home / TOKEN_FILE}: {token}")
     with running_redis(settings) as url:
         asyncio.run(_check_bundles(settings, url))
         _prepare_workers(settings, url)

@@ -1,4 +1,4 @@
-"""What the commands that work on Redis share: reaching it, asking before a change, and JSON."""
+"""What the commands that work on Redis share: reaching it, and asking before a change."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
-import msgspec
 
+from rollout.cli.output import say
 from rollout.config import load_settings
 from rollout.embedded import running_redis
 from rollout.errors import ConfigError
@@ -44,28 +44,15 @@ def call(work: Callable[[Redis], Awaitable[T]], url: str | None = None) -> T:
 def ask(*, may_ask: bool) -> None:
     """Ends the command unless somebody says yes."""
     if not may_ask:
-        click.echo("rollout: say --yes to change this without being asked; nothing changed", err=True)
+        say("rollout: say --yes to change this without being asked; nothing changed", err=True)
         sys.exit(NOT_ASKED)
     try:
         if click.confirm("Go ahead?", prompt_suffix=" ", err=True):
             return
     except click.Abort:
-        click.echo(err=True)
-    click.echo("nothing changed", err=True)
+        say("", err=True)
+    say("nothing changed", err=True)
     sys.exit(NOT_CONFIRMED)
-
-
-def printable(text: str) -> str:
-    """Returns a text from elsewhere as a terminal may have it: what is no printable character is escaped."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
-
-
-def print_json(value: Any) -> None:
-    """Prints a value as JSON."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def call_for(model: str, work: Callable[[Redis], Awaitable[T]], url: str | None = None) -> T:

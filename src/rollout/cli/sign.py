@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from rollout.cli.output import say
+
 
 @click.command()
 @click.argument("tag")
@@ -22,4 +24,4 @@ def sign(tag: str, key: Path) -> None:
 
     folder, _ = open_bundle(tag)
     sign_bundle(folder, tag, key)
-    click.echo(f"{tag} is signed: {folder / FILE_NAME}")
+    say(f"{tag} is signed: {folder / FILE_NAME}")

@@ -11,7 +11,8 @@ import click
 import msgspec
 
 from rollout.bundle.machine import user_name
-from rollout.cli.shared import ask, call, json_option, print_json
+from rollout.cli.output import print_json, printable, say
+from rollout.cli.shared import ask, call, json_option
 from rollout.cli.split_view import differences, show_change, show_history, show_split
 from rollout.config import load_settings
 from rollout.embedded import running_redis
@@ -49,9 +50,9 @@ def json_file(kind: Any) -> Callable[[str], Any]:
         try:
             return msgspec.json.decode(Path(name).read_bytes(), type=kind)
         except OSError as error:
-            raise click.BadParameter(f"cannot read {name}: {error.strerror}") from None
+            raise click.BadParameter(printable(f"cannot read {name}: {error.strerror}")) from None
         except (msgspec.DecodeError, UnicodeDecodeError, InvalidSplitError) as error:
-            raise click.BadParameter(f"{name}: {error}") from None
+            raise click.BadParameter(printable(f"{name}: {error}")) from None
 
     return file
 
@@ -215,7 +216,7 @@ def assign(model: str, client: str, segment: str, *, as_json: bool) -> None:
         found = assignment._asdict() | {"client_id": client, "revision": current.revision, "why": why}
         print_json({name: found[name] for name in ASSIGNMENT})
     else:
-        click.echo(
+        say(
             f"{client or '(empty client ID)'} is in the arm {assignment.arm} and gets {assignment.version}: {why}"
         )
 
@@ -237,7 +238,7 @@ def _change(
             url,
         )
         if proposal.before is not None and not (differences(proposal.before, proposal.after) or proposal.release):
-            click.echo(f"nothing to change: {model} is at revision {proposal.before.revision}", err=as_json)
+            say(f"nothing to change: {model} is at revision {proposal.before.revision}", err=as_json)
             if as_json:
                 print_json(proposal.before)
             return
@@ -274,14 +275,14 @@ def _goal(rollback: Proposal) -> object:
 
 def _say_done(proposal: Proposal, stored: Split, *, as_json: bool) -> None:
     for version in proposal.quarantine.values():
-        click.echo(
+        say(
             f"{proposal.model}:{version} is in quarantine: only `rollout split set … --release` brings it back",
             err=True,
         )
     if as_json:
         print_json(stored)
     else:
-        click.echo(f"{proposal.model} is at revision {stored.revision}")
+        say(f"{proposal.model} is at revision {stored.revision}")
 
 
 def _require(found: Split | None, model: str) -> Split:

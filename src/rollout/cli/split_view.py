@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from rich.table import Table
-from rich.text import Text
-
-from rollout.cli.tables import NOTHING, make_console, make_grid, make_table, titled
+from rollout.cli.output import NOTHING, Table, Text, make_console, make_grid, make_table, titled
 from rollout.http.verdict import VerdictView
 from rollout.routing.assignment import Arm, describe
 from rollout.routing.changes import consequences, default_experiment, percent

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from rollout.cli.output import make_console, make_table, say
 from rollout.cli.shared import trust_option
 from rollout.config import load_settings
 
@@ -31,7 +30,7 @@ def verify(tag: str, key: Path | None, *, trust: bool) -> None:
     settings = load_settings(public_key=key, trust=trust or None)
     folder, manifest = open_bundle(tag, settings.public_key)
     checked = verify_bundle(folder, manifest, is_trusted=settings.trusts_bundles)
-    table = Table(title=f"{tag}: {len(manifest.hashes)} files match their hashes", title_justify="left")
+    table = make_table(f"{tag}: {len(manifest.hashes)} files match their hashes")
     for column in ("variant", "golden examples", "answers flipped", "reviews flipped", "largest difference"):
         table.add_column(column, justify="left" if column == "variant" else "right")
     for variant, parity in checked.items():
@@ -42,10 +41,10 @@ def verify(tag: str, key: Path | None, *, trust: bool) -> None:
             str(parity.reviews_flipped),
             f"{parity.largest_difference:.1e}",
         )
-    Console(highlight=False).print(table)
+    make_console().print(table)
     if unchecked := [name for name in manifest.variants if name not in checked]:
-        click.echo(
+        say(
             f"Not run: {', '.join(unchecked)}. Loading these can run code, and {tag} was neither packed here nor "
             "signed by a key that is configured; --trust runs them."
         )
-    click.echo(f"`rollout report {tag}` shows what else is known about it.")
+    say(f"`rollout report {tag}` shows what else is known about it.")
