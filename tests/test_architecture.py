@@ -33,7 +33,7 @@ CHANGES = [
     ("add a key in Redis", "src/rollout/keys.py", "class Keys("),
     ("add a command", "src/rollout/cli/__init__.py", "add_command"),
     ("when the breaker opens", "src/rollout/inference/breaker.py", "class Breaker:"),
-    ("how batches are formed", "src/rollout/inference/batcher.py", "class Batcher("),
+    ("how batches are formed", "src/rollout/inference/batcher.py", "class Batcher:"),
     ("when a verdict says rollback", "src/rollout/judge/verdict.py", "rollback"),
 ]
 TREE = (ROOT / "ARCHITECTURE.md").read_text().split("```")[1]

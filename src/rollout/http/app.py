@@ -27,6 +27,7 @@ from rollout.http.routes import ANY, JSON, NDJSON, Asgi, GatedRoute
 from rollout.http.splits import Splits
 from rollout.http.stream import MEDIA_TYPE as LINES
 from rollout.http.stream import PredictStream
+from rollout.http.turn import LARGEST_BODY, Turn
 from rollout.http.verdict import Verdicts
 from rollout.http.views import assignment_view, model_view
 from rollout.inference.engine import Engine
@@ -43,6 +44,7 @@ class Api(Gateway):
     def __init__(self) -> None:
         super().__init__()
         self._draining = asyncio.Event()
+        self._turn = Turn(self)
         self._inference_protocol = OpenInference(self)
         self._predict_route = GatedRoute(
             "/v1/models/{model}/predict",
@@ -103,6 +105,9 @@ class Api(Gateway):
         except RolloutError:
             return None
         scope["matched"] = route
+        is_small = int(headers[b"content-length"]) <= LARGEST_BODY
+        if route is self._predict_route and is_small and headers.keys().isdisjoint(HEADERS):
+            scope["turn"], scope["name"] = self._turn, path[len(PREDICT_PREFIX) : -len(PREDICT_SUFFIX)]
         return route.app
 
     async def predict(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -154,7 +154,7 @@ async def infer(
         deadline,
         options.segment,
         options.preview,
-        options.traceparent,
+        [options.traceparent] * len(sent),
     )
     answers = await engine.predict(model, rows)
     answered_by = answers.version(0)

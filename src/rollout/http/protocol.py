@@ -161,9 +161,11 @@ class PredictProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._quick.more_body = False
-        task = self.loop.create_task(self._quick.run())
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        turn = self._quick.scope.get("turn")
+        if turn is None:
+            self._quick.start()
+        else:
+            turn.add(self._quick)
 
     def on_response_complete(self) -> None:
         """Goes on to the next request, once the client takes what it asked for; called after the last byte."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from rollout.errors import RolloutError
 from rollout.http.exchange import NO_SNIFFING
+from rollout.http.problems import problem_response
 from rollout.http.request_log import HEADER, end
 
 logger = logging.getLogger(__name__)
@@ -38,8 +42,33 @@ class QuickExchange:
         self.keep_alive: bool = protocol.parser.should_keep_alive()
         self.disconnected = self.response_complete = self._received = False
 
+    def start(self, work: Coroutine[Any, Any, None] | None = None) -> None:
+        """Has the request answered by its handler; or does the work for it, and for others with it."""
+        tasks = self._protocol.tasks
+        task = self._protocol.loop.create_task(self.run() if work is None else work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    def whole_body(self) -> bytes:
+        """Returns the body, which is in memory."""
+        return self.body[0] if len(self.body) == 1 else b"".join(self.body)
+
+    def answer(self, body: bytes, timing: bytes) -> None:
+        """Answers a prediction; ``timing`` is the value of ``Server-Timing``."""
+        self._begin(200, [(b"content-type", b"application/json"), (b"server-timing", timing)])
+        self._finish(body)
+        end(self.scope, 200, every=self._access_log)
+
+    def refuse(self, error: RolloutError, model: str) -> None:
+        """Answers with a problem document; ``model`` is the one that was asked."""
+        response = problem_response(error, model)
+        self.scope["problem"], self.scope["model"] = error.type, model
+        self._begin(response.status_code, response.raw_headers)
+        self._finish(bytes(response.body))
+        end(self.scope, error.status, every=self._access_log)
+
     async def run(self) -> None:
-        """Has the request answered."""
+        """Has the request answered by its handler."""
         try:
             await self._handler(self.scope, self._receive, self._send)
         except Exception:
@@ -52,20 +81,26 @@ class QuickExchange:
         if self.disconnected or self._received:
             return {"type": "http.disconnect"}
         self._received = True
-        return {"type": "http.request", "body": b"".join(self.body), "more_body": False}
+        return {"type": "http.request", "body": self.whole_body(), "more_body": False}
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._status = message["status"]
-            trace = (HEADER, self.scope["traceparent"])
-            headers = [*self._protocol.server_state.default_headers, *message["headers"], NO_SNIFFING, trace]
-            lines = [name + b": " + value + b"\r\n" for name, value in headers if name != b"content-length"]
-            self._head = STATUS_LINE[message["status"]] + b"".join(lines)
+            self._begin(message["status"], message["headers"])
             return
         self._answer.append(message["body"])
-        if message.get("more_body") or self.disconnected:
+        if not message.get("more_body"):
+            self._finish(b"".join(self._answer))
+
+    def _begin(self, status: int, more: Iterable[tuple[bytes, bytes]]) -> None:
+        self._status = status
+        trace = (HEADER, self.scope["traceparent"])
+        headers = [*self._protocol.server_state.default_headers, *more, NO_SNIFFING, trace]
+        lines = [b"%b: %b\r\n" % header for header in headers if header[0] != b"content-length"]
+        self._head = STATUS_LINE[status] + b"".join(lines)
+
+    def _finish(self, body: bytes) -> None:
+        if self.disconnected:
             return
-        body = b"".join(self._answer)
         close = b"" if self.keep_alive else b"connection: close\r\n"
         self._protocol.transport.write(b"%bcontent-length: %d\r\n%b\r\n%b" % (self._head, len(body), close, body))
         self.response_complete = True

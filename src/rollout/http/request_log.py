@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import random
 import re
-import secrets
 import time
 from collections.abc import Mapping, MutableMapping
 from typing import Any
@@ -14,6 +14,8 @@ TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?"
 )
 HEADER = b"traceparent"
+# IDs must differ, and need not be hard to guess.
+_random = random.Random()  # noqa: S311
 
 logger = logging.getLogger("rollout.http.requests")
 
@@ -31,10 +33,10 @@ def continue_trace(header: bytes | None) -> bytes:
         header: The value that came; one that is not valid counts as none.
     """
     found = None if header is None else TRACEPARENT.fullmatch(header)
-    span = secrets.token_hex(8).encode()
     if found is None:
-        return b"00-%b-%b-00" % (secrets.token_hex(16).encode(), span)
-    return b"00-%b-%b-%b" % (found[1], span, found[2])
+        drawn = b"%048x" % _random.getrandbits(192)
+        return b"00-%b-%b-00" % (drawn[:32], drawn[32:])
+    return b"00-%b-%016x-%b" % (found[1], _random.getrandbits(64), found[2])
 
 
 def end(scope: Mapping[str, Any], status: int, *, every: bool) -> None:

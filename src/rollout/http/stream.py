@@ -219,4 +219,5 @@ def _part(rows: Rows, part: slice) -> Rows:
         keys=rows.keys[part],
         arrays=take(rows.arrays, part),
         sent=rows.sent[part],
+        traceparents=rows.traceparents[part],
     )

@@ -23,11 +23,12 @@ async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
     """Scores each row with the version that its client is assigned.
 
     Raises:
-        RolloutError: If any row is refused or fails.
+        RolloutError: If any row is refused or fails; of several requests, those whose rows fail are taken out.
     """
     started = time.perf_counter()
     assignments = _assign_all(snapshot, rows)
     groups = _by_arm(assignments)
+    sizes = rows.requests if len(groups) == 1 else [len(assignments)]
     parts = {arm: _part(rows.arrays, indexes, len(assignments)) for arm, indexes in groups.items()}
     champions: dict[Arm, Future[Ran]] = {}
     decided: list[tuple[Sequence[int], Decisions]] = []
@@ -35,7 +36,7 @@ async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
     waited = ran = 0.0
     try:
         for arm in groups if snapshot.trial is None else filter("challenger".__ne__, groups):
-            champions[arm] = snapshot.champion.batcher.submit(parts[arm], rows.deadline)
+            champions[arm] = snapshot.champion.batcher.submit(parts[arm], rows.deadline, at_once=bool(rows.sizes))
         for arm in sorted(groups, key="challenger".__ne__):  # the champion is at work already
             if arm not in champions:
                 assert snapshot.trial is not None  # noqa: S101  or the champion would be at work on it
@@ -47,7 +48,7 @@ async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
             else:
                 done = await champions[arm]
                 decisions, times = done.decisions, (done.waited, done.ran)
-                _record_control_evidence(snapshot.counts[arm], decisions)
+                _record_control_evidence(snapshot.counts[arm], decisions, sizes)
                 if arm == "challenger":
                     fallbacks.update((index, "missing") for index in groups[arm])
             decided.append((groups[arm], decisions))
@@ -70,18 +71,10 @@ async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
         ran,
         time.time(),
     )
-    _require_decisions(snapshot, answers)
+    if answers.decisions.errors:
+        answers = _refuse(snapshot, rows, answers)
     answers = _translate(snapshot, answers)
-    seconds = time.perf_counter() - started
-    confidences: list[float] = answers.decisions.highest.tolist()
-    for arm, indexes in groups.items():
-        counted = confidences if len(groups) == 1 else [confidences[index] for index in indexes]
-        why = [fallbacks[index] for index in indexes if index in fallbacks] if fallbacks else ()
-        snapshot.counts[arm].count(counted, why, seconds)
-        if arm != "champion":
-            snapshot.counts[arm].record_clients(
-                rows.client_ids[i] for i in indexes if assignments[i].rule is None
-            )
+    _count(snapshot, rows, answers, time.perf_counter() - started)
     return answers
 
 
@@ -117,6 +110,8 @@ async def preview(snapshot: ServingSnapshot, rows: Rows, arm: Preview) -> Answer
 
 def _assign_all(snapshot: ServingSnapshot, rows: Rows) -> list[Assignment]:
     client_ids, split = rows.client_ids, snapshot.split
+    if rows.assigned is not None and rows.assigned[0] is split:
+        return rows.assigned[1]
     if client_ids.count(client_ids[0]) == len(client_ids):
         return [assign(split, client_ids[0], rows.segment)] * len(client_ids)
     return [assign(split, client_id, rows.segment) for client_id in client_ids]
@@ -124,7 +119,7 @@ def _assign_all(snapshot: ServingSnapshot, rows: Rows) -> list[Assignment]:
 
 def _by_arm(assignments: Sequence[Assignment]) -> dict[Arm, Sequence[int]]:
     """Returns the indexes of the rows of each arm."""
-    if all(assignment is assignments[0] for assignment in assignments):
+    if assignments and all(assignment is assignments[0] for assignment in assignments):
         return {assignments[0].arm: range(len(assignments))}
     groups: dict[Arm, list[int]] = {}
     for index, assignment in enumerate(assignments):
@@ -136,21 +131,48 @@ def _part(arrays: Arrays, indexes: Sequence[int], rows: int) -> Arrays:
     return arrays if len(indexes) == rows else take(arrays, np.array(indexes))
 
 
-def _record_control_evidence(counts: ArmCounters, decisions: Decisions) -> None:
-    """Takes what the champion made of control's rows as evidence, to compare the challenger with."""
-    if counts.arm == "control":
-        failures = sum(isinstance(error, PredictionFailedError) for error in decisions.errors.values())
-        counts.record_evidence(len(decisions) - len(decisions.errors) + failures, failed=failures > 0)
-
-
-def _require_decisions(snapshot: ServingSnapshot, answers: Answers) -> None:
-    errors = answers.decisions.errors
-    if not errors:
+def _record_control_evidence(counts: ArmCounters, decisions: Decisions, sizes: Sequence[int]) -> None:
+    """Takes what the champion made of control's requests as evidence, to compare the challenger with."""
+    if counts.arm != "control":
         return
+    start = 0
+    for size in sizes:
+        errors = decisions.part(start, start + size).errors if decisions.errors else {}
+        failures = sum(isinstance(error, PredictionFailedError) for error in errors.values())
+        counts.record_evidence(size - len(errors) + failures, failed=failures > 0)
+        start += size
+
+
+def _refuse(snapshot: ServingSnapshot, rows: Rows, answers: Answers) -> Answers:
+    """Takes out the requests of which a row failed, with all of their rows.
+
+    Raises:
+        RolloutError: If there is only one request.
+    """
+    errors = answers.decisions.errors
     for index in errors:
         snapshot.counts[answers.assignments[index].arm].failures.inc()
-    first = min(errors)
-    raise _of_instance(errors[first], first, len(answers.decisions))
+    refused: dict[int, RolloutError] = {}
+    places: list[int] = []
+    start = 0
+    for number, size in enumerate(rows.requests):
+        own = range(start, start + size)
+        wrong = next((index for index in own if index in errors), None)
+        if wrong is None:
+            places += own
+        else:
+            refused[number] = _of_instance(errors[wrong], wrong - start, size)
+        start += size
+    if not rows.sizes:
+        raise refused[0]
+    fallbacks = {at: why for at, place in enumerate(places) if (why := answers.fallbacks.get(place))}
+    rows.keep(places, [size for number, size in enumerate(rows.sizes) if number not in refused])
+    return answers._replace(
+        assignments=[answers.assignments[place] for place in places],
+        decisions=answers.decisions.rows(places),
+        fallbacks=fallbacks,
+        refused=refused,
+    )
 
 
 def _translate(snapshot: ServingSnapshot, answers: Answers) -> Answers:
@@ -167,6 +189,20 @@ def _translate(snapshot: ServingSnapshot, answers: Answers) -> Answers:
         own = answers.decisions.rows(places, outputs)
         parts.append((places, own if translate is None else translate(own)))
     return answers._replace(decisions=Decisions.placed(parts, len(answers.decisions)))
+
+
+def _count(snapshot: ServingSnapshot, rows: Rows, answers: Answers, seconds: float) -> None:
+    assignments, fallbacks = answers.assignments, answers.fallbacks
+    confidences: list[float] = answers.decisions.highest.tolist()
+    groups = _by_arm(assignments)
+    for arm, indexes in groups.items():
+        counted = confidences if len(groups) == 1 else [confidences[index] for index in indexes]
+        why = [fallbacks[index] for index in indexes if index in fallbacks] if fallbacks else ()
+        snapshot.counts[arm].count(counted, why, seconds, len(rows.requests) if len(groups) == 1 else 1)
+        if arm != "champion":
+            snapshot.counts[arm].record_clients(
+                rows.client_ids[index] for index in indexes if assignments[index].rule is None
+            )
 
 
 def _of_instance(error: RolloutError, index: int, rows: int) -> RolloutError:

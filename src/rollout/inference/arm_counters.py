@@ -96,15 +96,18 @@ class ArmCounters:
             self._requests += 1
             self._failures += failed
 
-    def count(self, confidences: Sequence[float], fallbacks: Sequence[Fallback], seconds: float) -> None:
-        """Counts the answer to a request.
+    def count(
+        self, confidences: Sequence[float], fallbacks: Sequence[Fallback], seconds: float, requests: int = 1
+    ) -> None:
+        """Counts the answer to a request, or to several that were answered together.
 
         Args:
-            confidences: Of its rows; of a regression, the values.
+            confidences: Of their rows; of a regression, the values.
             fallbacks: For those that the champion answered in the challenger's place, why.
             seconds: How long it took.
+            requests: How many they are.
         """
-        self._seconds.observe(seconds)
+        self._seconds.observe_all([seconds] * requests)
         if fallbacks:
             self._answered.inc(len(confidences) - len(fallbacks))
             self._fallen_back.inc(len(fallbacks))

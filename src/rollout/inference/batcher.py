@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -149,6 +150,13 @@ class Batcher:
         return not self._queue and not self._running
 
     @property
+    def quick_rows(self) -> int:
+        """How many rows a batch may have that runs on the event loop; 0 while more than a batch waits for it."""
+        if not self.inline or self._running or self._waiting_rows > self._profile.max_batch:
+            return 0
+        return bisect_left(self._profile.seconds, INLINE_BELOW_S) - 1
+
+    @property
     def is_waited_for(self) -> bool:
         """Whether rows wait for a batch."""
         return bool(self._queue)
@@ -163,12 +171,13 @@ class Batcher:
         since = min((since for since, _ in tuple(self._running.values())), default=math.inf)
         return time.monotonic() - since > max(self._hang_s, HANGS_AFTER * self._profile.seconds[-1])
 
-    def submit(self, arrays: Arrays, deadline: float) -> asyncio.Future[Ran]:
+    def submit(self, arrays: Arrays, deadline: float, *, at_once: bool = False) -> asyncio.Future[Ran]:
         """Queues the rows of one caller.
 
         Args:
             arrays: For each field an array of shape ``(rows, *field.shape)``.
             deadline: ``time.monotonic()`` after which nobody waits for the answer.
+            at_once: Whether all that had arrived is among these rows: then nothing else is waited for.
 
         Raises:
             OverloadedError: If too much work waits already.
@@ -184,7 +193,10 @@ class Batcher:
         for start in range(0, request.pending, largest):
             self._queue.append(_Block(request, start, min(start + largest, request.pending)))
         self._waiting_rows += request.pending
-        self._schedule()
+        if at_once and not self._running and not self._scheduled:
+            self._dispatch()
+        else:
+            self._schedule()
         return request.future
 
     def _require_room(self) -> None:

@@ -90,9 +90,10 @@ class Decisions:
         errors = {index - start: error for index, error in self.errors.items() if start <= index < stop}
         return Decisions(self.best[start:stop], self.numbers[start:stop], self.needs_review[start:stop], errors)
 
-    def rows(self, places: Sequence[int], outputs: int) -> Decisions:
-        """Returns some rows, none of which failed, of a version with so many outputs."""
-        return Decisions(self.best[places], self.numbers[places, :outputs], self.needs_review[places])
+    def rows(self, places: Sequence[int], outputs: int | None = None) -> Decisions:
+        """Returns some rows, none of which failed, of a version with so many outputs; without, all outputs."""
+        picked = np.array(places, np.intp)
+        return Decisions(self.best[picked], self.numbers[picked, :outputs], self.needs_review[picked])
 
     @property
     def highest(self) -> NDArray[np.float64]:

@@ -143,22 +143,33 @@ class Engine:
         Raises:
             RolloutError: If any row is refused or fails: a request is answered whole or not at all.
         """
+        answers, picks = await self.score(model, rows)
+        if picks:
+            await self.review(model, rows, answers, picks)
+        return answers
+
+    async def score(self, model: ServedModel, rows: Rows) -> tuple[Answers, Sequence[Pick]]:
+        """Scores rows, and says which of them are to be reviewed before they are answered.
+
+        Raises:
+            RolloutError: If any row is refused or fails; of several requests, those with such rows are taken out.
+        """
         snapshot = model.snapshot
         self.in_flight += 1
         try:
             if rows.preview is not None:
-                return await preview(snapshot, rows, rows.preview)
+                return await preview(snapshot, rows, rows.preview), ()
             answers = await answer(snapshot, rows)
-            if picks := pick(model.sampler, rows, answers):
-                await self._review(model, rows, answers, picks)
         finally:
             self.in_flight -= 1
+        picks = pick(model.sampler, rows, answers)
+        answers.fates.update((index, None) for index, _, _ in picks)
         # As soon as the answer is on its way.
         if snapshot.split.shadow and snapshot.challenger is not None:
             asyncio.get_running_loop().call_soon(self._offer_to_shadow, model, snapshot, rows, answers)
         if snapshot.split.challenger is not None:
             asyncio.get_running_loop().call_soon(self._await_outcomes, model, rows, answers)
-        return answers
+        return answers, picks
 
     def _offer_to_shadow(
         self, model: ServedModel, snapshot: ServingSnapshot, rows: Rows, answers: Answers
@@ -169,10 +180,14 @@ class Engine:
     def _await_outcomes(self, model: ServedModel, rows: Rows, answers: Answers) -> None:
         self._predictions.offer(model.name, pending_outcomes(rows, answers))
 
-    async def _review(self, model: ServedModel, rows: Rows, answers: Answers, picks: Sequence[Pick]) -> None:
-        answers.fates.update((index, None) for index, _, _ in picks)
-        items = await review_items(model, rows, answers, picks)
-        fates = await asyncio.gather(*(self.reviews.add(item) for item in items.values()))
+    async def review(self, model: ServedModel, rows: Rows, answers: Answers, picks: Sequence[Pick]) -> None:
+        """Stores the review items of rows, and notes in the answers what became of them."""
+        self.in_flight += 1
+        try:
+            items = await review_items(model, rows, answers, picks)
+            fates = await asyncio.gather(*(self.reviews.add(item) for item in items.values()))
+        finally:
+            self.in_flight -= 1
         answers.fates.update(zip(items, fates, strict=True))
 
 

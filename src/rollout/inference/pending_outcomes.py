@@ -12,6 +12,8 @@ from rollout.review.state import iso
 
 def pending_outcomes(rows: Rows, answers: Answers) -> Iterator[PendingOutcome]:
     """Yields what is kept of the rows of a request."""
+    if not any(rows.keys):
+        return
     at = iso(round(answers.at * 1000))
     is_class = isinstance(answers.task, Classification)
     labels = answers.task.labels if isinstance(answers.task, Classification) else []

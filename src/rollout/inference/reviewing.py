@@ -136,7 +136,7 @@ def review_item(
         threshold=limit if math.isfinite(limit) else None,
         same=same_inputs(client_id, seen, model.secret),
         inputs=msgspec.Raw(inputs),
-        traceparent=rows.traceparent,
+        traceparent=rows.traceparent(index),
         other=unseen,
         **answer._asdict(),
     )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
+import numpy as np
 
+from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Classification, Task
+from rollout.errors import RolloutError
 from rollout.inference.decisions import Decision, Decisions
 from rollout.review.log import Fate
 from rollout.routing.assignment import Arm, Assignment
@@ -36,7 +40,9 @@ class Rows(msgspec.Struct):
         deadline: ``time.monotonic()`` after which nobody waits for the answer.
         segment: What the caller says the clients belong to, for the rules of the split.
         preview: The arm that an admin wants to see; what is answered then is neither counted nor reviewed.
-        traceparent: The trace that the request belongs to.
+        traceparents: For each row the trace that it belongs to; empty where there is none.
+        sizes: Of several requests that are answered together, the rows of each; empty for one.
+        assigned: What was assigned to each row, and under which split, where that is known already.
     """
 
     client_ids: Sequence[str]
@@ -46,7 +52,27 @@ class Rows(msgspec.Struct):
     deadline: float
     segment: str = ""
     preview: Preview | None = None
-    traceparent: str | None = None
+    traceparents: Sequence[str | None] = ()
+    sizes: Sequence[int] = ()
+    assigned: tuple[Split, list[Assignment]] | None = None
+
+    @property
+    def requests(self) -> Sequence[int]:
+        """The rows of each request."""
+        return self.sizes or (len(self.client_ids),)
+
+    def traceparent(self, index: int) -> str | None:
+        """Returns the trace that a row belongs to, if any."""
+        return self.traceparents[index] if self.traceparents else None
+
+    def keep(self, places: Sequence[int], sizes: Sequence[int]) -> None:
+        """Takes out all rows but some: those of requests that are refused."""
+        self.client_ids = [self.client_ids[place] for place in places]
+        self.keys = [self.keys[place] for place in places]
+        self.sent = [self.sent[place] for place in places]
+        self.arrays = take(self.arrays, np.array(places, np.intp))
+        self.traceparents = [self.traceparents[place] for place in places] if self.traceparents else ()
+        self.sizes, self.assigned = sizes, None
 
 
 class Answers(NamedTuple):
@@ -63,6 +89,8 @@ class Answers(NamedTuple):
         waited: Seconds that the rows waited for their batch, at most.
         ran: Seconds that their batches took.
         at: When they were answered, seconds since 1970.
+        refused: Of several requests that are answered together those that are not, by number, and why; their rows
+            are not among these, nor among those that were asked for any more.
     """
 
     split: Split
@@ -75,6 +103,7 @@ class Answers(NamedTuple):
     waited: float
     ran: float
     at: float
+    refused: Mapping[int, RolloutError] = MappingProxyType({})
 
     def version(self, index: int) -> str:
         """Returns the version that answered a row."""

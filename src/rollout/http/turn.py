@@ -1,0 +1,170 @@
+"""Predictions that arrive in one turn of the event loop, answered together: one batch, and one task."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from rollout.bundle.schema import Arrays
+from rollout.http.gateway import Gateway
+from rollout.http.predict import Instance, decode_quickly, encode_response, make_rows, server_timing
+from rollout.http.problems import as_rollout_error
+from rollout.http.quick import QuickExchange
+from rollout.inference.rows import Answers, Rows, make_predictions
+from rollout.inference.served_model import ServedModel
+from rollout.routing.assignment import Arm, Assignment, assign
+from rollout.routing.split import Split
+
+# A larger body is decoded by itself, and lets others have the event loop in between.
+LARGEST_BODY = 64 * 1024
+# So many seconds of a turn go into decoding; what is left then has the next one.
+LONGEST_S = 0.002
+
+
+class _Asked(NamedTuple):
+    """A request whose rows are decoded."""
+
+    exchange: QuickExchange
+    instances: Sequence[Instance]
+    decoded: Sequence[Arrays]
+    single: bool
+    split: Split
+    assignments: Sequence[Assignment]
+
+
+class Turn:
+    """Puts together what the champion answers on the event loop; every other request goes its own way.
+
+    A request that is wrong, holds a file, has rows of the challenger, or meets a champion that is busy or slow,
+    is answered by its own handler: nobody waits for another's.
+
+    Args:
+        gateway: Lets requests through to the engine.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._waiting: list[QuickExchange] = []
+
+    def add(self, exchange: QuickExchange) -> None:
+        """Takes a request that has arrived."""
+        self._waiting.append(exchange)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        together: dict[tuple[ServedModel, Arm], list[_Asked]] = {}
+        end = time.monotonic() + LONGEST_S
+        for number, exchange in enumerate(waiting):
+            if number and time.monotonic() > end:
+                self._waiting = waiting[number:]
+                asyncio.get_running_loop().call_soon(self._begin)
+                break
+            found = self._decode(exchange)
+            if found is None:
+                exchange.start()
+            else:
+                where, asked = found
+                together.setdefault(where, []).append(asked)
+        for (model, _), requests in together.items():
+            for group in _cut(requests, model.champion.batcher.quick_rows):
+                group[0].exchange.start(self._answer(model, group))
+
+    def _decode(self, exchange: QuickExchange) -> tuple[tuple[ServedModel, Arm], _Asked] | None:
+        """Decodes a request and finds the arm of its clients; ``None`` where it goes its own way."""
+        try:
+            model = self._gateway.engine.model(exchange.scope["name"])
+            if not model.champion.batcher.quick_rows:
+                return None
+            found = decode_quickly(exchange.whole_body(), model.schema, self._gateway.settings.max_instances)
+        except Exception:  # its own handler says what is wrong
+            return None
+        if found is None:
+            return None
+        instances, decoded, single = found
+        assignments = [assign(model.split, instance.client_id) for instance in instances]
+        arm = assignments[0].arm
+        if arm == "challenger" or any(assignment.arm != arm for assignment in assignments):
+            return None
+        return (model, arm), _Asked(exchange, instances, decoded, single, model.split, assignments)
+
+    async def _answer(self, model: ServedModel, group: Sequence[_Asked]) -> None:
+        try:
+            await self._answer_all(model, group)
+        except Exception as error:  # nobody is left without an answer
+            ours = as_rollout_error(error)
+            for asked in group:
+                if not asked.exchange.response_complete:
+                    asked.exchange.refuse(ours, model.name)
+
+    async def _answer_all(self, model: ServedModel, group: Sequence[_Asked]) -> None:
+        engine, started = self._gateway.engine, time.perf_counter()
+        rows = _join(group, time.monotonic() + self._gateway.settings.timeout_ms / 1000)
+        answers, picks = await engine.score(model, rows)
+        for number, refused in answers.refused.items():
+            group[number].exchange.refuse(refused, model.name)
+        # Those whose rows a person is to look at wait until that is stored, and nobody else does.
+        reviewed = {pick.row for pick in picks}
+        now: list[tuple[range, _Asked]] = []
+        later: list[tuple[range, _Asked]] = []
+        kept = [asked for number, asked in enumerate(group) if number not in answers.refused]
+        for places, asked in _placed(kept):
+            (now if reviewed.isdisjoint(places) else later).append((places, asked))
+        _write(model, rows, answers, now, started)
+        if later:
+            await engine.review(model, rows, answers, picks)
+            _write(model, rows, answers, later, started)
+
+
+def _write(
+    model: ServedModel, rows: Rows, answers: Answers, group: Sequence[tuple[range, _Asked]], started: float
+) -> None:
+    predictions, timing = make_predictions(model.name, rows, answers), server_timing(answers)
+    for places, asked in group:
+        asked.exchange.scope["answers"] = answers
+        body = encode_response(predictions[places.start : places.stop], single=asked.single)
+        asked.exchange.answer(body, timing)
+    model.latency.observe_all([time.perf_counter() - started] * len(group))
+
+
+def _cut(requests: Sequence[_Asked], most: int) -> Iterator[list[_Asked]]:
+    """Cuts requests into groups of as many rows as a quick batch may have; a larger one stays alone."""
+    group: list[_Asked] = []
+    rows = 0
+    for asked in requests:
+        if group and rows + len(asked.instances) > most:
+            yield group
+            group, rows = [], 0
+        group.append(asked)
+        rows += len(asked.instances)
+    if group:
+        yield group
+
+
+def _join(group: Sequence[_Asked], deadline: float) -> Rows:
+    rows = make_rows(
+        [instance for asked in group for instance in asked.instances],
+        [arrays for asked in group for arrays in asked.decoded],
+        deadline,
+    )
+    rows.sizes = [len(asked.instances) for asked in group]
+    rows.traceparents = [
+        trace
+        for asked in group
+        for trace in [asked.exchange.scope["traceparent"].decode()] * len(asked.instances)
+    ]
+    split = group[0].split
+    if all(asked.split is split for asked in group):
+        rows.assigned = split, [one for asked in group for one in asked.assignments]
+    return rows
+
+
+def _placed(group: Sequence[_Asked]) -> Iterator[tuple[range, _Asked]]:
+    """Yields where the rows of each request lie among all."""
+    start = 0
+    for asked in group:
+        yield range(start, start + len(asked.instances)), asked
+        start += len(asked.instances)
