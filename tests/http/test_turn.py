@@ -108,8 +108,16 @@ def batches(engine: Engine) -> list[float]:
 
 def counted(engine: Engine, arm: Any) -> dict[str, int]:
     counts = engine.model("digits").snapshot.counts[arm]
-    for one in (counts._answered, counts.failures, counts._seconds, counts._confidence):
+    for one in (
+        counts._answered,
+        counts.failures,
+        counts._seconds,
+        counts._confidence,
+        *counts._fallbacks.values(),
+    ):
         one.flush()
+    if arm == "challenger":
+        counts._fallen_back.flush()
     return {name: count for (_, _, name), count in counts.take()}
 
 
@@ -136,30 +144,55 @@ async def test_one_batch_and_to_each_its_own_answer(engine: Engine, turn: Turn) 
     assert sum(count for name, count in found.items() if name.startswith("confidence.")) == 46, "one a row"
 
 
-async def test_what_is_not_the_champion_s_or_not_plain_goes_its_own_way(engine: Engine, turn: Turn) -> None:
+async def test_what_is_of_several_arms_or_not_plain_goes_its_own_way(engine: Engine, turn: Turn) -> None:
     champion = CLIENTS["champion"]
     mixed = {"instances": [row(0, champion[0]), row(1, CLIENTS["control"][0])]}
     file = row(0, champion[0]) | {"inputs": {"image": "x" * 5000}}
     own = [
         Exchange(body)
-        for body in (b"{", b"[" * 100_000, {}, row(0, ""), row(0, "tab\t"), mixed, file, row(0, CLIENTS["challenger"][0]))
+        for body in (b"{", b"[" * 100_000, {}, row(0, ""), row(0, "tab\t"), mixed, file)
     ]  # fmt: skip
     own.append(Exchange(row(0, champion[0]), name="cats"))
     plain = [Exchange(row(number, champion[number])) for number in range(3)]
-    control = Exchange(row(3, CLIENTS["control"][0]))
-    await ask(turn, *own, *plain, control)
+    control, challenger = (Exchange(row(3, CLIENTS[arm][0])) for arm in ("control", "challenger"))
+    await ask(turn, *own, *plain, control, challenger)
     assert all(exchange.went_its_own_way and exchange.said is None for exchange in own)
     assert [exchange.said["arm"] for exchange in plain] == ["champion"] * 3
-    assert control.said["arm"] == "control"
+    assert [control.said["arm"], challenger.said["arm"]] == ["control", "challenger"]
     assert batches(engine) == [3, 1], "arms are counted apart"
 
 
 async def test_nobody_joins_while_the_champion_is_busy_or_slow(engine: Engine, turn: Turn) -> None:
     batcher = engine.model("digits").champion.batcher
-    batcher.inline = False
+    batcher._waiting_rows = 1000
     busy = [Exchange(row(number, CLIENTS["champion"][number])) for number in range(3)]
     await ask(turn, *busy)
     assert all(exchange.went_its_own_way for exchange in busy)
+
+
+async def test_the_challenger_s_requests_share_a_hop_and_fall_back_one_by_one(
+    engine: Engine, turn: Turn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients = CLIENTS["challenger"]
+    version = engine.model("digits").versions["v2"]
+    run = version._runtime.run
+    monkeypatch.setattr(type(version.batcher), "quick_rows", 8)
+
+    def spoil(inputs: dict[str, NDArray[np.uint8]]) -> Scores:
+        scores = run(inputs)
+        scores[inputs["image"].max((1, 2)) == 0] = np.nan
+        return scores
+
+    monkeypatch.setattr(version._runtime, "run", spoil)
+    good = [Exchange(row(number, clients[number])) for number in range(4)]
+    bad = Exchange(row(0, clients[4]) | {"inputs": {"image": [[0] * 32] * 32}})
+    await ask(turn, *good[:2], bad, *good[2:])
+    assert [(one.said["version"], one.said["fallback"]) for one in good] == [("v2", None)] * 4
+    assert (bad.said["version"], bad.said["fallback"]) == ("v1", "error")
+    assert [*version._batch_rows._values] == [5]
+    found = counted(engine, "challenger")
+    assert (found["evidence.1.requests"], found["evidence.1.failures"]) == (5, 1)
+    assert (found["predictions"], found["fallbacks.error"]) == (5, 1)
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def clients(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[s
     return found
 
 
-def shed(*_: object) -> None:
+def shed(*_: object, **__: object) -> None:
     raise OverloadedError("too much")
 
 

@@ -59,7 +59,7 @@ def make_trial(challenger: RolloutError | list[Any], champion: RolloutError | li
 
 async def score(trial: Trial, rows: int = 1, seconds: float = 0.2) -> TrialResult | RolloutError:
     try:
-        return await trial.score({"x": np.zeros(rows)}, time.monotonic() + seconds)
+        return await trial.score({"x": np.zeros(rows)}, time.monotonic() + seconds, [rows])
     except RolloutError as error:
         return error
 
@@ -98,11 +98,22 @@ async def test_rows_that_were_late_are_answered_and_prove_nothing() -> None:
         tried = await score(make_trial(late, [GOOD] * 3), rows=3)
         assert isinstance(tried, TrialResult)
         assert tried.fallbacks == dict.fromkeys(range(3), "timeout")
-        assert (tried.failures, tried.attempts) == (3, 0)
+        assert (tried.failures, tried.evidence(0, 3)) == (3, (0, False))
 
 
 async def test_rows_that_the_challenger_came_to() -> None:
     tried = await score(make_trial([GOOD, ERROR, LATE], [GOOD, GOOD]), rows=3)
     assert isinstance(tried, TrialResult)
     assert tried.fallbacks == {1: "error", 2: "timeout"}
-    assert (tried.decisions.best.tolist(), tried.decisions.errors, tried.attempts) == ([7] * 3, {}, 2)
+    assert (tried.decisions.best.tolist(), tried.decisions.errors) == ([7] * 3, {})
+    assert tried.evidence(0, 3) == (2, True)
+    assert [tried.evidence(row, row + 1) for row in range(3)] == [(1, False), (1, True), (0, False)]
+
+
+async def test_requests_that_are_asked_together_are_judged_one_by_one() -> None:
+    trial = make_trial([GOOD, ERROR, ERROR, LATE], [GOOD, ERROR, GOOD])
+    recorded: list[bool] = []
+    trial.breaker.record = lambda *, failed: recorded.append(failed)  # type: ignore[method-assign]
+    tried = await trial.score({"x": np.zeros(4)}, time.monotonic() + 0.2, [1, 1, 1, 1])
+    assert tried.fallbacks == {1: "error", 3: "timeout"}
+    assert sorted(recorded) == [False, False, True, True], "the third row is at fault itself"

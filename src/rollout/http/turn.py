@@ -12,6 +12,7 @@ from rollout.http.gateway import Gateway
 from rollout.http.predict import Instance, decode_quickly, encode_response, make_rows, server_timing
 from rollout.http.problems import as_rollout_error
 from rollout.http.quick import QuickExchange
+from rollout.inference.batcher import Batcher
 from rollout.inference.rows import Answers, Rows, make_predictions
 from rollout.inference.served_model import ServedModel
 from rollout.routing.assignment import Arm, Assignment, assign
@@ -35,10 +36,10 @@ class _Asked(NamedTuple):
 
 
 class Turn:
-    """Puts together what the champion answers on the event loop; every other request goes its own way.
+    """Puts together what one version answers quickly; every other request goes its own way.
 
-    A request that is wrong, holds a file, has rows of the challenger, or meets a champion that is busy or slow,
-    is answered by its own handler: nobody waits for another's.
+    A request that is wrong, holds a file, has rows of several arms, or meets a version that is busy or slow, is
+    answered by its own handler: nobody waits for another's.
 
     Args:
         gateway: Lets requests through to the engine.
@@ -69,16 +70,14 @@ class Turn:
             else:
                 where, asked = found
                 together.setdefault(where, []).append(asked)
-        for (model, _), requests in together.items():
-            for group in _cut(requests, model.champion.batcher.quick_rows):
+        for (model, arm), requests in together.items():
+            for group in _cut(requests, _batcher(model, arm).quick_rows):
                 group[0].exchange.start(self._answer(model, group))
 
     def _decode(self, exchange: QuickExchange) -> tuple[tuple[ServedModel, Arm], _Asked] | None:
         """Decodes a request and finds the arm of its clients; ``None`` where it goes its own way."""
         try:
             model = self._gateway.engine.model(exchange.scope["name"])
-            if not model.champion.batcher.quick_rows:
-                return None
             found = decode_quickly(exchange.whole_body(), model.schema, self._gateway.settings.max_instances)
         except Exception:  # its own handler says what is wrong
             return None
@@ -87,7 +86,7 @@ class Turn:
         instances, decoded, single = found
         assignments = [assign(model.split, instance.client_id) for instance in instances]
         arm = assignments[0].arm
-        if arm == "challenger" or any(assignment.arm != arm for assignment in assignments):
+        if any(one.arm != arm for one in assignments) or not _batcher(model, arm).quick_rows:
             return None
         return (model, arm), _Asked(exchange, instances, decoded, single, model.split, assignments)
 
@@ -117,6 +116,12 @@ class Turn:
         if later:
             await engine.review(model, rows, answers, picks)
             _write(model, rows, answers, later, started)
+
+
+def _batcher(model: ServedModel, arm: Arm) -> Batcher:
+    """Returns what the rows of an arm wait for."""
+    challenger = model.snapshot.challenger if arm == "challenger" else None
+    return (challenger or model.champion).batcher
 
 
 def _write(

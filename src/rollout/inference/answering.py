@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from asyncio import Future
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -40,11 +41,14 @@ async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
         for arm in sorted(groups, key="challenger".__ne__):  # the champion is at work already
             if arm not in champions:
                 assert snapshot.trial is not None  # noqa: S101  or the champion would be at work on it
-                result = await snapshot.trial.score(parts[arm], rows.deadline)
+                own = sizes if len(groups) == 1 else [len(groups[arm])]
+                result = await snapshot.trial.score(parts[arm], rows.deadline, own)
                 decisions, times = result.decisions, (result.waited, result.ran)
                 fallbacks.update((groups[arm][index], why) for index, why in result.fallbacks.items())
                 snapshot.counts[arm].failures.inc(result.failures)
-                snapshot.counts[arm].record_evidence(result.attempts, failed="error" in result.fallbacks.values())
+                for start, stop in _spans(own):
+                    attempts, failed = result.evidence(start, stop)
+                    snapshot.counts[arm].record_evidence(attempts, failed=failed)
             else:
                 done = await champions[arm]
                 decisions, times = done.decisions, (done.waited, done.ran)
@@ -135,12 +139,16 @@ def _record_control_evidence(counts: ArmCounters, decisions: Decisions, sizes: S
     """Takes what the champion made of control's requests as evidence, to compare the challenger with."""
     if counts.arm != "control":
         return
-    start = 0
-    for size in sizes:
-        errors = decisions.part(start, start + size).errors if decisions.errors else {}
+    for start, stop in _spans(sizes):
+        errors = decisions.part(start, stop).errors if decisions.errors else {}
         failures = sum(isinstance(error, PredictionFailedError) for error in errors.values())
-        counts.record_evidence(size - len(errors) + failures, failed=failures > 0)
-        start += size
+        counts.record_evidence(stop - start - len(errors) + failures, failed=failures > 0)
+
+
+def _spans(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Returns where the rows of each request begin and end."""
+    ends = list(accumulate(sizes))
+    return list(zip([0, *ends], ends, strict=False))
 
 
 def _refuse(snapshot: ServingSnapshot, rows: Rows, answers: Answers) -> Answers:
@@ -154,15 +162,12 @@ def _refuse(snapshot: ServingSnapshot, rows: Rows, answers: Answers) -> Answers:
         snapshot.counts[answers.assignments[index].arm].failures.inc()
     refused: dict[int, RolloutError] = {}
     places: list[int] = []
-    start = 0
-    for number, size in enumerate(rows.requests):
-        own = range(start, start + size)
-        wrong = next((index for index in own if index in errors), None)
+    for number, (start, stop) in enumerate(_spans(rows.requests)):
+        wrong = next((index for index in range(start, stop) if index in errors), None)
         if wrong is None:
-            places += own
+            places += range(start, stop)
         else:
-            refused[number] = _of_instance(errors[wrong], wrong - start, size)
-        start += size
+            refused[number] = _of_instance(errors[wrong], wrong - start, stop - start)
     if not rows.sizes:
         raise refused[0]
     fallbacks = {at: why for at, place in enumerate(places) if (why := answers.fallbacks.get(place))}

@@ -151,8 +151,8 @@ class Batcher:
 
     @property
     def quick_rows(self) -> int:
-        """How many rows a batch may have that runs on the event loop; 0 while more than a batch waits for it."""
-        if not self.inline or self._running or self._waiting_rows > self._profile.max_batch:
+        """How many rows a batch may have that keeps nobody waiting; 0 while others wait for more than a batch."""
+        if (self.inline and self._running) or self._waiting_rows > self._profile.max_batch:
             return 0
         return bisect_left(self._profile.seconds, INLINE_BELOW_S) - 1
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Collection, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -36,18 +38,26 @@ class TrialResult(NamedTuple):
     Attributes:
         decisions: On each row, or an error that both versions made.
         fallbacks: The rows that the champion answered, by index, and why.
-        failures: Rows that the challenger was asked and failed to score.
-        attempts: Rows that the challenger attempted: they were not spared it, and it was not late.
+        late: The rows that prove nothing: they were spared the challenger, or it was late.
         waited: Seconds until the first of them was in a batch.
         ran: Seconds that their batches took.
     """
 
     decisions: Decisions
     fallbacks: dict[int, Fallback]
-    failures: int
-    attempts: int
+    late: Collection[int]
     waited: float
     ran: float
+
+    @property
+    def failures(self) -> int:
+        """Rows that the challenger was asked and failed to score, and the champion did."""
+        return sum(why != "breaker" for why in self.fallbacks.values())
+
+    def evidence(self, start: int, stop: int) -> tuple[int, bool]:
+        """Returns how many of the rows of a request the challenger attempted in time, and whether it failed."""
+        attempts = sum(row not in self.late for row in range(start, stop))
+        return attempts, any(self.fallbacks.get(row) == "error" for row in range(start, stop))
 
 
 class Trial:
@@ -66,12 +76,13 @@ class Trial:
         self.breaker = Breaker(settings.breaker_rate, settings.breaker_window_s, self._report)
         self._probe: asyncio.Task[None] | None = None
 
-    async def score(self, arrays: Arrays, deadline: float) -> TrialResult:
-        """Scores the rows of a request.
+    async def score(self, arrays: Arrays, deadline: float, sizes: Sequence[int]) -> TrialResult:
+        """Scores the rows of a request, or of several.
 
         Args:
             arrays: For each field an array of shape ``(rows, *field.shape)``.
             deadline: ``time.monotonic()`` after which nobody waits for the answer.
+            sizes: The rows of each request.
 
         Raises:
             OverloadedError: If the champion has too much to do as well.
@@ -82,36 +93,39 @@ class Trial:
         if self.breaker.state != "closed":
             self._offer_probe(arrays)
             ran = await self.champion.batcher.submit(arrays, deadline)
-            return TrialResult(ran.decisions, dict.fromkeys(range(rows), "breaker"), 0, 0, ran.waited, ran.ran)
+            spared: dict[int, Fallback] = dict.fromkeys(range(rows), "breaker")
+            return TrialResult(ran.decisions, spared, spared, ran.waited, ran.ran)
         decisions, waited, ran_s = await self._ask(arrays, rows, deadline)
         failed = sorted(decisions.errors)
         if not failed:
-            self.breaker.record(failed=False)
-            return TrialResult(decisions, {}, 0, rows, waited, ran_s)
+            for _ in sizes:
+                self.breaker.record(failed=False)
+            return TrialResult(decisions, {}, (), waited, ran_s)
         late = {
             index
             for index, error in decisions.errors.items()
             if isinstance(error, DeadlineExceededError | OverloadedError)
         }
-        if late and not in_hurry:
-            self.breaker.record(failed=True)  # whether or not the champion makes it
+        requests = [set(range(stop - size, stop)) for size, stop in zip(sizes, accumulate(sizes), strict=True)]
+        for own in requests:
+            if not own.isdisjoint(late) and not in_hurry:
+                self.breaker.record(failed=True)  # whether or not the champion makes it
         rest = arrays if len(failed) == rows else take(arrays, np.array(failed))
         again = await self.champion.batcher.submit(rest, deadline)
-        if not late:
-            # What the champion cannot score either is the fault of the row.
-            errors = again.decisions.errors
-            blameless = len(errors) == len(failed) and all(
-                isinstance(error, PredictionFailedError) for error in errors.values()
-            )
-            self.breaker.record(failed=not blameless)
+        # What the champion cannot score either is the fault of the row.
+        blameless = {
+            failed[at] for at, error in again.decisions.errors.items() if isinstance(error, PredictionFailedError)
+        }
+        for own in requests:
+            if own.isdisjoint(late):
+                self.breaker.record(failed=not (own & set(failed) <= blameless))
         fallbacks: dict[int, Fallback] = {
             index: "timeout" if index in late else "error"
             for at, index in enumerate(failed)
             if at not in again.decisions.errors
         }
         whole = Decisions.placed([(range(rows), decisions), (failed, again.decisions)], rows)
-        attempts = rows - len(late)
-        return TrialResult(whole, fallbacks, len(fallbacks), attempts, waited + again.waited, ran_s + again.ran)
+        return TrialResult(whole, fallbacks, late, waited + again.waited, ran_s + again.ran)
 
     async def _ask(self, arrays: Arrays, rows: int, deadline: float) -> tuple[Decisions, float, float]:
         remaining = deadline - time.monotonic()
