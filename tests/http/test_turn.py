@@ -108,16 +108,10 @@ def batches(engine: Engine) -> list[float]:
 
 def counted(engine: Engine, arm: Any) -> dict[str, int]:
     counts = engine.model("digits").snapshot.counts[arm]
-    for one in (
-        counts._answered,
-        counts.failures,
-        counts._seconds,
-        counts._confidence,
-        *counts._fallbacks.values(),
-    ):
+    written: list[Any] = [counts._answered, counts.failures, counts._seconds, counts._confidence]
+    written += [*counts._fallbacks.values(), *([counts._fallen_back] if arm == "challenger" else [])]
+    for one in written:
         one.flush()
-    if arm == "challenger":
-        counts._fallen_back.flush()
     return {name: count for (_, _, name), count in counts.take()}
 
 
