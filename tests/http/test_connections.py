@@ -133,7 +133,10 @@ def test_bodies_that_break_are_never_taken_for_whole(bounded: Service) -> None:
     with contextlib.ExitStack() as held:
         for _ in range(5):
             connection = held.enter_context(connect(bounded))
-            connection.sendall(LOGIN + b"c\r\ntoken=nobody\r\nzz\r\n")
+            for part in (LOGIN, b"c\r\ntoken=nobody\r\n", b"zz\r\n"):
+                connection.sendall(part)
+                time.sleep(0.1)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
     time.sleep(0.5)
     assert "a login from" not in bounded.log.read_text()
 

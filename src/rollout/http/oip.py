@@ -252,7 +252,7 @@ def _output(name: str, answers: Answers) -> OutputTensor:
     if name == "label" and isinstance(task, Classification):
         return OutputTensor(name, STRINGS, [rows], [task.labels[best] for best in decisions.best.tolist()])
     if name == "confidence":
-        return _floats(name, decisions.highest)
+        return _floats(name, decisions.confidences)
     if name == "value":
         return _floats(name, numbers[:, 0])
     if name == "interval":

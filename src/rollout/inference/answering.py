@@ -198,7 +198,9 @@ def _translate(snapshot: ServingSnapshot, answers: Answers) -> Answers:
 
 def _count(snapshot: ServingSnapshot, rows: Rows, answers: Answers, seconds: float) -> None:
     assignments, fallbacks = answers.assignments, answers.fallbacks
-    confidences: list[float] = answers.decisions.highest.tolist()
+    if not assignments:
+        return  # each of several requests was refused
+    confidences: list[float] = answers.decisions.confidences.tolist()
     groups = _by_arm(assignments)
     for arm, indexes in groups.items():
         counted = confidences if len(groups) == 1 else [confidences[index] for index in indexes]

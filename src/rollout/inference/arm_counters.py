@@ -102,7 +102,7 @@ class ArmCounters:
         """Counts the answer to a request, or to several that were answered together.
 
         Args:
-            confidences: Of their rows; of a regression, the values.
+            confidences: Of their rows; of a regression, anything.
             fallbacks: For those that the champion answered in the challenger's place, why.
             seconds: How long it took.
             requests: How many they are.

@@ -96,6 +96,6 @@ class Decisions:
         return Decisions(self.best[picked], self.numbers[picked, :outputs], self.needs_review[picked])
 
     @property
-    def highest(self) -> NDArray[np.float64]:
-        """The number at ``best`` of each row, shape ``(rows,)``: the confidence of a class, or the value."""
-        return self.numbers[np.arange(len(self.best)), self.best]
+    def confidences(self) -> NDArray[np.float64]:
+        """The score of the most likely class of each row, shape ``(rows,)``."""
+        return np.asarray(self.numbers.max(-1))
