@@ -43,7 +43,7 @@ class Exchange:
         self.scope: dict[str, Any] = {"name": name, "traceparent": b"00-%032x-%016x-00" % (id(self), 1)}
         self.went_its_own_way = self.response_complete = False
         self.said: Any = None
-        self.answered_at = 0.0
+        self.answered_at = self.arrived = 0.0
         self.tasks: list[asyncio.Task[None]] = []
 
     def whole_body(self) -> bytes:
@@ -293,4 +293,43 @@ async def test_a_split_that_changes_on_the_way_is_looked_at_again(engine: Engine
 
     asked = [Changing(row(number, CLIENTS["champion"][number])) for number in range(3)]
     await ask(turn, *asked)
-    assert [(exchange.said["version"], exchange.said["revision"]) for exchange in asked] == [("v2", 2)] * 3
+    assert all(exchange.went_its_own_way and exchange.said is None for exchange in asked)
+    assert batches(engine) == []
+
+
+async def test_time_counts_from_the_arrival(engine: Engine, turn: Turn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits in the turn or is decoded waits, for the deadline and for the metric."""
+
+    class Late(Exchange):
+        def whole_body(self) -> bytes:
+            time.sleep(0.15)
+            return super().whole_body()
+
+    seconds: list[float] = []
+    monkeypatch.setattr(engine.model("digits").latency, "observe", seconds.append)
+    await ask(turn, *(Late(row(number, CLIENTS["champion"][number])) for number in range(2)))
+    assert [one > 0.3 for one in seconds] == [True, True]
+    monkeypatch.setattr(
+        turn._gateway, "settings", msgspec.structs.replace(turn._gateway.settings, timeout_ms=100)
+    )
+    late = Late(row(0, CLIENTS["champion"][0]))
+    await ask(turn, late)
+    assert late.said.type == "deadline-exceeded"
+
+
+async def test_what_a_connection_asks_next_is_nobody_else_s_affair(turn: Turn) -> None:
+    class Failing(Exchange):
+        is_closed = False
+
+        def answer(self, body: bytes, timing: bytes) -> None:
+            super().answer(body, timing)
+            raise RuntimeError("what came behind it")
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    failing = Failing(row(0, CLIENTS["champion"][0]))
+    others = [Exchange(row(number, CLIENTS["champion"][number])) for number in (1, 2)]
+    await ask(turn, failing, *others)
+    assert failing.is_closed
+    assert [other.said["client_id"] for other in others] == CLIENTS["champion"][1:3]

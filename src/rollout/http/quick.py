@@ -28,6 +28,7 @@ class QuickExchange:
     """One request that is in memory, and its answer; with the attributes that uvicorn looks at."""
 
     message_event = _NoEvent()
+    arrived = 0.0  # when it was whole, of time.monotonic()
 
     def __init__(self, protocol: HttpToolsProtocol, scope: Scope, handler: ASGIApp) -> None:
         self._protocol = protocol
@@ -66,6 +67,10 @@ class QuickExchange:
         self._begin(response.status_code, response.raw_headers)
         self._finish(bytes(response.body))
         end(self.scope, error.status, every=self._access_log)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._protocol.transport.close()
 
     async def run(self) -> None:
         """Has the request answered by its handler."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -22,6 +23,8 @@ from rollout.routing.split import Split
 LARGEST_BODY = 64 * 1024
 # So many seconds of a turn go into decoding; what is left then has the next one.
 LONGEST_S = 0.002
+
+logger = logging.getLogger(__name__)
 
 
 class _Asked(NamedTuple):
@@ -51,6 +54,7 @@ class Turn:
 
     def add(self, exchange: QuickExchange) -> None:
         """Takes a request that has arrived."""
+        exchange.arrived = time.monotonic()
         self._waiting.append(exchange)
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_soon(self._begin)
@@ -100,8 +104,12 @@ class Turn:
                     asked.exchange.refuse(ours, model.name)
 
     async def _answer_all(self, model: ServedModel, group: Sequence[_Asked]) -> None:
-        engine, started = self._gateway.engine, time.perf_counter()
-        rows = _join(group, time.monotonic() + self._gateway.settings.timeout_ms / 1000)
+        if any(asked.split is not model.split for asked in group):
+            for asked in group:  # the split has changed since, and with it the arms perhaps
+                asked.exchange.start()
+            return
+        engine = self._gateway.engine
+        rows = _join(group, self._gateway.settings.timeout_ms / 1000)
         answers, picks = await engine.score(model, rows)
         for number, refused in answers.refused.items():
             group[number].exchange.refuse(refused, model.name)
@@ -112,10 +120,10 @@ class Turn:
         kept = [asked for number, asked in enumerate(group) if number not in answers.refused]
         for places, asked in _placed(kept):
             (now if reviewed.isdisjoint(places) else later).append((places, asked))
-        _write(model, rows, answers, now, started)
+        _write(model, rows, answers, now)
         if later:
             await engine.review(model, rows, answers, picks)
-            _write(model, rows, answers, later, started)
+            _write(model, rows, answers, later)
 
 
 def _batcher(model: ServedModel, arm: Arm) -> Batcher:
@@ -124,15 +132,17 @@ def _batcher(model: ServedModel, arm: Arm) -> Batcher:
     return (challenger or model.champion).batcher
 
 
-def _write(
-    model: ServedModel, rows: Rows, answers: Answers, group: Sequence[tuple[range, _Asked]], started: float
-) -> None:
+def _write(model: ServedModel, rows: Rows, answers: Answers, group: Sequence[tuple[range, _Asked]]) -> None:
     predictions, timing = make_predictions(model.name, rows, answers), server_timing(answers)
     for places, asked in group:
         asked.exchange.scope["answers"] = answers
         body = encode_response(predictions[places.start : places.stop], single=asked.single)
-        asked.exchange.answer(body, timing)
-    model.latency.observe_all([time.perf_counter() - started] * len(group))
+        try:
+            asked.exchange.answer(body, timing)
+        except Exception:  # of what this connection asks next, which is nobody else's affair
+            logger.exception("a connection failed after its answer")
+            asked.exchange.close()
+        model.latency.observe(time.monotonic() - asked.exchange.arrived)
 
 
 def _cut(requests: Sequence[_Asked], most: int) -> Iterator[list[_Asked]]:
@@ -149,11 +159,11 @@ def _cut(requests: Sequence[_Asked], most: int) -> Iterator[list[_Asked]]:
         yield group
 
 
-def _join(group: Sequence[_Asked], deadline: float) -> Rows:
+def _join(group: Sequence[_Asked], timeout_s: float) -> Rows:
     rows = make_rows(
         [instance for asked in group for instance in asked.instances],
         [arrays for asked in group for arrays in asked.decoded],
-        deadline,
+        min(asked.exchange.arrived for asked in group) + timeout_s,
     )
     rows.sizes = [len(asked.instances) for asked in group]
     rows.traceparents = [
@@ -161,9 +171,7 @@ def _join(group: Sequence[_Asked], deadline: float) -> Rows:
         for asked in group
         for trace in [asked.exchange.scope["traceparent"].decode()] * len(asked.instances)
     ]
-    split = group[0].split
-    if all(asked.split is split for asked in group):
-        rows.assigned = split, [one for asked in group for one in asked.assignments]
+    rows.assigned = [one for asked in group for one in asked.assignments]
     return rows
 
 

@@ -114,8 +114,8 @@ async def preview(snapshot: ServingSnapshot, rows: Rows, arm: Preview) -> Answer
 
 def _assign_all(snapshot: ServingSnapshot, rows: Rows) -> list[Assignment]:
     client_ids, split = rows.client_ids, snapshot.split
-    if rows.assigned is not None and rows.assigned[0] is split:
-        return rows.assigned[1]
+    if rows.assigned is not None:
+        return rows.assigned
     if client_ids.count(client_ids[0]) == len(client_ids):
         return [assign(split, client_ids[0], rows.segment)] * len(client_ids)
     return [assign(split, client_id, rows.segment) for client_id in client_ids]

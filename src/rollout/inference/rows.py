@@ -42,7 +42,8 @@ class Rows(msgspec.Struct):
         preview: The arm that an admin wants to see; what is answered then is neither counted nor reviewed.
         traceparents: For each row the trace that it belongs to; empty where there is none.
         sizes: Of several requests that are answered together, the rows of each; empty for one.
-        assigned: What was assigned to each row, and under which split, where that is known already.
+        assigned: What is assigned to each row under the split that is served, where that is known already; of
+            several requests all rows have one arm.
     """
 
     client_ids: Sequence[str]
@@ -54,7 +55,7 @@ class Rows(msgspec.Struct):
     preview: Preview | None = None
     traceparents: Sequence[str | None] = ()
     sizes: Sequence[int] = ()
-    assigned: tuple[Split, list[Assignment]] | None = None
+    assigned: list[Assignment] | None = None
 
     @property
     def requests(self) -> Sequence[int]:
