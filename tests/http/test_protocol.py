@@ -103,6 +103,27 @@ def test_bad_requests_are_refused(service: Service, sent: bytes, status: int) ->
     assert found == status
 
 
+def test_who_offers_another_protocol_is_answered_in_this_one(service: Service) -> None:
+    """As clients do that would rather speak HTTP/2, among them Java's and curl's."""
+    for offer in (
+        ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"),
+        ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+    ):
+        request = head(LENGTH, *offer) + BODY
+        for parts in (
+            [request],
+            [head(LENGTH, *offer), BODY],
+            [head(LENGTH, *offer) + BODY[:7], BODY[7:900], BODY[900:]],
+            [request[at : at + 97] for at in range(0, len(request), 97)],
+        ):
+            (answer,) = exchange(service, *parts)
+            assert answer[0] == 200
+        answers = exchange(service, request + request + head(LENGTH) + BODY, answers=3)
+        assert [answer[0] for answer in answers] == [200] * 3
+    chunked = head("Connection: Upgrade", "Upgrade: h2c", "Transfer-Encoding: chunked") + b"0\r\n\r\n"
+    assert exchange(service, chunked)[0][0] == 400
+
+
 def test_clients_that_leave_in_the_middle_harm_nobody(service: Service) -> None:
     host, port = service.base.removeprefix("http://").split(":")
     for part in (head(LENGTH), head(LENGTH) + BODY[:100], head(LENGTH) + BODY):

@@ -59,6 +59,7 @@ class PredictProtocol(HttpToolsProtocol):
     _body_left: int | None = 0  # bytes of the body that are to come; of a chunked one nobody knows
     _is_in_head = False
     _is_whole = False  # the request that came last, whether or not another has begun
+    _is_by_hand = False  # the parser takes what follows an Upgrade for another protocol: the body is left to us
     _is_half_closed = False
     _lingers = False
     _linger_left = LINGER_BYTES
@@ -156,7 +157,10 @@ class PredictProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Starts the application, now that the request is complete; called by the parser."""
-        self._is_whole = True
+        if self._body_left and not self._is_by_hand and self.parser.should_upgrade():
+            self._is_by_hand = True
+            return
+        self._is_whole, self._is_by_hand = True, False
         if self._quick is None:
             super().on_message_complete()
             return
@@ -265,12 +269,39 @@ class PredictProtocol(HttpToolsProtocol):
         return end >= 0 and data.find(b"\r", end + len(END_OF_HEAD)) >= 0
 
     def _parse(self, data: bytes | memoryview) -> None:
-        super().data_received(data)  # type: ignore[arg-type]  # the parser takes both
+        if self._is_by_hand:
+            self._take_by_hand(data)
+            return
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # No other protocol is spoken here; whoever offers one goes on in this (RFC 9110, section 7.8).
+            self._take_rest(bytes(data[upgrade.args[0] :]))
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("")
         if (self._is_in_head or self._is_in_chunks()) and not self._lingers:
             self._framing += len(data)
             if self._framing > self._settings.max_head_bytes:
                 self._fault = self._too_large()
                 self.send_400_response("")
+
+    def _take_by_hand(self, data: bytes | memoryview) -> None:
+        assert self._body_left is not None  # noqa: S101  it would not be by hand
+        body, rest = bytes(data[: self._body_left]), bytes(data[self._body_left :])
+        self.on_body(body)
+        if not self._body_left:
+            self.on_message_complete()
+        self._take_rest(rest)
+
+    def _take_rest(self, rest: bytes) -> None:
+        if rest and self._is_busy():
+            self._hold(rest)
+        elif rest:
+            self._feed(rest)
+
+    def _should_upgrade(self) -> bool:
+        return False
 
     def _go_on(self) -> None:
         """Parses what was held back, or reads on."""
@@ -335,6 +366,8 @@ class PredictProtocol(HttpToolsProtocol):
         if version not in ("1.0", "1.1"):
             self._reject(MalformedRequestError(f"this service speaks HTTP/1.1, not HTTP/{version}"))
         coding = headers.get(b"transfer-encoding")
+        if coding is not None and self.parser.should_upgrade():
+            self._reject(MalformedRequestError("only HTTP/1.1 is spoken here: send chunks without Upgrade"))
         if coding is not None and (coding.strip().lower() != b"chunked" or version != "1.1"):
             self._reject(
                 MalformedRequestError(
