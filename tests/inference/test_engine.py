@@ -14,10 +14,12 @@ import pytest
 from numpy.typing import NDArray
 
 from rollout import metrics
+from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Scores
 from rollout.config import Settings
-from rollout.errors import OverloadedError, PredictionFailedError, UnknownModelError
+from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError, UnknownModelError
 from rollout.inference import follower as follower_module
+from rollout.inference.batcher import Ran
 from rollout.inference.engine import Engine
 from rollout.inference.follower import Follower
 from rollout.inference.rows import Answers, Rows
@@ -186,6 +188,22 @@ async def test_what_is_shed_is_a_failure_of_its_arm_and_evidence_of_nothing(
     assert challenger["fallbacks.timeout"] == challenger["evidence.1.late"] == 5
     assert (control["evidence.1.requests"], "evidence.1.failures" in control) == (1, False)
     assert "evidence.1.requests" not in challenger
+
+
+async def test_rows_that_were_late_prove_nothing_of_control_beside_rows_of_others(
+    engine: Engine, clients: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batcher = engine.model("digits").champion.batcher
+    submit = batcher.submit
+
+    def late(arrays: Arrays, deadline: float, **_: object) -> asyncio.Future[Ran]:
+        return submit(arrays, deadline - 100)
+
+    monkeypatch.setattr(batcher, "submit", late)
+    with pytest.raises(DeadlineExceededError):
+        await predict(engine, held_out_rows(clients["control"][0], clients["challenger"][0]))
+    assert "evidence.1.requests" not in counted(engine, "control")
+    assert counted(engine, "challenger")["evidence.1.requests"] == 1
 
 
 async def test_a_request_is_one_failure_however_many_rows_it_has(

@@ -29,7 +29,6 @@ async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
     started = time.perf_counter()
     assignments = _assign_all(snapshot, rows)
     groups = _by_arm(assignments)
-    sizes = rows.requests if len(groups) == 1 else [len(assignments)]
     parts = {arm: _part(rows.arrays, indexes, len(assignments)) for arm, indexes in groups.items()}
     champions: dict[Arm, Future[Ran]] = {}
     decided: list[tuple[Sequence[int], Decisions]] = []
@@ -39,14 +38,14 @@ async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
         for arm in groups if snapshot.trial is None else filter("challenger".__ne__, groups):
             champions[arm] = snapshot.champion.batcher.submit(parts[arm], rows.deadline, at_once=bool(rows.sizes))
         for arm in sorted(groups, key="challenger".__ne__):  # the champion is at work already
+            sizes = rows.requests if len(groups) == 1 else [len(groups[arm])]
             if arm not in champions:
                 assert snapshot.trial is not None  # noqa: S101  or the champion would be at work on it
-                own = sizes if len(groups) == 1 else [len(groups[arm])]
-                result = await snapshot.trial.score(parts[arm], rows.deadline, own)
+                result = await snapshot.trial.score(parts[arm], rows.deadline, sizes)
                 decisions, times = result.decisions, (result.waited, result.ran)
                 fallbacks.update((groups[arm][index], why) for index, why in result.fallbacks.items())
                 snapshot.counts[arm].failures.inc(result.failures)
-                for start, stop in _spans(own):
+                for start, stop in _spans(sizes):
                     attempts, failed = result.evidence(start, stop)
                     snapshot.counts[arm].record_evidence(attempts, failed=failed)
             else:
