@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from rollout.bundle.task import Scores
 from rollout.config import Settings
 from rollout.errors import RolloutError
 from rollout.http import turn as turn_module
@@ -27,6 +24,7 @@ from rollout.routing.split import Split
 from rollout.routing.splits import write_split
 from rollout.store import Redis, connect
 from tests.images import row, three_or_eight
+from tests.inference.black import spoil_black
 
 TRIAL = Split(champion="v1", challenger="v2", share=0.3, experiment="digits-v1-v2")
 CLIENTS = {
@@ -169,15 +167,8 @@ async def test_the_challenger_s_requests_share_a_hop_and_fall_back_one_by_one(
 ) -> None:
     clients = CLIENTS["challenger"]
     version = engine.model("digits").versions["v2"]
-    run = version._runtime.run
     monkeypatch.setattr(type(version.batcher), "quick_rows", 8)
-
-    def spoil(inputs: dict[str, NDArray[np.uint8]]) -> Scores:
-        scores = run(inputs)
-        scores[inputs["image"].max((1, 2)) == 0] = np.nan
-        return scores
-
-    monkeypatch.setattr(version._runtime, "run", spoil)
+    spoil_black(version, monkeypatch)
     good = [Exchange(row(number, clients[number])) for number in range(4)]
     bad = Exchange(row(0, clients[4]) | {"inputs": {"image": [[0] * 32] * 32}})
     await ask(turn, *good[:2], bad, *good[2:])
@@ -191,15 +182,7 @@ async def test_the_challenger_s_requests_share_a_hop_and_fall_back_one_by_one(
 
 @pytest.fixture
 def black_is_no_number(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = engine.model("digits").versions["v1"]
-    run = version._runtime.run
-
-    def spoil(inputs: dict[str, NDArray[np.uint8]]) -> Scores:
-        scores = run(inputs)
-        scores[inputs["image"].max((1, 2)) == 0] = np.nan
-        return scores
-
-    monkeypatch.setattr(version._runtime, "run", spoil)
+    spoil_black(engine.model("digits").versions["v1"], monkeypatch)
 
 
 @pytest.mark.usefixtures("black_is_no_number")

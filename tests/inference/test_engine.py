@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from rollout import metrics
 from rollout.bundle.schema import Arrays
-from rollout.bundle.task import Scores
 from rollout.config import Settings
 from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError, UnknownModelError
 from rollout.inference import follower as follower_module
@@ -28,6 +27,7 @@ from rollout.routing.split import Split
 from rollout.routing.splits import write_split
 from rollout.store import Redis, client_of, connect
 from tests.images import held_out
+from tests.inference.black import spoil_black
 
 BLACK = np.zeros((1, 32, 32), np.uint8)
 TRIAL = Split(champion="v1", challenger="v2", share=0.5, experiment="digits-v1-v2")
@@ -110,15 +110,7 @@ async def test_without_redis_the_last_split_holds(engine: Engine, redis: Redis) 
 @pytest.fixture
 def black_is_no_number(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The champion gives NaN for a black image."""
-    version = engine.model("digits").versions["v1"]
-    run = version._runtime.run
-
-    def spoil(inputs: dict[str, NDArray[np.uint8]]) -> Scores:
-        scores = run(inputs)
-        scores[inputs["image"].max((1, 2)) == 0] = np.nan
-        return scores
-
-    monkeypatch.setattr(version._runtime, "run", spoil)
+    spoil_black(engine.model("digits").versions["v1"], monkeypatch)
 
 
 @pytest.mark.usefixtures("black_is_no_number")

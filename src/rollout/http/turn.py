@@ -14,7 +14,7 @@ from rollout.http.predict import Instance, decode_quickly, encode_response, make
 from rollout.http.problems import as_rollout_error
 from rollout.http.quick import QuickExchange
 from rollout.inference.batcher import Batcher
-from rollout.inference.rows import Answers, Rows, make_predictions
+from rollout.inference.rows import Answers, Rows, make_predictions, spans
 from rollout.inference.served_model import ServedModel
 from rollout.routing.assignment import Arm, Assignment, assign
 from rollout.routing.split import Split
@@ -118,7 +118,7 @@ class Turn:
         now: list[tuple[range, _Asked]] = []
         later: list[tuple[range, _Asked]] = []
         kept = [asked for number, asked in enumerate(group) if number not in answers.refused]
-        for places, asked in _placed(kept):
+        for places, asked in zip(spans(rows.sizes), kept, strict=True):
             (now if reviewed.isdisjoint(places) else later).append((places, asked))
         _write(model, rows, answers, now)
         if later:
@@ -173,11 +173,3 @@ def _join(group: Sequence[_Asked], timeout_s: float) -> Rows:
     ]
     rows.assigned = [one for asked in group for one in asked.assignments]
     return rows
-
-
-def _placed(group: Sequence[_Asked]) -> Iterator[tuple[range, _Asked]]:
-    """Yields where the rows of each request lie among all."""
-    start = 0
-    for asked in group:
-        yield range(start, start + len(asked.instances)), asked
-        start += len(asked.instances)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from asyncio import Future
 from collections.abc import Sequence
-from itertools import accumulate
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from rollout.errors import InvalidRequestError, PredictionFailedError, RolloutEr
 from rollout.inference.arm_counters import ArmCounters
 from rollout.inference.batcher import Ran
 from rollout.inference.decisions import Decisions
-from rollout.inference.rows import Answers, Fallback, Preview, Rows
+from rollout.inference.rows import Answers, Fallback, Preview, Rows, spans
 from rollout.inference.snapshot import ServingSnapshot
 from rollout.routing.assignment import Arm, Assignment, assign
 
@@ -45,8 +44,8 @@ async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
                 decisions, times = result.decisions, (result.waited, result.ran)
                 fallbacks.update((groups[arm][index], why) for index, why in result.fallbacks.items())
                 snapshot.counts[arm].failures.inc(result.failures)
-                for start, stop in _spans(sizes):
-                    attempts, failed = result.evidence(start, stop)
+                for own in spans(sizes):
+                    attempts, failed = result.evidence(own.start, own.stop)
                     snapshot.counts[arm].record_evidence(attempts, failed=failed)
             else:
                 done = await champions[arm]
@@ -138,16 +137,10 @@ def _record_control_evidence(counts: ArmCounters, decisions: Decisions, sizes: S
     """Takes what the champion made of control's requests as evidence, to compare the challenger with."""
     if counts.arm != "control":
         return
-    for start, stop in _spans(sizes):
-        errors = decisions.part(start, stop).errors if decisions.errors else {}
+    for own in spans(sizes):
+        errors = decisions.part(own.start, own.stop).errors if decisions.errors else {}
         failures = sum(isinstance(error, PredictionFailedError) for error in errors.values())
-        counts.record_evidence(stop - start - len(errors) + failures, failed=failures > 0)
-
-
-def _spans(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """Returns where the rows of each request begin and end."""
-    ends = list(accumulate(sizes))
-    return list(zip([0, *ends], ends, strict=False))
+        counts.record_evidence(len(own) - len(errors) + failures, failed=failures > 0)
 
 
 def _refuse(snapshot: ServingSnapshot, rows: Rows, answers: Answers) -> Answers:
@@ -161,12 +154,12 @@ def _refuse(snapshot: ServingSnapshot, rows: Rows, answers: Answers) -> Answers:
         snapshot.counts[answers.assignments[index].arm].failures.inc()
     refused: dict[int, RolloutError] = {}
     places: list[int] = []
-    for number, (start, stop) in enumerate(_spans(rows.requests)):
-        wrong = next((index for index in range(start, stop) if index in errors), None)
+    for number, own in enumerate(spans(rows.requests)):
+        wrong = next((index for index in own if index in errors), None)
         if wrong is None:
-            places += range(start, stop)
+            places += own
         else:
-            refused[number] = _of_instance(errors[wrong], wrong - start, stop - start)
+            refused[number] = _of_instance(errors[wrong], wrong - own.start, len(own))
     if not rows.sizes:
         raise refused[0]
     fallbacks = {at: why for at, place in enumerate(places) if (why := answers.fallbacks.get(place))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -74,6 +75,16 @@ class Rows(msgspec.Struct):
         self.arrays = take(self.arrays, np.array(places, np.intp))
         self.traceparents = [self.traceparents[place] for place in places] if self.traceparents else ()
         self.sizes, self.assigned = sizes, None
+
+
+def spans(sizes: Sequence[int]) -> list[range]:
+    """Returns where the rows of each request lie among all, given how many each has.
+
+    Example:
+        >>> spans([2, 1])
+        [range(0, 2), range(2, 3)]
+    """
+    return [range(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
 class Answers(NamedTuple):

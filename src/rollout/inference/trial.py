@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from rollout.config import Settings
 from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError, RolloutError
 from rollout.inference.breaker import Breaker
 from rollout.inference.decisions import Decisions
-from rollout.inference.rows import Fallback
+from rollout.inference.rows import Fallback, spans
 from rollout.inference.version import LoadedVersion
 from rollout.routing.traffic import BreakerState
 
@@ -106,7 +105,7 @@ class Trial:
             for index, error in decisions.errors.items()
             if isinstance(error, DeadlineExceededError | OverloadedError)
         }
-        requests = [set(range(stop - size, stop)) for size, stop in zip(sizes, accumulate(sizes), strict=True)]
+        requests = [set(own) for own in spans(sizes)]
         for own in requests:
             if not own.isdisjoint(late) and not in_hurry:
                 self.breaker.record(failed=True)  # whether or not the champion makes it
