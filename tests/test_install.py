@@ -43,6 +43,27 @@ def test_a_missing_program_is_named() -> None:
     assert "no-such-program-anywhere is missing" in done.stderr.splitlines()[-1]
 
 
+def test_who_needs_a_program_at_the_same_time_waits_for_it(tmp_path: Path) -> None:
+    fakes = {
+        "id": "echo 0",
+        "apt-get": f"""
+            [ -e {tmp_path}/held ] && echo "E: Could not get lock" >&2 && exit 100
+            touch {tmp_path}/held; sleep 0.3; echo "$@" >> {tmp_path}/calls; rm {tmp_path}/held
+            case "$*" in *install*) cp {tmp_path}/id {tmp_path}/rare-program ;; esac
+        """,
+    }
+    for name, code in fakes.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{code}")
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:/bin:/usr/bin", "TMPDIR": str(tmp_path)}
+    command = [str(ROOT / "scripts" / "need"), "rare-program", "rare-package"]
+    running = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for _ in range(3)]
+    assert [(one.communicate(timeout=60)[1], one.returncode) for one in running] == [(b"", 0)] * 3
+    update, install = (tmp_path / "calls").read_text().splitlines()
+    assert update.endswith("update")
+    assert install.endswith("rare-package")
+
+
 LOCKS = ["constraints.txt", *(f"requirements/{name}.txt" for name in ("build", "demo", "sbom", "serve", "torch"))]
 
 
