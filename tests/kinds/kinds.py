@@ -1,0 +1,102 @@
+"""The table of kinds: what each module takes, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from rollout import Category, Image, Number, Tensor, Text, Time
+from rollout.bundle.fields import Field
+from tests.kinds import images, sequences, tables
+
+PICTURE = {"image": Image(height=images.SIDE, width=images.SIDE, channels=3)}
+TWO_PICTURES = dict.fromkeys(("one", "other"), PICTURE["image"])
+SERIES = {"series": Tensor(shape=(sequences.STEPS, sequences.CHANNELS), minimum=-10, maximum=10)}
+SOUND = {"sound": Tensor(shape=(sequences.SAMPLES,), minimum=-1, maximum=1, sample_rate=8000)}
+TEXT = {"text": Text(max_bytes=sequences.BYTES)}
+FEATURES = {"x": Tensor(shape=(tables.FEATURES,), minimum=-10, maximum=10)}
+COLUMNS = {
+    "distance": Number(minimum=0, maximum=5000),
+    "weight": Number(minimum=0, maximum=300),
+    "airport": Category(values=tables.AIRPORTS),
+    "at": Time(),
+}
+
+
+class Kind(NamedTuple):
+    """A model of a kind that teams have.
+
+    Attributes:
+        make: Makes the module.
+        inputs: What it takes.
+        labels: How many classes it tells apart; 0 for a regression.
+    """
+
+    make: Callable[[], nn.Module]
+    inputs: Mapping[str, Field]
+    labels: int = 0
+
+    def module(self) -> nn.Module:
+        """Returns the module, with the same weights each time."""
+        torch.manual_seed(0)
+        return self.make().eval()
+
+
+KINDS = {
+    "plain-cnn": Kind(images.plain_cnn, PICTURE, 4),
+    "depthwise": Kind(images.depthwise, PICTURE, 4),
+    "residual": Kind(images.residual, PICTURE, 4),
+    "squeeze-excite": Kind(images.squeeze_excite, PICTURE, 4),
+    "convnext": Kind(images.convnext, PICTURE, 4),
+    "vision-transformer": Kind(images.VisionTransformer, PICTURE, 4),
+    "mixer": Kind(images.Mixer, PICTURE, 4),
+    "weight-norm": Kind(images.weight_norm, PICTURE, 4),
+    "siamese": Kind(images.Siamese, TWO_PICTURES, 2),
+    "lstm": Kind(sequences.LastOfLstm, SERIES, 3),
+    "gru-both-ways": Kind(sequences.BothWays, SERIES, 3),
+    "dilated": Kind(sequences.Dilated, SERIES, 3),
+    "attention-pooling": Kind(sequences.AttentionPooling, SERIES, 3),
+    "forecast": Kind(sequences.Forecast, SERIES),
+    "autoencoder": Kind(sequences.Rebuilt, SERIES),
+    "spectrum": Kind(sequences.Spectrum, SOUND, 3),
+    "ngrams": Kind(sequences.Ngrams, TEXT, 3),
+    "character-cnn": Kind(sequences.CharacterCnn, TEXT, 3),
+    "character-gru": Kind(sequences.CharacterGru, TEXT, 3),
+    "masked-transformer": Kind(sequences.MaskedTransformer, TEXT, 3),
+    "mixed-columns": Kind(tables.Mixed, COLUMNS, 3),
+    "wide-and-deep": Kind(tables.WideAndDeep, COLUMNS, 3),
+    "standardised": Kind(tables.Standardised, FEATURES),
+    "with-spread": Kind(tables.WithSpread, FEATURES),
+    "crossed": Kind(tables.Crossed, FEATURES, 3),
+    "feature-attention": Kind(tables.FeatureAttention, FEATURES, 3),
+    "nearest": Kind(tables.Nearest, FEATURES, 3),
+    "experts": Kind(tables.Experts, FEATURES, 3),
+    "radial": Kind(tables.Radial, FEATURES),
+    "trees": Kind(tables.Trees, FEATURES, 3),
+}
+
+
+def raw_rows(kind: Kind, rows: int, seed: int) -> list[dict[str, Any]]:
+    """Returns the inputs of rows as callers send them, as JSON has them."""
+    generator = np.random.default_rng(seed)
+    return [{name: _raw(field, generator) for name, field in kind.inputs.items()} for _ in range(rows)]
+
+
+def _raw(field: Field, generator: np.random.Generator) -> Any:
+    if isinstance(field, Image):
+        coarse = generator.integers(0, 256, (4, 4, 3)).repeat(field.height // 4, 0).repeat(field.width // 4, 1)
+        return np.clip(coarse + generator.integers(-20, 20, coarse.shape), 0, 255).tolist()
+    if isinstance(field, Text):
+        size = int(generator.integers(1, field.max_bytes))
+        return "".join(chr(letter) for letter in generator.integers(ord("a"), ord("z") + 1, size))
+    if isinstance(field, Category):
+        return field.values[generator.integers(len(field.values))]
+    if isinstance(field, Time):
+        return f"2026-{generator.integers(1, 13):02}-{generator.integers(1, 29):02}T{generator.integers(24):02}:30:00Z"
+    low, high = field.limits
+    drawn = generator.uniform(low, high, field.shape)
+    return (np.sin(np.cumsum(drawn / 20, 0)) * high / 2 if drawn.ndim else drawn).tolist()
