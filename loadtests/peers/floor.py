@@ -15,9 +15,8 @@ ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 
 class Constant(asyncio.Protocol):
     """A connection."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begins to parse."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
         self._transport = transport
         self._parser = httptools.HttpRequestParser(self)
         self._headers: dict[bytes, bytes] = {}
