@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +11,10 @@ from torch import nn
 
 from rollout import Category, Image, Number, Tensor, Text, Time
 from rollout.bundle.fields import Field
+from rollout.bundle.schema import Arrays
 from tests.kinds import images, sequences, tables
 
+SPREAD = 6.0
 PICTURE = {"image": Image(height=images.SIDE, width=images.SIDE, channels=3)}
 TWO_PICTURES = dict.fromkeys(("one", "other"), PICTURE["image"])
 SERIES = {"series": Tensor(shape=(sequences.STEPS, sequences.CHANNELS), minimum=-10, maximum=10)}
@@ -25,6 +27,26 @@ COLUMNS = {
     "airport": Category(values=tables.AIRPORTS),
     "at": Time(),
 }
+
+
+class Centred(nn.Module):
+    """A module whose weights were drawn, and whose outputs are spread as if they had been trained."""
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, module: nn.Module, rows: Sequence[torch.Tensor], spread: float) -> None:
+        super().__init__()
+        self.module = module.eval()
+        with torch.no_grad():
+            given = module(*rows)
+        self.register_buffer("mean", given.mean(0))
+        self.register_buffer("scale", spread / given.std(0).clamp(min=1e-3))
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Returns logits."""
+        logits: torch.Tensor = (self.module(*inputs) - self.mean) * self.scale
+        return logits
 
 
 class Kind(NamedTuple):
@@ -43,7 +65,11 @@ class Kind(NamedTuple):
     def module(self) -> nn.Module:
         """Returns the module, with the same weights each time."""
         torch.manual_seed(0)
-        return self.make().eval()
+        module = self.make().eval()
+        if not self.labels:
+            return module
+        rows = encode(self.inputs, raw_rows(self.inputs, 64, seed=9))
+        return Centred(module, [torch.tensor(array) for array in rows.values()], SPREAD).eval()
 
 
 KINDS = {
@@ -80,10 +106,15 @@ KINDS = {
 }
 
 
-def raw_rows(kind: Kind, rows: int, seed: int) -> list[dict[str, Any]]:
+def raw_rows(inputs: Mapping[str, Field], rows: int, seed: int) -> list[dict[str, Any]]:
     """Returns the inputs of rows as callers send them, as JSON has them."""
     generator = np.random.default_rng(seed)
-    return [{name: _raw(field, generator) for name, field in kind.inputs.items()} for _ in range(rows)]
+    return [{name: _raw(field, generator) for name, field in inputs.items()} for _ in range(rows)]
+
+
+def encode(inputs: Mapping[str, Field], rows: list[dict[str, Any]]) -> Arrays:
+    """Returns what training code makes of raw rows."""
+    return {name: field.encode([row[name] for row in rows]) for name, field in inputs.items()}
 
 
 def _raw(field: Field, generator: np.random.Generator) -> Any:

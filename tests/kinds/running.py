@@ -24,7 +24,7 @@ from rollout.routing.split import Split
 from rollout.routing.splits import write_split
 from rollout.store import connect
 from tests.conftest import Service, run_service
-from tests.kinds.kinds import Kind, raw_rows
+from tests.kinds.kinds import Kind, encode, raw_rows
 
 ROWS = 120
 
@@ -48,7 +48,7 @@ def pack_kind(name: str, kind: Kind) -> Packed:
     module, started = kind.module(), time.perf_counter()
     parts = []
     for seed in (0, 1):
-        inputs = encode(kind, raw_rows(kind, ROWS, seed))
+        inputs = encode(kind.inputs, raw_rows(kind.inputs, ROWS, seed))
         given = run_eagerly(module, inputs)
         noise = np.random.default_rng(seed).normal(size=len(given)) * 0.1
         targets = given.argmax(1) if kind.labels else given.reshape(len(given), -1)[:, 0] + noise
@@ -69,11 +69,6 @@ def pack_kind(name: str, kind: Kind) -> Packed:
     return Packed(manifest, seconds, sizes)
 
 
-def encode(kind: Kind, rows: list[dict[str, Any]]) -> Arrays:
-    """Returns what training code makes of raw rows."""
-    return {name: field.encode([row[name] for row in rows]) for name, field in kind.inputs.items()}
-
-
 def run_eagerly(module: torch.nn.Module, inputs: Arrays) -> NDArray[np.float32]:
     """Returns what the module gives in Python, each row by itself."""
     tensors = [torch.tensor(array) for array in inputs.values()]
@@ -85,7 +80,7 @@ def run_eagerly(module: torch.nn.Module, inputs: Arrays) -> NDArray[np.float32]:
 
 def expected(kind: Kind, manifest: Manifest, rows: list[dict[str, Any]]) -> NDArray[np.float64]:
     """Returns the scores, or the values, that the module in Python stands for."""
-    given = run_eagerly(kind.module(), encode(kind, rows)).astype(np.float64)
+    given = run_eagerly(kind.module(), encode(kind.inputs, rows)).astype(np.float64)
     if isinstance(manifest.task, Classification):
         return np.asarray(scipy.special.softmax(given / manifest.task.temperature, axis=1))
     return given.reshape(len(given), -1)[:, :1]

@@ -33,7 +33,7 @@ def service(packed: dict[str, Packed], tmp_path_factory: pytest.TempPathFactory)
 def test_a_kind_answers_as_in_python(name: str, packed: dict[str, Packed], service: Service) -> None:
     manifest = packed[name].manifest
     assert set(EXACT) <= set(manifest.variants), manifest.left_out
-    rows = raw_rows(KINDS[name], 24, seed=2)
+    rows = raw_rows(KINDS[name].inputs, 24, seed=2)
     wanted, predictions = expected(KINDS[name], manifest, rows), ask(service, name, rows)
     if isinstance(manifest.task, Classification):
         labels = manifest.task.labels
@@ -47,5 +47,5 @@ def test_a_kind_answers_as_in_python(name: str, packed: dict[str, Packed], servi
 def test_the_kinds_are_told_apart(packed: dict[str, Packed]) -> None:
     """None of them answers always the same, which would agree with anything."""
     for name, kind in KINDS.items():
-        wanted = expected(kind, packed[name].manifest, raw_rows(kind, 24, seed=2))
+        wanted = expected(kind, packed[name].manifest, raw_rows(kind.inputs, 24, seed=2))
         assert len(set(wanted.argmax(1).tolist() if kind.labels else wanted[:, 0].tolist())) > 1, name
