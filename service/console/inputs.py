@@ -12,12 +12,12 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 from msgspec import UNSET
 from numpy.typing import NDArray
 
 from rollout.bundle.fields import Category, Field, Number, Tensor, Text, Time
 from rollout.bundle.image import Image
+from rollout.bundle.image_file import decode_image, open_image
 from rollout.review.item import ReviewItem
 from service.console import sound
 
@@ -81,7 +81,7 @@ def _show(name: str, field: Field | None, value: Any) -> Shown:
 
 
 def _image(name: str, field: Image, value: Any) -> Shown:
-    image = _open(value) if isinstance(value, str) else PIL.Image.fromarray(field.decode(value))
+    image = _open(value, field) if isinstance(value, str) else PIL.Image.fromarray(field.decode(value))
     size = f"{image.width} × {image.height} pixels"
     image.thumbnail((MOST_PIXELS, MOST_PIXELS))
     file = io.BytesIO()
@@ -96,11 +96,10 @@ def _image(name: str, field: Image, value: Any) -> Shown:
     )
 
 
-def _open(text: str) -> PIL.Image.Image:
-    with PIL.Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG", "JPEG")) as image:
+def _open(text: str, field: Image) -> PIL.Image.Image:
+    with open_image(base64.b64decode(text)) as image:
         image.draft("RGB", (MOST_PIXELS, MOST_PIXELS))
-        upright = PIL.ImageOps.exif_transpose(image)
-        return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+        return decode_image(image, "RGB", field.background)
 
 
 def _text(name: str, _: Text, value: str) -> Shown:

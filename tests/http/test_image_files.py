@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from rollout import Image, InputSchema
 from rollout.bundle.codec import Codec, CodecError
-from rollout.bundle.image import PixelBudget
+from rollout.bundle.image_file import PixelBudget
 from rollout.config import Settings
 from rollout.errors import DeadlineExceededError
 from rollout.http.predict import Decoder, Instance

@@ -16,7 +16,8 @@ import simdjson
 from numpy.typing import NDArray
 
 from rollout.bundle.fields import Field, Tensor
-from rollout.bundle.image import Image, PixelBudget, is_slow
+from rollout.bundle.image import Image
+from rollout.bundle.image_file import PixelBudget
 
 NUMBER_CHARACTERS = b"0123456789+-.eE \t\r\n"
 ELEMENTS: dict[str, tuple[Literal["u", "i", "d"], type[np.generic]]] = {
@@ -63,7 +64,7 @@ class Codec:
 
     def is_slow(self, raw: bytes) -> bool:
         """Whether decoding takes long enough to be moved off the event loop: most image files do."""
-        return isinstance(self._field, Image) and raw.startswith(b'"') and is_slow(raw)
+        return isinstance(self._field, Image) and raw.startswith(b'"') and self._field.is_slow(raw)
 
     def decode(self, raw: bytes, budget: PixelBudget | None = None) -> NDArray[Any]:
         """Decodes the JSON value ``raw`` to an array of the field's shape and dtype.

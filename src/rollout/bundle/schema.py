@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from rollout.bundle.codec import Codec, CodecError
 from rollout.bundle.fields import Field
-from rollout.bundle.image import Image, PixelBudget
+from rollout.bundle.image import Image
+from rollout.bundle.image_file import PixelBudget
 from rollout.errors import BundleError, FieldError
 
 Arrays = dict[str, NDArray[Any]]

@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from starlette.types import Scope
 
-from rollout.bundle.image import PixelBudget
+from rollout.bundle.image_file import PixelBudget
 from rollout.bundle.schema import Arrays, InputSchema, InvalidInputsError, RawInputs
 from rollout.config import Settings
 from rollout.cores import usable_cores

@@ -64,12 +64,22 @@ def test_a_file_that_lies_on_its_side_is_turned_upright() -> None:
     assert one.size == (20, 40)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
 def test_pictures_of_every_mode_are_shown(mode: str) -> None:
     one = shown(
         Image(height=8, width=8), encode(PIL.Image.new(mode, (9, 9)), "JPEG" if mode == "CMYK" else "PNG")
     )
     assert (one.kind, one.size) == ("image", (9, 9))
+
+
+@pytest.mark.parametrize(("background", "colour"), [(None, (1, 2, 3)), ((255, 0, 0), (255, 0, 0))])
+def test_a_webp_is_shown_over_what_the_model_sees_under_it(
+    background: tuple[int, int, int] | None, colour: tuple[int, int, int]
+) -> None:
+    unseen = PIL.Image.new("RGBA", (9, 9), (1, 2, 3, 0))
+    field = Image(height=8, width=8, channels=3, background=background)
+    one = shown(field, encode(unseen, "WEBP", lossless=True, exact=True))
+    assert PIL.Image.open(bytes_of(one.source, "image/png")).getpixel((4, 4)) == colour
 
 
 def test_a_text_keeps_its_lines() -> None:
