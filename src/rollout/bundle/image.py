@@ -136,6 +136,10 @@ class Image(WireField, frozen=True, kw_only=True, tag="image"):
         PIL.Image.fromarray(array).save(file, "PNG", compress_level=1)
         return base64.b64encode(file.getvalue()).decode()
 
+    def read_cell(self, cell: str) -> Any:
+        """Reads a cell of a CSV file: lists, or else a file in base64, which digits alone may be as well."""
+        return super().read_cell(cell) if cell.lstrip().startswith("[") else cell
+
     def _decode_file(self, text: str, budget: PixelBudget | None) -> NDArray[np.uint8]:
         try:
             data = base64.b64decode(text, validate=True)
