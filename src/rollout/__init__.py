@@ -6,10 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from rollout.__about__ import __version__
-from rollout.bundle.fields import Category, Number, Tensor, Text, Time
+from rollout.bundle.fields import Tensor
 from rollout.bundle.image import Image
+from rollout.bundle.numbers import Number, Time
 from rollout.bundle.schema import InputSchema, Labelled
+from rollout.bundle.table import Table
 from rollout.bundle.task import Classification, Regression
+from rollout.bundle.texts import Category, Text
 from rollout.errors import RolloutError
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ __all__ = [
     "Recipe",
     "Regression",
     "RolloutError",
+    "Table",
     "Tensor",
     "Text",
     "Time",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+import torch
+from msgspec import UNSET
+from torch import nn
 
-from rollout import Labelled, RolloutError
+from rollout import Labelled, Number, RolloutError, Table, Tensor
 from rollout.bundle.golden import Golden
 from rollout.bundle.manifest import LeftOut
 from rollout.bundle.parity import take
@@ -171,3 +175,46 @@ def test_a_quantized_variant_is_held_to_what_was_packed() -> None:
     assert not manifest.variants["onnx-int8"].is_exact
     assert manifest.variants["onnx-int8"].parity["golden"].answers_flipped == 0
     assert msgspec.json.decode(msgspec.json.encode(manifest), type=type(manifest)) == manifest
+
+
+class Sums(nn.Module):
+    """Adds a function of the second input to what the first one says."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.linear, self.function = Linear(), function
+
+    def forward(self, x: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+        """Returns logits."""
+        logits: torch.Tensor = self.linear(x) + self.function(row)[:, None]
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (
+            lambda row: row[:, 1],
+            "the module answers NaN or infinity where row.age is missing, which its field allows: put",
+        ),
+        (
+            lambda row: row[:, 0].clamp(max=50).sqrt() * 0,
+            r"for [0-9]+ of 256 random inputs, the first of them row [0-9]+: it must",
+        ),
+        (lambda row: (row[:, 0] - 5).sqrt() * 0, r"for \d+ of 500 calibration inputs, the first of them row \d"),
+    ],
+    ids=["missing", "random", "calibration"],
+)
+def test_a_module_that_does_not_answer_all_that_its_fields_allow_is_refused(
+    function: Callable[[torch.Tensor], torch.Tensor], words: str
+) -> None:
+    def with_rows(rows: int, seed: int) -> Labelled:
+        few = part(rows, seed)
+        numbers = np.random.default_rng(seed).uniform(1, 9, (rows, 2)).astype(np.float32)
+        return Labelled({**few.inputs, "row": numbers}, few.targets)
+
+    columns = {"fare": Number(), "age": Number(optional=True if "missing" in words else UNSET)}
+    inputs = {"x": Tensor(shape=(2,)), "row": Table(columns=columns)}
+    parts = {"calibration": with_rows(500, 1), "evaluation": with_rows(100, 2)}
+    with pytest.raises(RolloutError, match=words):
+        pack_two("gaps", Sums(function).eval(), inputs=inputs, **parts)

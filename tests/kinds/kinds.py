@@ -21,7 +21,7 @@ SERIES = {"series": Tensor(shape=(sequences.STEPS, sequences.CHANNELS), minimum=
 SOUND = {"sound": Tensor(shape=(sequences.SAMPLES,), minimum=-1, maximum=1, sample_rate=8000)}
 TEXT = {"text": Text(max_bytes=sequences.BYTES)}
 FEATURES = {"x": Tensor(shape=(tables.FEATURES,), minimum=-10, maximum=10)}
-COLUMNS = {
+COLUMNS: dict[str, Field] = {
     "distance": Number(minimum=0, maximum=5000),
     "weight": Number(minimum=0, maximum=300),
     "airport": Category(values=tables.AIRPORTS),

@@ -91,7 +91,7 @@ def serving(names: Iterable[str], home: Path, **environment: str) -> Iterator[Se
     """Serves ``v1`` of models, side by side."""
     with running_redis(Settings(home=home / "valkey")) as url:
         _set_splits(names, url)
-        with run_service(home / "service", ROLLOUT_REDIS_URL=url, **environment) as service:
+        with run_service(home / "service", None, ROLLOUT_REDIS_URL=url, **environment) as service:
             yield service
 
 

@@ -6,8 +6,11 @@ for each number. Whatever else a value is, or if it is wrong, a strict and slowe
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Literal
 
 import msgspec
@@ -15,9 +18,11 @@ import numpy as np
 import simdjson
 from numpy.typing import NDArray
 
-from rollout.bundle.fields import Field, Tensor
+from rollout.bundle.fields import Tensor
 from rollout.bundle.image import Image
 from rollout.bundle.image_file import PixelBudget
+from rollout.bundle.wire import WireField
+from rollout.errors import FieldError
 
 NUMBER_CHARACTERS = b"0123456789+-.eE \t\r\n"
 ELEMENTS: dict[str, tuple[Literal["u", "i", "d"], type[np.generic]]] = {
@@ -25,20 +30,20 @@ ELEMENTS: dict[str, tuple[Literal["u", "i", "d"], type[np.generic]]] = {
     "int64": ("i", np.int64),
     "float32": ("d", np.float64),
 }
+# Names that are not known: so many are pointed at.
+MOST_UNKNOWN = 100
 
 
 class CodecError(ValueError):
     """A value does not fit its field.
 
-    Attributes:
-        pointer: JSON pointer to the fault, relative to the field.
-        detail: What is wrong, and what would be right.
+    Args:
+        errors: JSON pointer to each fault, relative to the field, and what is wrong and would be right.
     """
 
-    def __init__(self, pointer: str, detail: str) -> None:
-        super().__init__(detail)
-        self.pointer = pointer
-        self.detail = detail
+    def __init__(self, *errors: FieldError) -> None:
+        super().__init__("; ".join(detail for _, detail in errors))
+        self.errors = errors
 
 
 class Codec:
@@ -48,9 +53,12 @@ class Codec:
         field: What the value must be.
     """
 
-    def __init__(self, field: Field) -> None:
+    def __init__(self, field: WireField) -> None:
         self._field = field
         self._strict = msgspec.json.Decoder(field.wire_type)
+        self._parts = {name: Codec(part) for name, part in field.parts.items()}
+        # What counts where there is no value; None where there must be one.
+        self.missing = field.missing
         self._skeleton = b""
         if isinstance(field, Tensor | Image):
             self._parser = simdjson.Parser()
@@ -82,16 +90,30 @@ class Codec:
         try:
             value = self._strict.decode(raw)
         except msgspec.DecodeError as error:
-            detail, pointer = split_location(error)
-            raise CodecError(pointer, f"{detail}; it must be {self._field.expected}") from None
+            raise CodecError(*self._explain(raw, error)) from None
         except UnicodeDecodeError:
-            raise CodecError("", f"the string is not UTF-8; it must be {self._field.expected}") from None
+            raise _fault(f"the string is not UTF-8; it must be {self.expected}") from None
         try:
             return (
                 self._field.decode(value, budget) if isinstance(self._field, Image) else self._field.decode(value)
             )
         except ValueError as error:
-            raise CodecError("", str(error)) from None
+            raise _fault(str(error)) from None
+
+    @property
+    def expected(self) -> str:
+        """What would be right, in words."""
+        return self._field.expected
+
+    def _explain(self, raw: bytes, error: msgspec.DecodeError) -> list[FieldError]:
+        """Says what is wrong with a value; with every part of it that is, where it has parts."""
+        if self._parts:
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                parts = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+                if errors := decode_named(self._parts, parts, "a column of this table")[1]:
+                    return errors
+        detail, pointer = split_location(error)
+        return [FieldError(pointer, f"{detail}; it must be {self.expected}")]
 
     def _parse_numbers(self, raw: bytes) -> NDArray[Any] | None:
         # Without the characters of numbers, lists of the right shape leave just their brackets and commas.
@@ -109,6 +131,53 @@ class Codec:
         if self._low > self._element_low and numbers.min() < self._low:
             return None
         return numbers
+
+
+def decode_named(
+    codecs: Mapping[str, Codec], values: Mapping[str, msgspec.Raw], kind: str, budget: PixelBudget | None = None
+) -> tuple[dict[str, NDArray[Any]], list[FieldError]]:
+    """Decodes the values of an object, each with its own codec.
+
+    Args:
+        codecs: What there may be, by name.
+        values: The JSON values.
+        kind: What a codec's name is, for those that have none.
+        budget: What the files of images may take from.
+
+    Returns:
+        The arrays, and every fault with its pointer.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    errors: list[FieldError] = []
+    known = 0
+    for name, codec in codecs.items():
+        raw = values.get(name)
+        if raw is None:
+            if codec.missing is None:
+                errors.append(FieldError(_pointer(name), f"is required: {codec.expected}"))
+            else:
+                arrays[name] = codec.missing
+            continue
+        known += 1
+        try:
+            arrays[name] = codec.decode(bytes(raw), budget)
+        except CodecError as error:
+            errors += [FieldError(f"{_pointer(name)}{pointer}", detail) for pointer, detail in error.errors]
+    if known != len(values):
+        errors += [
+            FieldError(_pointer(name), f"is not {kind}; it takes {', '.join(codecs)}")
+            for name in islice(values.keys() - codecs.keys(), MOST_UNKNOWN)
+        ]
+    return arrays, errors
+
+
+def _fault(detail: str) -> CodecError:
+    return CodecError(FieldError("", detail))
+
+
+def _pointer(name: str) -> str:
+    """Returns a name as a part of a JSON pointer (RFC 6901, section 3)."""
+    return f"/{name.replace('~', '~0').replace('/', '~1')}"
 
 
 def _skeleton(shape: tuple[int, ...]) -> bytes:

@@ -247,6 +247,10 @@ class Image(WireField, frozen=True, kw_only=True, omit_defaults=True, tag="image
         computed = pixels_computed(self._resized(size), (self.width, self.height), antialias=self.antialias)
         return max(size[0] * size[1], computed)
 
+    def read_cell(self, cell: str) -> Any:
+        """Reads a cell of a CSV file: lists, or else a file in base64, which digits alone may be as well."""
+        return super().read_cell(cell) if cell.lstrip().startswith("[") else cell
+
     def _decode_file(self, text: str, budget: PixelBudget | None) -> NDArray[np.uint8]:
         try:
             data = base64.b64decode(text, validate=True)

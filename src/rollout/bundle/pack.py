@@ -22,7 +22,7 @@ from rollout.bundle.manifest import LeftOut, Manifest, PackedVariant, hash_files
 from rollout.bundle.parity import count, run_in_batches, take
 from rollout.bundle.probes import extreme_inputs, random_inputs
 from rollout.bundle.schema import Arrays, InputSchema, Labelled
-from rollout.bundle.screening import EXAMPLES, Screening
+from rollout.bundle.screening import EXAMPLES, Screening, require_answers, require_numbers
 from rollout.bundle.source import Source
 from rollout.bundle.store import save_bundle
 from rollout.bundle.task import Classification, Scores, Task
@@ -85,8 +85,10 @@ def pack(
 
     on_step("looking at the module")
     source = Source(module, task, take(evaluation.inputs, slice(0, 2)))
+    require_answers(source, schema.fields, evaluation.inputs)
     on_step("calibrating")
     outputs = run_in_batches(source.outputs, calibration.inputs)
+    require_numbers(~np.isnan(outputs), "calibration inputs")
     source.task = calibrate(task, outputs, calibration.targets)
     scores = run_in_batches(source.run, evaluation.inputs)
     golden = choose_golden(source.task, evaluation.inputs, scores)

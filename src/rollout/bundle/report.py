@@ -181,7 +181,10 @@ def _left_out(name: str, left: LeftOut) -> Section:
 
 
 def _inputs(manifest: Manifest) -> Section:
-    facts = {name: _short(field.expected) for name, field in manifest.inputs.items()}
+    facts = {}
+    for name, field in manifest.inputs.items():
+        facts[name] = _short(field.expected)
+        facts |= {f"{name}.{part}": _short(within.expected) for part, within in field.parts.items()}
     return Section("Inputs", ["What a caller sends, in this order."], facts=facts)
 
 

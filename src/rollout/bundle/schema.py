@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rollout.bundle.codec import Codec, CodecError
+from rollout.bundle.codec import Codec, decode_named
 from rollout.bundle.fields import Field
 from rollout.bundle.image import Image
 from rollout.bundle.image_file import PixelBudget
@@ -18,9 +17,6 @@ from rollout.errors import BundleError, FieldError
 
 Arrays = dict[str, NDArray[Any]]
 RawInputs = dict[str, msgspec.Raw]
-
-# Inputs that a model does not have: so many are named.
-MOST_UNKNOWN = 100
 
 
 class Labelled(NamedTuple):
@@ -83,24 +79,9 @@ class InputSchema:
             budget: What the files of images may take from.
 
         Raises:
-            InvalidInputsError: If a field is missing, unknown or does not fit.
+            InvalidInputsError: If a field is missing that must be there, unknown or does not fit.
         """
-        arrays: Arrays = {}
-        errors = []
-        for name, codec in self.codecs.items():
-            raw = inputs.get(name)
-            if raw is None:
-                errors.append(FieldError(f"/{name}", f"is required: {self.fields[name].expected}"))
-                continue
-            try:
-                arrays[name] = codec.decode(bytes(raw), budget)
-            except CodecError as error:
-                errors.append(FieldError(f"/{name}{error.pointer}", error.detail))
-        if errors or len(inputs) != len(self.fields):
-            errors += [
-                FieldError(f"/{name}", f"is not an input of this model; it takes {', '.join(self.fields)}")
-                for name in islice(inputs.keys() - self.fields.keys(), MOST_UNKNOWN)
-            ]
+        arrays, errors = decode_named(self.codecs, inputs, "an input of this model", budget)
         if errors:
             raise InvalidInputsError(errors)
         return arrays

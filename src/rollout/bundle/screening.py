@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from rollout.bundle.fields import Field
 from rollout.bundle.golden import Golden
 from rollout.bundle.manifest import LeftOut, PackedVariant
 from rollout.bundle.mcnemar import mcnemar
@@ -19,6 +21,7 @@ from rollout.bundle.parity import (
     run_in_every_size,
     take,
 )
+from rollout.bundle.probes import gaps, whole_rows
 from rollout.bundle.schema import Arrays, Labelled
 from rollout.bundle.source import Source, first_line
 from rollout.bundle.task import Scores
@@ -28,6 +31,47 @@ from rollout.errors import BundleError
 EXAMPLES = "examples"
 WORST_ROWS = 3
 SIGNIFICANT = 0.05
+
+
+def require_answers(source: Source, fields: dict[str, Field], rows: Arrays) -> None:
+    """Takes away of one row what may be missing, one after the other: the module must answer all the same.
+
+    Args:
+        source: The module.
+        fields: The fields.
+        rows: Real rows.
+
+    Raises:
+        BundleError: If it gives a score that is not finite; the sentence names the field.
+    """
+    whole = whole_rows(fields, rows)
+    row = take(rows, slice(at := int(whole.argmax()), at + 1))
+    if not np.isfinite(source.run(row)).all():
+        return  # whatever the reason, it is not what is missing
+    for name, lacking in gaps(fields, row):
+        if not np.isfinite(source.run(lacking)).all():
+            raise BundleError(
+                f"the module answers NaN or infinity where {name} is missing, which its field allows: put a "
+                "number in its place inside forward, as rollout.layers.FillMissing does, or give a default"
+            )
+
+
+def require_numbers(is_number: NDArray[np.bool_], what: str) -> None:
+    """Refuses a module that does not answer some rows with numbers.
+
+    Args:
+        is_number: Of each output, shape ``(rows, outputs)``, or of each row.
+        what: What the rows are.
+
+    Raises:
+        BundleError: If one is none.
+    """
+    rows = np.flatnonzero(~is_number.reshape(len(is_number), -1).all(1))
+    if len(rows):
+        raise BundleError(
+            f"the module answers NaN or infinity for {len(rows)} of {len(is_number)} {what}, the first of them "
+            f"row {rows[0]}: it must answer everything that its fields allow"
+        )
 
 
 class Screening:
@@ -44,7 +88,8 @@ class Screening:
         flip_rate: Largest share of real rows that a variant in lower precision may answer differently.
 
     Raises:
-        BundleError: If the source itself decides differently for a row when the rest of its batch changes.
+        BundleError: If the source itself decides differently for a row when the rest of its batch changes, or
+            gives scores that are not finite.
     """
 
     def __init__(
@@ -66,6 +111,8 @@ class Screening:
             "golden": golden,
             **{name: Golden(inputs, run_in_batches(source.run, inputs)) for name, inputs in further.items()},
         }
+        for name, probe in self._probes.items():
+            require_numbers(np.isfinite(probe.scores), f"{name} inputs")
         spread = np.linspace(0, count(evaluation.inputs) - 1, MAX_BATCH).astype(int)
         self._neighbours = take(evaluation.inputs, np.unique(spread))
         try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
-from msgspec import Meta
+from msgspec import UNSET, Meta
 from numpy.typing import NDArray
 
 
@@ -19,6 +19,16 @@ class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
     """
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row, without the batch dimension."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> Literal["float32", "int64", "uint8"]:
+        """The dtype of the array that the model takes."""
+        raise NotImplementedError
+
+    @property
     def wire_type(self) -> Any:
         """The type that ``msgspec`` checks the JSON value against."""
         raise NotImplementedError
@@ -28,6 +38,40 @@ class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
         """What would be right, in words."""
         raise NotImplementedError
 
+    @property
+    def parts(self) -> Mapping[str, WireField]:
+        """The fields that a value is made of, where it is made of several."""
+        return {}
+
+    @property
+    def limits(self) -> tuple[Any, Any] | None:
+        """The smallest and the largest number taken; ``None`` where a value is no number."""
+        return None
+
+    @property
+    def missing(self) -> NDArray[Any] | None:
+        """What the module gets for a row without a value; ``None`` where every row must have one."""
+        return None
+
+    @property
+    def fill(self) -> NDArray[Any] | None:
+        """What the module gets where a number is NaN; ``None`` where none may be."""
+        return None
+
+    @property
+    def may_be_nan(self) -> NDArray[np.bool_] | bool:
+        """Which numbers of a row may be NaN."""
+        return self.fill is not None
+
+    def declaration(self, name: str) -> tuple[Any, ...]:
+        """Returns type and, where it may be left out, what counts then, as ``msgspec.defstruct`` takes them.
+
+        Args:
+            name: What the type is called, if it is one with a name.
+        """
+        del name
+        return (self.wire_type,)
+
     def decode(self, value: Any) -> NDArray[Any]:
         """Turns a value that passed ``wire_type`` into an array of ``shape`` and ``dtype``.
 
@@ -36,14 +80,47 @@ class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
         """
         raise NotImplementedError
 
+    def admit(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Checks numbers that came as an array of shape ``(rows, *shape)``, and fills in those that are missing.
+
+        Returns:
+            Them in the field's dtype; the same array where nothing is to be done.
+
+        Raises:
+            ValueError: If one is not a number that the field takes; the sentence says where.
+        """
+        assert self.limits is not None  # numbers have them  # noqa: S101
+        low, high = self.limits
+        if array.size and low <= array.min() and array.max() <= high:  # NaN is neither
+            return array.astype(self.dtype, copy=False)
+        is_missing = np.isnan(array) & self.may_be_nan
+        fits = (array >= low) & (array <= high) | is_missing
+        if not fits.all():
+            first = tuple(np.argwhere(~fits)[0].tolist())
+            raise ValueError(f"holds {array[first]} at {list(first)}; it must lie between {low:g} and {high:g}")
+        filled = array if self.fill is None else np.where(is_missing, self.fill, array)
+        return filled.astype(self.dtype, copy=False)
+
     def keep(self, sent: msgspec.Raw | None, array: NDArray[Any]) -> Any:
         """Returns what is kept of a row for a reviewer, to be written as JSON: what a caller could have sent.
 
         Args:
             sent: The JSON value that came, or ``None`` where numbers came in another form.
-            array: What it was decoded to.
+            array: What it was decoded to, or the numbers as they came.
+
+        Returns:
+            ``UNSET`` where the value is missing: a null would say that it is not kept.
         """
-        return array.tolist() if sent is None else sent
+        if sent is None:
+            return array.tolist()
+        return UNSET if bytes(sent) == b"null" else sent
+
+    def read_cell(self, cell: str) -> Any:
+        """Reads a CSV cell. What should be JSON and is not goes to the service, which says what is wrong."""
+        try:
+            return msgspec.json.decode(cell)
+        except msgspec.DecodeError:
+            return cell
 
     def encode(self, values: Sequence[Any]) -> NDArray[Any]:
         """Turns values as a caller would send them into a batch, shape ``(rows, *shape)``: for training code.

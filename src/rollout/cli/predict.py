@@ -13,6 +13,7 @@ import msgspec
 
 from rollout.cli.output import make_console, make_progress, say
 from rollout.config import load_settings
+from rollout.errors import ConfigError
 
 if TYPE_CHECKING:
     from rollout.job.source import Columns
@@ -98,6 +99,7 @@ def predict(
 
 
 async def _run(file: Path, out: Path, name: str | None, columns: Columns, url: str, token: str) -> Job:
+    from rollout.bundle.fields import Field  # noqa: PLC0415
     from rollout.bundle.task import Task  # noqa: PLC0415
     from rollout.job.exchange import Exchange  # noqa: PLC0415
     from rollout.job.sink import columns_of, open_sink  # noqa: PLC0415
@@ -107,8 +109,11 @@ async def _run(file: Path, out: Path, name: str | None, columns: Columns, url: s
     async with Exchange(url, token) as exchange:
         model = await exchange.find_model(name)
         task: Task = msgspec.convert(model["task"], Task)
-        columns = columns._replace(kinds={name: field["kind"] for name, field in model["inputs"].items()})
-        source = open_source(file, columns)
+        try:
+            fields = msgspec.convert(model["inputs"], dict[str, Field])
+        except msgspec.ValidationError as problem:
+            raise ConfigError(f"the service has inputs that this version does not know: {problem}") from None
+        source = open_source(file, columns._replace(fields=fields))
         wanted = columns_of(task)
         with open_sink(out, task) as write, make_progress(make_console(stderr=True)) as progress:
             bar = progress.add_task("", total=source.total)

@@ -26,6 +26,7 @@ from rollout.http.tensors import (
     count_rows,
     declare,
     fault,
+    leave_out,
     read_content,
 )
 from rollout.inference.engine import Engine
@@ -202,7 +203,8 @@ def _read_inputs(
         errors += _missing(columns, model)
     if errors:
         raise invalid(errors)
-    return columns
+    rows = len(next(iter(columns.values())).array)
+    return {name: columns.get(name) or leave_out(field, rows) for name, field in model.schema.fields.items()}
 
 
 def _read_input(tensor: InputTensor, content: Content, model: ServedModel, most: int) -> Column:
@@ -219,9 +221,11 @@ def _read_input(tensor: InputTensor, content: Content, model: ServedModel, most:
 
 def _missing(columns: dict[str, Column], model: ServedModel) -> Iterator[FieldError]:
     for name, field in model.schema.fields.items():
-        if name not in columns:
+        if name not in columns and field.missing is None:
             _, datatype, shape = declare(name, field)
             yield FieldError("/inputs", f"lacks {name}, {datatype} of shape {shape}")
+    if not columns:
+        yield FieldError("/inputs", "holds none, so there are no rows: send one of them at least")
     if len({len(column.array) for column in columns.values()}) > 1:
         rows = ", ".join(f"{len(column.array)} of {name}" for name, column in columns.items())
         yield FieldError("/inputs", f"must have the same rows everywhere, not {rows}")

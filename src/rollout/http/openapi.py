@@ -130,7 +130,11 @@ def _body_types(name: str, schema: InputSchema) -> tuple[type, type]:
             ("client_id", Identifier),
             (
                 "inputs",
-                msgspec.defstruct(f"{title}Inputs", [(n, f.wire_type) for n, f in schema.fields.items()]),
+                msgspec.defstruct(
+                    f"{title}Inputs",
+                    [(n, *f.declaration(f"{title}Inputs_{n}")) for n, f in schema.fields.items()],
+                    kw_only=True,
+                ),
             ),
             ("key", Identifier | None, None),
         ],

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from rollout.bundle.fields import Field
+from rollout.bundle.wire import WireField
 from rollout.errors import ConfigError
 
 # Rows of a Parquet file that are in memory at a time.
 PARQUET_ROWS = 256
 LONGEST_CELL = 64 * 1024 * 1024
-STRINGS = frozenset({"text", "category", "time"})
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
@@ -42,12 +43,29 @@ class Columns(NamedTuple):
     Attributes:
         client_id: The column of client IDs.
         key: The column of keys, which need not be there.
-        kinds: The kind of each input of the model, by name.
+        fields: The inputs of the model. One that is made of parts, as a ``Table`` is, has a column for each of
+            them, or one of its own name with objects.
     """
 
     client_id: str
     key: str
-    kinds: Mapping[str, str]
+    fields: Mapping[str, Field]
+
+    @property
+    def readers(self) -> dict[str, WireField]:
+        """What reads a cell, by the column."""
+        parts = {name: part for field in self.fields.values() for name, part in field.parts.items()}
+        return {**parts, **self.fields}
+
+    def inputs(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the inputs of a row, without what its record does not have."""
+        inputs = {}
+        for name, field in self.fields.items():
+            if field.parts and not isinstance(record.get(name), Mapping):
+                inputs[name] = {part: record[part] for part in field.parts if part in record}
+            elif name in record:
+                inputs[name] = record[name]
+        return inputs
 
 
 class Source(NamedTuple):
@@ -102,13 +120,15 @@ def parquet() -> Any:
 def _open_csv(file: Path, columns: Columns) -> Source:
     csv.field_size_limit(LONGEST_CELL)
 
+    readers = columns.readers
+
     def read() -> Iterator[Row]:
         with file.open("rb") as binary:
             lines = _Counted(binary)
             try:
                 for cells in csv.DictReader(lines):
                     record = {
-                        name: _parse(columns.kinds.get(name, "text"), cell)
+                        name: readers[name].read_cell(cell) if name in readers else cell
                         for name, cell in cells.items()
                         if cell is not None
                     }
@@ -154,7 +174,7 @@ def _open_parquet(file: Path, columns: Columns) -> Source:
     with open_file() as opened:
         names = opened.schema_arrow.names
         _require(names, columns, file)
-        wanted = [name for name in (columns.client_id, columns.key, *columns.kinds) if name in names]
+        wanted = [name for name in (columns.client_id, columns.key, *columns.readers) if name in names]
         return Source(opened.metadata.num_rows, read)
 
 
@@ -165,9 +185,14 @@ def _require(names: Iterable[str], columns: Columns, file: Path) -> None:
         raise ConfigError(
             f"{file} has no column {columns.client_id}; {has}: --client-id names the one with client IDs"
         )
-    for name in columns.kinds:
-        if name not in names:
-            raise ConfigError(f"{file} has no column {name}, which is an input of the model; {has}")
+    for name, field in columns.fields.items():
+        parts = {} if name in names else field.parts or {name: field}
+        for one, part in parts.items():
+            if one not in names:
+                kind = f"a column of its input {name}" if field.parts else "an input of the model"
+                # Were it left out, a misspelt name would leave all of its values out.
+                cell = "" if part.missing is None else "; where a value is missing, its cell is empty"
+                raise ConfigError(f"{file} has no column {one}, which is {kind}; {has}{cell}")
 
 
 def _row_of_json(text: bytes, columns: Columns, position: int) -> Row:
@@ -178,7 +203,7 @@ def _row_of_json(text: bytes, columns: Columns, position: int) -> Row:
         record = None
     if not isinstance(record, dict):
         return Row(None, None, text, position)
-    if "inputs" in record and "inputs" not in columns.kinds:
+    if "inputs" in record and "inputs" not in columns.readers:
         client_id, key = record.get("client_id"), record.get("key")
         return Row(
             client_id if isinstance(client_id, str) else None,
@@ -191,22 +216,12 @@ def _row_of_json(text: bytes, columns: Columns, position: int) -> Row:
 
 def _row(record: Mapping[str, Any], columns: Columns, position: int) -> Row:
     client_id, key = _identifier(record.get(columns.client_id)), _identifier(record.get(columns.key))
-    inputs = {name: record[name] for name in columns.kinds if name in record}
-    return Row(client_id, key, _encode({"client_id": client_id or "", "key": key, "inputs": inputs}), position)
+    line = _encode({"client_id": client_id or "", "key": key, "inputs": columns.inputs(record)})
+    return Row(client_id, key, line, position)
 
 
 def _identifier(value: object) -> str | None:
     return None if value is None or value == "" else str(value)
-
-
-def _parse(kind: str, cell: str) -> Any:
-    """Reads a CSV cell. What should be JSON and is not goes to the service, which says what is wrong."""
-    if kind in STRINGS or (kind == "image" and not cell.lstrip().startswith("[")):
-        return cell
-    try:
-        return msgspec.json.decode(cell)
-    except msgspec.DecodeError:
-        return cell
 
 
 class _Counted:
