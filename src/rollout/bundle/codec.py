@@ -6,6 +6,7 @@ for each number. Whatever else a value is, or if it is wrong, a strict and slowe
 
 from __future__ import annotations
 
+import binascii
 import math
 import re
 from typing import Any, Literal
@@ -16,7 +17,7 @@ import simdjson
 from numpy.typing import NDArray
 
 from rollout.bundle.fields import Field, Tensor
-from rollout.bundle.image import Image, PixelBudget, is_slow
+from rollout.bundle.image import QUICK_BYTES, Image, PixelBudget
 
 NUMBER_CHARACTERS = b"0123456789+-.eE \t\r\n"
 ELEMENTS: dict[str, tuple[Literal["u", "i", "d"], type[np.generic]]] = {
@@ -63,7 +64,33 @@ class Codec:
 
     def is_slow(self, raw: bytes) -> bool:
         """Whether decoding takes long enough to be moved off the event loop: most image files do."""
-        return isinstance(self._field, Image) and raw.startswith(b'"') and is_slow(raw)
+        if not (self._field.media_types and raw.startswith(b'"')):
+            return False
+        if len(raw) > QUICK_BYTES:
+            return True
+        try:
+            return self._field.is_slow_file(binascii.a2b_base64(raw))
+        except binascii.Error:
+            return True
+
+    def is_slow_file(self, data: bytes) -> bool:
+        """Whether decoding a file takes long enough to be moved off the event loop."""
+        return self._field.is_slow_file(data)
+
+    def decode_file(self, data: bytes, budget: PixelBudget | None = None) -> NDArray[Any]:
+        """Decodes a file to an array of the field's shape and dtype.
+
+        Args:
+            data: The bytes of the file.
+            budget: What the files of images may take from.
+
+        Raises:
+            CodecError: If it does not fit the field.
+        """
+        try:
+            return self._field.decode_file(data, budget)
+        except ValueError as error:
+            raise CodecError("", str(error)) from None
 
     def decode(self, raw: bytes, budget: PixelBudget | None = None) -> NDArray[Any]:
         """Decodes the JSON value ``raw`` to an array of the field's shape and dtype.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from msgspec import UNSET, Meta, UnsetType
@@ -146,6 +146,8 @@ class Text(WireField, frozen=True, kw_only=True, tag="text"):
                [195, 169,   0,   0]], dtype=uint8)
     """
 
+    is_text: ClassVar[bool] = True
+
     max_bytes: int = 512
 
     @property
@@ -193,6 +195,8 @@ class Category(WireField, frozen=True, kw_only=True, tag="category"):
         array([[74, 70, 75]], dtype=uint8)
     """
 
+    is_text: ClassVar[bool] = True
+
     values: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -232,6 +236,8 @@ class Time(WireField, frozen=True, kw_only=True, tag="time"):
         >>> Time().encode(["1970-01-02T01:00:00+01:00"])
         array([86400])
     """
+
+    is_text: ClassVar[bool] = True
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import base64
 import binascii
 import io
 import struct
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from rollout.bundle.wire import WireField, nested
 
+# The media types of files, and what Pillow calls them.
+FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG"}
 MAX_PIXELS = 16_000_000
 # Pillow keeps a pointer and more for each line, which may be of a single pixel.
 MAX_SIDE = 16_384
@@ -73,6 +75,8 @@ class Image(WireField, frozen=True, kw_only=True, tag="image"):
                [  7,   0]], dtype=uint8)
     """
 
+    media_types: ClassVar[tuple[str, ...]] = tuple(FORMATS)
+
     height: int
     width: int
     channels: Literal[1, 3] = 1
@@ -114,7 +118,7 @@ class Image(WireField, frozen=True, kw_only=True, tag="image"):
             ValueError: If a string is not base64, not an image, or too large an image.
         """
         if isinstance(value, str):
-            return self._decode_file(value, budget)
+            return self.decode_file(_from_base64(value), budget)
         return np.array(value, np.uint8).reshape(self.shape)
 
     @property
@@ -136,13 +140,18 @@ class Image(WireField, frozen=True, kw_only=True, tag="image"):
         PIL.Image.fromarray(array).save(file, "PNG", compress_level=1)
         return base64.b64encode(file.getvalue()).decode()
 
-    def _decode_file(self, text: str, budget: PixelBudget | None) -> NDArray[np.uint8]:
+    def decode_file(self, data: bytes, budget: PixelBudget | None = None) -> NDArray[np.uint8]:
+        """Turns a file into an array of ``shape`` and ``uint8``.
+
+        Args:
+            data: The bytes of the file; what it is they say themselves.
+            budget: What it may take from; without one, it has a limit of its own alone.
+
+        Raises:
+            ValueError: If it is not an image, or too large a one.
+        """
         try:
-            data = base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            raise ValueError("the string is not base64; send the file's bytes in base64, nothing else") from None
-        try:
-            image = PIL.Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+            image = PIL.Image.open(io.BytesIO(data), formats=tuple(FORMATS.values()))
         except PIL.UnidentifiedImageError:
             raise ValueError("the bytes are neither a PNG nor a JPEG image") from None
         except Exception as error:  # whatever a decoder makes of bytes from anywhere is the fault of these
@@ -164,22 +173,24 @@ class Image(WireField, frozen=True, kw_only=True, tag="image"):
                 raise _damaged(error) from None
         return np.asarray(upright.resize((self.width, self.height), PIL.Image.Resampling.BOX))
 
+    def is_slow_file(self, data: bytes) -> bool:
+        """Whether ``decode_file`` takes long enough to be moved off the event loop.
 
-def is_slow(raw: bytes) -> bool:
-    """Whether the file in a JSON string takes long enough to decode to be moved off the event loop.
-
-    It does unless it is a small PNG: that says its size in the first chunk (PNG, third edition, section 11.2.1),
-    wherever in a JPEG it may stand.
-    """
-    if len(raw) > QUICK_BYTES:
-        return True
-    try:
-        data = binascii.a2b_base64(raw)
+        It does unless the file is a small PNG: that says its size in the first chunk (PNG, third edition, section
+        11.2.1), wherever in a JPEG it may stand.
+        """
+        if not PNG_HEAD.size <= len(data) <= QUICK_BYTES:
+            return True
         signature, name, width, height = PNG_HEAD.unpack_from(data)
-    except (binascii.Error, struct.error):
-        return True
-    is_png = signature == PNG_SIGNATURE and name == b"IHDR"
-    return not is_png or width * height > QUICK_PIXELS or any(chunk in data for chunk in COMPRESSED_CHUNKS)
+        is_png = signature == PNG_SIGNATURE and name == b"IHDR"
+        return not is_png or width * height > QUICK_PIXELS or any(chunk in data for chunk in COMPRESSED_CHUNKS)
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("the string is not base64; send the file's bytes in base64, nothing else") from None
 
 
 def _damaged(error: Exception) -> ValueError:
