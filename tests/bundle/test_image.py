@@ -182,5 +182,4 @@ def test_the_budget_pays_for_what_is_decoded_or_computed(field: Image, size: Siz
     ],
 )
 def test_a_small_file_that_becomes_large_is_slow(field: Image, size: Size, is_slow: bool) -> None:
-    raw = msgspec.json.encode(sent(file_of(PIL.Image.new("1", size), "PNG")))
-    assert field.is_slow(raw) == is_slow
+    assert field.is_slow_file(file_of(PIL.Image.new("1", size), "PNG")) == is_slow

@@ -121,7 +121,8 @@ class ConvNext(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Takes and returns ``(rows, channels, height, width)``."""
         y = self.norm(self.spatial(x).permute(0, 2, 3, 1))
-        return x + self.narrow(nn.functional.gelu(self.widen(y))).permute(0, 3, 1, 2)
+        added: torch.Tensor = self.narrow(nn.functional.gelu(self.widen(y)))
+        return x + added.permute(0, 3, 1, 2)
 
 
 def convnext() -> nn.Module:

@@ -102,7 +102,8 @@ class Rebuilt(nn.Module):
     def forward(self, series: torch.Tensor) -> torch.Tensor:
         """Takes ``(rows, steps, channels)``; returns mean squared errors of shape ``(rows,)``."""
         flat = series.flatten(1)
-        return ((self.widen(torch.relu(self.narrow(flat))) - flat) ** 2).mean(1)
+        rebuilt: torch.Tensor = self.widen(torch.relu(self.narrow(flat)))
+        return ((rebuilt - flat) ** 2).mean(1)
 
 
 class Spectrum(nn.Module):

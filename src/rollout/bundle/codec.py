@@ -6,6 +6,7 @@ for each number. Whatever else a value is, or if it is wrong, a strict and slowe
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import math
 import re
@@ -19,7 +20,7 @@ import simdjson
 from numpy.typing import NDArray
 
 from rollout.bundle.fields import Tensor
-from rollout.bundle.image import Image
+from rollout.bundle.image import QUICK_BYTES, Image
 from rollout.bundle.image_file import PixelBudget
 from rollout.bundle.wire import WireField
 from rollout.errors import FieldError
@@ -72,7 +73,33 @@ class Codec:
 
     def is_slow(self, raw: bytes) -> bool:
         """Whether decoding takes long enough to be moved off the event loop: most image files do."""
-        return isinstance(self._field, Image) and raw.startswith(b'"') and self._field.is_slow(raw)
+        if not (self._field.media_types and raw.startswith(b'"')):
+            return False
+        if len(raw) > QUICK_BYTES:
+            return True
+        try:
+            return self._field.is_slow_file(binascii.a2b_base64(raw))
+        except binascii.Error:
+            return True
+
+    def is_slow_file(self, data: bytes) -> bool:
+        """Whether decoding a file takes long enough to be moved off the event loop."""
+        return self._field.is_slow_file(data)
+
+    def decode_file(self, data: bytes, budget: PixelBudget | None = None) -> NDArray[Any]:
+        """Decodes a file to an array of the field's shape and dtype.
+
+        Args:
+            data: The bytes of the file.
+            budget: What the files of images may take from.
+
+        Raises:
+            CodecError: If it does not fit the field.
+        """
+        try:
+            return self._field.decode_file(data, budget)
+        except ValueError as error:
+            raise _fault(str(error)) from None
 
     def decode(self, raw: bytes, budget: PixelBudget | None = None) -> NDArray[Any]:
         """Decodes the JSON value ``raw`` to an array of the field's shape and dtype.
@@ -134,13 +161,16 @@ class Codec:
 
 
 def decode_named(
-    codecs: Mapping[str, Codec], values: Mapping[str, msgspec.Raw], kind: str, budget: PixelBudget | None = None
+    codecs: Mapping[str, Codec],
+    values: Mapping[str, msgspec.Raw | bytes],
+    kind: str,
+    budget: PixelBudget | None = None,
 ) -> tuple[dict[str, NDArray[Any]], list[FieldError]]:
     """Decodes the values of an object, each with its own codec.
 
     Args:
         codecs: What there may be, by name.
-        values: The JSON values.
+        values: The JSON values, or files where a codec takes them.
         kind: What a codec's name is, for those that have none.
         budget: What the files of images may take from.
 
@@ -151,8 +181,8 @@ def decode_named(
     errors: list[FieldError] = []
     known = 0
     for name, codec in codecs.items():
-        raw = values.get(name)
-        if raw is None:
+        sent = values.get(name)
+        if sent is None:
             if codec.missing is None:
                 errors.append(FieldError(_pointer(name), f"is required: {codec.expected}"))
             else:
@@ -160,7 +190,10 @@ def decode_named(
             continue
         known += 1
         try:
-            arrays[name] = codec.decode(bytes(raw), budget)
+            if isinstance(sent, msgspec.Raw):
+                arrays[name] = codec.decode(bytes(sent), budget)
+            else:
+                arrays[name] = codec.decode_file(sent, budget)
         except CodecError as error:
             errors += [FieldError(f"{_pointer(name)}{pointer}", detail) for pointer, detail in error.errors]
     if known != len(values):

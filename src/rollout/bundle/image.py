@@ -7,7 +7,7 @@ import binascii
 import io
 import struct
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import msgspec
 import numpy as np
@@ -16,7 +16,15 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngInfo
 
-from rollout.bundle.image_file import MAX_SIDE, Colour, PixelBudget, check_colour, decode_image, open_image
+from rollout.bundle.image_file import (
+    FORMATS,
+    MAX_SIDE,
+    Colour,
+    PixelBudget,
+    check_colour,
+    decode_image,
+    open_image,
+)
 from rollout.bundle.resizing import (
     FILTERS,
     KERNELS,
@@ -77,6 +85,8 @@ class Image(WireField, frozen=True, kw_only=True, omit_defaults=True, tag="image
         array([[  0, 255],
                [  7,   0]], dtype=uint8)
     """
+
+    media_types: ClassVar[tuple[str, ...]] = tuple(FORMATS)
 
     height: int
     width: int
@@ -191,7 +201,7 @@ class Image(WireField, frozen=True, kw_only=True, omit_defaults=True, tag="image
             ValueError: If a string is not base64, not an image, or too large an image.
         """
         if isinstance(value, str):
-            return self._decode_file(value, budget)
+            return self.decode_file(_from_base64(value), budget)
         return np.array(value, np.uint8).reshape(self.shape)
 
     @property
@@ -217,24 +227,6 @@ class Image(WireField, frozen=True, kw_only=True, omit_defaults=True, tag="image
         PIL.Image.fromarray(array).save(file, "PNG", compress_level=1, pnginfo=info)
         return base64.b64encode(file.getvalue()).decode()
 
-    def is_slow(self, raw: bytes) -> bool:
-        """Whether the file in a JSON string takes long enough to decode to be moved off the event loop.
-
-        It does unless it is a small PNG that stays small: that says its size in the first chunk (PNG, third
-        edition, section 11.2.1), wherever in a JPEG it may stand.
-        """
-        if len(raw) > QUICK_BYTES:
-            return True
-        try:
-            data = binascii.a2b_base64(raw)
-            signature, name, width, height = PNG_HEAD.unpack_from(data)
-        except (binascii.Error, struct.error):
-            return True
-        is_png = signature == PNG_SIGNATURE and name == b"IHDR" and width and height
-        if not is_png or any(chunk in data for chunk in COMPRESSED_CHUNKS):
-            return True
-        return self._work((width, height)) > QUICK_PIXELS
-
     @property
     def _shorter(self) -> int:
         return max(self.height, self.width) if self.resize_to is None else self.resize_to
@@ -251,11 +243,16 @@ class Image(WireField, frozen=True, kw_only=True, omit_defaults=True, tag="image
         """Reads a cell of a CSV file: lists, or else a file in base64, which digits alone may be as well."""
         return super().read_cell(cell) if cell.lstrip().startswith("[") else cell
 
-    def _decode_file(self, text: str, budget: PixelBudget | None) -> NDArray[np.uint8]:
-        try:
-            data = base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            raise ValueError("the string is not base64; send the file's bytes in base64, nothing else") from None
+    def decode_file(self, data: bytes, budget: PixelBudget | None = None) -> NDArray[np.uint8]:
+        """Turns a file into an array of ``shape`` and ``uint8``.
+
+        Args:
+            data: The bytes of the file; what it is they say themselves.
+            budget: What it may take from; without one, it has a limit of its own alone.
+
+        Raises:
+            ValueError: If it is not an image, or too large a one.
+        """
         with open_image(data) as image:
             if budget is not None:
                 budget.take(self._work(image.size))
@@ -282,6 +279,20 @@ class Image(WireField, frozen=True, kw_only=True, omit_defaults=True, tag="image
             )
         )
 
+    def is_slow_file(self, data: bytes) -> bool:
+        """Whether ``decode_file`` takes long enough to be moved off the event loop.
+
+        It does unless the file is a small PNG that stays small: that says its size in the first chunk (PNG, third
+        edition, section 11.2.1), wherever in a JPEG it may stand.
+        """
+        if not PNG_HEAD.size <= len(data) <= QUICK_BYTES:
+            return True
+        signature, name, width, height = PNG_HEAD.unpack_from(data)
+        is_png = signature == PNG_SIGNATURE and name == b"IHDR" and width and height
+        if not is_png or any(chunk in data for chunk in COMPRESSED_CHUNKS):
+            return True
+        return self._work((width, height)) > QUICK_PIXELS
+
 
 FITS: Mapping[Fit, str] = {
     "stretch": ", which is stretched to that size",
@@ -290,6 +301,13 @@ FITS: Mapping[Fit, str] = {
     "exact": ", of that size",
 }
 """What becomes of a file, in words."""
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("the string is not base64; send the file's bytes in base64, nothing else") from None
 
 
 def _require(is_so: bool, otherwise: str) -> None:  # noqa: FBT001

@@ -13,7 +13,8 @@ import PIL.WebPImagePlugin  # or Pillow does not know the format
 Colour = int | tuple[int, int, int]
 """A grey from 0 to 255, or red, green and blue."""
 
-FORMATS = ("PNG", "JPEG", "WEBP")
+# The media types of files, and what Pillow calls them.
+FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
 MAX_PIXELS = 16_000_000
 # Pillow keeps a pointer and more for each line, which may be of a single pixel.
 MAX_SIDE = 16_384
@@ -68,7 +69,7 @@ def open_image(data: bytes) -> PIL.Image.Image:
         ValueError: If it is none of them, damaged, or too large an image.
     """
     try:
-        image = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
+        image = PIL.Image.open(io.BytesIO(data), formats=tuple(FORMATS.values()))
     except PIL.UnidentifiedImageError:
         raise ValueError("the bytes are neither a PNG nor a JPEG nor a WebP image") from None
     except Exception as error:  # whatever a decoder makes of bytes from anywhere is the fault of these

@@ -123,6 +123,8 @@ class Time(Scalar, frozen=True, kw_only=True, tag="time"):
         array([86400])
     """
 
+    is_text: ClassVar[bool] = True
+
     MISSING: ClassVar[int] = -(2**63)
 
     default: str | UnsetType = UNSET

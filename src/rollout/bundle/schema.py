@@ -17,6 +17,8 @@ from rollout.errors import BundleError, FieldError
 
 Arrays = dict[str, NDArray[Any]]
 RawInputs = dict[str, msgspec.Raw]
+# What came for each field: its JSON value, or the bytes of a file.
+SentInputs = Mapping[str, msgspec.Raw | bytes]
 
 
 class Labelled(NamedTuple):
@@ -61,21 +63,26 @@ class InputSchema:
             raise BundleError(f"inputs must be named by Python identifiers, not {sorted(fields)}")
         self.fields = dict(fields)
         self.codecs = {name: Codec(field) for name, field in fields.items()}
+        name, *others = fields
+        # The field that a file alone fills.
+        self.file_field = name if fields[name].media_types and not others else None
         self.has_large_images = any(isinstance(field, Image) and field.is_large for field in fields.values())
 
-    def is_slow(self, inputs: RawInputs) -> bool:
+    def is_slow(self, inputs: SentInputs) -> bool:
         """Whether ``decode`` takes long enough to be moved off the event loop."""
         for name, codec in self.codecs.items():
-            raw = inputs.get(name)
-            if raw is not None and codec.is_slow(bytes(raw)):
+            sent = inputs.get(name)
+            if sent is None:
+                continue
+            if codec.is_slow(bytes(sent)) if isinstance(sent, msgspec.Raw) else codec.is_slow_file(sent):
                 return True
         return False
 
-    def decode(self, inputs: RawInputs, budget: PixelBudget | None = None) -> Arrays:
+    def decode(self, inputs: SentInputs, budget: PixelBudget | None = None) -> Arrays:
         """Checks every field and decodes it to an array of its shape and dtype.
 
         Args:
-            inputs: The JSON value of each field.
+            inputs: For each field its JSON value, or a file where the field takes files.
             budget: What the files of images may take from.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from msgspec import UNSET, Meta, UnsetType
@@ -32,6 +32,8 @@ class Text(Scalar, frozen=True, kw_only=True, tag="text"):
         array([[115, 111,   0,   0],
                [195, 169,   0,   0]], dtype=uint8)
     """
+
+    is_text: ClassVar[bool] = True
 
     max_bytes: int = 512
     default: str | UnsetType = UNSET
@@ -94,6 +96,8 @@ class Category(Scalar, frozen=True, kw_only=True, tag="category"):
         array([[ 74,  70,  75],
                [ 97, 108, 108]], dtype=uint8)
     """
+
+    is_text: ClassVar[bool] = True
 
     values: tuple[str, ...]
     other: str | UnsetType = UNSET

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, Meta
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from rollout.bundle.image_file import PixelBudget
 
 
 class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
@@ -16,7 +19,14 @@ class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
 
     A field has ``shape`` and ``dtype`` of one row as the module gets it, and does no arithmetic on a value: every
     numeric step belongs into the module, and so into every variant of it.
+
+    Attributes:
+        is_text: Whether the JSON value is a string that says what it says as plain text, too.
+        media_types: Of the files that may stand in the place of the JSON value; in JSON they are in base64.
     """
+
+    is_text: ClassVar[bool] = False
+    media_types: ClassVar[tuple[str, ...]] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -100,6 +110,22 @@ class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
             raise ValueError(f"holds {array[first]} at {list(first)}; it must lie between {low:g} and {high:g}")
         filled = array if self.fill is None else np.where(is_missing, self.fill, array)
         return filled.astype(self.dtype, copy=False)
+
+    def decode_file(self, data: bytes, budget: PixelBudget | None = None) -> NDArray[Any]:
+        """Turns a file of one of ``media_types`` into an array of ``shape`` and ``dtype``.
+
+        Args:
+            data: The bytes of the file.
+            budget: What it may take from; without one, it has a limit of its own alone.
+
+        Raises:
+            ValueError: If it is no such file, or too large; the sentence says why.
+        """
+        raise NotImplementedError
+
+    def is_slow_file(self, data: bytes) -> bool:
+        """Whether ``decode_file`` takes long enough to be moved off the event loop."""
+        return True
 
     def keep(self, sent: msgspec.Raw | None, array: NDArray[Any]) -> Any:
         """Returns what is kept of a row for a reviewer, to be written as JSON: what a caller could have sent.

@@ -1,104 +1,44 @@
-"""The rows of a file, CSV, JSONL or Parquet: one after the other, as the lines that the service takes."""
+"""The rows of a file, CSV, JSONL or Parquet, or of many files: one after the other, as the service takes them."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from rollout.bundle.fields import Field
-from rollout.bundle.wire import WireField
 from rollout.errors import ConfigError
+from rollout.job.files import SUFFIXES, open_files
+from rollout.job.row import Columns, Row, Source, encode_line
 
 # Rows of a Parquet file that are in memory at a time.
 PARQUET_ROWS = 256
 LONGEST_CELL = 64 * 1024 * 1024
 
-_encode = msgspec.json.Encoder(enc_hook=str).encode
 
-
-class Row(NamedTuple):
-    """One row on its way to the service.
-
-    Attributes:
-        client_id: The caller's own ID of the client, if it is one.
-        key: The caller's own ID of the prediction, if there is one.
-        line: The line to send, without its line feed.
-        position: How much of the file was read when this row was, in the unit of ``Source.total``.
-    """
-
-    client_id: str | None
-    key: str | None
-    line: bytes
-    position: int
-
-
-class Columns(NamedTuple):
-    """What is taken from a file. Further columns are left out.
-
-    Attributes:
-        client_id: The column of client IDs.
-        key: The column of keys, which need not be there.
-        fields: The inputs of the model. One that is made of parts, as a ``Table`` is, has a column for each of
-            them, or one of its own name with objects.
-    """
-
-    client_id: str
-    key: str
-    fields: Mapping[str, Field]
-
-    @property
-    def readers(self) -> dict[str, WireField]:
-        """What reads a cell, by the column."""
-        parts = {name: part for field in self.fields.values() for name, part in field.parts.items()}
-        return {**parts, **self.fields}
-
-    def inputs(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the inputs of a row, without what its record does not have."""
-        inputs = {}
-        for name, field in self.fields.items():
-            if field.parts and not isinstance(record.get(name), Mapping):
-                inputs[name] = {part: record[part] for part in field.parts if part in record}
-            elif name in record:
-                inputs[name] = record[name]
-        return inputs
-
-
-class Source(NamedTuple):
-    """A file that can be read from the start as often as needed.
-
-    Attributes:
-        total: Its size: bytes, or rows of a Parquet file.
-        read: Reads it from the start.
-    """
-
-    total: int
-    read: Callable[[], Iterator[Row]]
-
-    def rows(self, skip: int = 0) -> Iterator[Row]:
-        """Reads the rows after the first ``skip``.
-
-        Raises:
-            ConfigError: If the file is not what its name says.
-        """
-        return islice(self.read(), skip, None)
-
-
-def open_source(file: Path, columns: Columns) -> Source:
+def open_source(file: Path, columns: Columns, client: str = "") -> Source:
     """Opens a file and checks its columns; those of JSONL may differ from line to line.
 
+    Args:
+        file: A table, or what holds a file for each row: an archive or a folder.
+        columns: What is taken from a table.
+        client: The client of all rows, where each is a file; a table has a column of them.
+
     Raises:
-        ConfigError: If it cannot be read, its extension is unknown or a column is missing.
+        ConfigError: If it cannot be read, its extension is unknown, a column is missing, or the client is.
     """
     openers = {".csv": _open_csv, ".jsonl": _open_jsonl, ".ndjson": _open_jsonl, ".parquet": _open_parquet}
     opener = openers.get(file.suffix.lower())
-    if opener is None:
-        raise ConfigError(f"{file}: reads {', '.join(openers)}, by the extension")
     try:
+        if file.is_dir() or file.name.lower().endswith(SUFFIXES):
+            return open_files(file, columns.fields, client)
+        if opener is None:
+            known = ", ".join((*openers, *SUFFIXES))
+            raise ConfigError(f"{file}: reads {known}, by the extension, and folders of files")
+        if client:
+            raise ConfigError(f"--client is for files: {file} has a column of client IDs, named by --client-id")
         return opener(file, columns)
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror or error}") from None
@@ -216,8 +156,7 @@ def _row_of_json(text: bytes, columns: Columns, position: int) -> Row:
 
 def _row(record: Mapping[str, Any], columns: Columns, position: int) -> Row:
     client_id, key = _identifier(record.get(columns.client_id)), _identifier(record.get(columns.key))
-    line = _encode({"client_id": client_id or "", "key": key, "inputs": columns.inputs(record)})
-    return Row(client_id, key, line, position)
+    return Row(client_id, key, encode_line(client_id, key, columns.inputs(record)), position)
 
 
 def _identifier(value: object) -> str | None:
