@@ -104,6 +104,7 @@ def test_the_public_surface() -> None:
         "Recipe",
         "Regression",
         "RolloutError",
+        "Table",
         "Tensor",
         "Text",
         "Time",
