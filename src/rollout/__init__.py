@@ -14,9 +14,11 @@ from rollout.errors import RolloutError
 
 if TYPE_CHECKING:
     from rollout.bundle.pack import pack
+    from rollout.bundle.reference import Answered, Reference
     from rollout.training.recipe import Dataset, Recipe, Version
 
 __all__ = [
+    "Answered",
     "Category",
     "Classification",
     "Dataset",
@@ -25,6 +27,7 @@ __all__ = [
     "Labelled",
     "Number",
     "Recipe",
+    "Reference",
     "Regression",
     "RolloutError",
     "Tensor",
@@ -37,8 +40,10 @@ __all__ = [
 
 # Packing and training need torch, which serving does not: these are imported when they are asked for.
 _NEED_TORCH = {
+    "Answered": "rollout.bundle.reference",
     "Dataset": "rollout.training.recipe",
     "Recipe": "rollout.training.recipe",
+    "Reference": "rollout.bundle.reference",
     "Version": "rollout.training.recipe",
     "pack": "rollout.bundle.pack",
 }

@@ -181,6 +181,10 @@ class Text(WireField, frozen=True, kw_only=True, tag="text"):
             raise ValueError("the text holds a NUL character; leave it out")
         return _padded(data, self.max_bytes)
 
+    def in_words(self, array: NDArray[Any]) -> str:
+        """Returns the padded bytes of one row as the text that they are."""
+        return _shown(array)
+
 
 class Category(WireField, frozen=True, kw_only=True, tag="category"):
     """One of several strings; the module gets its UTF-8 bytes, ``uint8`` padded with zeros to the longest.
@@ -223,6 +227,10 @@ class Category(WireField, frozen=True, kw_only=True, tag="category"):
     def decode(self, value: Any) -> NDArray[np.uint8]:
         """Turns one of the values into its padded bytes."""
         return _padded(value.encode(), self.shape[0])
+
+    def in_words(self, array: NDArray[Any]) -> str:
+        """Returns the padded bytes of one row as the text that they are."""
+        return _shown(array)
 
 
 class Time(WireField, frozen=True, kw_only=True, tag="time"):
@@ -279,6 +287,10 @@ def _in_words(minimum: float | None, maximum: float | None) -> str:
     least = "" if minimum is None else f", at least {minimum:g}"
     most = "" if maximum is None else f", at most {maximum:g}"
     return least + most
+
+
+def _shown(array: NDArray[Any]) -> str:
+    return repr(array.astype(np.uint8).tobytes().rstrip(b"\0").decode(errors="backslashreplace"))
 
 
 def _padded(data: bytes, width: int) -> NDArray[np.uint8]:
