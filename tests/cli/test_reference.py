@@ -131,3 +131,15 @@ def test_a_version_that_is_reproduced_is_compared_again() -> None:
     otherwise = reproduce_version(recipe(lambda _: [9.0, -9.0]), folder, manifest, seeds=2)
     assert otherwise.outcome == "identical"
     assert "raw rows are decided otherwise than by the author's own pipeline" in otherwise.reference
+
+
+@pytest.mark.parametrize(
+    "tag", [f"{model}:{version}" for model in ("digits", "languages", "departures") for version in ("v1", "v2")]
+)
+def test_the_demos_decide_from_the_raw_input_as_their_authors(more_bundles: str, tag: str) -> None:
+    found = open_bundle(tag)[1].reference
+    assert found is not None
+    assert found.by.startswith(f"models.{tag.partition(':')[0]}.reference.")
+    assert (found.rows, found.kept, found.flipped) == (48, 32, 0)
+    assert found.largest_difference < 1e-5
+    assert all(stage.differ == 0 for stage in found.stages)
