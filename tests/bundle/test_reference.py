@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import itertools
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import PIL.Image
 import pytest
 import torch
 
-from rollout import Answered, Reference, Regression, RolloutError, Tensor, Text
+from rollout import Answered, Image, Reference, Regression, RolloutError, Tensor, Text
 from rollout.bundle.reference import NotAsInTrainingError, compare_reference
 from rollout.bundle.schema import InputSchema
 from rollout.bundle.source import Source
@@ -101,6 +102,34 @@ def halved(raw: Mapping[str, Any]) -> Answered:
 def test_the_stage_at_which_they_part_is_named(answer: seen.Answer, words: str) -> None:
     with pytest.raises(NotAsInTrainingError, match=words):
         compare(answer)
+
+
+class Chosen(Image, frozen=True, kw_only=True, tag="chosen"):
+    """An image of which the filter can be chosen."""
+
+    sharp: bool = False
+
+    def decode(self, value: Any, budget: Any = None) -> Any:
+        filters = PIL.Image.Resampling
+        return pixels({"image": base64.b64decode(value)}, filters.NEAREST if self.sharp else filters.BOX)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (nearest, r"; Chosen\(sharp=True\) would decode every row to the author's array$"),
+        (
+            nothing_said,
+            r"; with Chosen\(sharp=True\) for image, every score would be the author's; to see at which",
+        ),
+    ],
+)
+def test_settings_with_which_they_would_agree_are_named(answer: seen.Answer, words: str) -> None:
+    with pytest.raises(NotAsInTrainingError, match=words):
+        compare(answer, field=Chosen(height=SIDE, width=SIDE))
+    with pytest.raises(NotAsInTrainingError) as caught:
+        compare(lambda raw: answer(raw)[0] * -1, field=Chosen(height=SIDE, width=SIDE))
+    assert "sharp" not in caught.value.detail
 
 
 def test_the_worst_rows_have_pictures_of_both_and_of_the_difference() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import islice, product
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollout.bundle.fields import Field
-from rollout.bundle.schema import InputSchema, InvalidInputsError, RawInputs
 
 # What a sum of float32 in another order may do to the array of a field.
 ROUNDING = 1e-5
@@ -52,14 +51,13 @@ def in_figures(figure: float | None) -> str:
     return f"{figure:,.0f}" if figure >= 100 else f"{figure:.2g}"
 
 
-def better_settings(field: Field, name: str, sent: Sequence[RawInputs], theirs: Sequence[NDArray[Any]]) -> str:
-    """Returns settings with which a field decodes every row to the author's array; empty if none do.
+def better_settings(field: Field, is_right: Callable[[Field], bool]) -> str:
+    """Returns the first settings of a field that are right, as they would be written; empty if none are.
 
     Tried are the settings that have a few values to choose from, few changes first.
     """
     for settings, other in islice(_variations(field), MOST_TRIED):
-        schema = InputSchema({name: other})
-        if all(_decodes_to(schema, name, raw, array) for raw, array in zip(sent, theirs, strict=True)):
+        if is_right(other):
             words = ", ".join(f"{setting}={value!r}" for setting, value in settings.items())
             return f"{type(field).__name__}({words})"
     return ""
@@ -77,15 +75,6 @@ def other_order(ours: NDArray[Any], theirs: NDArray[Any], rounding: float) -> li
     order: list[int] = far.argmin(1).tolist()
     is_same = len(set(order)) == ours.shape[1] and far.min(1).max() <= rounding
     return order if is_same and order != sorted(order) else None
-
-
-def _decodes_to(schema: InputSchema, name: str, raw: RawInputs, theirs: NDArray[Any]) -> bool:
-    try:
-        ours = schema.decode({name: raw[name]})[name]
-    except InvalidInputsError:
-        return False
-    array = fitting(theirs, ours.shape)
-    return array is not None and not difference(ours, array)[1].any()
 
 
 def _variations(field: Field) -> Iterator[tuple[dict[str, Any], Field]]:

@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from rollout.bundle.evidence import ReferenceResult
+from rollout.bundle.explanation import explain
 from rollout.bundle.golden import Golden
 from rollout.bundle.parity import decided_otherwise, distances, run_in_batches, take
 from rollout.bundle.raw_examples import RawExample, choose_rows, hash_array
 from rollout.bundle.schema import Arrays, InputSchema, InvalidInputsError, RawInputs
 from rollout.bundle.source import Source, first_line
-from rollout.bundle.stages import Answer, Ways, compare_stages, explain, worst_rows
+from rollout.bundle.stages import Answer, Ways, compare_stages, worst_rows
 from rollout.bundle.task import Classification
 from rollout.errors import BundleError
 

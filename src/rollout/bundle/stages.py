@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rollout.bundle.differences import ROUNDING, better_settings, difference, fitting, in_figures, other_order
+from rollout.bundle.differences import ROUNDING, difference, fitting
 from rollout.bundle.evidence import Stage, WorstRow
 from rollout.bundle.parity import TOLERANCE, decided_otherwise, distances, run_in_batches, take
 from rollout.bundle.schema import Arrays, InputSchema, RawInputs
 from rollout.bundle.side_by_side import draw
 from rollout.bundle.source import NOISE, Source, to_tensors
-from rollout.bundle.task import Classification, Scores
+from rollout.bundle.task import Scores
 from rollout.errors import BundleError
 
 WORST_ROWS = 4
@@ -95,34 +95,6 @@ def compare_stages(ways: Ways) -> list[Stage]:
     stages.append(_compare("outputs", "", outputs, list(ways.outputs), NOISE, note))
     far = distances(ways.source.task, ways.expected, ways.scores)
     return [*stages, _stage("scores", "", far, far > TOLERANCE)]
-
-
-def explain(ways: Ways, refused: Mapping[int, str], stages: list[Stage]) -> str:
-    """Says in a sentence where the ways part, and what to do where that is certain."""
-    parts = [f"raw row {number} would be answered with a 422: {why}" for number, why in list(refused.items())[:1]]
-    apart = [stage for stage in stages if stage.differ and stage.where != "scores"]
-    for stage in apart:
-        if stage.where == "decoded":
-            parts.append(f"{stage.name} differs already when it is decoded, {_by_how_much(ways, stage)}")
-            field = ways.schema.fields[stage.name]
-            if settings := better_settings(field, stage.name, ways.sent, ways.arrays(stage.name)):
-                parts.append(f"{settings} would decode every row to the author's array")
-    if layer := next((stage for stage in apart if stage.where == "layer"), None):
-        parts.append(f"in the graph, layer {layer.name} is the first to differ, {_by_how_much(ways, layer)}")
-    for stage in apart:
-        if stage.where == "outputs":
-            given = stage.note or "from the author's own arrays"
-            parts.append(f"the module gives other outputs, {given}, {_by_how_much(ways, stage)}")
-            parts += _order_in_words(ways)
-    if ways.theirs and not apart and not refused:
-        parts.append("no stage differs by more than rounding, to which the scores are sensitive")
-    if ways.theirs and not ways.theirs[0].stages:
-        fields = ", ".join(f"{name!r}: …" for name in ways.schema.fields)
-        parts.append(
-            f"to see at which stage, let the reference return Answered(outputs, stages={{{fields}}}) with the "
-            "arrays that the author's module gets"
-        )
-    return "; ".join(parts)
 
 
 def worst_rows(ways: Ways, refused: Mapping[int, str]) -> tuple[list[WorstRow], dict[str, bytes]]:
@@ -243,26 +215,3 @@ def _layer_outputs(ways: Ways, names: list[str], given: Arrays) -> Arrays:
     if other := next((name for name in names if len(found.get(name, [])) != rows), None):
         raise BundleError(f"layer {other} is not run once a call: no stage can be compared with it")
     return {name: np.stack(outputs) for name, outputs in found.items()}
-
-
-def _by_how_much(ways: Ways, stage: Stage) -> str:
-    rows = f"in {stage.differ} of {stage.rows} rows"
-    if stage.largest is None:
-        return f"{rows}: {stage.note}" if stage.note else rows
-    field = ways.schema.fields.get(stage.name) if stage.where == "decoded" else None
-    is_picture = field is not None and field.picture(ways.ours[stage.name][0]) is not None
-    of = " of 255" if is_picture else ""
-    words = f"by up to {in_figures(stage.largest)}{of} {rows} ({in_figures(stage.mean)} on average)"
-    return f"{words}; {stage.note}" if stage.where == "decoded" and stage.note else words
-
-
-def _order_in_words(ways: Ways) -> list[str]:
-    task = ways.source.task
-    if not isinstance(task, Classification):
-        return []
-    ours = run_in_batches(ways.source.outputs, ways.given()[0])
-    order = other_order(ours, ways.outputs, NOISE)
-    if order is None:
-        return []
-    at = next(at for at, other in enumerate(order) if other != at)
-    return [f"they are the same in another order: output {at} ({task.labels[at]}) is {order[at]} there"]
