@@ -17,9 +17,11 @@ from rollout.errors import RolloutError
 
 if TYPE_CHECKING:
     from rollout.bundle.pack import pack
+    from rollout.bundle.reference import Answered, Reference
     from rollout.training.recipe import Dataset, Recipe, Version
 
 __all__ = [
+    "Answered",
     "Category",
     "Classification",
     "Dataset",
@@ -28,6 +30,7 @@ __all__ = [
     "Labelled",
     "Number",
     "Recipe",
+    "Reference",
     "Regression",
     "RolloutError",
     "Table",
@@ -41,8 +44,10 @@ __all__ = [
 
 # Packing and training need torch, which serving does not: these are imported when they are asked for.
 _NEED_TORCH = {
+    "Answered": "rollout.bundle.reference",
     "Dataset": "rollout.training.recipe",
     "Recipe": "rollout.training.recipe",
+    "Reference": "rollout.bundle.reference",
     "Version": "rollout.training.recipe",
     "pack": "rollout.bundle.pack",
 }

@@ -43,7 +43,8 @@ def test_packs_every_variant_and_verifies_from_disk() -> None:
     assert manifest.lineage["environment"]["packages"]["torch"].startswith("2.13")
     folder, read = open_bundle("two:v1")
     assert read == manifest
-    for name, parity in verify_bundle(folder, manifest).items():
+    for name, found in verify_bundle(folder, manifest).items():
+        (parity,) = found.values()
         assert parity.is_exact or not manifest.variants[name].is_exact
         assert parity.answers_flipped == 0
         assert parity.rows >= 16

@@ -243,6 +243,10 @@ class Image(WireField, frozen=True, kw_only=True, omit_defaults=True, tag="image
         """Reads a cell of a CSV file: lists, or else a file in base64, which digits alone may be as well."""
         return super().read_cell(cell) if cell.lstrip().startswith("[") else cell
 
+    def picture(self, array: NDArray[Any]) -> NDArray[np.uint8]:
+        """Returns the array: it is an image."""
+        return array.astype(np.uint8)
+
     def decode_file(self, data: bytes, budget: PixelBudget | None = None) -> NDArray[np.uint8]:
         """Turns a file into an array of ``shape`` and ``uint8``.
 

@@ -17,7 +17,7 @@ from rollout.__about__ import __version__
 from rollout.bundle.machine import gpu_name, user_name
 from rollout.bundle.schema import Labelled
 
-RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "scikit-learn")
+RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow", "scikit-learn")
 LOCK = Path("constraints.txt")
 # What a version comes from, each head with the entries of the lineage that belong to it.
 HEADS = {"environment": ("environment",), "code": ("code", "seeds", "hyperparameters"), "data": ("data",)}

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from rollout.bundle.evidence import Finding, GateResult
+from rollout.bundle.evidence import Finding, GateResult, ReferenceResult
 from rollout.bundle.fields import Field
 from rollout.bundle.parity import Parity
 from rollout.bundle.task import Classification, Task
@@ -64,6 +64,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         metrics: Figures measured when packing, such as the accuracy on the evaluation part.
         lineage: What made it: seeds, data, code and environment.
         findings: What the checks of the data found.
+        reference: How it compared with the author's own pipeline, if that was given.
         gate: How it compared with the champion over several seeds, once that was done.
         created_at: When it was packed, ISO 8601 in UTC.
     """
@@ -79,6 +80,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float]
     lineage: dict[str, Any]
     findings: list[Finding] = []
+    reference: ReferenceResult | None = None
     gate: GateResult | None = None
     created_at: str
 

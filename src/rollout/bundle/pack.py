@@ -21,6 +21,8 @@ from rollout.bundle.lineage import describe_surroundings
 from rollout.bundle.manifest import LeftOut, Manifest, PackedVariant, hash_files, write_manifest
 from rollout.bundle.parity import count, run_in_batches, take
 from rollout.bundle.probes import extreme_inputs, random_inputs
+from rollout.bundle.raw_examples import write_raw_examples
+from rollout.bundle.reference import Compared, Reference, compare_reference
 from rollout.bundle.schema import Arrays, InputSchema, Labelled
 from rollout.bundle.screening import EXAMPLES, Screening, require_answers, require_numbers
 from rollout.bundle.source import Source
@@ -43,6 +45,7 @@ def pack(
     calibration: Labelled,
     evaluation: Labelled,
     examples: Arrays | None = None,
+    reference: Reference | None = None,
     lineage: Mapping[str, Any] | None = None,
     findings: Sequence[Finding] = (),
     flip_rate: float = 0.002,
@@ -64,6 +67,7 @@ def pack(
         evaluation: Rows that neither training nor calibration saw.
         examples: Inputs of your own choice that become golden examples, besides those that packing picks; no
             variant may answer one of them differently, a quantized one neither.
+        reference: Raw inputs, and your own way from there to an answer, which the bundle is compared with.
         lineage: What made the module: seeds, data, hyperparameters.
         findings: What the checks of the data found.
         flip_rate: Largest share of evaluation rows that a quantized variant may answer differently.
@@ -73,6 +77,7 @@ def pack(
         The manifest of the stored bundle.
 
     Raises:
+        NotAsInTrainingError: If the raw inputs of the reference are not decided as there; it has what was found.
         BundleError: If the module cannot be trusted, the data do not fit, no variant agrees with the module, the
             calibration part does not give what the task asks for, or the version exists.
     """
@@ -90,6 +95,10 @@ def pack(
     outputs = run_in_batches(source.outputs, calibration.inputs)
     require_numbers(~np.isnan(outputs), "calibration inputs")
     source.task = calibrate(task, outputs, calibration.targets)
+    compared = None
+    if reference is not None:
+        on_step(f"comparing {len(reference.rows):,} raw rows with the reference")
+        compared = compare_reference(reference, schema, source, f"{name}:{version}")
     scores = run_in_batches(source.run, evaluation.inputs)
     golden = choose_golden(source.task, evaluation.inputs, scores)
     further = {
@@ -100,7 +109,16 @@ def pack(
         schema.check_arrays(examples)
         further[EXAMPLES] = {name: examples[name] for name in schema.fields}
         golden = _add_examples(golden, further[EXAMPLES], source)
-    screening = Screening(source, calibration.inputs, evaluation, scores, golden, further, flip_rate)
+    screening = Screening(
+        source,
+        calibration.inputs,
+        evaluation,
+        scores,
+        golden,
+        further,
+        flip_rate,
+        None if compared is None else compared.probe,
+    )
     on_step("capturing the graph")
     source.program  # noqa: B018  a module that is not one graph is refused here, with a sentence of its own
 
@@ -120,6 +138,8 @@ def pack(
             reasons = "; ".join(f"{variant}: {outcome.why}" for variant, outcome in left_out.items())
             raise BundleError(f"{name}:{version} is refused: no variant agrees with the source module: {reasons}")
         write_golden(folder, golden)
+        if compared is not None:
+            _write_compared(folder, compared)
         metrics, diagram = _measure(source, outputs, calibration.targets, evaluation, scores)
         (folder / reliability.FILE_NAME).write_text(diagram, "utf-8")
         manifest = Manifest(
@@ -133,6 +153,7 @@ def pack(
             metrics=metrics,
             lineage={**describe_surroundings(), **(lineage or {})},
             findings=list(findings),
+            reference=None if compared is None else compared.result,
             created_at=utc_now(),
         )
         write_manifest(folder, manifest)
@@ -147,6 +168,13 @@ def _in_order(part: Labelled, schema: InputSchema) -> Labelled:
 def _add_examples(golden: Golden, examples: Arrays, source: Source) -> Golden:
     inputs = {name: np.concatenate([array, examples[name]]) for name, array in golden.inputs.items()}
     return Golden(inputs, np.concatenate([golden.scores, run_in_batches(source.run, examples)]))
+
+
+def _write_compared(folder: Path, compared: Compared) -> None:
+    write_raw_examples(folder, compared.examples)
+    for name, picture in compared.pictures.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(picture)
 
 
 def _measure(

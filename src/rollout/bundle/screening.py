@@ -16,6 +16,7 @@ from rollout.bundle.parity import (
     Parity,
     compare,
     count,
+    decided_otherwise,
     distances,
     run_in_batches,
     run_in_every_size,
@@ -29,6 +30,7 @@ from rollout.bundle.variants import Variant
 from rollout.errors import BundleError
 
 EXAMPLES = "examples"
+REFERENCE = "reference"
 WORST_ROWS = 3
 SIGNIFICANT = 0.05
 
@@ -86,6 +88,7 @@ class Screening:
         further: Further inputs by name: random, extreme, and ``EXAMPLES``, which even a quantized variant must
             answer as the source does.
         flip_rate: Largest share of real rows that a variant in lower precision may answer differently.
+        reference: Raw rows, decoded, with the scores of the author's own pipeline.
 
     Raises:
         BundleError: If the source itself decides differently for a row when the rest of its batch changes, or
@@ -101,6 +104,7 @@ class Screening:
         golden: Golden,
         further: dict[str, Arrays],
         flip_rate: float,
+        reference: Golden | None = None,
     ) -> None:
         self._source = source
         self._calibration = calibration
@@ -113,6 +117,8 @@ class Screening:
         }
         for name, probe in self._probes.items():
             require_numbers(np.isfinite(probe.scores), f"{name} inputs")
+        if reference is not None:
+            self._probes[REFERENCE] = reference
         spread = np.linspace(0, count(evaluation.inputs) - 1, MAX_BATCH).astype(int)
         self._neighbours = take(evaluation.inputs, np.unique(spread))
         try:
@@ -143,7 +149,7 @@ class Screening:
         except Exception as error:
             outcome: PackedVariant | LeftOut = LeftOut(why=f"it cannot be made: {first_line(error)}")
         else:
-            why = self._fault(kind, parity, got["evaluation"])
+            why = self._fault(kind, parity, got)
             outcome = (
                 PackedVariant(file=kind.file, parity=parity, is_exact=kind.is_exact)
                 if why is None
@@ -155,15 +161,29 @@ class Screening:
             path.parent.rmdir()
         return outcome
 
-    def _fault(self, kind: type[Variant], parity: dict[str, Parity], scores: Scores) -> str | None:
+    def _fault(self, kind: type[Variant], parity: dict[str, Parity], got: dict[str, Scores]) -> str | None:
         for name, found in parity.items():
-            if (kind.is_exact or name == "batch sizes") and not found.is_exact:
+            is_exact = (kind.is_exact and name != REFERENCE) or name == "batch sizes"
+            if is_exact and not found.is_exact:
                 return f"it disagrees with the source ({name}): {found}"
             if not np.isfinite(found.largest_difference):
                 return f"it gives scores that are not finite ({name})"
-        if kind.is_exact:
-            return None
-        return self._fault_of_reduced(parity, scores)
+        why = self._fault_from_raw(kind, got[REFERENCE]) if REFERENCE in got else None
+        if why is not None or kind.is_exact:
+            return why
+        return self._fault_of_reduced(parity, got["evaluation"])
+
+    def _fault_from_raw(self, kind: type[Variant], scores: Scores) -> str | None:
+        """Looks at raw rows that the source decides as the author's own pipeline does."""
+        task, (inputs, expected) = self._source.task, self._probes[REFERENCE]
+        of_source = decided_otherwise(task, expected, run_in_batches(self._source.run, inputs))
+        rows = int((decided_otherwise(task, expected, scores) & ~of_source).sum())
+        if rows > (0.0 if kind.is_exact else self._flip_rate) * len(expected):
+            return (
+                f"it decides {rows} of {len(expected)} raw rows ({REFERENCE}) otherwise than the author's own "
+                "pipeline, where the source does not"
+            )
+        return None
 
     def _fault_of_reduced(self, parity: dict[str, Parity], scores: Scores) -> str | None:
         real = parity["evaluation"]

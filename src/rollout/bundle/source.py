@@ -54,7 +54,10 @@ class Source(torch.nn.Module):
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Returns scores, ``float32`` of shape ``(rows, task.outputs)``."""
-        outputs = self.module(*inputs).float()
+        return self.last_step(self.module(*inputs).float())
+
+    def last_step(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Turns what the module gives into scores: softmax and temperature, or half the width of the interval."""
         if isinstance(self.task, Classification):
             return torch.softmax(outputs / self.task.temperature, dim=-1)
         value = outputs[:, :1] if outputs.dim() == 2 else outputs.unsqueeze(1)

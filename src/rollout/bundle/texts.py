@@ -63,6 +63,10 @@ class Text(Scalar, frozen=True, kw_only=True, tag="text"):
         """What would be right of a value that is there, in words."""
         return f"a text of at most {self.max_bytes} bytes in UTF-8"
 
+    def in_words(self, array: NDArray[Any]) -> str:
+        """Returns the padded bytes of one row as the text that they are."""
+        return _shown(array)
+
     def decode_value(self, value: str) -> NDArray[np.uint8]:
         """Turns a string into its padded bytes.
 
@@ -143,6 +147,10 @@ class Category(Scalar, frozen=True, kw_only=True, tag="category"):
             return values
         return f"{values}; another text of at most {LONGEST_OTHER} characters counts as {self.other}"
 
+    def in_words(self, array: NDArray[Any]) -> str:
+        """Returns the padded bytes of one row as the text that they are."""
+        return _shown(array)
+
     def decode_value(self, value: str) -> NDArray[np.uint8]:
         """Turns one of the values into its padded bytes, and every other text into those of ``other``."""
         known = value if self.other is UNSET or value in self._codes else self.other
@@ -178,6 +186,10 @@ class Category(Scalar, frozen=True, kw_only=True, tag="category"):
     @cached_property
     def _other_code(self) -> float:
         return 0.0 if self.other is UNSET else self._codes[self.other]
+
+
+def _shown(array: NDArray[Any]) -> str:
+    return repr(array.astype(np.uint8).tobytes().rstrip(b"\0").decode(errors="backslashreplace"))
 
 
 def _padded(data: bytes, width: int) -> NDArray[np.uint8]:

@@ -148,6 +148,14 @@ class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
         except msgspec.DecodeError:
             return cell
 
+    def picture(self, array: NDArray[Any]) -> NDArray[np.uint8] | None:
+        """Returns an array as an image, ``(height, width)`` or ``(height, width, 3)``, if it is one."""
+        return None
+
+    def in_words(self, array: NDArray[Any]) -> str:
+        """Returns an array of one row as a person would read it, shortened."""
+        return np.array2string(array, threshold=8, edgeitems=3, precision=6, separator=", ").replace("\n", "")
+
     def encode(self, values: Sequence[Any]) -> NDArray[Any]:
         """Turns values as a caller would send them into a batch, shape ``(rows, *shape)``: for training code.
 

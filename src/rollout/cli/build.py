@@ -11,7 +11,8 @@ import msgspec
 from rollout.bundle.variants import VARIANTS
 from rollout.bundle.verify import servable
 from rollout.cli.output import make_console, working
-from rollout.errors import ConfigError
+from rollout.config import load_settings
+from rollout.errors import BundleError, ConfigError
 
 labels_option = click.option(
     "--labels",
@@ -40,9 +41,12 @@ def build_missing(folder: Path, versions: tuple[str, ...] = (), labels: tuple[Pa
     then refused.
 
     Raises:
+        BundleError: If a version is refused.
         ConfigError: If there is no recipe, it does not know a version, or the labels cannot be used.
     """
+    from rollout.bundle.reference import NotAsInTrainingError  # noqa: PLC0415
     from rollout.bundle.store import bundle_exists  # noqa: PLC0415  the store imports BentoML
+    from rollout.cli.report import write_refused  # noqa: PLC0415
     from rollout.training.build import build_version  # noqa: PLC0415
     from rollout.training.labels import in_words, name_exports  # noqa: PLC0415
     from rollout.training.recipe import ReviewedLabels, load_recipe  # noqa: PLC0415
@@ -52,6 +56,7 @@ def build_missing(folder: Path, versions: tuple[str, ...] = (), labels: tuple[Pa
     asked = versions or tuple(recipe.versions)
     if exports and not any(recipe.version(version).needs_labels for version in asked):
         raise ConfigError(f"{recipe.name} {', '.join(asked)}: none learns from labels; leave out --labels")
+    not_compared = []
     for version in asked:
         tag = f"{recipe.name}:{version}"
         learns = recipe.version(version).needs_labels
@@ -72,7 +77,11 @@ def build_missing(folder: Path, versions: tuple[str, ...] = (), labels: tuple[Pa
                 if not console.is_terminal:
                     console.print(f"{tag}: {step}")
 
-            manifest = build_version(recipe, version, show, exports)
+            try:
+                manifest = build_version(recipe, version, show, exports)
+            except NotAsInTrainingError as error:
+                page = write_refused(tag, error, load_settings().home)
+                raise BundleError(f"{error.detail}. {page} shows the stages and the worst rows") from None
         console.print(f"{tag} is trained, compared and packed ({time.monotonic() - start:.0f} s)")
         if used := manifest.lineage["data"].get("labels"):
             console.print(f"  reviewed labels: {in_words(msgspec.convert(used, ReviewedLabels))}")
@@ -88,4 +97,12 @@ def build_missing(folder: Path, versions: tuple[str, ...] = (), labels: tuple[Pa
         )
         console.print(f"  serving it takes {needs}: {', '.join(serving)}", soft_wrap=True)
         console.print(f"  `rollout report {tag}` shows figures, parity and calibration")
+        if manifest.reference is None:
+            not_compared.append(tag)
+    if not_compared:
+        console.print(
+            f"{', '.join(not_compared)}: nobody has compared whether a raw input is decided as in training; "
+            "`Version(reference=…)` does",
+            soft_wrap=True,
+        )
     return recipe.name

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from rollout.bundle.fields import Field
+from rollout.bundle.reference import Reference
 from rollout.bundle.schema import Arrays, Labelled
 from rollout.bundle.task import Task
 from rollout.errors import ConfigError
@@ -57,6 +58,9 @@ class Dataset(NamedTuple):
     labels: ReviewedLabels | None = None
 
 
+MakeReference = Callable[[torch.nn.Module, Dataset], Reference]
+
+
 class Version(NamedTuple):
     """One version of a model.
 
@@ -67,6 +71,8 @@ class Version(NamedTuple):
         flip_rate: Largest share of evaluation rows that a quantized variant may answer differently.
         needs_labels: Whether it learns from reviewed labels too, which ``rollout build --labels`` adds to the
             training part.
+        reference: Takes the trained module and the data; returns raw inputs and the author's own way from there
+            to an answer, which the bundle is compared with.
     """
 
     train: Train
@@ -74,6 +80,7 @@ class Version(NamedTuple):
     hyperparameters: Mapping[str, Any]
     flip_rate: float = 0.002
     needs_labels: bool = False
+    reference: MakeReference | None = None
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):

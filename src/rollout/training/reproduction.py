@@ -12,7 +12,10 @@ from rollout.bundle.golden import read_golden
 from rollout.bundle.lineage import Changes, describe_surroundings, differences
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.parity import run_in_batches, take
+from rollout.bundle.reference import compare_reference
+from rollout.bundle.schema import InputSchema
 from rollout.bundle.source import Source
+from rollout.errors import BundleError
 from rollout.training.build import describe_version
 from rollout.training.gate import evaluation_losses
 from rollout.training.labels import add_labels
@@ -30,11 +33,13 @@ class Reproduction(NamedTuple):
         outcome: Whether it is the same version.
         why: The figures behind that.
         changes: What differs now from then, under environment, code and data.
+        reference: Why the raw inputs are not decided as by the author's own pipeline today, if they are not.
     """
 
     outcome: Outcome
     why: str
     changes: dict[str, Changes]
+    reference: str = ""
 
 
 def reproduce_version(
@@ -67,9 +72,19 @@ def reproduce_version(
     module = recipe.train(manifest.version, dataset.train, seed)
     golden = read_golden(folder)
     source = Source(module, manifest.task, take(golden.inputs, slice(0, 2)))
+    reference = ""
+    if version.reference is not None:
+        on_step("comparing with the reference")
+        try:
+            compare_reference(
+                version.reference(module, dataset), InputSchema(recipe.inputs), source, manifest.tag
+            )
+        except BundleError as error:
+            reference = error.detail
     difference = float(np.abs(run_in_batches(source.run, golden.inputs) - golden.scores).max())
     if difference == 0:
-        return Reproduction("identical", "every golden score came out the same, to the last bit", changes)
+        why = "every golden score came out the same, to the last bit"
+        return Reproduction("identical", why, changes, reference)
     losses = [float(evaluation_losses(module, version.task, dataset.evaluation).mean())]
     for other in range(seed + 1, seed + 1 + seeds):
         on_step(f"training with seed {other}")
@@ -83,4 +98,5 @@ def reproduce_version(
         f"a golden score moved by {difference:.2g}; the loss was {was:.4f} and is {mean:.4f} ± {deviation:.4f} "
         f"over {len(losses)} seeds",
         changes,
+        reference,
     )
