@@ -73,8 +73,8 @@ def pack(
         The manifest of the stored bundle.
 
     Raises:
-        BundleError: If the module cannot be trusted, the data do not fit, no variant agrees with the module, the
-            calibration part does not give what the task asks for, or the version exists.
+        BundleError: If the module cannot be trusted, the data do not fit, no variant that can serve can be made
+            or agrees with the module, the calibration part is too small for intervals, or the version exists.
     """
     schema = InputSchema(inputs)
     for part in (calibration, evaluation):
@@ -87,7 +87,7 @@ def pack(
     source = Source(module, task, take(evaluation.inputs, slice(0, 2)))
     on_step("calibrating")
     outputs = run_in_batches(source.outputs, calibration.inputs)
-    source.task = calibrate(task, outputs, calibration.targets)
+    source.task, review = calibrate(task, outputs, calibration.targets)
     scores = run_in_batches(source.run, evaluation.inputs)
     golden = choose_golden(source.task, evaluation.inputs, scores)
     further = {
@@ -99,8 +99,6 @@ def pack(
         further[EXAMPLES] = {name: examples[name] for name in schema.fields}
         golden = _add_examples(golden, further[EXAMPLES], source)
     screening = Screening(source, calibration.inputs, evaluation, scores, golden, further, flip_rate)
-    on_step("capturing the graph")
-    source.program  # noqa: B018  a module that is not one graph is refused here, with a sentence of its own
 
     with tempfile.TemporaryDirectory(prefix="rollout-pack-") as temporary:
         folder = Path(temporary)
@@ -115,7 +113,10 @@ def pack(
             else:
                 variants[kind.name] = outcome
         if not any(VARIANTS[variant].is_served for variant in variants):
-            reasons = "; ".join(f"{variant}: {outcome.why}" for variant, outcome in left_out.items())
+            names: dict[str, list[str]] = {}
+            for variant, outcome in left_out.items():
+                names.setdefault(outcome.why, []).append(variant)
+            reasons = "; ".join(f"{' and '.join(alike)}: {why}" for why, alike in names.items())
             raise BundleError(f"{name}:{version} is refused: no variant agrees with the source module: {reasons}")
         write_golden(folder, golden)
         metrics, diagram = _measure(source, outputs, calibration.targets, evaluation, scores)
@@ -129,6 +130,7 @@ def pack(
             left_out=left_out,
             hashes=hash_files(folder),
             metrics=metrics,
+            review=review,
             lineage={**describe_surroundings(), **(lineage or {})},
             findings=list(findings),
             created_at=utc_now(),
