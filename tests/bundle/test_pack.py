@@ -75,10 +75,6 @@ def test_a_version_never_changes() -> None:
         ({"evaluation": Labelled(part(9, 0).inputs, np.zeros(9))}, "targets must be whole numbers from 0 to 1"),
         ({"examples": {"x": np.zeros((1, 3), np.float32)}}, "expected shape"),
         (
-            {"calibration": part(60, 1), "task": Regression(coverage=0.99)},
-            "60 calibration rows are too few.*takes 99",
-        ),
-        (
             {"task": Classification(labels=["a", "b"], review_threshold=-1)},
             "a review_threshold of -1 is no confid",
         ),
