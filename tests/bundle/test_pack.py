@@ -75,7 +75,10 @@ def test_a_version_never_changes() -> None:
         ({"evaluation": Labelled(part(9, 0).inputs, np.zeros(8, int))}, "different numbers of rows"),
         ({"evaluation": Labelled(part(9, 0).inputs, np.zeros(9))}, "targets must be whole numbers from 0 to 1"),
         ({"examples": {"x": np.zeros((1, 3), np.float32)}}, "expected shape"),
-        ({"calibration": part(60, 1)}, "no review threshold keeps the error"),
+        (
+            {"task": Classification(labels=["a", "b"], review_threshold=-1)},
+            "a review_threshold of -1 is no confid",
+        ),
         (
             {"task": Regression(), "evaluation": Labelled(part(9, 0).inputs, np.full(9, np.nan))},
             "targets must be finite numbers",

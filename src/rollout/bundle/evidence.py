@@ -38,6 +38,30 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
     deviation: float
 
 
+class ReviewEvidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What the calibration part says about answers that go out without review.
+
+    Attributes:
+        is_given: Whether the author gave the threshold; otherwise packing computed it.
+        rows: Calibration rows that decide: those that the temperature was not fitted on.
+        errors: Wrong answers among them.
+        answered: Rows at the threshold or above.
+        answered_errors: Wrong answers among these.
+        bound: The largest error rate that these are compatible with, at the task's ``delta``; 1 without any.
+        needed: So many rows without an error would do for the task's ``risk``.
+        lowest_risk: The smallest risk, in whole percent, that a threshold would have kept; ``None`` if none.
+    """
+
+    is_given: bool
+    rows: int
+    errors: int
+    answered: int
+    answered_errors: int
+    bound: float
+    needed: int
+    lowest_risk: float | None
+
+
 class PValues(msgspec.Struct, frozen=True, kw_only=True):
     """How likely chance alone would be to speak as clearly: a claim needs both to be small.
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from rollout.bundle.differences import better_settings, difference, fitting, in_figures, other_order
 from rollout.bundle.evidence import Stage
+from rollout.bundle.faults import NOISE
 from rollout.bundle.fields import Field
 from rollout.bundle.parity import distances, run_in_batches, take
 from rollout.bundle.schema import InputSchema, InvalidInputsError
-from rollout.bundle.source import NOISE
 from rollout.bundle.stages import Ways
 from rollout.bundle.task import Classification
 

@@ -78,8 +78,8 @@ def pack(
 
     Raises:
         NotAsInTrainingError: If the raw inputs of the reference are not decided as there; it has what was found.
-        BundleError: If the module cannot be trusted, the data do not fit, no variant agrees with the module, the
-            calibration part does not give what the task asks for, or the version exists.
+        BundleError: If the module cannot be trusted, the data do not fit, no variant that can serve can be made
+            or agrees with the module, the calibration part is too small for intervals, or the version exists.
     """
     schema = InputSchema(inputs)
     for part in (calibration, evaluation):
@@ -94,7 +94,7 @@ def pack(
     on_step("calibrating")
     outputs = run_in_batches(source.outputs, calibration.inputs)
     require_numbers(~np.isnan(outputs), "calibration inputs")
-    source.task = calibrate(task, outputs, calibration.targets)
+    source.task, review = calibrate(task, outputs, calibration.targets)
     compared = None
     if reference is not None:
         on_step(f"comparing {len(reference.rows):,} raw rows with the reference")
@@ -119,8 +119,6 @@ def pack(
         flip_rate,
         None if compared is None else compared.probe,
     )
-    on_step("capturing the graph")
-    source.program  # noqa: B018  a module that is not one graph is refused here, with a sentence of its own
 
     with tempfile.TemporaryDirectory(prefix="rollout-pack-") as temporary:
         folder = Path(temporary)
@@ -135,7 +133,10 @@ def pack(
             else:
                 variants[kind.name] = outcome
         if not any(VARIANTS[variant].is_served for variant in variants):
-            reasons = "; ".join(f"{variant}: {outcome.why}" for variant, outcome in left_out.items())
+            names: dict[str, list[str]] = {}
+            for variant, outcome in left_out.items():
+                names.setdefault(outcome.why, []).append(variant)
+            reasons = "; ".join(f"{' and '.join(alike)}: {why}" for why, alike in names.items())
             raise BundleError(f"{name}:{version} is refused: no variant agrees with the source module: {reasons}")
         write_golden(folder, golden)
         if compared is not None:
@@ -151,6 +152,7 @@ def pack(
             left_out=left_out,
             hashes=hash_files(folder),
             metrics=metrics,
+            review=review,
             lineage={**describe_surroundings(), **(lineage or {})},
             findings=list(findings),
             reference=None if compared is None else compared.result,

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from rollout.bundle.evidence import ReferenceResult
 from rollout.bundle.explanation import explain
 from rollout.bundle.golden import Golden
-from rollout.bundle.parity import decided_otherwise, distances, run_in_batches, take
+from rollout.bundle.module import first_line
+from rollout.bundle.parity import decided_otherwise, distances, run_in_batches
 from rollout.bundle.raw_examples import RawExample, choose_rows, hash_array
 from rollout.bundle.schema import Arrays, InputSchema, InvalidInputsError, RawInputs
-from rollout.bundle.source import Source, first_line
+from rollout.bundle.source import Source
 from rollout.bundle.stages import Answer, Ways, compare_stages, worst_rows
 from rollout.bundle.task import Classification
 from rollout.errors import BundleError
@@ -258,14 +259,15 @@ def _follow(
         nothing = np.empty((0, source.task.outputs), np.float32)
         return Ways(schema, source, [], [], {}, [], nothing, nothing, nothing)
     ours = {name: np.stack([row[name] for row in decoded.values()]) for name in schema.fields}
-    shape = source.outputs(take(ours, slice(0, 1))).shape[1:]
+    shape = source.output_shape
     for number, answer in zip(decoded, theirs, strict=True):
         if answer.outputs.size != math.prod(shape):
             raise BundleError(
                 f"the reference {by} gives outputs of shape {answer.outputs.shape} for raw row {number}; the "
                 f"module gives {shape} a row"
             )
-    outputs = np.stack([answer.outputs.reshape(shape) for answer in theirs])
+    given = torch.from_numpy(np.stack([answer.outputs.reshape(shape) for answer in theirs]))
+    outputs = source.of_all_labels(given).numpy()
     expected = source.last_step(torch.from_numpy(outputs)).detach().numpy()
     return Ways(
         schema, source, list(decoded), sent, ours, theirs, outputs, expected, run_in_batches(source.run, ours)

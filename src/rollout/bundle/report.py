@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from rollout.bundle.differences import in_figures
-from rollout.bundle.evidence import Finding, GateResult, ReferenceResult, Stage
+from rollout.bundle.evidence import Finding, GateResult, ReferenceResult, ReviewEvidence, Stage
 from rollout.bundle.lineage import by_head
 from rollout.bundle.manifest import LeftOut, Manifest
 from rollout.bundle.parity import TOLERANCE
@@ -183,10 +183,7 @@ def _figures(manifest: Manifest) -> Section:
 def _calibration(manifest: Manifest) -> Section:
     task, metrics = manifest.task, manifest.metrics
     if isinstance(task, Classification):
-        text = (
-            f"With probability {1 - task.delta:.0%}, at most {task.risk:.1%} of the answers that go out without "
-            f"review are wrong: those with a confidence of {task.review_threshold:.4f} or more."
-        )
+        text = describe_review(task, manifest.review)
         facts = {"temperature": f"{task.temperature:.4f}"}
         if "calibration_error_before" in metrics:
             facts["calibration error before scaling"] = f"{metrics['calibration_error_before']:.4f}"
@@ -203,6 +200,45 @@ def _calibration(manifest: Manifest) -> Section:
         facts["standard deviation of the targets"] = _number(task.scale)
     diagram = Picture(DIAGRAM, "Reliability diagram. Its figures stand in the list above.")
     return Section("Calibration", [text], facts, pictures=[diagram] if DIAGRAM in manifest.hashes else [])
+
+
+def describe_review(task: Classification, review: ReviewEvidence | None) -> str:
+    """Says what the review threshold of a task is worth, and where all goes to review, what it would take."""
+    probability = f"{1 - task.delta:.0%}"
+    if review is None or not (review.is_given or task.review_limit > 1):
+        return (
+            f"With probability {probability}, at most {task.risk:.1%} of the answers that go out without "
+            f"review are wrong: those with a confidence of {task.review_limit:.4f} or more."
+        )
+    seen = f"{review.errors:,} of {review.rows:,} calibration rows are answered wrongly"
+    if review.is_given and not review.answered:
+        return (
+            f"The review threshold of {task.review_limit:.4f} is the author's own. No calibration row reaches "
+            f"it, so nothing is known of the answers that go out without review; over all, {seen}."
+        )
+    if review.is_given:
+        return (
+            f"The review threshold of {task.review_limit:.4f} is the author's own. Of the {review.answered:,} "
+            f"calibration rows that reach it, {review.answered_errors:,} are answered wrongly: with probability "
+            f"{probability}, at most {review.bound:.1%} of the answers that go out without review are wrong."
+        )
+    if review.needed > review.rows:
+        takes = (
+            f"that takes {review.needed:,} rows that are sure and right, {review.needed - review.rows:,} more "
+            "than decide on it now (two thirds of the calibration part)"
+        )
+    else:
+        takes = f"that takes {review.needed:,} rows without an error among the surest, or more with few: {seen}"
+    could = (
+        "no risk below 100 % could be kept"
+        if review.lowest_risk is None
+        else f"a risk of {review.lowest_risk:.0%} could be kept"
+    )
+    return (
+        f"Every answer goes to review: no threshold keeps the error at {task.risk:.1%} with probability "
+        f"{probability}. On this calibration part, {could}; for {task.risk:.1%}, {takes}. More rows, a better "
+        "model, a larger `risk` or a `review_threshold` of your own change that."
+    )
 
 
 def _variants(manifest: Manifest) -> Section:

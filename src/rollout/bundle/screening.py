@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rollout.bundle.capture import explain
 from rollout.bundle.fields import Field
 from rollout.bundle.golden import Golden
 from rollout.bundle.manifest import LeftOut, PackedVariant
 from rollout.bundle.mcnemar import mcnemar
+from rollout.bundle.module import first_line
 from rollout.bundle.parity import (
     MAX_BATCH,
     Parity,
@@ -24,7 +26,7 @@ from rollout.bundle.parity import (
 )
 from rollout.bundle.probes import gaps, whole_rows
 from rollout.bundle.schema import Arrays, Labelled
-from rollout.bundle.source import Source, first_line
+from rollout.bundle.source import Source
 from rollout.bundle.task import Scores
 from rollout.bundle.variants import Variant
 from rollout.errors import BundleError
@@ -124,8 +126,11 @@ class Screening:
         try:
             self._alone = run_in_batches(source.run, self._neighbours, size=1)
         except Exception as error:
-            raise BundleError(f"the module cannot answer a single row: {first_line(error)}") from error
-        rows, scores = run_in_every_size(source.run, self._neighbours)
+            raise BundleError(f"the module cannot answer a single row: {explain(error)}") from error
+        try:
+            rows, scores = run_in_every_size(source.run, self._neighbours)
+        except Exception as error:
+            raise BundleError(f"the module cannot answer batches of every size: {explain(error)}") from error
         if not compare(source.task, self._alone[rows], scores).is_exact:
             raise BundleError(
                 f"{source.batch_dependent_layer(self._neighbours)} answers for a row according to the rest of "

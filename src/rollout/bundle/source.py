@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -11,13 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rollout.bundle.capture import capture, trace
+from rollout.bundle.faults import batch_dependent_layer, require_eval, require_repeatable
+from rollout.bundle.module import one_tensor, own_copy, plain_attention, require_signature
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Classification, Scores, Task
 from rollout.errors import BundleError
-
-NOISE = 1e-3
-# A dropout over few values may well do the same twice.
-ASKED_AGAIN = 4
 
 
 class Source(torch.nn.Module):
@@ -29,32 +27,39 @@ class Source(torch.nn.Module):
         task: What it answers.
         example: Two or more rows, for each field an array of shape ``(rows, *field.shape)``.
 
+    Attributes:
+        output_shape: What the module itself gives for one row: a single logit may speak for two labels.
+
     Raises:
-        BundleError: If a layer is in training mode, changes its buffers when it is called or answers differently
-            when it is asked twice, or the outputs do not fit the task.
+        BundleError: If the module cannot be copied or takes other arguments than the fields, a layer is in
+            training mode, changes its input or its buffers when it is called or answers differently when it is
+            asked twice, or the outputs do not fit the task.
     """
 
     def __init__(self, module: torch.nn.Module, task: Task, example: Arrays) -> None:
         super().__init__()
-        _require_eval(module)
-        self.module = copy.deepcopy(module).cpu()
+        self.module = own_copy(module)
         self.training = False
         self.has_spread = False
         self.task = task
         self.example = example
-        _require_repeatable(self.module, to_tensors(example))
-        outputs = self.outputs(example)
-        self.has_spread = outputs.shape[1:] == (2,)
-        fits = {(task.outputs,)} if isinstance(task, Classification) else {(), (1,), (2,)}
-        if outputs.shape[1:] not in fits or len(outputs) != len(to_tensors(example)[0]):
+        require_eval(self.module)
+        require_signature(self.module, list(example))
+        tensors = to_tensors(example)
+        with plain_attention():
+            require_repeatable(self.module, tensors, task.needs)
+        with torch.inference_mode(), plain_attention():
+            shape = tuple(one_tensor(self.module(*tensors), task.needs).shape)
+        if not task.fits(shape[1:]) or shape[:1] != (len(tensors[0]),):
             raise BundleError(
-                f"the module gives outputs of shape {outputs.shape} for {len(to_tensors(example)[0])} rows; "
-                f"{_what_fits(task)}"
+                f"the module gives outputs of shape {shape} for {len(tensors[0])} rows; {task.needs}"
             )
+        self.output_shape = shape[1:]
+        self.has_spread = shape[1:] == (2,)
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Returns scores, ``float32`` of shape ``(rows, task.outputs)``."""
-        return self.last_step(self.module(*inputs).float())
+        return self.last_step(self._answer(*inputs))
 
     def last_step(self, outputs: torch.Tensor) -> torch.Tensor:
         """Turns what the module gives into scores: softmax and temperature, or half the width of the interval."""
@@ -64,129 +69,64 @@ class Source(torch.nn.Module):
         spread = outputs[:, 1:] if self.has_spread else torch.ones_like(value)
         return torch.cat([value, spread * self.task.half_width], dim=1)
 
+    def _answer(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return self.of_all_labels(one_tensor(self.module(*inputs), self.task.needs))
+
+    def of_all_labels(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Puts the logits of all labels in the place of the one logit that two labels may have."""
+        if isinstance(self.task, Classification) and outputs.shape[1:] != (self.task.outputs,):
+            # The sigmoid of x is the second of the softmax of (0, x).
+            logit = outputs.reshape(-1, 1)
+            return torch.cat([torch.zeros_like(logit), logit], dim=1)
+        return outputs
+
     def outputs(self, inputs: Arrays) -> NDArray[np.float32]:
-        """Returns what the module itself gives for a batch: logits, or values and spreads."""
-        with torch.inference_mode():
-            outputs: NDArray[np.float32] = self.module(*to_tensors(inputs)).float().numpy()
+        """Returns what the module gives for a batch: logits of all labels, or values and spreads."""
+        with torch.inference_mode(), plain_attention():
+            outputs: NDArray[np.float32] = self._answer(*to_tensors(inputs)).numpy()
             return outputs
 
     def run(self, inputs: Arrays) -> Scores:
         """Scores a batch, as the variants do; see ``Variant.run``."""
-        with torch.inference_mode():
+        with torch.inference_mode(), plain_attention():
             scores: Scores = self(*to_tensors(inputs)).numpy()
             return scores
 
-    @cached_property
     def program(self) -> torch.export.ExportedProgram:
         """The module as one graph with a dynamic batch size.
 
         Raises:
-            BundleError: If it leaves torch on the way, or depends on the number of rows.
+            BundleError: If it leaves torch on the way, or depends on values or on the number of rows.
         """
-        batch = torch.export.Dim("rows")
-        shapes = (tuple({0: batch} for _ in self.example),)
+        captured = self._captured
+        if isinstance(captured, BundleError):
+            raise captured
+        return captured
+
+    @cached_property
+    def _captured(self) -> torch.export.ExportedProgram | BundleError:
         try:
-            return torch.export.export(self, to_tensors(self.example), dynamic_shapes=shapes)
-        except Exception as error:
-            raise BundleError(
-                "the module is not one graph of torch operations; every step of it, preprocessing included, must "
-                f"be a torch operation inside forward and take any number of rows: {first_line(error)}"
-            ) from error
+            with plain_attention():
+                return capture(self, to_tensors(self.example))
+        except BundleError as error:
+            return error
+
+    def traced(self) -> Any:
+        """Traces the module to TorchScript, frozen.
+
+        Raises:
+            BundleError: If the trace would hold for the example alone.
+        """
+        program = self._captured
+        with plain_attention():
+            return trace(self, to_tensors(self.example), None if isinstance(program, BundleError) else program)
 
     def batch_dependent_layer(self, inputs: Arrays) -> str:
-        """Names the first layer whose output for a row depends on the other rows of the batch."""
-        tensors = to_tensors(inputs)
-        together = _layer_outputs(self.module, tensors)
-        alone = _layer_outputs(self.module, tuple(tensor[:1] for tensor in tensors))
-        for name, output in together.items():
-            if output.dim() and name in alone and not _agree(output[:1], alone[name]):
-                return _called(self.module, name)
-        return _called(self.module, "")
+        """Names the first layer whose output for the first row depends on the other rows of the batch."""
+        with plain_attention():
+            return batch_dependent_layer(self.module, to_tensors(inputs))
 
 
 def to_tensors(arrays: Mapping[str, NDArray[Any]]) -> tuple[torch.Tensor, ...]:
     """Copies the arrays of a batch to tensors, in the order of the fields."""
     return tuple(torch.tensor(np.ascontiguousarray(array)) for array in arrays.values())
-
-
-def _require_eval(module: torch.nn.Module) -> None:
-    training = [name for name, layer in module.named_modules() if layer.training]
-    if training:
-        leaf = next((name for name in training if not list(module.get_submodule(name).children())), training[0])
-        raise BundleError(
-            f"{_called(module, leaf)} is in training mode: call module.eval() before packing; if it stays so "
-            "afterwards, the layer ignores eval()"
-        )
-
-
-def _require_repeatable(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-    before = {name: tensor.clone() for name, tensor in _state(module).items()}
-    try:
-        first = _layer_outputs(module, inputs)
-    except Exception as error:
-        raise BundleError(f"the module cannot take its own fields: {first_line(error)}") from error
-    for name, tensor in _state(module).items():
-        if not _same(before[name], tensor):
-            layer, _, buffer = name.rpartition(".")
-            raise BundleError(
-                f"{_called(module, layer)} changes its {buffer} when it is called: a prediction would depend on "
-                "those before it"
-            )
-    again = [_layer_outputs(module, inputs) for _ in range(ASKED_AGAIN)]
-    for name, output in first.items():
-        if not all(_same(output, outputs[name]) for outputs in again):
-            raise BundleError(
-                f"{_called(module, name)} gives different answers to the same input: is there a dropout or a "
-                "random number in its forward?"
-            )
-
-
-def _state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
-
-
-def _layer_outputs(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
-    """Runs the module; returns what each layer gave, innermost first, the module itself (named "") last."""
-    outputs: dict[str, torch.Tensor] = {}
-
-    def keep(name: str, output: object) -> None:
-        if isinstance(output, torch.Tensor):
-            outputs[name] = output.detach().clone()
-
-    hooks = [
-        layer.register_forward_hook(lambda _layer, _inputs, output, name=name: keep(name, output))
-        for name, layer in module.named_modules()
-    ]
-    try:
-        with torch.no_grad():
-            module(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return outputs
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of what an exception says, or its name."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
-    return torch.equal(first.nan_to_num(), second.nan_to_num())
-
-
-def _agree(first: torch.Tensor, second: torch.Tensor) -> bool:
-    return first.shape == second.shape and torch.allclose(
-        first.float(), second.float(), rtol=NOISE, atol=NOISE, equal_nan=True
-    )
-
-
-def _called(module: torch.nn.Module, name: str) -> str:
-    kind = type(module.get_submodule(name)).__name__
-    return f"layer {name} ({kind})" if name else f"the module itself ({kind})"
-
-
-def _what_fits(task: Task) -> str:
-    if isinstance(task, Classification):
-        return f"{task.outputs} labels need logits of shape (rows, {task.outputs})"
-    return "a regression needs values of shape (rows,), or values and positive spreads of shape (rows, 2)"

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from rollout.bundle.differences import ROUNDING, difference, fitting
 from rollout.bundle.evidence import Stage, WorstRow
+from rollout.bundle.faults import NOISE
 from rollout.bundle.parity import TOLERANCE, decided_otherwise, distances, run_in_batches, take
 from rollout.bundle.schema import Arrays, InputSchema, RawInputs
 from rollout.bundle.side_by_side import draw
-from rollout.bundle.source import NOISE, Source, to_tensors
+from rollout.bundle.source import Source, to_tensors
 from rollout.bundle.task import Scores
 from rollout.errors import BundleError
 

@@ -6,13 +6,8 @@ add its class to ``VARIANTS``.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import os
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,6 +20,7 @@ import onnxruntime
 
 from rollout.bundle.machine import gpu_name
 from rollout.bundle.parity import count, take
+from rollout.bundle.quiet import quiet
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Scores
 from rollout.errors import BundleError
@@ -103,9 +99,9 @@ class Onnx(Variant):
     def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
         import torch  # noqa: PLC0415
 
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
-                source.program,
+                source.program(),
                 input_names=list(source.example),
                 output_names=["scores"],
                 dynamo=True,
@@ -151,7 +147,7 @@ class OnnxInt8(Onnx):
         if not (folder / Onnx.file).exists():
             raise BundleError("there is no onnx variant to quantize")
         prepared = folder / "onnx-int8" / "prepared.onnx"
-        with _quiet():
+        with quiet():
             quant_pre_process(folder / Onnx.file, prepared, skip_symbolic_shape=True)
             if not any(node.op_type in QUANTIZED for node in onnx.load(prepared).graph.node):
                 prepared.unlink()
@@ -182,13 +178,8 @@ class TorchScript(Variant):
 
     @classmethod
     def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
-        import torch  # noqa: PLC0415
-
-        from rollout.bundle.source import to_tensors  # noqa: PLC0415
-
-        with _quiet(), torch.no_grad():
-            traced = torch.jit.trace(source, to_tensors(source.example))
-            torch.jit.freeze(traced).save(str(folder / cls.file))
+        with quiet():
+            source.traced().save(str(folder / cls.file))
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -198,7 +189,7 @@ class TorchScript(Variant):
         self._torch = _import_torch(self.name)
         self._torch.set_num_threads(threads)
         self._device = device
-        with _quiet():
+        with quiet():
             self._module = self._load(path)
 
     def _load(self, path: Path) -> Any:
@@ -223,8 +214,8 @@ class Export(TorchScript):
     def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
         import torch  # noqa: PLC0415
 
-        with _quiet():
-            torch.export.save(source.program, folder / cls.file)
+        with quiet():
+            torch.export.save(source.program(), folder / cls.file)
 
     def _load(self, path: Path) -> Any:
         program = self._torch.export.load(path)
@@ -262,19 +253,3 @@ def _import_torch(variant: str) -> Any:
             "with the image `torch`"
         ) from None
     return torch
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides what exporters and loaders say about themselves: deprecations, absent torchvision, advice."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "root", "")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

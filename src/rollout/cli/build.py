@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 import msgspec
 
+from rollout.bundle.report import describe_review
+from rollout.bundle.task import Classification
 from rollout.bundle.variants import VARIANTS
 from rollout.bundle.verify import servable
 from rollout.cli.output import make_console, working
@@ -88,6 +90,8 @@ def build_missing(folder: Path, versions: tuple[str, ...] = (), labels: tuple[Pa
         for words, variants in (("kept", manifest.variants), ("left out", manifest.left_out)):
             if variants:
                 console.print(f"  {words}: {', '.join(variants)}")
+        if isinstance(manifest.task, Classification) and manifest.task.review_limit > 1:
+            console.print(f"  {describe_review(manifest.task, manifest.review)}", soft_wrap=True)
         serving = servable(manifest)
         needs_torch = any(VARIANTS[variant].needs_torch for variant in serving)
         needs = (
