@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from rollout.bundle import reliability
+from rollout.bundle.artefact import open_source
 from rollout.bundle.calibration import calibrate, half_widths, residuals
 from rollout.bundle.evidence import Finding
 from rollout.bundle.fields import Field
 from rollout.bundle.golden import Golden, choose_golden, write_golden
 from rollout.bundle.lineage import describe_surroundings
 from rollout.bundle.manifest import LeftOut, Manifest, PackedVariant, hash_files, write_manifest
-from rollout.bundle.parity import count, run_in_batches, take
+from rollout.bundle.parity import count, run_in_batches
 from rollout.bundle.probes import extreme_inputs, random_inputs
 from rollout.bundle.schema import Arrays, InputSchema, Labelled
 from rollout.bundle.screening import EXAMPLES, Screening
@@ -34,8 +35,10 @@ RANDOM_ROWS = 256
 
 
 def pack(
-    module: torch.nn.Module,
+    module: torch.nn.Module | None = None,
     *,
+    artefact: Any = None,
+    trust_pickle: bool = False,
     name: str,
     version: str,
     inputs: Mapping[str, Field],
@@ -48,7 +51,7 @@ def pack(
     flip_rate: float = 0.002,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Packs a module with its preprocessing inside into a bundle in the store.
+    """Packs a module with its preprocessing inside, or an artefact, into a bundle in the store.
 
     The module takes one tensor per field, each of shape ``(rows, *field.shape)``, and returns what its task says.
     Each variant is compared with it on the evaluation part, on golden, random and extreme inputs and in batches
@@ -56,6 +59,12 @@ def pack(
 
     Args:
         module: The trained module, in eval mode; it is copied, not changed.
+        artefact: What takes its place: the path of a TorchScript file, an ONNX file, a ``torch.export`` package,
+            an XGBoost model (JSON or UBJ) or a LightGBM model (text), or such an object, or a fitted estimator or
+            pipeline of scikit-learn. Reading TorchScript or a ``torch.export`` package can run code. An estimator
+            is compared with its own predictions on both parts, rows with missing values included. Probabilities
+            become logits by their logarithm, taken from 1e-6 on.
+        trust_pickle: Whether ``artefact`` may be the path of a pickle, which runs whatever code is in it.
         name: The model.
         version: This version of it.
         inputs: The input schema, in the order of ``forward``'s arguments.
@@ -66,15 +75,16 @@ def pack(
             variant may answer one of them differently, a quantized one neither.
         lineage: What made the module: seeds, data, hyperparameters.
         findings: What the checks of the data found.
-        flip_rate: Largest share of evaluation rows that a quantized variant may answer differently.
+        flip_rate: Largest share of evaluation rows that a quantized variant may answer differently, and of both
+            parts that a converted estimator may.
         on_step: Called with a line for each step, to show progress.
 
     Returns:
         The manifest of the stored bundle.
 
     Raises:
-        BundleError: If the module cannot be trusted, the data do not fit, no variant agrees with the module, the
-            calibration part does not give what the task asks for, or the version exists.
+        BundleError: If the module or artefact cannot be trusted, the data do not fit, no variant agrees with it,
+            the calibration part does not give what the task asks for, or the version exists.
     """
     schema = InputSchema(inputs)
     for part in (calibration, evaluation):
@@ -83,8 +93,12 @@ def pack(
         task.check_targets(part.targets)
     calibration, evaluation = (_in_order(part, schema) for part in (calibration, evaluation))
 
-    on_step("looking at the module")
-    source = Source(module, task, take(evaluation.inputs, slice(0, 2)))
+    if (module is None) == (artefact is None):
+        raise BundleError("pack takes either a module or an artefact")
+    on_step("looking at the module" if artefact is None else "looking at the artefact")
+    parts = {"calibration": calibration, "evaluation": evaluation}
+    given = module if artefact is None else artefact
+    source = open_source(given, task, schema.fields, parts, flip_rate, trust_pickle=trust_pickle)
     on_step("calibrating")
     outputs = run_in_batches(source.outputs, calibration.inputs)
     source.task = calibrate(task, outputs, calibration.targets)
@@ -100,14 +114,14 @@ def pack(
         golden = _add_examples(golden, further[EXAMPLES], source)
     screening = Screening(source, calibration.inputs, evaluation, scores, golden, further, flip_rate)
     on_step("capturing the graph")
-    source.program  # noqa: B018  a module that is not one graph is refused here, with a sentence of its own
+    source.require_graph()
 
     with tempfile.TemporaryDirectory(prefix="rollout-pack-") as temporary:
         folder = Path(temporary)
         variants: dict[str, PackedVariant] = {}
         left_out: dict[str, LeftOut] = {}
         for kind in VARIANTS.values():
-            on_step(f"exporting {kind.name} and comparing it with the module")
+            on_step(f"exporting {kind.name} and comparing it with the source")
             outcome = screening.export(kind, folder)
             if isinstance(outcome, LeftOut):
                 left_out[kind.name] = outcome
@@ -129,7 +143,7 @@ def pack(
             left_out=left_out,
             hashes=hash_files(folder),
             metrics=metrics,
-            lineage={**describe_surroundings(), **(lineage or {})},
+            lineage={**describe_surroundings(), "artefact": dict(source.origin), **(lineage or {})},
             findings=list(findings),
             created_at=utc_now(),
         )

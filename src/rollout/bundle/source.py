@@ -1,10 +1,12 @@
-"""The source: a module as it was given, with the last step inside, and what makes it unfit to be packed."""
+"""The source: what variants are made from, and what makes a module unfit to be one."""
 
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,58 @@ NOISE = 1e-3
 ASKED_AGAIN = 4
 
 
-class Source(torch.nn.Module):
+class Source(ABC):
     """What every variant is exported from and compared with.
+
+    Attributes:
+        task: What it answers; packing completes it.
+        example: A few rows, for each field an array of shape ``(rows, *field.shape)``.
+        origin: What the lineage says of what was packed.
+    """
+
+    task: Task
+    example: Arrays
+    origin: Mapping[str, Any] = {}
+
+    @abstractmethod
+    def outputs(self, inputs: Arrays) -> NDArray[np.float32]:
+        """Returns what it gives for a batch: logits, or values, or values and spreads."""
+
+    @abstractmethod
+    def run(self, inputs: Arrays) -> Scores:
+        """Scores a batch, as the variants do; see ``Variant.run``."""
+
+    @abstractmethod
+    def batch_dependent_layer(self, inputs: Arrays) -> str:
+        """Names the first part of it whose output for a row depends on the other rows of the batch."""
+
+    @abstractmethod
+    def require_graph(self) -> None:
+        """Refuses what should be a graph and is none, before anything is exported.
+
+        Raises:
+            BundleError: If it is none.
+        """
+
+    @abstractmethod
+    def write_onnx(self, path: Path) -> None:
+        """Writes it as ONNX, with the last step inside and inputs that carry the names of the fields.
+
+        Raises:
+            BundleError: If it cannot be expressed so; this variant is then left out. Also of the next two.
+        """
+
+    @abstractmethod
+    def write_torchscript(self, path: Path) -> None:
+        """Writes it as frozen TorchScript, with the last step inside."""
+
+    @abstractmethod
+    def write_export(self, path: Path) -> None:
+        """Writes it as a package of ``torch.export``, with the last step inside."""
+
+
+class ModuleSource(torch.nn.Module, Source):
+    """A module as it was given, with the last step inside.
 
     Args:
         module: Takes one tensor per field, each of shape ``(rows, *field.shape)``; see the task for what it
@@ -49,7 +101,7 @@ class Source(torch.nn.Module):
         if outputs.shape[1:] not in fits or len(outputs) != len(to_tensors(example)[0]):
             raise BundleError(
                 f"the module gives outputs of shape {outputs.shape} for {len(to_tensors(example)[0])} rows; "
-                f"{_what_fits(task)}"
+                f"{what_fits(task)}"
             )
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -89,6 +141,27 @@ class Source(torch.nn.Module):
                 "the module is not one graph of torch operations; every step of it, preprocessing included, must "
                 f"be a torch operation inside forward and take any number of rows: {first_line(error)}"
             ) from error
+
+    def require_graph(self) -> None:
+        """Captures the graph."""
+        self.program  # noqa: B018  this is where a module that is not one graph is refused
+
+    def write_onnx(self, path: Path) -> None:
+        """Writes it by way of the captured graph."""
+        program = torch.onnx.export(
+            self.program, input_names=list(self.example), output_names=["scores"], dynamo=True, verbose=False
+        )
+        assert program is not None  # the exporter returns one whenever it is given no file  # noqa: S101
+        program.save(path)
+
+    def write_torchscript(self, path: Path) -> None:
+        """Writes it by a trace."""
+        with torch.no_grad():
+            torch.jit.freeze(torch.jit.trace(self, to_tensors(self.example))).save(str(path))
+
+    def write_export(self, path: Path) -> None:
+        """Writes the captured graph."""
+        torch.export.save(self.program, path)
 
     def batch_dependent_layer(self, inputs: Arrays) -> str:
         """Names the first layer whose output for a row depends on the other rows of the batch."""
@@ -183,7 +256,8 @@ def _called(module: torch.nn.Module, name: str) -> str:
     return f"layer {name} ({kind})" if name else f"the module itself ({kind})"
 
 
-def _what_fits(task: Task) -> str:
+def what_fits(task: Task) -> str:
+    """Says what outputs fit a task, in words."""
     if isinstance(task, Classification):
         return f"{task.outputs} labels need logits of shape (rows, {task.outputs})"
     return "a regression needs values of shape (rows,), or values and positive spreads of shape (rows, 2)"

@@ -1,7 +1,7 @@
 """The variants: each writes itself from a source and runs itself. One class a variant, in one table.
 
-Writing needs torch, which is imported there; running needs what the variant needs. To add one, such as TensorRT,
-add its class to ``VARIANTS``.
+The source writes what it can be; running needs what the variant needs. To add one, such as TensorRT, add its
+class to ``VARIANTS``.
 """
 
 from __future__ import annotations
@@ -101,18 +101,8 @@ class Onnx(Variant):
 
     @classmethod
     def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
-        import torch  # noqa: PLC0415
-
-        with _quiet():
-            program = torch.onnx.export(
-                source.program,
-                input_names=list(source.example),
-                output_names=["scores"],
-                dynamo=True,
-                verbose=False,
-            )
-            assert program is not None  # the exporter returns one whenever it is given no file  # noqa: S101
-            program.save(folder / cls.file)
+        with quiet():
+            source.write_onnx(folder / cls.file)
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -151,7 +141,7 @@ class OnnxInt8(Onnx):
         if not (folder / Onnx.file).exists():
             raise BundleError("there is no onnx variant to quantize")
         prepared = folder / "onnx-int8" / "prepared.onnx"
-        with _quiet():
+        with quiet():
             quant_pre_process(folder / Onnx.file, prepared, skip_symbolic_shape=True)
             if not any(node.op_type in QUANTIZED for node in onnx.load(prepared).graph.node):
                 prepared.unlink()
@@ -182,13 +172,8 @@ class TorchScript(Variant):
 
     @classmethod
     def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
-        import torch  # noqa: PLC0415
-
-        from rollout.bundle.source import to_tensors  # noqa: PLC0415
-
-        with _quiet(), torch.no_grad():
-            traced = torch.jit.trace(source, to_tensors(source.example))
-            torch.jit.freeze(traced).save(str(folder / cls.file))
+        with quiet():
+            source.write_torchscript(folder / cls.file)
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -198,7 +183,7 @@ class TorchScript(Variant):
         self._torch = _import_torch(self.name)
         self._torch.set_num_threads(threads)
         self._device = device
-        with _quiet():
+        with quiet():
             self._module = self._load(path)
 
     def _load(self, path: Path) -> Any:
@@ -221,10 +206,8 @@ class Export(TorchScript):
 
     @classmethod
     def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
-        import torch  # noqa: PLC0415
-
-        with _quiet():
-            torch.export.save(source.program, folder / cls.file)
+        with quiet():
+            source.write_export(folder / cls.file)
 
     def _load(self, path: Path) -> Any:
         program = self._torch.export.load(path)
@@ -265,7 +248,7 @@ def _import_torch(variant: str) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hides what exporters and loaders say about themselves: deprecations, absent torchvision, advice."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "root", "")]
     levels = [logger.level for logger in loggers]

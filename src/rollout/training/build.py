@@ -36,7 +36,7 @@ def build_version(
     findings = check_data(dataset, recipe.inputs, version.task)
     on_step(f"training on {len(dataset.train.targets):,} rows")
     return pack(
-        recipe.train(name, dataset.train, recipe.seed),
+        artefact=recipe.train(name, dataset.train, recipe.seed),
         name=recipe.name,
         version=name,
         inputs=recipe.inputs,
