@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import msgspec
 
+from rollout.bundle.manifest import Manifest
 from rollout.bundle.variants import VARIANTS
 from rollout.bundle.verify import servable
-from rollout.cli.output import make_console, working
+from rollout.cli.output import Console, make_console, working
 from rollout.errors import ConfigError
 
 labels_option = click.option(
@@ -66,26 +68,34 @@ def build_missing(folder: Path, versions: tuple[str, ...] = (), labels: tuple[Pa
             continue
         start = time.monotonic()
         with working(console, tag) as say_now:
-
-            def show(step: str, tag: str = tag) -> None:
-                say_now(f"{tag}: {step}")
-                if not console.is_terminal:
-                    console.print(f"{tag}: {step}")
-
-            manifest = build_version(recipe, version, show, exports)
+            manifest = build_version(recipe, version, show_steps(console, tag, say_now), exports)
         console.print(f"{tag} is trained, compared and packed ({time.monotonic() - start:.0f} s)")
         if used := manifest.lineage["data"].get("labels"):
             console.print(f"  reviewed labels: {in_words(msgspec.convert(used, ReviewedLabels))}")
-        for words, variants in (("kept", manifest.variants), ("left out", manifest.left_out)):
-            if variants:
-                console.print(f"  {words}: {', '.join(variants)}")
-        serving = servable(manifest)
-        needs_torch = any(VARIANTS[variant].needs_torch for variant in serving)
-        needs = (
-            "torch, which `pip install 'rollout[pack]'` or the image `torch` has"
-            if needs_torch
-            else "onnxruntime"
-        )
-        console.print(f"  serving it takes {needs}: {', '.join(serving)}", soft_wrap=True)
-        console.print(f"  `rollout report {tag}` shows figures, parity and calibration")
+        show_packed(console, manifest)
     return recipe.name
+
+
+def show_steps(console: Console, tag: str, say_now: Callable[[str], None]) -> Callable[[str], None]:
+    """Returns what shows a step of packing: in a terminal in the place of the last one."""
+
+    def show(step: str) -> None:
+        say_now(f"{tag}: {step}")
+        if not console.is_terminal:
+            console.print(f"{tag}: {step}")
+
+    return show
+
+
+def show_packed(console: Console, manifest: Manifest) -> None:
+    """Prints which variants a new bundle has, and what serving it takes."""
+    for words, variants in (("kept", manifest.variants), ("left out", manifest.left_out)):
+        if variants:
+            console.print(f"  {words}: {', '.join(variants)}")
+    serving = servable(manifest)
+    needs_torch = any(VARIANTS[variant].needs_torch for variant in serving)
+    needs = (
+        "torch, which `pip install 'rollout[pack]'` or the image `torch` has" if needs_torch else "onnxruntime"
+    )
+    console.print(f"  serving it takes {needs}: {', '.join(serving)}", soft_wrap=True)
+    console.print(f"  `rollout report {manifest.tag}` shows figures, parity and calibration")
