@@ -16,7 +16,7 @@ from rollout import Answered, Classification, Image, Labelled, Reference, pack
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.reference import Compared, compare_reference
 from rollout.bundle.schema import InputSchema
-from rollout.bundle.source import Source
+from rollout.bundle.source import ModuleSource
 
 SIDE = 16
 FIELD = Image(height=SIDE, width=SIDE)
@@ -92,7 +92,7 @@ def answer(raw: Mapping[str, Any]) -> Answered:
 def compare(answer: Answer = answer, rows: Any = None, **changes: Any) -> Compared:
     """Compares the model with a reference."""
     field = changes.pop("field", FIELD)
-    source = Source(changes.pop("module", Texture().eval()), TASK, {"image": part(2, 0).inputs["image"]})
+    source = ModuleSource(changes.pop("module", Texture().eval()), TASK, {"image": part(2, 0).inputs["image"]})
     reference = Reference(files() if rows is None else rows, answer, **changes)
     return compare_reference(reference, InputSchema({"image": field}), source, "seen:v0")
 

@@ -18,7 +18,7 @@ from rollout.bundle.fields import Field
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.module import plain_attention
 from rollout.bundle.report import describe
-from rollout.bundle.source import Source
+from rollout.bundle.source import ModuleSource
 from rollout.bundle.store import open_bundle
 from rollout.bundle.task import Task
 from rollout.bundle.verify import load_variant
@@ -222,7 +222,7 @@ def test_a_trace_that_fixes_the_number_of_rows_leaves_the_other_variants() -> No
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning")
 def test_where_torch_export_fails_torchscript_packs_alone() -> None:
     scripted: nn.Module = torch.jit.script(linear())
-    manifest = packed("scripted", scripted)
+    manifest = packed("scripted", nn.Sequential(scripted).eval())
     assert list(manifest.variants) == ["torchscript"]
     assert "which is TorchScript already" in manifest.left_out["onnx"].why
 
@@ -243,7 +243,7 @@ def test_where_torch_export_fails_torchscript_packs_alone() -> None:
 )
 def test_no_variant_is_lost_to_a_wrapper(wrap: Callable[[nn.Module], nn.Module]) -> None:
     module = wrap(linear()).eval()
-    source = Source(module, Classification(labels=LABELS), EXAMPLE)
+    source = ModuleSource(module, Classification(labels=LABELS), EXAMPLE)
     assert not any("_orig_mod" in name or "parametrizations" in name for name, _ in source.named_modules())
     program = source.program().module()
     tensors = torch.tensor(EXAMPLE["x"])
@@ -253,7 +253,7 @@ def test_no_variant_is_lost_to_a_wrapper(wrap: Callable[[nn.Module], nn.Module])
 def test_one_logit_speaks_for_the_second_label() -> None:
     task = Classification(labels=["no", "yes"], risk=0.2)
     for then in (lambda out: out, lambda out: out[:, 0]):
-        source = Source(Head(then, 1).eval(), task, EXAMPLE)
+        source = ModuleSource(Head(then, 1).eval(), task, EXAMPLE)
         assert source.run(EXAMPLE).sum(1) == pytest.approx([1, 1])
         logits = source.module(torch.tensor(EXAMPLE["x"])).reshape(-1)
         assert source.run(EXAMPLE)[:, 1] == pytest.approx(torch.sigmoid(logits).detach().numpy(), abs=1e-6)
@@ -307,7 +307,7 @@ THREE = Classification(labels=LABELS)
 )
 def test_what_is_not_taken_is_named(module: nn.Module, task: Task, words: str) -> None:
     with pytest.raises(RolloutError, match=words):
-        Source(module.eval(), task, EXAMPLE)
+        ModuleSource(module.eval(), task, EXAMPLE)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_what_decides_by_values_or_company_is_refused_with_its_line(module: nn.M
 
 def test_a_trace_does_not_keep_a_value_that_was_taken_out() -> None:
     with pytest.raises(RolloutError, match=r"line \d+, `return self.head.*: leave it a tensor"):
-        Source(TakesOut().eval(), THREE, EXAMPLE).traced()
+        ModuleSource(TakesOut().eval(), THREE, EXAMPLE).traced()
 
 
 def test_several_targets_are_not_taken_for_a_spread() -> None:
@@ -336,7 +336,7 @@ def test_several_targets_are_not_taken_for_a_spread() -> None:
 def test_arguments_in_another_order_are_refused() -> None:
     example = {"mask": EXAMPLE["x"], "x": EXAMPLE["x"]}
     with pytest.raises(RolloutError, match="the same names in another order"):
-        Source(TwoArguments().eval(), THREE, example)
+        ModuleSource(TwoArguments().eval(), THREE, example)
 
 
 def test_layers_may_return_anything() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 import pytest
 
 from rollout import Category, InputSchema, Number, Tensor, Text, Time

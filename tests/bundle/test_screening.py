@@ -19,7 +19,7 @@ from rollout.bundle.manifest import LeftOut
 from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.screening import Screening
-from rollout.bundle.source import Source
+from rollout.bundle.source import ModuleSource, Source
 from rollout.bundle.store import bundle_exists, open_bundle
 from rollout.bundle.task import Scores
 from rollout.bundle.variants import VARIANTS, Onnx, OnnxInt8
@@ -101,7 +101,7 @@ def test_every_variant_of_an_image_a_text_and_a_time_model_passed(tag: str) -> N
 def screening(targets_of_source: bool) -> Screening:
     """With golden examples far from any doubt, and rows that the source answers all right, or all wrong."""
     evaluation = part(200, 2)
-    source = Source(Linear(0.1, 0.1).eval(), TASK, take(evaluation.inputs, slice(0, 2)))
+    source = ModuleSource(Linear(0.1, 0.1).eval(), TASK, take(evaluation.inputs, slice(0, 2)))
     sure = {"x": np.array([[9, 9], [-9, -9]], np.float32)}
     targets = evaluation.targets if targets_of_source else 1 - evaluation.targets
     golden = Golden(sure, source.run(sure))

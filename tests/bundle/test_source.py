@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from rollout import Classification, Regression, RolloutError, Tensor
-from rollout.bundle.source import Source
+from rollout.bundle.source import ModuleSource
 from rollout.bundle.store import bundle_exists
 from rollout.bundle.task import Task
 from tests.bundle.two import TASK, Linear, Two, pack_two, part
@@ -138,21 +138,21 @@ def test_a_module_that_cannot_be_trusted_is_refused(module: Callable[[], nn.Modu
 
 def test_the_same_layers_in_order_are_taken() -> None:
     layers = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.5), Linear()).eval()
-    source = Source(layers, TASK, EXAMPLE)
+    source = ModuleSource(layers, TASK, EXAMPLE)
     assert source.run(EXAMPLE).sum(1) == pytest.approx([1, 1])
     assert source.run(EXAMPLE).argmax(1).tolist() == [1, 0]
 
 
 def test_the_source_does_not_change_with_the_module() -> None:
     module = Linear().eval()
-    source = Source(module, TASK, EXAMPLE)
+    source = ModuleSource(module, TASK, EXAMPLE)
     before = source.run(EXAMPLE)
     nn.init.zeros_(module.layer.weight)
     assert np.array_equal(source.run(EXAMPLE), before)
 
 
 def test_the_temperature_is_inside() -> None:
-    source = Source(Linear().eval(), TASK, EXAMPLE)
+    source = ModuleSource(Linear().eval(), TASK, EXAMPLE)
     sharp = source.run(EXAMPLE)
     source.task = Classification(labels=["no", "yes"], temperature=10)
     assert (source.run(EXAMPLE).max(1) < sharp.max(1)).all()
@@ -177,7 +177,7 @@ class Columns(nn.Module):
 def test_a_regression_gives_value_and_half_its_interval(
     columns: tuple[int, ...], expected: list[list[int]]
 ) -> None:
-    source = Source(Columns(*columns).eval(), Regression(half_width=5), EXAMPLE)
+    source = ModuleSource(Columns(*columns).eval(), Regression(half_width=5), EXAMPLE)
     assert source.run(EXAMPLE).tolist() == expected
 
 
@@ -191,11 +191,11 @@ def test_a_regression_gives_value_and_half_its_interval(
 )
 def test_outputs_that_do_not_fit_the_task_are_refused(module: nn.Module, task: Task, words: str) -> None:
     with pytest.raises(RolloutError, match=words):
-        Source(module.eval(), task, EXAMPLE)
+        ModuleSource(module.eval(), task, EXAMPLE)
 
 
 def test_a_graph_takes_any_number_of_rows() -> None:
-    program = Source(Two().eval(), TASK, EXAMPLE).program().module()
+    program = ModuleSource(Two().eval(), TASK, EXAMPLE).program().module()
     for rows in (1, 2, 7):
         assert program(torch.from_numpy(part(rows, 3).inputs["x"])).shape == (rows, 2)
 

@@ -26,9 +26,11 @@ def require_eval(module: torch.nn.Module) -> None:
     Raises:
         BundleError: If there is one; the sentence names it.
     """
-    training = [name for name, layer in module.named_modules() if getattr(layer, "training", False)]
+    training = {name: layer for name, layer in module.named_modules() if getattr(layer, "training", False)}
     if training:
-        leaf = next((name for name in training if not list(module.get_submodule(name).children())), training[0])
+        leaf = next(
+            (name for name, layer in training.items() if not list(layer.children())), next(iter(training))
+        )
         raise BundleError(
             f"{called(module, leaf)} is in training mode: call module.eval() before packing; if it stays so "
             "afterwards, the layer ignores eval()"

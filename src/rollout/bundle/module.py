@@ -138,7 +138,8 @@ def named_layers(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
 
 def called(module: torch.nn.Module, name: str) -> str:
     """Says which layer of ``module`` is meant."""
-    kind = type(module.get_submodule(name)).__name__
+    layer = dict(module.named_modules())[name]  # get_submodule is nothing that TorchScript has
+    kind = getattr(layer, "original_name", type(layer).__name__)
     return f"layer {name} ({kind})" if name else f"the module itself ({kind})"
 
 

@@ -266,9 +266,8 @@ def _follow(
                 f"the reference {by} gives outputs of shape {answer.outputs.shape} for raw row {number}; the "
                 f"module gives {shape} a row"
             )
-    given = torch.from_numpy(np.stack([answer.outputs.reshape(shape) for answer in theirs]))
-    outputs = source.of_all_labels(given).numpy()
-    expected = source.last_step(torch.from_numpy(outputs)).detach().numpy()
+    outputs = source.to_outputs(np.stack([answer.outputs.reshape(shape) for answer in theirs]))
+    expected = source.task.scores(outputs)
     return Ways(
         schema, source, list(decoded), sent, ours, theirs, outputs, expected, run_in_batches(source.run, ours)
     )

@@ -1,9 +1,11 @@
-"""The source: a module as it was given, with the last step inside, and what makes it unfit to be packed."""
+"""The source: what variants are made from, and a module as one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,23 +14,84 @@ from numpy.typing import NDArray
 
 from rollout.bundle.capture import capture, trace
 from rollout.bundle.faults import batch_dependent_layer, require_eval, require_repeatable
-from rollout.bundle.module import one_tensor, own_copy, plain_attention, require_signature
+from rollout.bundle.module import named_layers, one_tensor, own_copy, plain_attention, require_signature
+from rollout.bundle.parity import count, take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Classification, Scores, Task
 from rollout.errors import BundleError
 
 
-class Source(torch.nn.Module):
+class Source(ABC):
     """What every variant is exported from and compared with.
+
+    Attributes:
+        task: What it answers; packing completes it.
+        example: A few rows, for each field an array of shape ``(rows, *field.shape)``.
+        output_shape: What the module or the artefact itself gives for one row; see ``to_outputs``.
+        origin: What the lineage says of what was packed.
+    """
+
+    task: Task
+    example: Arrays
+    output_shape: tuple[int, ...]
+    origin: Mapping[str, Any] = {}
+
+    @abstractmethod
+    def outputs(self, inputs: Arrays) -> NDArray[np.float32]:
+        """Returns what it gives for a batch: logits of all labels, or values, or values and spreads."""
+
+    @abstractmethod
+    def to_outputs(self, given: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Makes outputs of what the module or the artefact itself gives, shape ``(rows, *output_shape)``.
+
+        A single logit may speak for two labels there, and an artefact may give probabilities.
+        """
+
+    @abstractmethod
+    def run(self, inputs: Arrays) -> Scores:
+        """Scores a batch, as the variants do; see ``Variant.run``."""
+
+    @abstractmethod
+    def batch_dependent_layer(self, inputs: Arrays) -> str:
+        """Names the first part of it whose output for a row depends on the other rows of the batch."""
+
+    def layer_names(self) -> list[str]:
+        """Names the layers whose outputs can be had; none unless it is a module."""
+        return []
+
+    def layer_outputs(self, inputs: Arrays, names: Sequence[str]) -> Arrays:
+        """Returns what named layers give for each row, in the order in which they are run.
+
+        Raises:
+            BundleError: If one does not give a tensor, or is not run once a call.
+        """
+        return {}
+
+    @abstractmethod
+    def write_onnx(self, path: Path) -> None:
+        """Writes it as ONNX, with the last step inside and inputs that carry the names of the fields.
+
+        Raises:
+            BundleError: If it cannot be expressed so; this variant is then left out. Also of the next two.
+        """
+
+    @abstractmethod
+    def write_torchscript(self, path: Path) -> None:
+        """Writes it as frozen TorchScript, with the last step inside."""
+
+    @abstractmethod
+    def write_export(self, path: Path) -> None:
+        """Writes it as a package of ``torch.export``, with the last step inside."""
+
+
+class ModuleSource(torch.nn.Module, Source):
+    """A module as it was given, with the last step inside.
 
     Args:
         module: Takes one tensor per field, each of shape ``(rows, *field.shape)``; see the task for what it
             returns. It is copied.
         task: What it answers.
         example: Two or more rows, for each field an array of shape ``(rows, *field.shape)``.
-
-    Attributes:
-        output_shape: What the module itself gives for one row: a single logit may speak for two labels.
 
     Raises:
         BundleError: If the module cannot be copied or takes other arguments than the fields, a layer is in
@@ -59,10 +122,7 @@ class Source(torch.nn.Module):
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Returns scores, ``float32`` of shape ``(rows, task.outputs)``."""
-        return self.last_step(self._answer(*inputs))
-
-    def last_step(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Turns what the module gives into scores: softmax and temperature, or half the width of the interval."""
+        outputs = self._answer(*inputs)
         if isinstance(self.task, Classification):
             return torch.softmax(outputs / self.task.temperature, dim=-1)
         value = outputs[:, :1] if outputs.dim() == 2 else outputs.unsqueeze(1)
@@ -70,9 +130,9 @@ class Source(torch.nn.Module):
         return torch.cat([value, spread * self.task.half_width], dim=1)
 
     def _answer(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return self.of_all_labels(one_tensor(self.module(*inputs), self.task.needs))
+        return self._of_all_labels(one_tensor(self.module(*inputs), self.task.needs))
 
-    def of_all_labels(self, outputs: torch.Tensor) -> torch.Tensor:
+    def _of_all_labels(self, outputs: torch.Tensor) -> torch.Tensor:
         """Puts the logits of all labels in the place of the one logit that two labels may have."""
         if isinstance(self.task, Classification) and outputs.shape[1:] != (self.task.outputs,):
             # The sigmoid of x is the second of the softmax of (0, x).
@@ -85,6 +145,11 @@ class Source(torch.nn.Module):
         with torch.inference_mode(), plain_attention():
             outputs: NDArray[np.float32] = self._answer(*to_tensors(inputs)).numpy()
             return outputs
+
+    def to_outputs(self, given: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Makes logits of both labels of one."""
+        outputs: NDArray[np.float32] = self._of_all_labels(torch.tensor(given)).numpy()
+        return outputs
 
     def run(self, inputs: Arrays) -> Scores:
         """Scores a batch, as the variants do; see ``Variant.run``."""
@@ -121,10 +186,59 @@ class Source(torch.nn.Module):
         with plain_attention():
             return trace(self, to_tensors(self.example), None if isinstance(program, BundleError) else program)
 
+    def write_onnx(self, path: Path) -> None:
+        """Writes it by way of the captured graph."""
+        program = torch.onnx.export(
+            self.program(), input_names=list(self.example), output_names=["scores"], dynamo=True, verbose=False
+        )
+        assert program is not None  # the exporter returns one whenever it is given no file  # noqa: S101
+        program.save(path)
+
+    def write_torchscript(self, path: Path) -> None:
+        """Writes it by a trace."""
+        self.traced().save(str(path))
+
+    def write_export(self, path: Path) -> None:
+        """Writes the captured graph."""
+        torch.export.save(self.program(), path)
+
     def batch_dependent_layer(self, inputs: Arrays) -> str:
         """Names the first layer whose output for the first row depends on the other rows of the batch."""
         with plain_attention():
             return batch_dependent_layer(self.module, to_tensors(inputs))
+
+    def layer_names(self) -> list[str]:
+        """Names the layers that are in Python."""
+        return [name for name in named_layers(self.module) if name]
+
+    def layer_outputs(self, inputs: Arrays, names: Sequence[str]) -> Arrays:
+        """Returns what named layers give for each row, in the order in which they are run."""
+        found: dict[str, list[NDArray[Any]]] = {}
+
+        def keep(name: str, output: Any) -> None:
+            first = output[0] if isinstance(output, tuple | list) and output else output
+            if not isinstance(first, torch.Tensor):
+                raise BundleError(
+                    f"layer {name} gives a {type(first).__name__}; a stage is compared with a tensor"
+                )
+            array = first.detach().float().numpy()
+            found.setdefault(name, []).append(array[0] if array.ndim and len(array) == 1 else array)
+
+        layers, rows = named_layers(self.module), count(inputs)
+        hooks = [
+            layers[name].register_forward_hook(lambda _layer, _inputs, output, name=name: keep(name, output))
+            for name in names
+        ]
+        try:
+            with torch.no_grad(), plain_attention():
+                for at in range(rows):  # one at a time, whatever a layer makes of the batch's dimension
+                    self.module(*to_tensors(take(inputs, slice(at, at + 1))))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if other := next((name for name in names if len(found.get(name, [])) != rows), None):
+            raise BundleError(f"layer {other} is not run once a call: no stage can be compared with it")
+        return {name: np.stack(outputs) for name, outputs in found.items()}
 
 
 def to_tensors(arrays: Mapping[str, NDArray[Any]]) -> tuple[torch.Tensor, ...]:

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rollout.bundle.differences import ROUNDING, difference, fitting
 from rollout.bundle.evidence import Stage, WorstRow
 from rollout.bundle.faults import NOISE
-from rollout.bundle.parity import TOLERANCE, decided_otherwise, distances, run_in_batches, take
+from rollout.bundle.parity import TOLERANCE, decided_otherwise, distances, run_in_batches
 from rollout.bundle.schema import Arrays, InputSchema, RawInputs
 from rollout.bundle.side_by_side import draw
-from rollout.bundle.source import Source, to_tensors
+from rollout.bundle.source import Source
 from rollout.bundle.task import Scores
 from rollout.errors import BundleError
 
@@ -183,36 +182,12 @@ def _stage(
 
 def _layer_outputs(ways: Ways, names: list[str], given: Arrays) -> Arrays:
     """Returns what layers of the module give for each row, in the order in which they are run."""
-    module = ways.source.module
-    layers = dict(module.named_modules())
+    layers = ways.source.layer_names()
     for name in names:
-        if name not in layers or not name:
-            some = ", ".join([layer for layer in layers if layer][:5])
+        if name not in layers:
             raise BundleError(
                 f"the reference names a stage {name!r}, which is neither a field "
-                f"({', '.join(ways.schema.fields)}) nor a layer of the module, such as {some or 'none here'}"
+                f"({', '.join(ways.schema.fields)}) nor a layer of the module, such as "
+                f"{', '.join(layers[:5]) or 'none here'}"
             )
-    found: dict[str, list[NDArray[Any]]] = {}
-
-    def keep(name: str, output: Any) -> None:
-        first = output[0] if isinstance(output, tuple | list) and output else output
-        if not isinstance(first, torch.Tensor):
-            raise BundleError(f"layer {name} gives a {type(first).__name__}; a stage is compared with a tensor")
-        array = first.detach().float().numpy()
-        found.setdefault(name, []).append(array[0] if array.ndim and len(array) == 1 else array)
-
-    hooks = [
-        layers[name].register_forward_hook(lambda _layer, _inputs, output, name=name: keep(name, output))
-        for name in names
-    ]
-    rows = len(ways.numbers)
-    try:
-        with torch.no_grad():
-            for at in range(rows):  # one at a time, whatever a layer makes of the batch's dimension
-                module(*to_tensors(take(given, slice(at, at + 1))))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if other := next((name for name in names if len(found.get(name, [])) != rows), None):
-        raise BundleError(f"layer {other} is not run once a call: no stage can be compared with it")
-    return {name: np.stack(outputs) for name, outputs in found.items()}
+    return ways.source.layer_outputs(given, names)

@@ -86,6 +86,12 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True, tag="classificat
         if not np.issubdtype(targets.dtype, np.integer) or not ((targets >= 0) & (targets < self.outputs)).all():
             raise BundleError(f"targets must be whole numbers from 0 to {self.outputs - 1}, an index of a label")
 
+    def scores(self, outputs: NDArray[np.float32]) -> Scores:
+        """Makes scores of logits, shape ``(rows, outputs)``: softmax, after the division by the temperature."""
+        logits = outputs.astype(np.float64) / self.temperature
+        parts = np.exp(logits - logits.max(-1, keepdims=True))
+        return np.asarray(parts / parts.sum(-1, keepdims=True), np.float32)
+
     def sureness(self, scores: Scores) -> NDArray[np.float32]:
         """How sure each row is: its highest score."""
         return np.asarray(scores.max(-1))
@@ -168,6 +174,12 @@ class Regression(msgspec.Struct, frozen=True, kw_only=True, tag="regression", ta
         """
         if not np.issubdtype(targets.dtype, np.number) or not np.isfinite(targets).all():
             raise BundleError("targets must be finite numbers")
+
+    def scores(self, outputs: NDArray[np.float32]) -> Scores:
+        """Makes scores of values, shape ``(rows,)`` or ``(rows, 1)``, or of values and spreads ``(rows, 2)``."""
+        columns = outputs.reshape(len(outputs), -1)
+        spread = columns[:, 1:] if columns.shape[1] == 2 else np.ones_like(columns)
+        return np.concatenate([columns[:, :1], spread * np.float32(self.half_width)], 1, dtype=np.float32)
 
     def sureness(self, scores: Scores) -> NDArray[np.float32]:
         """How sure each row is: the narrower its interval, the surer."""

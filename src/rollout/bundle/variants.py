@@ -1,7 +1,7 @@
 """The variants: each writes itself from a source and runs itself. One class a variant, in one table.
 
-Writing needs torch, which is imported there; running needs what the variant needs. To add one, such as TensorRT,
-add its class to ``VARIANTS``.
+The source writes what it can be; running needs what the variant needs. To add one, such as TensorRT, add its
+class to ``VARIANTS``.
 """
 
 from __future__ import annotations
@@ -97,18 +97,8 @@ class Onnx(Variant):
 
     @classmethod
     def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
-        import torch  # noqa: PLC0415
-
         with quiet():
-            program = torch.onnx.export(
-                source.program(),
-                input_names=list(source.example),
-                output_names=["scores"],
-                dynamo=True,
-                verbose=False,
-            )
-            assert program is not None  # the exporter returns one whenever it is given no file  # noqa: S101
-            program.save(folder / cls.file)
+            source.write_onnx(folder / cls.file)
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -179,7 +169,7 @@ class TorchScript(Variant):
     @classmethod
     def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
         with quiet():
-            source.traced().save(str(folder / cls.file))
+            source.write_torchscript(folder / cls.file)
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -212,10 +202,8 @@ class Export(TorchScript):
 
     @classmethod
     def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
-        import torch  # noqa: PLC0415
-
         with quiet():
-            torch.export.save(source.program(), folder / cls.file)
+            source.write_export(folder / cls.file)
 
     def _load(self, path: Path) -> Any:
         program = self._torch.export.load(path)

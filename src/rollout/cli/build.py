@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import msgspec
 
+from rollout.bundle.manifest import Manifest
 from rollout.bundle.report import describe_review
 from rollout.bundle.task import Classification
 from rollout.bundle.variants import VARIANTS
 from rollout.bundle.verify import servable
-from rollout.cli.output import make_console, working
+from rollout.cli.output import Console, make_console, working
 from rollout.config import load_settings
 from rollout.errors import BundleError, ConfigError
 
@@ -73,34 +75,15 @@ def build_missing(folder: Path, versions: tuple[str, ...] = (), labels: tuple[Pa
             continue
         start = time.monotonic()
         with working(console, tag) as say_now:
-
-            def show(step: str, tag: str = tag) -> None:
-                say_now(f"{tag}: {step}")
-                if not console.is_terminal:
-                    console.print(f"{tag}: {step}")
-
             try:
-                manifest = build_version(recipe, version, show, exports)
+                manifest = build_version(recipe, version, show_steps(console, tag, say_now), exports)
             except NotAsInTrainingError as error:
                 page = write_refused(tag, error, load_settings().home)
                 raise BundleError(f"{error.detail}. {page} shows the stages and the worst rows") from None
         console.print(f"{tag} is trained, compared and packed ({time.monotonic() - start:.0f} s)")
         if used := manifest.lineage["data"].get("labels"):
             console.print(f"  reviewed labels: {in_words(msgspec.convert(used, ReviewedLabels))}")
-        for words, variants in (("kept", manifest.variants), ("left out", manifest.left_out)):
-            if variants:
-                console.print(f"  {words}: {', '.join(variants)}")
-        if isinstance(manifest.task, Classification) and manifest.task.review_limit > 1:
-            console.print(f"  {describe_review(manifest.task, manifest.review)}", soft_wrap=True)
-        serving = servable(manifest)
-        needs_torch = any(VARIANTS[variant].needs_torch for variant in serving)
-        needs = (
-            "torch, which `pip install 'rollout[pack]'` or the image `torch` has"
-            if needs_torch
-            else "onnxruntime"
-        )
-        console.print(f"  serving it takes {needs}: {', '.join(serving)}", soft_wrap=True)
-        console.print(f"  `rollout report {tag}` shows figures, parity and calibration")
+        show_packed(console, manifest)
         if manifest.reference is None:
             not_compared.append(tag)
     if not_compared:
@@ -110,3 +93,30 @@ def build_missing(folder: Path, versions: tuple[str, ...] = (), labels: tuple[Pa
             soft_wrap=True,
         )
     return recipe.name
+
+
+def show_steps(console: Console, tag: str, say_now: Callable[[str], None]) -> Callable[[str], None]:
+    """Returns what shows a step of packing: in a terminal in the place of the last one."""
+
+    def show(step: str) -> None:
+        say_now(f"{tag}: {step}")
+        if not console.is_terminal:
+            console.print(f"{tag}: {step}")
+
+    return show
+
+
+def show_packed(console: Console, manifest: Manifest) -> None:
+    """Prints which variants a new bundle has, whether all goes to review, and what serving it takes."""
+    for words, variants in (("kept", manifest.variants), ("left out", manifest.left_out)):
+        if variants:
+            console.print(f"  {words}: {', '.join(variants)}")
+    if isinstance(manifest.task, Classification) and manifest.task.review_limit > 1:
+        console.print(f"  {describe_review(manifest.task, manifest.review)}", soft_wrap=True)
+    serving = servable(manifest)
+    needs_torch = any(VARIANTS[variant].needs_torch for variant in serving)
+    needs = (
+        "torch, which `pip install 'rollout[pack]'` or the image `torch` has" if needs_torch else "onnxruntime"
+    )
+    console.print(f"  serving it takes {needs}: {', '.join(serving)}", soft_wrap=True)
+    console.print(f"  `rollout report {manifest.tag}` shows figures, parity and calibration")

@@ -8,13 +8,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from rollout.bundle.artefact import open_source
 from rollout.bundle.golden import read_golden
 from rollout.bundle.lineage import Changes, describe_surroundings, differences
 from rollout.bundle.manifest import Manifest
-from rollout.bundle.parity import run_in_batches, take
+from rollout.bundle.parity import run_in_batches
 from rollout.bundle.reference import compare_reference
 from rollout.bundle.schema import InputSchema
-from rollout.bundle.source import Source
 from rollout.errors import BundleError
 from rollout.training.build import describe_version
 from rollout.training.gate import evaluation_losses
@@ -65,19 +65,24 @@ def reproduce_version(
     """
     dataset = add_labels(recipe.load(), recipe, manifest.version, labels)
     version = recipe.version(manifest.version)
-    now = {**describe_surroundings(), **describe_version(recipe, manifest.version, dataset)}
-    changes = differences(manifest.lineage, now)
     seed = manifest.lineage["seeds"]["torch"]
     on_step(f"training with seed {seed}")
-    module = recipe.train(manifest.version, dataset.train, seed)
+    trained = recipe.train(manifest.version, dataset.train, seed)
     golden = read_golden(folder)
-    source = Source(module, manifest.task, take(golden.inputs, slice(0, 2)))
+    parts = {"calibration": dataset.calibration, "evaluation": dataset.evaluation}
+    source = open_source(trained, manifest.task, manifest.inputs, parts, version.flip_rate)
+    now = {
+        **describe_surroundings(),
+        "artefact": dict(source.origin),
+        **describe_version(recipe, manifest.version, dataset),
+    }
+    changes = differences(manifest.lineage, now)
     reference = ""
     if version.reference is not None:
         on_step("comparing with the reference")
         try:
             compare_reference(
-                version.reference(module, dataset), InputSchema(recipe.inputs), source, manifest.tag
+                version.reference(trained, dataset), InputSchema(recipe.inputs), source, manifest.tag
             )
         except BundleError as error:
             reference = error.detail
@@ -85,11 +90,11 @@ def reproduce_version(
     if difference == 0:
         why = "every golden score came out the same, to the last bit"
         return Reproduction("identical", why, changes, reference)
-    losses = [float(evaluation_losses(module, version.task, dataset.evaluation).mean())]
+    losses = [float(evaluation_losses(trained, version.task, recipe.inputs, dataset.evaluation).mean())]
     for other in range(seed + 1, seed + 1 + seeds):
         on_step(f"training with seed {other}")
         again = recipe.train(manifest.version, dataset.train, other)
-        losses.append(float(evaluation_losses(again, version.task, dataset.evaluation).mean()))
+        losses.append(float(evaluation_losses(again, version.task, recipe.inputs, dataset.evaluation).mean()))
     mean, deviation = float(np.mean(losses)), float(np.std(losses, ddof=1))
     was = manifest.metrics.get("mean_absolute_error", 1 - manifest.metrics.get("accuracy", 0.0))
     is_within = abs(was - mean) <= WITHIN * deviation
