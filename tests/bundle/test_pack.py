@@ -175,6 +175,15 @@ def test_swapped_golden_examples_are_refused_even_under_a_new_hash() -> None:
         choose_variant(folder, manifest, read_golden(folder), ["onnx", "torchscript"], is_trusted=True)
 
 
+def test_a_manifest_that_promises_nothing_of_a_variant_is_refused(bundle: tuple[Path, Manifest]) -> None:
+    folder, manifest = bundle
+    silent = msgspec.structs.replace(manifest.variants["onnx-int8"], parity={})
+    hostile = msgspec.structs.replace(manifest, variants={**manifest.variants, "onnx-int8": silent})
+    variant = load_variant(folder, hostile, "onnx-int8")
+    with pytest.raises(RolloutError, match="does not say how far the onnx-int8 variant may be"):
+        check_golden(read_golden(folder), hostile, "onnx-int8", variant)
+
+
 @pytest.mark.parametrize(
     ("seconds", "chosen"),
     [({"onnx": 1.0, "onnx-int8": 0.95}, "onnx"), ({"onnx": 1.0, "onnx-int8": 0.5}, "onnx-int8")],

@@ -31,7 +31,7 @@ from tests.http.test_requests import BODY, FILES, JSON, head, length, send
 from tests.images import image, png, three_or_eight
 
 PREDICT = "/v1/models/digits/predict"
-PNG, JPEG = "image/png", "image/jpeg"
+PNG, JPEG, WEBP = "image/png", "image/jpeg", "image/webp"
 SCAN = base64.b64decode(png(np.array(image(3), np.uint8)))
 UNSURE = base64.b64decode(png(np.array(three_or_eight(), np.uint8)))
 
@@ -162,7 +162,7 @@ def test_what_the_head_says_is_refused_before_the_body_is_read(
     assert (int(top.split()[1]), document["status"]) == (status, status)
     assert words in document["detail"]
     if status == 415 and "Content-Encoding" not in headers:
-        accepted = f"accept: application/json, application/x-ndjson, {JPEG}, {PNG}, {MULTIPART}"
+        accepted = f"accept: application/json, application/x-ndjson, {JPEG}, {PNG}, {WEBP}, {MULTIPART}"
         assert accepted.encode() in top.lower()
 
 
@@ -274,8 +274,8 @@ def test_openapi_says_what_each_model_takes(service: Service) -> None:
     with service.client() as client:
         operation = client.get("/openapi.json").json()["paths"][PREDICT]["post"]
     content = operation["requestBody"]["content"]
-    assert set(content) == {"application/json", "application/x-ndjson", MULTIPART, PNG, JPEG}
-    assert content[MULTIPART]["encoding"]["image"]["contentType"] == f"{JPEG}, {PNG}"
+    assert set(content) == {"application/json", "application/x-ndjson", MULTIPART, PNG, JPEG, WEBP}
+    assert content[MULTIPART]["encoding"]["image"]["contentType"] == f"{JPEG}, {PNG}, {WEBP}"
     places = {(one["in"], one["name"]) for one in operation["parameters"]}
     assert {("query", "client_id"), ("query", "key"), ("header", "X-Client-Id"), ("header", "X-Key")} <= places
 

@@ -63,9 +63,9 @@ class InputSchema:
             raise BundleError(f"inputs must be named by Python identifiers, not {sorted(fields)}")
         self.fields = dict(fields)
         self.codecs = {name: Codec(field) for name, field in fields.items()}
-        name, *others = fields
-        # The field that a file alone fills.
-        self.file_field = name if fields[name].media_types and not others else None
+        required = [name for name, field in fields.items() if field.missing is None]
+        # The field that a file alone fills: what may be missing beside it is missing then.
+        self.file_field = required[0] if len(required) == 1 and fields[required[0]].media_types else None
         self.has_large_images = any(isinstance(field, Image) and field.is_large for field in fields.values())
 
     def is_slow(self, inputs: SentInputs) -> bool:

@@ -113,7 +113,12 @@ def check_golden(golden: Golden, manifest: Manifest, name: str, variant: Variant
     promised = manifest.variants[name]
     holds = found.is_exact
     if not promised.is_exact:
-        packed = promised.parity["golden"]
+        packed = promised.parity.get("golden")
+        if packed is None:
+            raise BundleError(
+                f"{manifest.tag} is refused: its manifest does not say how far the {name} variant may be from "
+                "the source module"
+            )
         holds = (
             found.answers_flipped <= packed.answers_flipped
             and found.reviews_flipped <= packed.reviews_flipped
