@@ -94,7 +94,7 @@ def test_faults_within_a_row_are_pointed_at(ship: Service) -> None:
     with ship.client() as client:
         body = json.dumps({"client_id": "c", "inputs": {**good, "fare": float("nan")}})
         refused = client.post(PREDICT, content=body, headers={"Content-Type": "application/json"})
-    assert (refused.status_code, refused.json()["title"]) == (400, "The body is not JSON")
+    assert (refused.status_code, refused.json()["title"]) == (400, "The body is not what its headers say")
 
 
 def tensors(rows: Sequence[dict[str, Any]], *, binary: bool) -> list[triton.InferInput]:
