@@ -383,9 +383,9 @@ def test_a_weak_model_packs_and_all_goes_to_review() -> None:
 
 
 def test_a_threshold_of_ones_own_is_kept_and_the_report_says_its_risk() -> None:
-    task = Classification(labels=LABELS, review_threshold=0.4)
+    task = Classification(labels=LABELS, review_threshold=0.3)
     manifest = packed("own", linear(), task=task, targets=RNG.integers(0, 3, 160))
-    assert manifest.task.review_limit == 0.4
+    assert manifest.task.review_limit == 0.3
     text = next(each.text[0] for each in describe(manifest, is_signed=False) if each.title == "Calibration")
-    assert "The review threshold of 0.4000 is the author's own." in text
+    assert "The review threshold of 0.3000 is the author's own." in text
     assert "with probability 95%, at most" in text
