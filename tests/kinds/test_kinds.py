@@ -13,6 +13,8 @@ from tests.kinds.kinds import KINDS, raw_rows
 from tests.kinds.running import Packed, ask, expected, pack_kind, serving
 
 EXACT = ("onnx", "torchscript")
+# The first test packs all of them.
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")
