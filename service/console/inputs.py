@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -171,7 +172,7 @@ def _written(numbers: NDArray[Any], most: int = MOST_NUMBERS) -> list[str]:
 
 
 def _figure(number: float) -> str:
-    if number != number:  # noqa: PLR0124  NaN
+    if math.isnan(number):
         return MISSING
     return f"{number:.4g}" if isinstance(number, float) else str(number)
 
