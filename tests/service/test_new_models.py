@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from rollout.bundle.store import SETTLED_S
 from tests.conftest import BIN, ROOT, STORE, TRIAL, Service, run_service, set_split
 
 WORKERS = 2
@@ -87,7 +88,7 @@ def test_from_the_first_split_to_the_removal(running: Service, store: Path) -> N
     half = len(files) // 2
     for path in files[:half]:
         copy(path, source, target)
-    time.sleep(1.5)
+    time.sleep(SETTLED_S + 1.5)  # a copy that stops for so long is taken as it is, and refused
     assert statuses(running) == {404}, "what is copied by half is not served"
     for path in files[half:]:
         copy(path, source, target)
