@@ -6,18 +6,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from rollout.__about__ import __version__
-from rollout.bundle.fields import Tensor
-from rollout.bundle.image import Image
-from rollout.bundle.numbers import Number, Time
-from rollout.bundle.schema import InputSchema, Labelled
-from rollout.bundle.table import Table
-from rollout.bundle.task import Classification, Regression
-from rollout.bundle.texts import Category, Text
-from rollout.errors import RolloutError
 
 if TYPE_CHECKING:
+    from rollout.bundle.fields import Tensor
+    from rollout.bundle.image import Image
+    from rollout.bundle.numbers import Number, Time
     from rollout.bundle.pack import pack
     from rollout.bundle.reference import Answered, Reference
+    from rollout.bundle.schema import InputSchema, Labelled
+    from rollout.bundle.table import Table
+    from rollout.bundle.task import Classification, Regression
+    from rollout.bundle.texts import Category, Text
+    from rollout.errors import RolloutError
     from rollout.training.recipe import Dataset, Recipe, Version
 
 __all__ = [
@@ -42,18 +42,31 @@ __all__ = [
     "pack",
 ]
 
-# Packing and training need torch, which serving does not: these are imported when they are asked for.
-_NEED_TORCH = {
-    "Answered": "rollout.bundle.reference",
-    "Dataset": "rollout.training.recipe",
-    "Recipe": "rollout.training.recipe",
-    "Reference": "rollout.bundle.reference",
-    "Version": "rollout.training.recipe",
-    "pack": "rollout.bundle.pack",
+# Imported when they are asked for: packing and training need torch, which serving does not, and a command that
+# changes a split needs neither of them.
+_MODULES = {
+    "Answered": "bundle.reference",
+    "Category": "bundle.texts",
+    "Classification": "bundle.task",
+    "Dataset": "training.recipe",
+    "Image": "bundle.image",
+    "InputSchema": "bundle.schema",
+    "Labelled": "bundle.schema",
+    "Number": "bundle.numbers",
+    "Recipe": "training.recipe",
+    "Reference": "bundle.reference",
+    "Regression": "bundle.task",
+    "RolloutError": "errors",
+    "Table": "bundle.table",
+    "Tensor": "bundle.fields",
+    "Text": "bundle.texts",
+    "Time": "bundle.numbers",
+    "Version": "training.recipe",
+    "pack": "bundle.pack",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NEED_TORCH:
-        return getattr(importlib.import_module(_NEED_TORCH[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"rollout.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'rollout' has no attribute {name!r}")

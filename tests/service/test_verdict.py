@@ -10,13 +10,13 @@ import httpx
 import msgspec
 import pytest
 
-from rollout.http.verdict import read_verdict
 from rollout.inference import gauges
 from rollout.routing.assignment import Arm, assign
 from rollout.routing.changes import rollback
 from rollout.routing.split import Split
 from rollout.routing.splits import write_split
 from rollout.routing.traffic import Worker, add_traffic
+from rollout.routing.verdict import read_verdict
 from rollout.store import Redis
 from tests.conftest import Service, run_service, set_split
 from tests.images import image, three_or_eight

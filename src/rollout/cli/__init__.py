@@ -8,58 +8,45 @@ import sys
 import click
 
 from rollout.__about__ import __version__
-from rollout.cli.build import build
-from rollout.cli.cost import cost
-from rollout.cli.demo import demo
-from rollout.cli.diff import diff
-from rollout.cli.gate import gate
-from rollout.cli.import_file import import_file
-from rollout.cli.init import init
-from rollout.cli.output import say
-from rollout.cli.predict import predict
-from rollout.cli.pull import pull
-from rollout.cli.push import push
-from rollout.cli.report import report
-from rollout.cli.reproduce import reproduce
-from rollout.cli.review import review
-from rollout.cli.serve import serve
-from rollout.cli.sign import sign
-from rollout.cli.split import CONFLICT, split
-from rollout.cli.verify import verify
-from rollout.config import load_settings
+from rollout.cli.lazy import Lazy, LazyGroup
 from rollout.errors import RolloutError, SplitConflictError
 
 FAILED = 1
+CONFLICT = 3
+
+COMMANDS = {
+    "build": Lazy("build", "Train and pack what a recipe describes."),
+    "cost": Lazy("cost", "Measure how fast a bundle is, and what predictions cost."),
+    "demo": Lazy("demo", "Build the digit recogniser, put it on trial and serve it."),
+    "diff": Lazy("diff", "Show what changed from one version to another."),
+    "gate": Lazy("gate", "Train a version and the champion several times: is it better?"),
+    "import": Lazy("import_file", "Pack a model that comes as a file."),
+    "init": Lazy("init", "Write a recipe that packs and serves as it stands."),
+    "predict": Lazy("predict", "Score every row of a file through a running service."),
+    "pull": Lazy("pull", "Fetch bundles from a bucket, a folder or an archive."),
+    "push": Lazy("push", "Put a bundle into a bucket, a folder or an archive."),
+    "report": Lazy("report", "Show what is known about a bundle."),
+    "reproduce": Lazy("reproduce", "Train a version again: does it become the same?"),
+    "review": Lazy("review", "Take labels out of the review queue and into it."),
+    "serve": Lazy("serve", "Serve every model that has a split."),
+    "sign": Lazy("sign", "Sign a bundle with a private key."),
+    "split": Lazy("split", "See and change which version serves whom."),
+    "verify": Lazy("verify", "Check a bundle again, from disk."),
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__)
 def cli() -> None:
     """Serve PyTorch models in batches, try a challenger on real traffic, review the uncertain."""
+    from rollout.config import load_settings  # noqa: PLC0415  what only lists the commands needs no settings
+
     # Bundles lie in BentoML's model store; without a store of the user's own, in one under the home.
     os.environ.setdefault("BENTOML_HOME", str(load_settings().home.resolve() / "bentoml"))
-
-
-for command in (
-    build,
-    cost,
-    demo,
-    diff,
-    gate,
-    import_file,
-    init,
-    predict,
-    pull,
-    push,
-    report,
-    reproduce,
-    review,
-    serve,
-    sign,
-    split,
-    verify,
-):
-    cli.add_command(command)
 
 
 def main() -> None:
@@ -67,5 +54,7 @@ def main() -> None:
     try:
         cli()
     except RolloutError as error:
+        from rollout.cli.output import say  # noqa: PLC0415
+
         say(f"rollout: {error.detail}", err=True)
         sys.exit(CONFLICT if isinstance(error, SplitConflictError) else FAILED)

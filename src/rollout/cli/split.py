@@ -17,7 +17,6 @@ from rollout.cli.split_view import differences, show_change, show_history, show_
 from rollout.config import load_settings
 from rollout.embedded import running_redis
 from rollout.errors import ConfigError, InvalidSplitError, SplitConflictError
-from rollout.http.verdict import read_verdict
 from rollout.routing import changes
 from rollout.routing.assignment import assign as assign_client
 from rollout.routing.assignment import explain
@@ -26,9 +25,9 @@ from rollout.routing.control import Proposal, carry_out, propose, propose_remova
 from rollout.routing.split import Rule, Split
 from rollout.routing.splits import read_history, read_quarantine, read_split
 from rollout.routing.traffic import read_traffic, read_workers
+from rollout.routing.verdict import read_verdict
 from rollout.store import Redis
 
-CONFLICT = 3
 # Of a rollback, where others change the split meanwhile.
 MOST_TRIES = 5
 # The fields of an assignment, as the HTTP API has them.

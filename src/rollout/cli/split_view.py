@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from rollout.cli.output import NOTHING, Table, Text, make_console, make_grid, make_table, titled
-from rollout.http.verdict import VerdictView
 from rollout.routing.assignment import Arm, describe
 from rollout.routing.changes import consequences, default_experiment, percent
 from rollout.routing.control import Proposal
 from rollout.routing.split import Split
 from rollout.routing.splits import Quarantined
 from rollout.routing.traffic import ArmTraffic, Worker
+from rollout.routing.verdict import VerdictView
 
 BREAKERS = {
     "closed": "",

@@ -18,12 +18,12 @@ from rollout.http.problems import MEDIA_TYPE, TYPE_PREFIX
 from rollout.http.reviews import FILTERS, ClaimRequest, ResolveRequest, SetAsideRequest, TokenRequest
 from rollout.http.routes import JSON, MULTIPART
 from rollout.http.stream import MEDIA_TYPE as LINES
-from rollout.http.verdict import VerdictView
 from rollout.inference.rows import ClassPrediction, ValuePrediction
 from rollout.review.actions import Claim, Leased
 from rollout.review.export import ExportRow
 from rollout.review.item import ReviewItem
 from rollout.routing.split import Split
+from rollout.routing.verdict import VerdictView
 
 ASKING = ("X-Request-Timeout", "X-Client-Segment", "X-Rollout-Arm")
 COMPONENT = "#/components/schemas/{name}"
