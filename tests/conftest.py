@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -30,6 +31,11 @@ IS_SHARED = "TEST_SHARED_BUNDLES" in os.environ  # with other runs, too; then so
 SHARED = Path(os.environ.setdefault("TEST_SHARED_BUNDLES", tempfile.mkdtemp(prefix="rollout-test-shared-")))
 # What a test needs beside what Rollout needs.
 TO_LOOK = ("+keys", "+type", "+ttl", "+pttl", "+xlen", "+hkeys", "+scard", "+copy", "+config", "+flushall")
+# Python is started hundreds of times: what is compiled once stays compiled, whatever the environment says.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Every client would read the certificates of the whole world, which takes as long as some tests.
+httpx._transports.default.create_ssl_context = functools.cache(httpx._config.create_ssl_context)
 # BentoML reads this when it is imported.
 os.environ["BENTOML_HOME"] = STORE
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"
