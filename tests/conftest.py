@@ -43,6 +43,7 @@ os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 from rollout.config import Settings  # noqa: E402
 from rollout.embedded import running_redis  # noqa: E402
 from rollout.store import Redis, connect  # noqa: E402
+from tests.commands import rollout  # noqa: E402
 from tests.running import (  # noqa: E402, F401  # hooks, and a fixture for every test
     _no_process,
     pytest_collection_modifyitems,
@@ -218,12 +219,9 @@ def run_service(home: Path, command: list[str] | None = None, **environment: str
 
 def set_split(home: Path, *options: str, model: str = "digits", **environment: str) -> None:
     """Runs ``rollout split set``."""
-    subprocess.run(
-        [BIN / "rollout", "split", "set", model, *options, "--yes"],
-        cwd=ROOT,
-        env=os.environ | {"ROLLOUT_HOME": str(home)} | environment,
-        check=True,
-    )
+    everything = os.environ | {"ROLLOUT_HOME": str(home)} | environment
+    done = rollout("split", "set", model, *options, "--yes", environment=everything)
+    assert done.returncode == 0, done.stderr
 
 
 TRIAL = ("--champion", "v1", "--challenger", "v2", "--share", "0.1")

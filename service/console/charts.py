@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from rollout.metrics import CONFIDENCE_BUCKETS
+from rollout.buckets import CONFIDENCE_BUCKETS
 from rollout.routing.changes import percent
 from rollout.routing.traffic import ArmTraffic
 

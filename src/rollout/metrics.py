@@ -10,14 +10,14 @@ import numpy as np
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from rollout.buckets import CONFIDENCE_BUCKETS, SECONDS_BUCKETS
+
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     # The default asks the kernel for the process ID at every increment, which costs more than the increment.
     _pid = os.getpid()
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _pid)  # type: ignore[no-untyped-call]
 
 FLUSH_EVERY_S = 0.2
-SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
-CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
 
 class Tally:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import BIN, ROOT, STORE
+from tests.commands import rollout
+from tests.conftest import STORE
 
 
 class Review:
@@ -32,15 +32,7 @@ class Review:
 
     def __call__(self, *arguments: str | Path, code: int = 0) -> str:
         """Runs it where nobody can be asked; returns what it printed on stdout."""
-        done = subprocess.run(
-            [BIN / "rollout", "review", *arguments],
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
+        done = rollout("review", *arguments, environment=self.environment)
         assert done.returncode == code, done.stderr
         self.errors = done.stderr
         return done.stdout

@@ -9,19 +9,14 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.conftest import BIN, ROOT, run_service
+from tests.commands import rollout
+from tests.conftest import BIN, run_service
 
 
 def run(home: Path, *arguments: str, code: int = 0, **environment: str) -> str:
     """Runs ``rollout``; returns what it printed."""
-    done = subprocess.run(
-        [BIN / "rollout", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"ROLLOUT_HOME": str(home), "COLUMNS": "120"} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    everything = os.environ | {"ROLLOUT_HOME": str(home), "COLUMNS": "120"} | environment
+    done = rollout(*arguments, environment=everything)
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr
 

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import httpx
 import numpy as np
 from sklearn.datasets import load_breast_cancer
 
-from tests.conftest import BIN, run_service, set_split
+from tests.commands import rollout
+from tests.conftest import run_service, set_split
 
 
 def run(folder: Path, *arguments: str, code: int = 0) -> str:
     """Runs ``rollout`` in an empty folder; returns what it printed."""
-    done = subprocess.run(
-        [BIN / "rollout", *arguments],
-        cwd=folder,
-        env=os.environ | {"ROLLOUT_HOME": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = rollout(*arguments, folder=folder, environment=os.environ | {"ROLLOUT_HOME": str(folder)})
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 

@@ -26,6 +26,7 @@ from rollout.routing.splits import read_history, read_split, write_split
 from rollout.routing.traffic import Worker, add_traffic
 from rollout.store import Redis
 from tests.cli.test_gate_and_sign import write_keys
+from tests.commands import rollout
 from tests.conftest import BIN, ROOT
 
 ALONE = ("set", "digits", "--champion", "v1", "--yes")
@@ -51,15 +52,7 @@ class Command:
 
     def __call__(self, *arguments: str, code: int = 0, **environment: str) -> str:
         """Runs it where nobody can be asked; returns what it printed on stdout, then on stderr."""
-        done = subprocess.run(
-            [BIN / "rollout", self.group, *arguments],
-            cwd=ROOT,
-            env=self.environment | environment,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
+        done = rollout(self.group, *arguments, environment=self.environment | environment)
         assert done.returncode == code, done.stderr
         self.errors = done.stderr
         return done.stdout

@@ -17,8 +17,8 @@ from rollout.inference import follower as follower_module
 from rollout.inference import served_model
 from rollout.inference.decisions import Decision, Decisions
 from rollout.inference.engine import Engine
-from rollout.inference.follower import read_served
 from rollout.inference.rows import Rows
+from rollout.inference.served_splits import read_served
 from rollout.inference.snapshot import Translation
 from rollout.inference.version import LoadedVersion
 from rollout.routing.assignment import assign

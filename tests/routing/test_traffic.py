@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from rollout.buckets import CONFIDENCE_BUCKETS, SECONDS_BUCKETS
 from rollout.errors import StoreUnavailableError
 from rollout.keys import Keys
-from rollout.metrics import CONFIDENCE_BUCKETS, SECONDS_BUCKETS
 from rollout.routing import traffic
 from rollout.routing.assignment import Arm
 from rollout.routing.traffic import (

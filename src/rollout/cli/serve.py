@@ -29,7 +29,6 @@ from rollout.embedded import running_redis
 from rollout.errors import ConfigError
 from rollout.home import keep_private, prepare_home
 from rollout.http.auth import TOKEN_FILE, admin_token
-from rollout.http.protocol import PredictProtocol
 from rollout.inference.variant_choice import forget_choices
 from rollout.inference.watchdog import HANG_S
 from rollout.logs import log_config
@@ -37,6 +36,7 @@ from rollout.store import client_of
 
 DRAIN_S = 30
 BACKLOG = 4096
+PROTOCOL = "rollout.http.protocol:PredictProtocol"  # for workers: what starts them has no engine
 
 
 def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,7 +101,7 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
 async def _check_bundles(settings: Settings, url: str) -> None:
     """Refuses to start without a champion; a worker would only say so in the middle of its start."""
     from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
-    from rollout.inference.follower import read_served  # noqa: PLC0415
+    from rollout.inference.served_splits import read_served  # noqa: PLC0415
 
     redis = client_of(url)
     try:
@@ -121,7 +121,7 @@ def _supervisor(settings: Settings) -> Multiprocess:
         port=settings.port,
         workers=settings.processes,
         loop="uvloop",
-        http=PredictProtocol,
+        http=PROTOCOL,
         ws="none",
         lifespan="on",
         log_config=log_config(settings.log),

@@ -11,12 +11,13 @@ from rollout.config import Settings
 from rollout.errors import UnknownModelError
 from rollout.inference.answering import answer, preview
 from rollout.inference.discovery import Discovery
-from rollout.inference.follower import load_model, read_served
+from rollout.inference.follower import load_model
 from rollout.inference.model_runtime import ModelRuntime
 from rollout.inference.pending_outcomes import pending_outcomes
 from rollout.inference.reviewing import Pick, pick, review_items
 from rollout.inference.rows import Answers, Rows
 from rollout.inference.served_model import ServedModel
+from rollout.inference.served_splits import read_served
 from rollout.inference.snapshot import ServingSnapshot
 from rollout.inference.watchdog import Watchdog
 from rollout.review.log import ReviewLog

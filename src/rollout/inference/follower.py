@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from rollout import metrics
-from rollout.bundle.store import bundle_names, changed_lately, changed_since
+from rollout.bundle.store import changed_lately, changed_since
 from rollout.config import Settings
 from rollout.errors import BundleError, MissingBundleError, StoreUnavailableError
 from rollout.inference.served_model import ServedModel
@@ -22,41 +22,16 @@ from rollout.inference.version import LoadedVersion
 from rollout.review.policy import cache_policy, cached_policy, read_policy
 from rollout.routing.assignment import Arm
 from rollout.routing.split import Split
-from rollout.routing.split_cache import cache_split, cached_splits, forget_split
-from rollout.routing.splits import read_latest, read_split
+from rollout.routing.split_cache import cache_split, forget_split
+from rollout.routing.splits import read_latest
 from rollout.routing.traffic import Worker, add_traffic
-from rollout.store import Redis, is_cancelled, report, require_supported
+from rollout.store import Redis, is_cancelled, report
 
 FOLLOW_EVERY_S = 0.5
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-
-async def read_served(redis: Redis, settings: Settings) -> dict[str, Split]:
-    """Returns the split of every model that has bundles and a split; without Redis, those last seen here.
-
-    Raises:
-        BundleError: If there is none.
-        StoreUnavailableError: If Redis does not answer, and none was ever seen here.
-    """
-    names = sorted(bundle_names())
-    try:
-        await require_supported(redis)
-        found = {name: await read_split(redis, name) for name in names}
-        splits = {name: split for name, split in found.items() if split is not None}
-    except StoreUnavailableError as error:
-        splits = {name: split for name, split in cached_splits(settings.home).items() if name in names}
-        if not splits:
-            raise
-        logger.warning("%s; the splits that were last seen here hold", error.detail)
-    if not splits:
-        raise BundleError(
-            f"there is nothing to serve; models with bundles: {', '.join(names) or 'none'}; with a split: none; "
-            "`rollout build` makes bundles, `rollout split set MODEL --champion VERSION` makes a split"
-        )
-    return splits
 
 
 def load_version(model: str, version: str, settings: Settings) -> LoadedVersion:

@@ -12,8 +12,8 @@ from typing import Literal
 
 import msgspec
 
+from rollout.buckets import CONFIDENCE_BUCKETS, SECONDS_BUCKETS
 from rollout.keys import Keys
-from rollout.metrics import CONFIDENCE_BUCKETS, SECONDS_BUCKETS
 from rollout.routing.assignment import Arm
 from rollout.store import Redis, guard
 

@@ -13,6 +13,7 @@ import httpx
 import msgspec
 from starlette.applications import Starlette
 
+from rollout.buckets import SECONDS_BUCKETS
 from rollout.bundle.fields import Field, Tensor
 from rollout.bundle.image import Image
 from rollout.bundle.numbers import Time
@@ -24,7 +25,6 @@ from rollout.errors import UnknownModelError
 from rollout.http.dispatcher import Dispatcher
 from rollout.http.gateway import Gateway
 from rollout.inference.engine import Engine
-from rollout.metrics import SECONDS_BUCKETS
 from rollout.routing.assignment import Arm
 from rollout.routing.split import Split
 from rollout.routing.splits import read_split, write_split

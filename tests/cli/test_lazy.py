@@ -1,0 +1,44 @@
+"""Commands are imported one by one: to list them, or to run a quick one, takes no engine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from rollout.cli import COMMANDS, cli
+
+# What takes long to import, or is not there where only a split is changed.
+HEAVY = ("bentoml", "numpy", "onnxruntime", "redis", "rollout.inference.engine", "rich", "torch")
+
+
+def imported(code: str) -> set[str]:
+    """Returns which of ``HEAVY`` a process of its own has imported after some code."""
+    code += f"; import sys; print(*[name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    ("code", "needed"),
+    [
+        ("import rollout", set()),
+        ("from rollout.cli import cli; cli(['--help'], standalone_mode=False)", set()),
+        ("import rollout.cli.split", {"redis", "rich"}),
+        ("import rollout.cli.serve", {"redis", "rich"}),
+    ],
+)
+def test_only_what_is_needed_is_imported(code: str, needed: set[str]) -> None:
+    assert imported(code) <= needed
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_there_and_listed_in_a_line(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.name == name
+    listed = [line.split(maxsplit=1) for line in CliRunner().invoke(cli, ["--help"]).output.splitlines()]
+    assert [name, COMMANDS[name].summary] in listed
