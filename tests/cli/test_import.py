@@ -56,7 +56,7 @@ def test_a_pipeline_is_imported_from_a_table_and_serves(files: Path, tmp_path: P
         {"client_id": f"c-{row}", "inputs": {"length_cm": float(x[0]), "width": float(x[1])}}
         for row, x in enumerate(part(50, 9).inputs["x"])
     ]
-    with run_service(tmp_path) as service:
+    with run_service(tmp_path, ROLLOUT_WORKERS="1") as service:
         response = httpx.post(
             f"{service.base}/v1/models/imported/predict", json={"instances": instances}, timeout=60
         )

@@ -31,7 +31,7 @@ def test_a_new_model_packs_and_serves(tmp_path: Path) -> None:
     instances = [
         {"client_id": f"c-{row}", "inputs": {"cells": data.data[row].tolist()}} for row in range(450, 550)
     ]
-    with run_service(tmp_path) as service:
+    with run_service(tmp_path, ROLLOUT_WORKERS="1") as service:
         answer = httpx.post(f"{service.base}/v1/models/fresh/predict", json={"instances": instances}, timeout=30)
     labels = [prediction["label"] for prediction in answer.json()["predictions"]]
     truth = np.array(["malignant", "benign"])[data.target[450:550]]

@@ -28,6 +28,7 @@ from growthbook.core import gbhash
 from models.digits.recipe import RECIPE
 from rollout.bundle.source import ModuleSource
 from rollout.bundle.store import open_bundle
+from rollout.bundle.task import Scores
 from rollout.routing.assignment import assign
 from rollout.routing.split import Split
 from tests.conftest import BIN, ROOT, TRIAL, Service, free_port, run_service, set_split, wait_for_text
@@ -77,10 +78,23 @@ def test_the_same_clients_get_the_same_arms_everywhere(
     assert abs(shares.count("control") - 100) < allowed
 
 
-@pytest.mark.parametrize("variant", ["onnx", "torchscript"])
-def test_accuracy_over_http_is_accuracy_in_python(bundles: str, tmp_path: Path, variant: str) -> None:
-    """Row for row on the whole evaluation part, for both versions."""
+@pytest.fixture(scope="module")
+def trained(bundles: str) -> dict[str, Scores]:
+    """What the modules of both versions, trained here, say about the evaluation part."""
     digits = RECIPE.load()
+    inputs = digits.evaluation.inputs
+    modules = {version: RECIPE.train(version, digits.train, RECIPE.seed) for version in ("v1", "v2")}
+    return {
+        version: ModuleSource(module, open_bundle(f"digits:{version}")[1].task, inputs).run(inputs)
+        for version, module in modules.items()
+    }
+
+
+@pytest.mark.parametrize("variant", ["onnx", "torchscript"])
+def test_accuracy_over_http_is_accuracy_in_python(
+    trained: dict[str, Scores], tmp_path: Path, variant: str
+) -> None:
+    """Row for row on the whole evaluation part, for both versions."""
     set_split(tmp_path, "--champion", "v1", "--challenger", "v2", "--share", "0.5")
     half = Split(champion="v1", challenger="v2", share=0.5, experiment="digits-v1-v2")
     clients = {assign(half, client_id).version: client_id for client_id in CLIENTS[:20]}
@@ -88,11 +102,8 @@ def test_accuracy_over_http_is_accuracy_in_python(bundles: str, tmp_path: Path, 
         run_service(tmp_path, ROLLOUT_VARIANT=variant, ROLLOUT_WORKERS="1") as running,
         running.client() as client,
     ):
-        for version in ("v1", "v2"):
-            module = RECIPE.train(version, digits.train, RECIPE.seed)
-            _, manifest = open_bundle(f"digits:{version}")
-            scores = ModuleSource(module, manifest.task, digits.evaluation.inputs).run(digits.evaluation.inputs)
-            instances = [row(number, clients[version]) for number in range(len(digits.evaluation.targets))]
+        for version, scores in trained.items():
+            instances = [row(number, clients[version]) for number in range(len(scores))]
             response = client.post("/v1/models/digits/predict", json={"instances": instances})
             predictions = response.raise_for_status().json()["predictions"]
             assert {(one["version"], one["variant"]) for one in predictions} == {(version, variant)}
@@ -390,7 +401,8 @@ def test_a_worker_that_cannot_start_ends_it_with_1(bundles: str, tmp_path: Path)
     set_split(tmp_path, *TRIAL)
     done = subprocess.run(
         [BIN / "rollout", "serve", "--port", str(free_port())],
-        env=os.environ | {"ROLLOUT_HOME": str(tmp_path), "ROLLOUT_VARIANT": "none-of-these"},
+        env=os.environ
+        | {"ROLLOUT_HOME": str(tmp_path), "ROLLOUT_VARIANT": "none-of-these", "ROLLOUT_WORKERS": "1"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -441,7 +453,7 @@ def test_a_damaged_champion_is_refused_where_it_is_served(bundles: str, tmp_path
 def test_the_clients_of_a_damaged_challenger_get_the_champion(bundles: str, tmp_path: Path) -> None:
     store = damaged(bundles, "v2", tmp_path)
     set_split(tmp_path, *TRIAL)
-    with run_service(tmp_path, BENTOML_HOME=store) as running:
+    with run_service(tmp_path, BENTOML_HOME=store, ROLLOUT_WORKERS="1") as running:
         assert {version for _, version in arms(running).values()} == {"v1"}
         wait_for_text(
             running.log,
