@@ -21,6 +21,8 @@ LONGEST = (
     "tests/service/console/test_browser.py",
     "tests/cli/test_push_pull.py",
     "tests/cli/test_labels.py",
+    "tests/service/test_new_models.py",
+    "tests/http/test_fuzz.py",
     "tests/cli/test_review.py",
     "tests/cli/test_review_labels.py",
     "tests/service/test_serve.py",
