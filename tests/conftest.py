@@ -35,7 +35,7 @@ TO_LOOK = ("+keys", "+type", "+ttl", "+pttl", "+xlen", "+hkeys", "+scard", "+cop
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Every client would read the certificates of the whole world, which takes as long as some tests.
-httpx._transports.default.create_ssl_context = functools.cache(httpx._config.create_ssl_context)
+httpx._transports.default.create_ssl_context = functools.cache(httpx._config.create_ssl_context)  # type: ignore[attr-defined]
 # BentoML reads this when it is imported.
 os.environ["BENTOML_HOME"] = STORE
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"
