@@ -63,6 +63,7 @@ def expected_arms() -> dict[str, tuple[str, str]]:
     return {client_id: arm(client_id) for client_id in CLIENTS}
 
 
+@pytest.mark.usefixtures("redis")  # another file may have left a quarantine there
 def test_the_same_clients_get_the_same_arms_everywhere(
     service: Service, valkey_url: str, bundles: str, tmp_path: Path
 ) -> None:
