@@ -70,6 +70,7 @@ HEADERS: Sequence[bytes] = (
     b"Content-Type: application/x-ndjson",
     b"Content-Type: multipart/form-data; boundary=x",
     b"Content-Type: multipart/form-data; boundary=--",
+    b"Content-Type: multipart/mixed; boundary=x",
     b"Content-Type: image/png",
     b"X-Key: \xff",
     b"X-Request-Timeout: " + b"9" * 5000,
@@ -144,12 +145,14 @@ def corpus(image: list[list[int]]) -> list[Request]:
     part = b'--x\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
     parts = ((b"client_id", b"fuzz"), (b"key", b"k"), (b"image", file.getvalue()))
     form = b"".join(part % one for one in parts) + b"--x--\r\n"
+    mixed = b"--x\r\nX-Client-Id: fuzz\r\nX-Key: k\r\n\r\n%b\r\n" % file.getvalue() * 3 + b"--x--\r\n"
     return [
         post(f"{model}/predict", row),
         post(f"{model}/predict", {"instances": [row, row]}),
         Request(b"POST", f"{model}/predict".encode(), b"application/x-ndjson", lines),
         Request(b"POST", f"{model}/predict?client_id=fuzz&key=k".encode(), b"image/png", file.getvalue()),
         Request(b"POST", f"{model}/predict".encode(), b"multipart/form-data; boundary=x", form),
+        Request(b"POST", f"{model}/predict".encode(), b"multipart/mixed; boundary=x", mixed),
         post("/v2/models/digits/infer", {"inputs": [tensor | {"data": [image]}], "id": "1"}),
         Request(b"POST", b"/v2/models/digits/infer", b"application/octet-stream", head + pixels),
         post("/predict", {"model": "digits", "instances": [row]}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,10 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from rollout import Classification, Labelled, Regression, RolloutError, Tensor, Text, pack
+from rollout.bundle.attention import plain_attention
 from rollout.bundle.faults import layer_outputs
 from rollout.bundle.fields import Field
 from rollout.bundle.manifest import Manifest
-from rollout.bundle.module import plain_attention
 from rollout.bundle.report import describe
 from rollout.bundle.source import ModuleSource
 from rollout.bundle.store import open_bundle
@@ -201,11 +202,42 @@ def test_a_transformer_with_padding_packs_and_answers_a_text_of_no_bytes() -> No
     manifest = packed("transformer", PaddedTransformer().eval(), {"text": field}, texts)
     assert {"onnx", "torchscript", "export"} <= set(manifest.variants)
     assert torch.backends.mha.get_fastpath_enabled()
+    assert re.fullmatch(
+        r"With PyTorch's fast path of attention, which it takes in eval mode, the module itself answers otherwise "
+        r"than in training: of \d+ rows \d+ get another answer .*; the bundle answers without the fast path, as in "
+        r"training",
+        manifest.fast_path,
+    )
+    assert f"{manifest.fast_path}." in describe(manifest, is_signed=False)[3].text
     folder, _ = open_bundle("case:transformer")
     empty = {"text": field.encode(["", "abc"])}
     scores = [load_variant(folder, manifest, name).run(empty) for name in ("onnx", "torchscript")]
     assert np.isfinite(scores[0]).all()
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_the_fast_path_of_attention_is_mentioned_only_where_it_answers_otherwise(*, looks: bool) -> None:
+    class Attends(PaddedTransformer):
+        """Takes the first step alone, which is no padding, and does without zeros behind it."""
+
+        def forward(self, text: torch.Tensor) -> torch.Tensor:
+            padding = text == 0
+            encoded = self.encode(self.embed(text.long()), src_key_padding_mask=padding)
+            if looks and not encoded[:, -1].any():
+                raise ValueError("the last step is empty")
+            return torch.as_tensor(self.head(encoded[:, 0]) * 8)
+
+    texts = np.zeros((8, 16), np.uint8)
+    texts[:, :3] = RNG.integers(97, 123, (8, 3))
+    source = ModuleSource(Attends().eval(), Classification(labels=LABELS), {"text": texts})
+    found = source.fast_path_difference({"text": texts}, source.run({"text": texts}))
+    if looks:
+        assert (
+            "the module itself fails on the evaluation part: the last step is empty; the bundle answers" in found
+        )
+    else:
+        assert not found
 
 
 def test_the_fast_path_of_attention_comes_back_when_the_last_is_done() -> None:

@@ -24,7 +24,7 @@ from rollout import Image, InputSchema, Text
 from rollout.bundle.schema import InvalidInputsError
 from rollout.bundle.wire import WireField
 from rollout.http.files import media_types_of, reader_of
-from rollout.http.routes import MULTIPART
+from rollout.http.routes import MIXED, MULTIPART
 from tests.conftest import ROOT, Service
 from tests.http.conftest import Endpoints
 from tests.http.test_requests import BODY, FILES, JSON, head, length, send
@@ -162,7 +162,7 @@ def test_what_the_head_says_is_refused_before_the_body_is_read(
     assert (int(top.split()[1]), document["status"]) == (status, status)
     assert words in document["detail"]
     if status == 415 and "Content-Encoding" not in headers:
-        accepted = f"accept: application/json, application/x-ndjson, {JPEG}, {PNG}, {WEBP}, {MULTIPART}"
+        accepted = f"accept: application/json, application/x-ndjson, {JPEG}, {PNG}, {WEBP}, {MULTIPART}, {MIXED}"
         assert accepted.encode() in top.lower()
 
 
@@ -225,6 +225,95 @@ def test_forms_that_do_not_fit(service: Service, parts: list[tuple[str, bytes]],
         assert "/client_id is said twice" in differs.json()["detail"]
 
 
+def mixed(*parts: tuple[list[str], bytes]) -> bytes:
+    whole = b"".join(
+        b"--b\r\n%b\r\n%b\r\n" % (b"".join(f"{line}\r\n".encode() for line in lines), data)
+        for lines, data in parts
+    )
+    return whole + b"--b--\r\n"
+
+
+def ask_mixed(client: httpx.Client, body: bytes, query: str = "", **headers: str) -> httpx.Response:
+    headers["Content-Type"] = f"{MIXED}; boundary=b"
+    return client.post(f"{PREDICT}?{query}", content=body, headers=headers)
+
+
+def test_many_files_are_answered_as_rows_of_json_in_their_order(either: Service) -> None:
+    files = [SCAN, photo(), UNSURE, SCAN]
+    ids = [{"client_id": f"c-{number} é", "key": f"mixed-{number}"} for number in range(3)] + [
+        {"client_id": "all"}
+    ]
+    rows = [
+        {**who, "inputs": {"image": base64.b64encode(data).decode()}}
+        for who, data in zip(ids, files, strict=True)
+    ]
+    lines = [[f"X-Client-Id: {who['client_id']}", f"x-key:{who['key']}", "Content-Type: a"] for who in ids[:3]]
+    body = mixed(*zip([*lines, ["X-Client-Id: all"]], files, strict=True))
+    shared = mixed(*((line[1:], data) for line, data in zip(lines, files, strict=False)))
+    with either.client() as client:
+        expected = client.post(PREDICT, json={"instances": rows})
+        assert [one["key"] for one in expected.json()["predictions"]] == [*(who["key"] for who in ids[:3]), None]
+        packed = client.post(
+            PREDICT,
+            content=gzip.compress(body),
+            headers={"Content-Type": f"{MIXED}; boundary=b", "Content-Encoding": "gzip"},
+        )
+        for answer in (ask_mixed(client, body), ask_mixed(client, body, **{"X-Client-Segment": "s"}), packed):
+            assert (answer.status_code, answer.content) == (200, expected.content)
+        expected = client.post(PREDICT, json={"instances": [row | {"client_id": "all"} for row in rows[:3]]})
+        assert ask_mixed(client, shared, "client_id=all").content == expected.content
+        assert ask_mixed(client, shared, **{"X-Client-Id": "all"}).content == expected.content
+        one = ask_mixed(client, mixed((["X-Client-Id: all"], SCAN))).json()
+        assert list(one) == ["predictions"], "one part is a list of one"
+
+
+@pytest.mark.parametrize(
+    ("parts", "query", "status", "words"),
+    [
+        ([([], SCAN), (["X-Client-Id: c"], SCAN)], "", 422, "/instances/0/client_id is required"),
+        ([([], SCAN), (["X-Client-Id: d"], SCAN)], "client_id=c", 422, "/instances/1/client_id is said twice"),
+        (
+            [([], SCAN), (["X-Key: a", "X-Key: b"], SCAN)],
+            "client_id=c",
+            400,
+            "part 2 of the body has a header that is none",
+        ),
+        ([([], SCAN), (["X-Key: " + "k" * 129], SCAN)], "client_id=c", 422, "/instances/1/key must be 1 to 128"),
+        (
+            [([], SCAN), ([], b"GIF89a"), ([], SCAN[:60])],
+            "client_id=c",
+            422,
+            "/instances/1/inputs/image the bytes",
+        ),
+        (
+            [([], SCAN), ([], b"GIF89a"), ([], SCAN[:60])],
+            "client_id=c",
+            422,
+            "/instances/2/inputs/image the image",
+        ),
+        ([([], SCAN)], "client_id=c&key=k", 422, "/key is of one row"),
+        ([([], b"")] * 1025, "client_id=c", 400, "more than 1024 parts: send fewer"),
+        ([], "client_id=c", 422, "/instances must hold 1 to 1024 instances, not 0"),
+    ],
+)
+def test_many_files_that_do_not_fit(
+    service: Service, parts: list[tuple[list[str], bytes]], query: str, status: int, words: str
+) -> None:
+    with service.client() as client:
+        answer = ask_mixed(client, mixed(*parts), query)
+    assert answer.status_code == status
+    assert words in answer.json()["detail"]
+
+
+def test_many_files_have_one_budget_of_pixels(service: Service) -> None:
+    file = io.BytesIO()
+    PIL.Image.new("1", (4000, 4000)).save(file, "PNG")
+    with service.client() as client:
+        answer = ask_mixed(client, mixed(*[([], file.getvalue())] * 7), "client_id=c")
+    assert answer.status_code == 422
+    assert "/instances/6/inputs/image" in answer.json()["detail"]
+
+
 def test_json_in_a_part_and_what_is_wrong_with_it(service: Service) -> None:
     def ask(value: str) -> httpx.Response:
         return client.post(PREDICT, data=WHO, files={"image": (None, value, "application/json")})
@@ -274,7 +363,7 @@ def test_openapi_says_what_each_model_takes(service: Service) -> None:
     with service.client() as client:
         operation = client.get("/openapi.json").json()["paths"][PREDICT]["post"]
     content = operation["requestBody"]["content"]
-    assert set(content) == {"application/json", "application/x-ndjson", MULTIPART, PNG, JPEG, WEBP}
+    assert set(content) == {"application/json", "application/x-ndjson", MULTIPART, MIXED, PNG, JPEG, WEBP}
     assert content[MULTIPART]["encoding"]["image"]["contentType"] == f"{JPEG}, {PNG}, {WEBP}"
     places = {(one["in"], one["name"]) for one in operation["parameters"]}
     assert {("query", "client_id"), ("query", "key"), ("header", "X-Client-Id"), ("header", "X-Key")} <= places
@@ -302,9 +391,9 @@ class Sound(WireField, frozen=True, kw_only=True, tag="sound"):
 
 def test_a_field_that_takes_files_needs_no_more_than_its_class() -> None:
     schema = InputSchema({"sound": Sound()})  # type: ignore[dict-item]
-    assert set(media_types_of(schema)) == {MULTIPART, "audio/wav"}
+    assert set(media_types_of(schema)) == {MULTIPART, MIXED, "audio/wav"}
     scope = {"query_string": b"client_id=c", "headers": [(b"content-type", b"audio/wav")]}
-    read = reader_of(scope, schema, "audio/wav")
+    read = reader_of(scope, schema, "audio/wav", 9)
     assert read is not None
     (row,), single = read(b"abcd")
     assert (single, row.client_id, row.key) == (True, "c", None)
@@ -323,7 +412,7 @@ def test_a_form_is_for_inputs_that_are_called_as_the_ids_are_too() -> None:
         "headers": [(b"content-type", content_type), (b"x-client-id", b"c")],
     }
     part = b'--b\r\nContent-Disposition: form-data; name="key"\r\n\r\n'
-    read = reader_of(scope, schema, MULTIPART)
+    read = reader_of(scope, schema, MULTIPART, 9)
     assert read is not None
     (row,), _ = read(part + b"of the house\r\n--b--")
     assert (row.client_id, row.key) == ("c", "order-17")
@@ -333,8 +422,10 @@ def test_a_form_is_for_inputs_that_are_called_as_the_ids_are_too() -> None:
 def test_the_examples_of_the_reference(service: Service, tmp_path: Path) -> None:
     (script,) = re.findall("```sh\n(curl.*?)```", (ROOT / "REFERENCE.md").read_text(), re.DOTALL)
     (tmp_path / "scan.png").write_bytes(SCAN)
+    (tmp_path / "photo.jpg").write_bytes(photo())
     script = script.replace("http://localhost:3000", service.base).replace("curl ", "curl -sS -w '\\n' ")
     done = subprocess.run(["bash", "-ec", script], cwd=tmp_path, capture_output=True, check=True, timeout=60)
     with service.client() as client:
         expected = as_json(client, SCAN, client_id="c-42", key="order-17").content
-    assert done.stdout.splitlines() == [expected] * 3
+        second = as_json(client, photo(), client_id="c-42", key="order-18").content
+    assert done.stdout.splitlines() == [expected] * 3 + [b'{"predictions":[%b,%b]}' % (expected, second)]

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from rollout.errors import MalformedBodyError
-from rollout.http.forms import LONGEST_HEAD, Part, boundary_of, parse_form
+from rollout.http.forms import LONGEST_HEAD, MixedPart, Part, boundary_of, parse_form, parse_mixed
 
 HEAD = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n'
 END = b"\r\n--b--\r\n"
@@ -54,11 +54,11 @@ def test_what_clients_send(body: bytes, parts: list[Part]) -> None:
         (HEAD + b"hi\r\n--b", "ends before its last boundary"),
         (HEAD + b"hi" + END + b"epilogue", "goes on behind its last boundary"),
         (HEAD + b"hi" + END + END, "goes on behind its last boundary"),
-        (HEAD + b"hi\r\n--bX" + END, "part 2 of the form has headers without an end"),
-        (HEAD + b"\r\n--bX\r\nA: b\r\n\r\n" + END, "part 2 of the form has the boundary within it"),
+        (HEAD + b"hi\r\n--bX" + END, "part 2 of the body has headers without an end"),
+        (HEAD + b"\r\n--bX\r\nA: b\r\n\r\n" + END, "part 2 of the body has the boundary within it"),
         ((HEAD + b"\r\n") * 3 + b"--b--", "more than 2 parts"),
         (b"--b\r\nno end", "ends before"),
-        (b"--b\r\nA: b\r\n" + END, "part 1 of the form has headers without an end"),
+        (b"--b\r\nA: b\r\n" + END, "part 1 of the body has headers without an end"),
         (with_head(b"A: " + b"x" * LONGEST_HEAD), f"of more than {LONGEST_HEAD:,} bytes"),
         (with_head(b"A: b"), "no header Content-Disposition"),
         (with_head(b"Content-Disposition: attachment; name=x"), "no header Content-Disposition"),
@@ -79,6 +79,24 @@ def test_what_clients_send(body: bytes, parts: list[Part]) -> None:
 def test_what_is_no_form_is_refused_in_a_sentence(body: bytes, words: str) -> None:
     with pytest.raises(MalformedBodyError, match=words):
         parse_form(body, b"b", 2)
+
+
+def test_parts_that_are_mixed_have_headers_of_their_own() -> None:
+    body = b"--b\r\nX-Key:  \xff \r\nx-Any: a:b\r\n\r\nhi\r\n--b\r\n\r\n\r\n--b--"
+    assert parse_mixed(body, b"b", 2) == [
+        MixedPart({"x-key": b"\xff", "x-any": b"a:b"}, b"hi"),
+        MixedPart({}, b""),
+    ]
+    with pytest.raises(MalformedBodyError, match="more than 1 parts: send fewer at a time"):
+        parse_mixed(body, b"b", 1)
+    for lines, words in (
+        ([b"X-Key: a", b"x-key: a"], "twice"),
+        ([b"X-Key : a"], "a header that is none"),
+        ([b"X-K\xe9y: a"], "a header that is none"),
+        ([b"Content-Transfer-Encoding: base64"], "as they are"),
+    ):
+        with pytest.raises(MalformedBodyError, match=f"part 1 of the body has .*{words}"):
+            parse_mixed(with_head(*lines), b"b", 2)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +138,12 @@ def test_no_form_costs_more_than_its_bytes() -> None:
     ):
         with pytest.raises(MalformedBodyError):
             parse_form(body, b"b", 20)
+    for headers in ([b"a:" + b"x" * 7000], [b"a%d:" % number for number in range(16)]):
+        parse_mixed(b"\r\n".join((b"--b", *headers, b"", b"hi", b"")) * 1024 + b"--b--", b"b", 1024)
+    with pytest.raises(MalformedBodyError, match="more than 16 headers"):
+        parse_mixed(
+            b"--b\r\n" + b"\r\n".join(b"a%d:" % number for number in range(17)) + b"\r\n\r\nhi" + END, b"b", 1
+        )
     for rest in (
         b'; boundary="' + b"\\a" * 30_000,
         b" " * 60_000 + b"@",

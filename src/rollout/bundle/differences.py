@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice, product
+from itertools import combinations, islice, product
 from typing import Any
 
 import msgspec
@@ -78,18 +78,20 @@ def other_order(ours: NDArray[Any], theirs: NDArray[Any], rounding: float) -> li
 
 
 def _variations(field: Field) -> Iterator[tuple[dict[str, Any], Field]]:
-    choices: dict[str, list[Any]] = {}
+    """Yields a field with other settings, those with few changes first; each is made when it is asked for."""
+    others: dict[str, list[Any]] = {}
     for setting in msgspec.structs.fields(type(field)):
         now = getattr(field, setting.name)
-        others = [value for value in _values(msgspec.inspect.type_info(setting.type)) if value != now]
-        choices[setting.name] = [now, *others]
-    combined = (dict(zip(choices, values, strict=True)) for values in product(*choices.values()))
-    changed = ({name: value for name, value in each.items() if value != choices[name][0]} for each in combined)
-    for settings in sorted(filter(None, changed), key=len):
-        try:
-            yield settings, msgspec.structs.replace(field, **settings)
-        except ValueError:  # they do not go together
-            continue
+        if other := [value for value in _values(msgspec.inspect.type_info(setting.type)) if value != now]:
+            others[setting.name] = other
+    for count in range(1, len(others) + 1):
+        for names in combinations(others, count):
+            for values in product(*(others[name] for name in names)):
+                settings = dict(zip(names, values, strict=True))
+                try:
+                    yield settings, msgspec.structs.replace(field, **settings)
+                except ValueError:  # they do not go together
+                    continue
 
 
 def _values(kind: msgspec.inspect.Type) -> list[Any]:

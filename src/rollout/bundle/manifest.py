@@ -65,6 +65,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         review: What the calibration part says about answers without review; ``None`` for a regression.
         lineage: What made it: seeds, data, code and environment.
         findings: What the checks of the data found.
+        fast_path: How the module itself answers otherwise where PyTorch takes its fast path of attention, in a
+            sentence; empty if it does not.
         reference: How it compared with the author's own pipeline, if that was given.
         gate: How it compared with the champion over several seeds, once that was done.
         created_at: When it was packed, ISO 8601 in UTC.
@@ -82,6 +84,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     review: ReviewEvidence | None = None
     lineage: dict[str, Any]
     findings: list[Finding] = []
+    fast_path: str = ""
     reference: ReferenceResult | None = None
     gate: GateResult | None = None
     created_at: str

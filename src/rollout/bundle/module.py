@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import inspect
-import threading
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,32 +15,6 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from rollout.bundle.quiet import quiet
 from rollout.errors import BundleError
-
-_fast_path = threading.Lock()
-_holders = 0
-_was_on = True
-
-
-@contextlib.contextmanager
-def plain_attention() -> Iterator[None]:
-    """Keeps PyTorch's fast path of attention off: in eval mode it makes nested tensors, which no graph can hold.
-
-    It also puts zeros where training had padding. The switch is one for the whole process: it goes back when the
-    last of several threads is done, and meanwhile others take the ordinary path, which answers as in training.
-    """
-    global _holders, _was_on  # noqa: PLW0603
-    with _fast_path:
-        if not _holders:
-            _was_on = torch.backends.mha.get_fastpath_enabled()
-            torch.backends.mha.set_fastpath_enabled(False)
-        _holders += 1
-    try:
-        yield
-    finally:
-        with _fast_path:
-            _holders -= 1
-            if not _holders:
-                torch.backends.mha.set_fastpath_enabled(_was_on)
 
 
 def own_copy(module: torch.nn.Module) -> torch.nn.Module:

@@ -165,6 +165,7 @@ def pack(
             review=review,
             lineage={**describe_surroundings(), "artefact": dict(source.origin), **(lineage or {})},
             findings=list(findings),
+            fast_path=source.fast_path_difference(evaluation.inputs, scores),
             reference=None if compared is None else compared.result,
             created_at=utc_now(),
         )

@@ -259,6 +259,8 @@ def _variants(manifest: Manifest) -> Section:
         text.append(f"Held to the decisions, in lower precision: {', '.join(reduced)}.")
     if manifest.reference is not None:
         text.append("On the raw rows of the reference, each is compared with the author's own pipeline instead.")
+    if manifest.fast_path:
+        text.append(f"{manifest.fast_path}.")
     rows = {
         name: [
             [

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from rollout.bundle.module import plain_attention
+from rollout.bundle.attention import plain_attention
 from rollout.bundle.schema import Arrays
 from rollout.bundle.source import ModuleSource, to_tensors
 from rollout.bundle.task import Task

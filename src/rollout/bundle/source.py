@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rollout.bundle.attention import fast_path_difference, plain_attention
 from rollout.bundle.capture import capture, trace
 from rollout.bundle.faults import batch_dependent_layer, require_eval, require_repeatable
-from rollout.bundle.module import named_layers, one_tensor, own_copy, plain_attention, require_signature
+from rollout.bundle.module import named_layers, one_tensor, own_copy, require_signature
 from rollout.bundle.parity import count, take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Classification, Scores, Task
@@ -54,6 +55,15 @@ class Source(ABC):
     @abstractmethod
     def batch_dependent_layer(self, inputs: Arrays) -> str:
         """Names the first part of it whose output for a row depends on the other rows of the batch."""
+
+    def fast_path_difference(self, inputs: Arrays, scores: Scores) -> str:
+        """Says by how much a module answers these rows otherwise where PyTorch takes its fast path of attention.
+
+        Args:
+            inputs: Rows.
+            scores: What ``run`` gives for them.
+        """
+        return ""
 
     def layer_names(self) -> list[str]:
         """Names the layers whose outputs can be had; none unless it is a module."""
@@ -206,6 +216,12 @@ class ModuleSource(torch.nn.Module, Source):
         """Names the first layer whose output for the first row depends on the other rows of the batch."""
         with plain_attention():
             return batch_dependent_layer(self.module, to_tensors(inputs))
+
+    def fast_path_difference(self, inputs: Arrays, scores: Scores) -> str:
+        """Scores the rows again with the fast path."""
+        return fast_path_difference(
+            self.module, self.task, lambda batch: self(*to_tensors(batch)).numpy(), inputs, scores
+        )
 
     def layer_names(self) -> list[str]:
         """Names the layers that are in Python."""

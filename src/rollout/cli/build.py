@@ -113,6 +113,8 @@ def show_packed(console: Console, manifest: Manifest) -> None:
             console.print(f"  {words}: {', '.join(variants)}")
     if isinstance(manifest.task, Classification) and manifest.task.review_limit > 1:
         console.print(f"  {describe_review(manifest.task, manifest.review)}", soft_wrap=True)
+    if manifest.fast_path:
+        console.print(f"  {manifest.fast_path}", soft_wrap=True)
     serving = servable(manifest)
     needs_torch = any(VARIANTS[variant].needs_torch for variant in serving)
     needs = (

@@ -132,7 +132,7 @@ class Api(Gateway):
                 stream = PredictStream(engine, model, self.settings, options, self._draining, is_gone)
                 await stream.run(receive, send)
                 return
-            read = reader_of(scope, model.schema, media_type)
+            read = reader_of(scope, model.schema, media_type, self.settings.max_instances)
             body, timing, scope["answers"] = await self._answer(engine, model, read, options, receive, is_gone)
         except Exception as error:  # every failure becomes a problem document
             label = NO_MODEL if model is None else model.name

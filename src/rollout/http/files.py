@@ -1,9 +1,9 @@
-"""Predict with a file as the body, or with a form that has a part for each input."""
+"""Predict with a file as the body, with many of them, or with a form that has a part for each input."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -12,32 +12,36 @@ from starlette.types import Scope
 from rollout.bundle.schema import InputSchema
 from rollout.errors import FieldError, InvalidRequestError
 from rollout.http.bodies import ID_LIMIT, LONGEST_TEXT, invalid
-from rollout.http.forms import Part, boundary_of, parse_form
-from rollout.http.predict import FileRow, Read, Row
-from rollout.http.routes import JSON, MULTIPART
+from rollout.http.forms import Part, boundary_of, parse_form, parse_mixed
+from rollout.http.predict import FileRow, Read, Row, check_count
+from rollout.http.routes import JSON, MIXED, MULTIPART
 
 IDENTIFIERS = ("client_id", "key")
 HEADERS = {b"x-client-id": "client_id", b"x-key": "key"}
+PART_HEADERS = {header.decode(): name for header, name in HEADERS.items()}
 # What a form may have beside a part for each input, so that one too many is named.
 MORE_PARTS = 8
 NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 def media_types_of(schema: InputSchema) -> Collection[str]:
-    """Returns the media types that a body may have, beside JSON, to be a row of a model."""
-    return (MULTIPART, *(() if schema.file_field is None else schema.fields[schema.file_field].media_types))
+    """Returns the media types that a body may have, beside JSON, to be a row of a model, or several."""
+    if schema.file_field is None:
+        return (MULTIPART,)
+    return MULTIPART, MIXED, *schema.fields[schema.file_field].media_types
 
 
-def reader_of(scope: Scope, schema: InputSchema, media_type: str) -> Read | None:
-    """Returns what makes a row of a body that is not read yet; ``None`` for JSON.
+def reader_of(scope: Scope, schema: InputSchema, media_type: str, most: int) -> Read | None:
+    """Returns what makes rows of a body that is not read yet; ``None`` for JSON.
 
     Args:
         scope: Of the request: its query and headers say who asks.
         schema: The model's input schema.
         media_type: Of the body: JSON, or one of ``media_types_of``.
+        most: How many rows it may hold.
 
     Raises:
-        MalformedBodyError: If a form does not say its boundary.
+        MalformedBodyError: If a body of several parts does not say its boundary.
         InvalidRequestError: If an ID does not fit, or two places say different ones.
     """
     if media_type == JSON:
@@ -50,6 +54,11 @@ def reader_of(scope: Scope, schema: InputSchema, media_type: str) -> Read | None
         return lambda body: ([_row_of_form(body, boundary, schema, identifiers)], True)
     name = schema.file_field
     assert name is not None  # noqa: S101  no other model takes such a body
+    if media_type == MIXED:
+        if "key" in identifiers:
+            raise invalid([FieldError("/key", "is of one row: each part has its own in its header X-Key")])
+        boundary = boundary_of(dict(scope["headers"])[b"content-type"])
+        return lambda body: (_rows_of_parts(body, boundary, name, identifiers, most), False)
     client_id, key = _require(identifiers)
     return lambda body: ([FileRow(client_id, {name: body}, key)], True)
 
@@ -66,7 +75,11 @@ def _in_query(query: bytes) -> Iterable[tuple[str, bytes]]:
 
 
 def _agree(said: Iterable[tuple[str, bytes]], known: Mapping[str, str] | None = None) -> Mapping[str, str]:
-    """Returns the IDs by name."""
+    """Returns the IDs by name.
+
+    Raises:
+        InvalidRequestError: If one does not fit, or differs from what is known.
+    """
     identifiers = dict(known or {})
     errors = []
     for name, value in said:
@@ -107,6 +120,27 @@ def _row_of_form(body: bytes, boundary: bytes, schema: InputSchema, known: Mappi
         raise invalid(errors)
     client_id, key = _require(_agree(said, known))
     return FileRow(client_id, inputs, key)
+
+
+def _rows_of_parts(
+    body: bytes, boundary: bytes, field: str, known: Mapping[str, str], most: int
+) -> Sequence[Row]:
+    """Returns a row for each part: a file, with its IDs in the headers that a request with a file has."""
+    parts = parse_mixed(body, boundary, most)
+    check_count(len(parts), most)
+    rows: list[Row] = []
+    errors: list[FieldError] = []
+    for number, part in enumerate(parts):
+        said = [(name, part.headers[header]) for header, name in PART_HEADERS.items() if header in part.headers]
+        try:
+            client_id, key = _require(_agree(said, known))
+        except InvalidRequestError as error:
+            errors += [FieldError(f"/instances/{number}{pointer}", detail) for pointer, detail in error.errors]
+        else:
+            rows.append(FileRow(client_id, {field: part.content}, key))
+    if errors:
+        raise invalid(errors)
+    return rows
 
 
 def _value(part: Part, schema: InputSchema) -> msgspec.Raw | bytes:

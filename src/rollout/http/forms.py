@@ -1,4 +1,7 @@
-"""Bodies of ``multipart/form-data`` (RFC 7578), taken apart strictly, and in one step for all of their bytes.
+"""Bodies of several parts, taken apart strictly, and in one step for all of their bytes.
+
+``multipart/form-data`` (RFC 7578) has a part for each input of a row, ``multipart/mixed`` (RFC 2046) one for each
+row.
 
 A parser that walks from byte to byte takes seconds for 8 MiB that were made for it. Here the body is split once,
 into no more parts than may be there, and only what lies before a part's content is looked at.
@@ -7,6 +10,7 @@ into no more parts than may be there, and only what lies before a part's content
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from rollout.errors import MalformedBodyError
@@ -14,6 +18,7 @@ from rollout.errors import MalformedBodyError
 LONGEST_BOUNDARY = 70  # RFC 2046, section 5.1.1
 # The headers of a part, in bytes: each character of a file's name may take nine.
 LONGEST_HEAD = 8192
+MOST_HEADERS = 16
 NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # a token (RFC 9110, section 5.6.2)
 PARAMETER = rf'[ \t]*;[ \t]*({NAME})=(?:([^\s;"\\]+)|"((?:[^"\\\r\n\0]|\\.)*)")'
 HEADER_NAME = re.compile(NAME)
@@ -38,8 +43,20 @@ class Part(NamedTuple):
     content: bytes
 
 
+class MixedPart(NamedTuple):
+    """One part of ``multipart/mixed``.
+
+    Attributes:
+        headers: By their names in lower case.
+        content: Its bytes.
+    """
+
+    headers: Mapping[str, bytes]
+    content: bytes
+
+
 def boundary_of(content_type: bytes) -> bytes:
-    """Returns what separates the parts of a form.
+    """Returns what separates the parts of a body.
 
     Args:
         content_type: The header ``Content-Type``.
@@ -53,8 +70,8 @@ def boundary_of(content_type: bytes) -> bytes:
         boundary = ""
     if not BOUNDARY.fullmatch(boundary):
         raise MalformedBodyError(
-            "the Content-Type of a form says its boundary, once, of at most 70 characters: leave that header to "
-            "the HTTP client"
+            "the Content-Type of several parts says its boundary, once, of at most 70 characters: leave that "
+            "header to the HTTP client"
         )
     return boundary.encode("ascii")
 
@@ -70,46 +87,76 @@ def parse_form(body: bytes, boundary: bytes, most: int) -> list[Part]:
     Raises:
         MalformedBodyError: If it is no form, not whole, or has more parts.
     """
+    pieces = _pieces(body, boundary, most, "send one for each input")
+    return [_form_part(piece, number) for number, piece in enumerate(pieces, 1)]
+
+
+def parse_mixed(body: bytes, boundary: bytes, most: int) -> list[MixedPart]:
+    """Takes a body of ``multipart/mixed`` apart.
+
+    Args:
+        body: All of it.
+        boundary: What separates its parts.
+        most: How many parts it may have.
+
+    Raises:
+        MalformedBodyError: If it is none, not whole, or has more parts.
+    """
+    pieces = _pieces(body, boundary, most, "send fewer at a time")
+    return [MixedPart(*_open(piece, number)) for number, piece in enumerate(pieces, 1)]
+
+
+def _pieces(body: bytes, boundary: bytes, most: int, advice: str) -> list[bytes]:
     delimiter = b"--" + boundary
     body = body.removeprefix(b"\r\n")
     if not body.startswith(delimiter):
-        raise MalformedBodyError("the form does not begin with the boundary that its Content-Type says")
+        raise MalformedBodyError("the body does not begin with the boundary that its Content-Type says")
     first, *more = body.split(b"\r\n" + delimiter, most + 1)
     *pieces, end = first[len(delimiter) :], *more
     if len(pieces) > most:
-        raise MalformedBodyError(f"the form has more than {most} parts: send one for each input")
+        raise MalformedBodyError(f"the body has more than {most} parts: {advice}")
     if not end.startswith(b"--"):
-        raise MalformedBodyError("the form ends before its last boundary: send all of it")
+        raise MalformedBodyError("the body ends before its last boundary: send all of it")
     if end[2:].strip(b" \t\r\n") or any(piece.startswith(b"--") for piece in pieces):
-        raise MalformedBodyError("the form goes on behind its last boundary: end it there")
-    return [_parse_part(piece, number) for number, piece in enumerate(pieces, 1)]
+        raise MalformedBodyError("the body goes on behind its last boundary: end it there")
+    return pieces
 
 
-def _parse_part(piece: bytes, number: int) -> Part:
-    end = piece.find(b"\r\n\r\n", 0, LONGEST_HEAD)
-    if end < 0:
-        raise _malformed(number, f"has headers without an end, or of more than {LONGEST_HEAD:,} bytes")
-    padding, *lines = piece[:end].split(b"\r\n")
-    if padding.strip(b" \t"):
-        raise _malformed(number, "has the boundary within it: choose one that is not in any part")
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.decode("utf-8", "replace").partition(":")
-        if not colon or not HEADER_NAME.fullmatch(name) or name.lower() in headers:
-            raise _malformed(number, "has a header that is none, or is there twice")
-        headers[name.lower()] = value
+def _form_part(piece: bytes, number: int) -> Part:
+    headers, content = _open(piece, number)
     try:
-        disposition, named = _parse(headers.get("content-disposition", ""))
-        media_type, said = _parse(headers.get("content-type", "text/plain"))
+        disposition, named = _parse(headers.get("content-disposition", b"").decode("utf-8", "replace"))
+        media_type, said = _parse(headers.get("content-type", b"text/plain").decode("utf-8", "replace"))
     except ValueError as error:
         raise _malformed(number, f"has a header that cannot be read: {error}") from None
     if disposition != "form-data" or "name" not in named:
         raise _malformed(number, 'has no header Content-Disposition: form-data; name="…"')
     if said.get("charset", "utf-8").lower() not in UTF_8:
         raise _malformed(number, "is in another charset: send texts in UTF-8")
-    if headers.get("content-transfer-encoding", "binary").strip().lower() not in AS_IT_IS:
+    return Part(named["name"], media_type, content)
+
+
+def _open(piece: bytes, number: int) -> tuple[dict[str, bytes], bytes]:
+    """Returns the headers of a part by their names in lower case, and its content."""
+    end = piece.find(b"\r\n\r\n", 0, LONGEST_HEAD)
+    if end < 0:
+        raise _malformed(number, f"has headers without an end, or of more than {LONGEST_HEAD:,} bytes")
+    padding, *lines = piece[:end].split(b"\r\n", MOST_HEADERS + 1)
+    if padding.strip(b" \t"):
+        raise _malformed(number, "has the boundary within it: choose one that is not in any part")
+    if len(lines) > MOST_HEADERS:
+        raise _malformed(number, f"has more than {MOST_HEADERS} headers")
+    headers: dict[str, bytes] = {}
+    for line in lines:
+        before, colon, value = line.partition(b":")
+        name = before.decode("latin-1").lower()
+        if not colon or not HEADER_NAME.fullmatch(name) or name in headers:
+            raise _malformed(number, "has a header that is none, or is there twice")
+        headers[name] = value.strip(b" \t")
+    encoding = headers.get("content-transfer-encoding", b"binary").decode("latin-1").lower()
+    if encoding not in AS_IT_IS:
         raise _malformed(number, "has a Content-Transfer-Encoding: send its bytes as they are")
-    return Part(named["name"], media_type, piece[end + 4 :])
+    return headers, piece[end + 4 :]
 
 
 def _parse(value: str) -> tuple[str, dict[str, str]]:
@@ -133,4 +180,4 @@ def _parse(value: str) -> tuple[str, dict[str, str]]:
 
 
 def _malformed(number: int, what: str) -> MalformedBodyError:
-    return MalformedBodyError(f"part {number} of the form {what}")
+    return MalformedBodyError(f"part {number} of the body {what}")

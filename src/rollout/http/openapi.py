@@ -16,7 +16,7 @@ from rollout.http.files import media_types_of
 from rollout.http.oip_messages import InferRequest, InferResponse
 from rollout.http.problems import MEDIA_TYPE, TYPE_PREFIX
 from rollout.http.reviews import FILTERS, ClaimRequest, ResolveRequest, SetAsideRequest, TokenRequest
-from rollout.http.routes import JSON, MULTIPART
+from rollout.http.routes import JSON, MIXED, MULTIPART
 from rollout.http.stream import MEDIA_TYPE as LINES
 from rollout.inference.rows import ClassPrediction, ValuePrediction
 from rollout.review.actions import Claim, Leased
@@ -28,6 +28,11 @@ from rollout.routing.verdict import VerdictView
 ASKING = ("X-Request-Timeout", "X-Client-Segment", "X-Rollout-Arm")
 COMPONENT = "#/components/schemas/{name}"
 BINARY = {"type": "string", "format": "binary"}
+FILES = {
+    "type": "array",
+    "items": BINARY,
+    "description": "A row for each part, with X-Client-Id and X-Key in its headers",
+}
 
 
 class Problem(msgspec.Struct):
@@ -158,14 +163,14 @@ def _predict_operation(name: str, schema: InputSchema, instance: type, instances
             *(_parameter(name, place) | {"description": who} for name, place in said),
         ],
     )
-    body = {"oneOf": [_reference(instance), _reference(instances)]}
+    body, takes = {"oneOf": [_reference(instance), _reference(instances)]}, media_types_of(schema)
     line = {"description": "One a line, for as many as there are", **_reference(instance)}
     operation["requestBody"] = {
         "required": True,
         "content": {
             JSON: {"schema": body},
             LINES.decode(): {"schema": line},
-            **{media_type: {"schema": BINARY} for media_type in media_types_of(schema)},
+            **{media_type: {"schema": FILES if media_type == MIXED else BINARY} for media_type in takes},
             MULTIPART: _form(schema),
         },
     }

@@ -284,10 +284,18 @@ def read_json(body: bytes, most: int) -> tuple[Sequence[Row], bool]:
         return [decoded], True  # type: ignore[list-item]  # nothing of it is unset
     if not decoded.client_id is decoded.inputs is decoded.key is UNSET:
         raise invalid([FieldError("/instances", "stands alone: client_id, key and inputs go into each instance")])
-    if not 1 <= len(decoded.instances) <= most:
-        count = f"1 to {most} instances, not {len(decoded.instances)}"
-        raise invalid([FieldError("/instances", f"must hold {count}")])
+    check_count(len(decoded.instances), most)
     return decoded.instances, False
+
+
+def check_count(count: int, most: int) -> None:
+    """Refuses a request of no rows, or of too many.
+
+    Raises:
+        InvalidRequestError: If it is one.
+    """
+    if not 1 <= count <= most:
+        raise invalid([FieldError("/instances", f"must hold 1 to {most} instances, not {count}")])
 
 
 def _check_identifiers(instance: Row) -> list[FieldError]:

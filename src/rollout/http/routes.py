@@ -17,6 +17,7 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
+MIXED = "multipart/mixed"
 ANY = "*/*"
 # The methods whose bodies are read; a body that comes with another is thrown away.
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})

@@ -84,7 +84,7 @@ class Turn:
         try:
             scope, most = exchange.scope, self._gateway.settings.max_instances
             model = self._gateway.engine.model(scope["name"])
-            read = reader_of(scope, model.schema, scope["media_type"])
+            read = reader_of(scope, model.schema, scope["media_type"], most)
             found = decode_quickly(exchange.whole_body(), model.schema, most, read)
         except Exception:  # its own handler says what is wrong
             return None
