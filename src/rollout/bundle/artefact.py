@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,10 @@ class Kind(ABC):
     def inputs(self, thing: Any) -> list[str]:
         """Returns the names of its inputs in their order, as far as it knows them."""
         return []
+
+    def known_texts(self, thing: Any) -> Mapping[str, Sequence[str]] | None:
+        """Returns the texts that columns of it may be, as far as it knows them; ``None`` if it takes no texts."""
+        return None
 
     @abstractmethod
     def source(
@@ -184,6 +188,10 @@ class Fitted(Kind):
     def load(self, path: Path) -> Any:
         """Reads a file of this kind."""
         return self._read(path)
+
+    def known_texts(self, thing: Any) -> Mapping[str, Sequence[str]] | None:
+        """Returns what its encoders were fitted on."""
+        return self._estimator(thing).known_texts() if self._estimator.takes_texts else None
 
     def source(
         self, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
