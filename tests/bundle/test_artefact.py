@@ -401,7 +401,7 @@ def test_what_cannot_be_trusted_is_refused(
     assert not bundle_exists("two:refused")
 
 
-def test_a_category_is_no_column_of_numbers() -> None:
+def test_a_category_is_no_column_of_a_booster() -> None:
     color = Category(values=("red", "blue"))
     parts = {
         name: Labelled({"x": color.encode(["red"] * len(rows.targets))}, rows.targets)

@@ -1,12 +1,13 @@
-"""What can be packed: a module, a file, or an object that was fitted or exported elsewhere. One class a kind."""
+"""What can be packed: a module, a file, or an object that was fitted or exported elsewhere, by its kind."""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import onnx
@@ -36,19 +37,17 @@ class Kind(ABC):
         package: The package whose objects are of this kind.
     """
 
-    name: ClassVar[str]
-    suffixes: ClassVar[tuple[str, ...]] = ()
-    package: ClassVar[str]
+    name: str
+    suffixes: tuple[str, ...] = ()
+    package: str
     # Whether it takes the columns of a table one by one, each as a field of its own.
-    has_columns: ClassVar[bool] = False
+    has_columns: bool = False
 
-    @classmethod
-    def has(cls, thing: Any) -> bool:
+    def has(self, thing: Any) -> bool:
         """Whether an object is of this kind."""
-        return any(base.__module__.partition(".")[0] == cls.package for base in type(thing).__mro__)
+        return any(base.__module__.partition(".")[0] == self.package for base in type(thing).__mro__)
 
-    @classmethod
-    def load(cls, path: Path) -> Any:
+    def load(self, path: Path) -> Any:
         """Reads a file of this kind, if there are any.
 
         Raises:
@@ -56,15 +55,17 @@ class Kind(ABC):
         """
         raise NotImplementedError
 
-    @classmethod
-    def inputs(cls, thing: Any) -> list[str]:
+    def inputs(self, thing: Any) -> list[str]:
         """Returns the names of its inputs in their order, as far as it knows them."""
         return []
 
-    @classmethod
+    def known_texts(self, thing: Any) -> Mapping[str, Sequence[str]] | None:
+        """Returns the texts that columns of it may be, as far as it knows them; ``None`` if it takes no texts."""
+        return None
+
     @abstractmethod
     def source(
-        cls, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+        self, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
     ) -> Source:
         """Makes a source of an object of this kind; see ``open_source``."""
 
@@ -77,16 +78,14 @@ class OnnxFile(Kind):
     package = "onnx"
     has_columns = True
 
-    @classmethod
-    def load(cls, path: Path) -> onnx.ModelProto:
+    def load(self, path: Path) -> onnx.ModelProto:
         """Reads the graph and its weights."""
         model = onnx.load(path)
         onnx.checker.check_model(model)
         return model
 
-    @classmethod
     def source(
-        cls, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+        self, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
     ) -> Source:
         """Makes the fields its inputs."""
         rows = {name: np.concatenate([part.inputs[name] for part in parts.values()]) for name in fields}
@@ -100,24 +99,20 @@ class TorchScriptFile(Kind):
     suffixes = (".pt", ".ts", ".torchscript")
     package = "torch"
 
-    @classmethod
-    def has(cls, thing: Any) -> bool:
+    def has(self, thing: Any) -> bool:
         """Whether it is one."""
         return isinstance(thing, torch.jit.ScriptModule)
 
-    @classmethod
-    def load(cls, path: Path) -> Any:
+    def load(self, path: Path) -> Any:
         """Reads it onto the processor."""
         return torch.jit.load(str(path), map_location="cpu")
 
-    @classmethod
-    def inputs(cls, thing: Any) -> list[str]:
+    def inputs(self, thing: Any) -> list[str]:
         """Returns the arguments of ``forward``."""
         return [argument.name for argument in thing.forward.schema.arguments[1:]]
 
-    @classmethod
     def source(
-        cls, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+        self, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
     ) -> Source:
         """Takes it as the module that it is."""
         return ScriptSource(thing, task, take(parts["evaluation"].inputs, slice(0, 2)))
@@ -130,41 +125,23 @@ class ExportFile(Kind):
     suffixes = (".pt2",)
     package = "torch"
 
-    @classmethod
-    def has(cls, thing: Any) -> bool:
+    def has(self, thing: Any) -> bool:
         """Whether it is one."""
         return isinstance(thing, torch.export.ExportedProgram)
 
-    @classmethod
-    def load(cls, path: Path) -> Any:
+    def load(self, path: Path) -> Any:
         """Reads it."""
         return torch.export.load(path)
 
-    @classmethod
-    def inputs(cls, thing: Any) -> list[str]:
+    def inputs(self, thing: Any) -> list[str]:
         """Returns the names of its placeholders."""
         return list(thing.graph_signature.user_inputs)
 
-    @classmethod
     def source(
-        cls, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+        self, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
     ) -> Source:
         """Takes the module of the program."""
         return ExportedSource(thing, task, take(parts["evaluation"].inputs, slice(0, 2)))
-
-
-class _Fitted(Kind):
-    """An estimator, which is converted to ONNX."""
-
-    estimator: ClassVar[type[Estimator]]
-    has_columns = True
-
-    @classmethod
-    def source(
-        cls, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
-    ) -> Source:
-        """Converts it and compares."""
-        return make_source(cls.estimator(thing), task, fields, parts, flip_rate)
 
 
 class ModuleObject(Kind):
@@ -173,78 +150,74 @@ class ModuleObject(Kind):
     name = "PyTorch module"
     package = "torch"
 
-    @classmethod
-    def has(cls, thing: Any) -> bool:
+    def has(self, thing: Any) -> bool:
         """Whether it is one."""
         return isinstance(thing, torch.nn.Module)
 
-    @classmethod
     def source(
-        cls, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+        self, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
     ) -> Source:
         """Takes it."""
         return ModuleSource(thing, task, take(parts["evaluation"].inputs, slice(0, 2)))
 
 
-class XgboostFile(_Fitted):
-    """A model of XGBoost, in its own JSON or UBJ."""
+class Fitted(Kind):
+    """A fitted estimator, which is converted to ONNX.
 
-    name = "XGBoost"
-    suffixes = (".json", ".ubj")
-    package = "xgboost"
-    estimator = Xgboost
+    Args:
+        name: What the kind is called.
+        suffixes: What names of its files end in.
+        package: The package whose objects are of this kind.
+        estimator: What converts one.
+        read: Reads a file.
+    """
 
-    @classmethod
-    def load(cls, path: Path) -> Any:
-        """Reads the booster."""
-        import xgboost  # noqa: PLC0415
+    has_columns = True
 
-        return xgboost.Booster(model_file=str(path))
+    def __init__(
+        self,
+        name: str,
+        suffixes: tuple[str, ...],
+        package: str,
+        estimator: type[Estimator],
+        read: Callable[[Path], Any],
+    ) -> None:
+        self.name, self.suffixes, self.package = name, suffixes, package
+        self._estimator, self._read = estimator, read
+
+    def load(self, path: Path) -> Any:
+        """Reads a file of this kind."""
+        return self._read(path)
+
+    def known_texts(self, thing: Any) -> Mapping[str, Sequence[str]] | None:
+        """Returns what its encoders were fitted on."""
+        return self._estimator(thing).known_texts() if self._estimator.takes_texts else None
+
+    def source(
+        self, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+    ) -> Source:
+        """Converts it and compares."""
+        return make_source(self._estimator(thing), task, fields, parts, flip_rate)
 
 
-class LightgbmFile(_Fitted):
-    """A model of LightGBM, in its own text format."""
-
-    name = "LightGBM"
-    suffixes = (".txt", ".lgb")
-    package = "lightgbm"
-    estimator = Lightgbm
-
-    @classmethod
-    def load(cls, path: Path) -> Any:
-        """Reads the booster."""
-        import lightgbm  # noqa: PLC0415
-
-        return lightgbm.Booster(model_file=str(path))
+def _booster_of(package: str) -> Callable[[Path], Any]:
+    return lambda path: import_module(package).Booster(model_file=str(path))
 
 
-class SklearnObject(_Fitted):
-    """An estimator or a pipeline of scikit-learn; it has no file but a pickle, which may hold the others, too."""
+def _unpickle(path: Path) -> Any:
+    return import_module("joblib").load(path)
 
-    name = "scikit-learn"
-    suffixes = PICKLES
-    package = "sklearn"
-    estimator = Sklearn
 
-    @classmethod
-    def load(cls, path: Path) -> Any:
-        """Unpickles it."""
-        import joblib  # noqa: PLC0415  of scikit-learn
-
-        return joblib.load(path)
-
+FITTED = (
+    Fitted("XGBoost", (".json", ".ubj"), "xgboost", Xgboost, _booster_of("xgboost")),
+    Fitted("LightGBM", (".txt", ".lgb"), "lightgbm", Lightgbm, _booster_of("lightgbm")),
+    # It has no file but a pickle, which may hold the others, too.
+    Fitted("scikit-learn", PICKLES, "sklearn", Sklearn, _unpickle),
+)
 
 # The first that has a thing takes it: TorchScript is a module, too, and XGBoost's and LightGBM's wrappers are
 # estimators of scikit-learn.
-KINDS: tuple[type[Kind], ...] = (
-    OnnxFile,
-    TorchScriptFile,
-    ExportFile,
-    ModuleObject,
-    XgboostFile,
-    LightgbmFile,
-    SklearnObject,
-)
+KINDS: tuple[Kind, ...] = (OnnxFile(), TorchScriptFile(), ExportFile(), ModuleObject(), *FITTED)
 
 
 def open_source(
@@ -284,7 +257,7 @@ def open_source(
     return source
 
 
-def kind_of(thing: Any) -> type[Kind]:
+def kind_of(thing: Any) -> Kind:
     """Returns the kind of an object.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -11,8 +11,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 
+from rollout.bundle.columns import text_columns
 from rollout.bundle.fields import Field
 from rollout.bundle.task import Classification, Task
+from rollout.bundle.texts import Category
 from rollout.errors import BundleError
 
 # Names of the original graph stand behind this, names of fields are identifiers: they never collide.
@@ -23,6 +25,9 @@ OPSET = 13
 SMALLEST = 1e-6
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 PASSED_THROUGH = ("Identity", "Cast")
+
+# What skl2onnx has for a text that is missing.
+MISSING_TEXT = "nan"
 
 Form = Literal["as it is", "logit", "probability", "probabilities"]
 
@@ -219,6 +224,9 @@ class _Entry(_Nodes):
     def feed(self, to: str, wanted: onnx.ValueInfoProto, name: str) -> None:
         """Gives one field to one input."""
         field, dimensions = self._fields[name], _dimensions(wanted)[1:]
+        if isinstance(field, Category) and _takes_texts(wanted):
+            self.add("Reshape", self._texts_of(name, field), np.array([-1, *(1 for _ in dimensions)]), output=to)
+            return
         self._require_type(wanted, name)
         tensor = name
         if len(dimensions) == len(field.shape):
@@ -236,12 +244,19 @@ class _Entry(_Nodes):
 
     def feed_table(self, to: str, wanted: onnx.ValueInfoProto) -> None:
         """Gives all fields to one input, as the columns of a table."""
-        width = sum(math.prod(field.shape) for field in self._fields.values())
+        width = len([each for field in self._fields.values() for each in text_columns(field)])
         if _dimensions(wanted)[1:] not in ([width], [None]):
             raise BundleError(
                 f"the fields have {width} numbers a row together; the graph's {wanted.name} takes rows of "
                 f"{_dimensions(wanted)[1:]}"
             )
+        if _takes_texts(wanted):
+            columns = [
+                self._texts_of(name, field) for name, field in self._fields.items() if isinstance(field, Category)
+            ]
+            if len(columns) == width:
+                self.add("Concat", *columns, output=to, axis=1)
+                return
         for name in self._fields:
             self._require_type(wanted, name)
         element = wanted.type.tensor_type.elem_type
@@ -258,20 +273,34 @@ class _Entry(_Nodes):
             raise BundleError(
                 f"the graph has {len(wanted)} inputs; the field {name} has rows of shape {field.shape}"
             )
-        for index, each in enumerate(wanted):
-            self._require_type(each, name)
+        for index, (each, values) in enumerate(zip(wanted, text_columns(field), strict=True)):
             column = self.add("Gather", name, np.array([index]), axis=1)
+            if values is not None and _takes_texts(each):
+                code = self.add("Where", self.add("IsNaN", column), np.float32(len(values)), column)
+                self._texts_at(self.add("Cast", code, to=TensorProto.INT64), values, to[each.name])
+                continue
+            self._require_type(each, name)
             self._cast(column, to[each.name], each)
+
+    def _texts_of(self, name: str, field: Category) -> str:
+        """Makes texts of the bytes of a category, shape ``(rows, 1)``: the value whose bytes these are."""
+        known = np.stack([*map(field.decode_value, field.values), field.nothing]).astype(np.int32)
+        rows = self.add("Unsqueeze", self.add("Cast", name, to=TensorProto.INT32), np.array([1]))
+        apart = self.add("ReduceSum", self.add("Abs", self.add("Sub", rows, known)), np.array([2]), keepdims=0)
+        return self._texts_at(self.add("ArgMin", apart, axis=1, keepdims=1), field.values)
+
+    def _texts_at(self, index: str, values: Sequence[str], to: str | None = None) -> str:
+        return self.add("Gather", np.array([*values, MISSING_TEXT], object), index, output=to)
 
     def _cast(self, tensor: str, to: str, wanted: onnx.ValueInfoProto) -> None:
         self.add("Cast", tensor, output=to, to=wanted.type.tensor_type.elem_type)
 
     def _require_type(self, wanted: onnx.ValueInfoProto, name: str) -> None:
         element = wanted.type.tensor_type.elem_type
-        if element == TensorProto.STRING:
+        if _takes_texts(wanted):
             raise BundleError(
-                f"the graph's {wanted.name} takes strings; a graph that is served takes numbers: make numbers of "
-                "the strings before it, or declare a Category or a Text and take its bytes"
+                f"the graph's {wanted.name} takes strings, and {name} is none: declare a Category, or export the "
+                "graph without the step that takes strings and give it what that step gives"
             )
         if element not in FLOATS and self._fields[name].dtype == "float32":
             raise BundleError(
@@ -334,6 +363,10 @@ def _require_tensor_of_rows(wanted: onnx.ValueInfoProto) -> None:
 def _dimensions(info: onnx.ValueInfoProto) -> list[int | None]:
     sizes = info.type.tensor_type.shape.dim
     return [size.dim_value if size.HasField("dim_value") else None for size in sizes]
+
+
+def _takes_texts(info: onnx.ValueInfoProto) -> bool:
+    return bool(info.type.tensor_type.elem_type == TensorProto.STRING)
 
 
 def _element_type(field: Field) -> int:

@@ -198,11 +198,9 @@ class ModuleSource(torch.nn.Module, Source):
 
     def write_onnx(self, path: Path) -> None:
         """Writes it by way of the captured graph."""
-        program = torch.onnx.export(
-            self.program(), input_names=list(self.example), output_names=["scores"], dynamo=True, verbose=False
-        )
-        assert program is not None  # the exporter returns one whenever it is given no file  # noqa: S101
-        program.save(path)
+        from rollout.bundle.exporter import to_onnx  # noqa: PLC0415  what it imports takes seconds
+
+        to_onnx(self.program(), list(self.example)).save(path)
 
     def write_torchscript(self, path: Path) -> None:
         """Writes it by a trace."""

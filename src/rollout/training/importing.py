@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from rollout.bundle.artefact import kind_of, load_artefact
@@ -14,8 +15,10 @@ from rollout.bundle.estimators import as_identifier
 from rollout.bundle.fields import Field, Tensor
 from rollout.bundle.lineage import hash_rows
 from rollout.bundle.numbers import Number
+from rollout.bundle.scalar import is_missing
 from rollout.bundle.schema import Arrays, Labelled
 from rollout.bundle.task import Classification, Task
+from rollout.bundle.texts import Category
 from rollout.errors import ConfigError
 
 SPLIT = "every other row, in the order of the file: the first calibrates, the second evaluates, and so on"
@@ -46,7 +49,7 @@ def derive(file: Path, data: Path, task: Task, *, target: str = "target", trust_
     Args:
         file: The artefact.
         data: Rows that it was not trained on: ``.npz`` with an array for each input, or ``.csv`` or ``.parquet``
-            with columns of numbers.
+            with columns of numbers, and of texts where it is fitted on those.
         task: What it answers.
         target: The name of the array or column that holds the index or the name of the label, or the value.
         trust_pickle: Whether a pickle may be read.
@@ -65,12 +68,13 @@ def derive(file: Path, data: Path, task: Task, *, target: str = "target", trust_
         raise ConfigError(f"{data} has nothing but targets")
     if data.suffix != ".npz" and not kind.has_columns:
         columns = {TABLE: np.stack([_number(column, name) for name, column in columns.items()], axis=1)}
-    wanted = kind.inputs(thing)
+    wanted, texts = kind.inputs(thing), kind.known_texts(thing)
     names = wanted if set(wanted) == set(columns) else list(columns)
     fields: dict[str, Field] = {}
     arrays: Arrays = {}
     for name in names:
-        fields[as_identifier(name)], arrays[as_identifier(name)] = _field(columns[name], name)
+        known = None if texts is None else texts.get(name, ())
+        fields[as_identifier(name)], arrays[as_identifier(name)] = _field(columns[name], name, known)
     lengths = {len(array) for array in (*arrays.values(), targets)}
     if len(lengths) != 1:
         raise ConfigError(
@@ -135,18 +139,39 @@ def _targets(column: NDArray[Any], task: Task, data: Path) -> NDArray[Any]:
     return np.array([task.labels.index(name) for name in names], np.int64)
 
 
-def _field(column: NDArray[Any], name: str) -> tuple[Field, NDArray[Any]]:
-    if column.ndim == 1:
-        return Number(), _number(column, name)
+def _field(column: NDArray[Any], name: str, known: Sequence[str] | None) -> tuple[Field, NDArray[Any]]:
+    """Returns the field of a column or array, and it as that.
+
+    Args:
+        column: What the rows have.
+        name: What it is called there.
+        known: Texts that it may be besides those of the rows; ``None`` if it may be none.
+    """
+    if column.dtype.kind in "OU" and known is not None:
+        return _category(column, name, known)
     shape = tuple(column.shape[1:])
+    if column.dtype.kind not in "iu" or not shape:
+        numbers = _number(column, name)
+        lacks = True if np.isnan(numbers).any() else UNSET
+        return Tensor(shape=shape, nan=lacks) if shape else Number(optional=lacks), numbers
     if column.dtype == np.uint8:
         return Tensor(shape=shape, dtype="uint8"), column
-    if column.dtype.kind in "iu":
-        return Tensor(shape=shape, dtype="int64"), column.astype(np.int64)
-    return Tensor(shape=shape), _number(column, name)
+    return Tensor(shape=shape, dtype="int64"), column.astype(np.int64)
+
+
+def _category(column: NDArray[Any], name: str, known: Sequence[str]) -> tuple[Field, NDArray[Any]]:
+    texts = [None if is_missing(text) or text == "" else text for text in column.tolist()]  # as a CSV has it
+    if not all(text is None or isinstance(text, str) for text in texts):
+        raise ConfigError(f"{name} has values that are neither numbers nor texts")
+    values = tuple(sorted({*known, *texts} - {None}))
+    try:
+        field = Category(values=values, optional=True if None in texts else UNSET)
+        return field, field.encode(texts)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def _number(column: NDArray[Any], name: str) -> NDArray[np.float32]:
     if column.dtype.kind not in "fiub":
-        raise ConfigError(f"{name} is of {column.dtype}; a model that comes as a file takes numbers")
+        raise ConfigError(f"{name} is of {column.dtype}; a model of this kind takes numbers")
     return column.astype(np.float32)
