@@ -119,6 +119,8 @@ def _time(name: str, _: Time, value: Any) -> Shown:
 
 def _tensor(name: str, field: Tensor, value: Any) -> Shown:
     array = field.decode(value)
+    if field.free is not None:
+        array = array[()]
     if not array.ndim:
         return Shown(name=name, kind="fact", text=f"{array.item():,.7g}")
     if field.sample_rate is not UNSET:

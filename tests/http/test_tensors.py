@@ -17,7 +17,7 @@ from rollout import Category, Image, Number, Tensor, Text, Time
 from rollout.bundle.codec import Codec
 from rollout.bundle.fields import Field
 from rollout.bundle.schema import InvalidInputsError
-from rollout.http.tensors import Column, Content, OutputTensor, SentRows, count_rows, declare, read_content
+from rollout.http.tensors import Column, Content, OutputTensor, SentRows, declare, read_content, row_shape
 
 PAIR = Tensor(shape=(2,), minimum=-1, maximum=0.1)
 COUNTS = Tensor(shape=(), dtype="int64", minimum=0)
@@ -25,7 +25,7 @@ ANY = Tensor(shape=(3,))
 
 
 def read(content: Content, field: Field, rows: int = 1) -> Column:
-    return read_content(content, field, Codec(field), rows)
+    return read_content(content, field, Codec(field), rows, field.step_shape)
 
 
 def binary(*values: float, dtype: str = "<f4") -> memoryview:
@@ -115,14 +115,14 @@ def test_what_does_not_fit_is_said(content: Content, field: Field, rows: int, wo
 )
 def test_shapes_that_do_not_fit(shape: list[int], words: str) -> None:
     with pytest.raises(InvalidInputsError, match=words):
-        count_rows(shape, declare("pair", PAIR), 8)
+        row_shape(shape, declare("pair", PAIR), None, 8)
 
 
 def test_one_element_a_row_comes_in_either_shape() -> None:
     for field in (Number(), Text(), Time()):
         declared = declare("x", field)
         assert declared.shape == [-1]
-        assert count_rows([3], declared, 8) == count_rows([3, 1], declared, 8) == 3
+        assert row_shape([3], declared, None, 8) == row_shape([3, 1], declared, None, 8) == ()
     for data in (b"[1, 2]", b"[[1], [2]]"):
         assert read(msgspec.Raw(data), Number(), 2).array.tolist() == [1, 2]
     for data in (b'["a", "b"]', b'[["a"], ["b"]]'):

@@ -50,14 +50,15 @@ class Codec:
     def __init__(self, field: Field) -> None:
         self._field = field
         self._strict = msgspec.json.Decoder(field.wire_type)
-        self._skeleton = b""
+        self._is_numeric = isinstance(field, Tensor | Image)
         if isinstance(field, Tensor | Image):
             self._parser = simdjson.Parser()
             self._letter, self._element = ELEMENTS[field.dtype]
             # Below this no element can lie: unsigned numbers need no look at the smallest one.
             self._element_low = 0 if self._letter == "u" else -math.inf
-            self._skeleton = _skeleton(field.shape)
-            self._size = math.prod(field.shape)
+            self._skeleton = _skeleton(field.step_shape)
+            self._size = math.prod(field.step_shape)
+            self._longest = field.free.longest if field.free else 0
             limits: tuple[float, float] = field.limits
             self._low, self._high = limits
 
@@ -77,7 +78,7 @@ class Codec:
         """
         numbers = self._parse_numbers(raw)
         if numbers is not None:
-            return numbers.astype(self._field.dtype).reshape(self._field.shape)
+            return self._field.shaped(numbers.astype(self._field.dtype))
         try:
             value = self._strict.decode(raw)
         except msgspec.DecodeError as error:
@@ -94,7 +95,10 @@ class Codec:
 
     def _parse_numbers(self, raw: bytes) -> NDArray[Any] | None:
         # Without the characters of numbers, lists of the right shape leave just their brackets and commas.
-        if not self._skeleton or raw.translate(None, NUMBER_CHARACTERS) != self._skeleton:
+        if not self._is_numeric:
+            return None
+        steps = self._count_steps(raw.translate(None, NUMBER_CHARACTERS))
+        if not steps:
             return None
         try:
             value = self._parser.parse(raw)
@@ -103,11 +107,19 @@ class Codec:
         except (ValueError, TypeError, RuntimeError):
             return None
         numbers = np.frombuffer(buffer, self._element)
-        if numbers.size != self._size or not numbers.size or numbers.max() > self._high:
+        if numbers.size != self._size * steps or not numbers.size or numbers.max() > self._high:
             return None
         if self._low > self._element_low and numbers.min() < self._low:
             return None
         return numbers
+
+    def _count_steps(self, found: bytes) -> int:
+        """Returns how many steps these brackets and commas hold; 1 where none is free, 0 if they do not fit."""
+        if not self._longest:
+            return int(found == self._skeleton != b"")
+        steps = (len(found) - 1) // (len(self._skeleton) + 1)
+        fits = 1 <= steps <= self._longest and found == b"[" + b",".join([self._skeleton] * steps) + b"]"
+        return steps if fits else 0
 
 
 def _skeleton(shape: tuple[int, ...]) -> bytes:

@@ -51,6 +51,7 @@ def pack(
     """Packs a module with its preprocessing inside into a bundle in the store.
 
     The module takes one tensor per field, each of shape ``(rows, *field.shape)``, and returns what its task says.
+    A field with a free dimension comes padded, and with the lengths of its rows as the next argument.
     Each variant is compared with it on the evaluation part, on golden, random and extreme inputs and in batches
     of every size; one that does not pass is left out, and nothing is stored unless one that can serve remains.
 
@@ -84,7 +85,8 @@ def pack(
     calibration, evaluation = (_in_order(part, schema) for part in (calibration, evaluation))
 
     on_step("looking at the module")
-    source = Source(module, task, take(evaluation.inputs, slice(0, 2)))
+    source = Source(module, task, take(evaluation.inputs, slice(0, 2)), schema.fields)
+    source.require_masks(evaluation.inputs)
     on_step("calibrating")
     outputs = run_in_batches(source.outputs, calibration.inputs)
     source.task = calibrate(task, outputs, calibration.targets)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rollout.bundle.columns import ragged
 from rollout.bundle.fields import Category, Field, Text, Time
 from rollout.bundle.schema import Arrays
+from rollout.bundle.wire import Free
 
 # Where a field sets no limits, numbers beyond this are nothing that a model could answer sensibly.
 UNLIMITED = 1000.0
@@ -23,7 +26,7 @@ def random_inputs(fields: dict[str, Field], rows: int, seed: int) -> Arrays:
 
 
 def extreme_inputs(fields: dict[str, Field]) -> Arrays:
-    """Returns three rows: every field at its lower end, at its upper end, and in the middle."""
+    """Returns three rows: every field and free length at its lower end, at its upper end, and in the middle."""
     return {name: np.stack([_extreme(field, part) for part in (0.0, 1.0, 0.5)]) for name, field in fields.items()}
 
 
@@ -32,8 +35,23 @@ def _random(field: Field, rows: int, generator: np.random.Generator) -> NDArray[
         return field.encode([field.values[index] for index in generator.integers(len(field.values), size=rows)])
     if isinstance(field, Text):
         return field.encode([_text(field, int(size), generator) for size in generator.integers(0, 200, rows)])
+    if field.free is None:
+        return _numbers(field, (rows, *field.step_shape), generator)
+    sizes = _sizes(field.free, rows)
+    return ragged(_numbers(field, (size, *field.step_shape), generator) for size in sizes)
+
+
+def _sizes(free: Free, rows: int) -> list[int]:
+    """Returns lengths of rows: the shortest and the longest, and between them as many short as long ones.
+
+    Those of one name are the same ones, whatever the field.
+    """
+    spread = np.geomspace(1, free.longest, rows).round().astype(int)
+    return [int(size) for size in np.random.default_rng(rows).permutation(spread)]
+
+
+def _numbers(field: Any, shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[Any]:
     low, high = _ends(field)
-    shape = (rows, *field.shape)
     if field.dtype == "float32":
         return generator.uniform(low, high, shape).astype(np.float32)
     return generator.integers(int(low), int(high), shape, endpoint=True).astype(field.dtype)
@@ -45,10 +63,12 @@ def _extreme(field: Field, part: float) -> NDArray[Any]:
     if isinstance(field, Text):
         return field.decode("z" * round(part * field.max_bytes))
     low, high = _ends(field)
+    steps = 1 if field.free is None else max(1, round(part * field.free.longest))
+    shape = (math.prod(field.step_shape) * steps,)
     if field.dtype == "float32":
-        return np.full(field.shape, low + part * (high - low), np.float32)
+        return field.shaped(np.full(shape, low + part * (high - low), np.float32))
     ends = {0.0: int(low), 1.0: int(high)}
-    return np.full(field.shape, ends.get(part, (int(low) + int(high)) // 2), field.dtype)
+    return field.shaped(np.full(shape, ends.get(part, (int(low) + int(high)) // 2), field.dtype))
 
 
 def _text(field: Text, size: int, generator: np.random.Generator) -> str:

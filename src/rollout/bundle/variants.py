@@ -23,6 +23,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
 
+from rollout.bundle.columns import arguments, is_ragged, sizes
 from rollout.bundle.machine import gpu_name
 from rollout.bundle.parity import count, take
 from rollout.bundle.schema import Arrays
@@ -32,9 +33,12 @@ from rollout.errors import BundleError
 if TYPE_CHECKING:
     from rollout.bundle.source import Source
 
+LOOPS_OPSET = 20
 CALIBRATION_BATCH = 32
 # Quantizing keeps what every layer gives for them in memory at once.
 CALIBRATION_ROWS = 1024
+# Rows of free lengths are padded to the longest of them: of long ones fewer are taken.
+CALIBRATION_BYTES = 4 * 1024 * 1024
 QUANTIZED = ["Conv", "MatMul", "Gemm"]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -85,7 +89,7 @@ class Variant(ABC):
         """Scores a batch; on a GPU this takes it there and brings the scores back.
 
         Args:
-            inputs: For each field an array of shape ``(rows, *field.shape)``.
+            inputs: For each field an array of shape ``(rows, *field.shape)``, or a ragged column.
 
         Returns:
             ``float32`` of shape ``(rows, task.outputs)``.
@@ -103,16 +107,40 @@ class Onnx(Variant):
     def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
         import torch  # noqa: PLC0415
 
+        if source.is_looped:
+            cls._export_loops(source, folder)
+            return
         with _quiet():
             program = torch.onnx.export(
                 source.program,
-                input_names=list(source.example),
+                input_names=list(arguments(source.example)),
                 output_names=["scores"],
                 dynamo=True,
                 verbose=False,
             )
             assert program is not None  # the exporter returns one whenever it is given no file  # noqa: S101
             program.save(folder / cls.file)
+
+    @classmethod
+    def _export_loops(cls, source: Source, folder: Path) -> None:
+        """Writes a module with recurrent layers over free lengths: the newer exporter has no loop for them."""
+        import torch  # noqa: PLC0415
+
+        from rollout.bundle.source import to_tensors  # noqa: PLC0415
+
+        names = list(arguments(source.example))
+        free = {name: {0: "rows", 1: name} for name, column in source.example.items() if is_ragged(column)}
+        with _quiet():
+            torch.onnx.export(
+                source,
+                to_tensors(source.example),
+                folder / cls.file,
+                input_names=names,
+                output_names=["scores"],
+                dynamic_axes={name: {0: "rows"} for name in names} | free,
+                opset_version=LOOPS_OPSET,
+                dynamo=False,
+            )
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -131,7 +159,7 @@ class Onnx(Variant):
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Arrays) -> Scores:
-        scores: Scores = self._session.run(self._outputs, inputs)[0]
+        scores: Scores = self._session.run(self._outputs, arguments(inputs))[0]
         return scores
 
 
@@ -207,7 +235,7 @@ class TorchScript(Variant):
     def run(self, inputs: Arrays) -> Scores:
         with self._torch.inference_mode():
             # A decoded image can be a read-only view of the request, which torch would warn about.
-            tensors = (self._torch.tensor(array, device=self._device) for array in inputs.values())
+            tensors = (self._torch.tensor(array, device=self._device) for array in arguments(inputs).values())
             scores: Scores = self._module(*tensors).cpu().numpy()
             return scores
 
@@ -239,11 +267,14 @@ VARIANTS: dict[str, type[Variant]] = {kind.name: kind for kind in (Onnx, OnnxInt
 
 
 class _Batches:
-    """Feeds rows from all over the calibration part to onnxruntime's quantizer, in batches of one size."""
+    """Feeds rows from all over the calibration part to onnxruntime's quantizer, in batches of one shape."""
 
     def __init__(self, arrays: Arrays) -> None:
-        rows = count(arrays)
-        picked = np.unique(np.linspace(0, rows - 1, min(rows, CALIBRATION_ROWS)).astype(int))
+        longest = int(sizes(arrays).sum(1).max())
+        rows = min(count(arrays), CALIBRATION_ROWS, max(CALIBRATION_BATCH, CALIBRATION_BYTES // (longest or 1)))
+        picked = np.unique(np.linspace(0, count(arrays) - 1, rows).astype(int))
+        arrays = arguments(take(arrays, picked))
+        picked = np.arange(len(picked))
         self._batches = iter(
             take(arrays, picked[start : start + CALIBRATION_BATCH])
             for start in range(0, max(len(picked) - CALIBRATION_BATCH, 0) + 1, CALIBRATION_BATCH)

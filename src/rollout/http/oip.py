@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollout.__about__ import __version__
-from rollout.bundle.schema import InvalidInputsError
+from rollout.bundle.codec import Codec
+from rollout.bundle.columns import LENGTHS
+from rollout.bundle.fields import Field
+from rollout.bundle.schema import InputSchema, InvalidInputsError
 from rollout.bundle.task import Classification, Task
 from rollout.config import Settings
 from rollout.errors import FieldError, InvalidRequestError, UnknownModelError
@@ -23,10 +26,12 @@ from rollout.http.tensors import (
     Declaration,
     OutputTensor,
     SentRows,
-    count_rows,
+    cut,
     declare,
+    declare_lengths,
     fault,
     read_content,
+    row_shape,
 )
 from rollout.inference.engine import Engine
 from rollout.inference.rows import Answers, Rows
@@ -69,7 +74,7 @@ def model_metadata(model: ServedModel, version: str) -> dict[str, Any]:
         "name": model.name,
         "versions": list(model.versions),
         "platform": loaded.variant,
-        "inputs": [declare(name, field)._asdict() for name, field in loaded.schema.fields.items()],
+        "inputs": [declare(name, field)._asdict() for name, field in _takes(loaded.schema).items()],
         "outputs": [output._asdict() for output in declare_outputs(loaded.manifest.task)],
     }
 
@@ -198,23 +203,38 @@ def _read_inputs(
             columns[tensor.name] = _read_input(tensor, content, model, most)
         except InvalidInputsError as error:
             errors += [FieldError(f"/inputs/{index}{pointer}", detail) for pointer, detail in error.errors]
+    for index, tensor in enumerate(inputs if not errors else ()):
+        cut_name = tensor.name.removesuffix(LENGTHS)
+        if tensor.name not in model.schema.fields and cut_name in columns:
+            try:
+                columns[cut_name] = cut(columns[cut_name], columns.pop(tensor.name))
+            except InvalidInputsError as error:
+                errors += [FieldError(f"/inputs/{index}{pointer}", detail) for pointer, detail in error.errors]
     if not errors:
         errors += _missing(columns, model)
+    if not errors:
+        arrays = {name: column.array for name, column in columns.items()}
+        errors += [FieldError("/inputs", f"{at[1:]} {why}") for at, why in model.schema.faults_of_lengths(arrays)]
     if errors:
         raise invalid(errors)
     return columns
 
 
 def _read_input(tensor: InputTensor, content: Content, model: ServedModel, most: int) -> Column:
-    schema = model.schema
-    if tensor.name not in schema.fields:
-        raise fault("/name", f"{tensor.name} is not an input of this model; it takes {', '.join(schema.fields)}")
-    field = schema.fields[tensor.name]
+    takes = _takes(model.schema)
+    if tensor.name not in takes:
+        raise fault("/name", f"{tensor.name} is not an input of this model; it takes {', '.join(takes)}")
+    field = takes[tensor.name]
     declared = declare(tensor.name, field)
     if tensor.datatype != declared.datatype:
         raise fault("/datatype", f"must be {declared.datatype}, not {tensor.datatype}")
-    rows = count_rows(tensor.shape, declared, most)
-    return read_content(content, field, schema.codecs[tensor.name], rows)
+    shape = row_shape(tensor.shape, declared, field.free, most)
+    codec = model.schema.codecs.get(tensor.name) or Codec(field)
+    return read_content(content, field, codec, tensor.shape[0], shape)
+
+
+def _takes(schema: InputSchema) -> dict[str, Field]:
+    return {**schema.fields, **declare_lengths(schema.fields)}
 
 
 def _missing(columns: dict[str, Column], model: ServedModel) -> Iterator[FieldError]:

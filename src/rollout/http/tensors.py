@@ -14,9 +14,11 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from rollout.bundle.codec import Codec, CodecError
+from rollout.bundle.columns import LENGTHS, ragged
 from rollout.bundle.fields import Field, Number, Tensor
 from rollout.bundle.image import Image
 from rollout.bundle.schema import InvalidInputsError
+from rollout.bundle.wire import Free
 from rollout.errors import FieldError
 
 STRINGS = "BYTES"
@@ -35,7 +37,7 @@ class Declaration(NamedTuple):
     Attributes:
         name: The name of the field, or of the part of the answer.
         datatype: In the protocol's terms, such as ``FP32``.
-        shape: With -1 for the rows.
+        shape: With -1 for the rows, and for a free dimension.
     """
 
     name: str
@@ -47,7 +49,7 @@ class Column(NamedTuple):
     """One input of all rows.
 
     Attributes:
-        array: Shape ``(rows, *field.shape)``; read-only where it is a view of the request.
+        array: Shape ``(rows, *field.shape)``, or ragged; read-only where it is a view of the request.
         texts: What was sent for each row, where the field is made from a string.
     """
 
@@ -106,25 +108,41 @@ class OutputTensor(NamedTuple):
 def declare(name: str, field: Field) -> Declaration:
     """Says what an input takes: numbers in the shape of the field, or a string for each row."""
     if _is_numeric(field):
-        return Declaration(name, DATATYPES[field.dtype], [-1, *field.shape])
+        return Declaration(name, DATATYPES[field.dtype], [-1, *([-1] if field.free else []), *field.step_shape])
     return Declaration(name, STRINGS, [-1])
 
 
-def count_rows(shape: Sequence[int], declared: Declaration, most: int) -> int:
-    """Returns the rows of a tensor; one element a row may come as ``[rows]`` or as ``[rows, 1]``.
+def declare_lengths(fields: Mapping[str, Field]) -> dict[str, Field]:
+    """Returns the inputs that say how long the rows of others are, by name; they may be left out."""
+    return {
+        f"{name}{LENGTHS}": Tensor(shape=(), dtype="int64", minimum=1, maximum=field.free.longest)
+        for name, field in fields.items()
+        if field.free
+    }
+
+
+def row_shape(shape: Sequence[int], declared: Declaration, free: Free | None, most: int) -> tuple[int, ...]:
+    """Returns the shape of one row of a tensor; one element a row may come as ``[rows]`` or as ``[rows, 1]``.
 
     Raises:
-        InvalidInputsError: If the shape is not the declared one, or there are no rows or too many.
+        InvalidInputsError: If the shape is not the declared one, or there are no rows or steps, or too many.
     """
     per_row = list(declared.shape[1:])
-    if not shape or (list(shape[1:]) != per_row and not (per_row == [] and list(shape[1:]) == [1])):
-        raise fault("/shape", f"must be [{', '.join(['rows', *map(str, per_row)])}], not {list(shape)}")
+    sent = list(shape[1:])
+    if free is not None and sent:
+        if not 1 <= sent[0] <= free.longest:
+            raise fault("/shape", f"must have 1 to {free.longest} {free.name}, not {sent[0]}")
+        per_row[0] = sent[0]
+    if not shape or (sent != per_row and not (per_row == [] and sent == [1])):
+        raise fault(
+            "/shape", f"must be [{', '.join(['rows', *map(str, declared.shape[1:])])}], not {list(shape)}"
+        )
     if not 1 <= shape[0] <= most:
         raise fault("/shape", f"must begin with 1 to {most} rows, not {shape[0]}")
-    return shape[0]
+    return tuple(per_row)
 
 
-def read_content(content: Content, field: Field, codec: Codec, rows: int) -> Column:
+def read_content(content: Content, field: Field, codec: Codec, rows: int, shape: tuple[int, ...]) -> Column:
     """Turns what a tensor holds into an array, and checks every element.
 
     Binary numbers are not copied: the array is a view of the request.
@@ -134,6 +152,7 @@ def read_content(content: Content, field: Field, codec: Codec, rows: int) -> Col
         field: The field that it is for.
         codec: The field's own; strings are decoded as in a JSON request.
         rows: How many rows its shape says.
+        shape: What it says of one row.
 
     Raises:
         InvalidInputsError: If it does not fit the shape or the field; pointers are relative to the tensor.
@@ -141,20 +160,39 @@ def read_content(content: Content, field: Field, codec: Codec, rows: int) -> Col
     if not _is_numeric(field):
         return _read_strings(_strings(content, rows), codec, rows)
     if isinstance(content, msgspec.Raw):
-        return Column(_read_json(content, field, rows))
+        return Column(_rows(_read_json(content, field, rows, shape), field))
     if isinstance(content, memoryview):
-        array = _read_binary(content, field, rows)
+        array = _read_binary(content, field, rows, shape)
     else:
         array = np.array(content, np.float32 if field.dtype == "float32" else np.int64)
-        _require_size(array.size, rows * math.prod(field.shape), "elements")
-    array = array.reshape(rows, *field.shape)
+        _require_size(array.size, rows * math.prod(shape), "elements")
+    array = array.reshape(rows, *shape)
     _check_limits(array, field)
-    return Column(array.astype(field.dtype, copy=False))
+    return Column(_rows(array.astype(field.dtype, copy=False), field))
+
+
+def cut(column: Column, known: Column) -> Column:
+    """Leaves of each row of a free length what its length says.
+
+    Raises:
+        InvalidInputsError: If a row is said to be longer than it is, or there are not as many lengths as rows.
+    """
+    own = known.array.tolist()
+    if len(own) != len(column.array):
+        raise fault("/shape", f"must be [{len(column.array)}], a length for each row, not [{len(own)}]")
+    for row, (length, array) in enumerate(zip(own, column.array, strict=True)):
+        if length > len(array):
+            raise fault("", f"holds {length} at [{row}], and the row has {len(array)} steps")
+    return Column(ragged(array[:length] for length, array in zip(own, column.array, strict=True)))
 
 
 def fault(pointer: str, detail: str) -> InvalidInputsError:
     """Returns the error of one fault."""
     return InvalidInputsError([FieldError(pointer, detail)])
+
+
+def _rows(array: NDArray[Any], field: Field) -> NDArray[Any]:
+    return array if field.free is None else ragged(array)
 
 
 def _is_numeric(field: Field) -> bool:
@@ -166,9 +204,9 @@ def _require_size(found: int, wanted: int, unit: str) -> None:
         raise fault("", f"holds {found} {unit}; its shape and datatype take {wanted}")
 
 
-def _read_binary(data: memoryview, field: Field, rows: int) -> NDArray[Any]:
+def _read_binary(data: memoryview, field: Field, rows: int, shape: tuple[int, ...]) -> NDArray[Any]:
     dtype = np.dtype(field.dtype).newbyteorder("<")
-    _require_size(len(data), rows * math.prod(field.shape) * dtype.itemsize, "bytes")
+    _require_size(len(data), rows * math.prod(shape) * dtype.itemsize, "bytes")
     # Numbers that begin at an odd address are moved: not every runtime takes them.
     return np.require(np.frombuffer(data, dtype), requirements="A")
 
@@ -181,12 +219,12 @@ def _check_limits(array: NDArray[Any], field: Field) -> None:
     raise fault("", f"holds {array[first]} at {list(first)}; it must lie between {low:g} and {high:g}")
 
 
-def _read_json(raw: msgspec.Raw, field: Field, rows: int) -> NDArray[Any]:
+def _read_json(raw: msgspec.Raw, field: Field, rows: int, row: tuple[int, ...]) -> NDArray[Any]:
     """Reads lists in the shape of the tensor, or one list of all its elements."""
     data = bytes(raw).strip()
-    shape = (rows, *field.shape)
+    shape = (rows, *row)
     is_nested = data[:8].translate(None, b" \t\r\n").startswith(b"[[")
-    sent = (rows, *(field.shape or (1,))) if is_nested else (math.prod(shape),)
+    sent = (rows, *(row or (1,))) if is_nested else (math.prod(shape),)
     low, high = (getattr(field, name, None) for name in ("minimum", "maximum"))
     wanted = Tensor(shape=sent, dtype=field.dtype, minimum=low, maximum=high)
     try:

@@ -57,6 +57,12 @@ def test_a_file_is_shown_as_it_was_sent_and_not_as_the_model_sees_it() -> None:
     assert PIL.Image.open(bytes_of(one.source, "image/png")).size == one.size
 
 
+def test_rows_of_any_length_are_shown_as_numbers_or_a_curve() -> None:
+    assert shown(Tensor(shape=("steps", 2), longest=9), [[1, 2], [3, 4], [5, 6]]).rows[2] == ["5", "6"]
+    assert shown(Tensor(shape=("steps",), longest=9), [1, 2, 3, 2]).kind == "curve"
+    assert shown(Tensor(shape=("steps",), longest=9, sample_rate=8_000), [0, 0.5, -0.5]).kind == "sound"
+
+
 def test_a_file_that_lies_on_its_side_is_turned_upright() -> None:
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
