@@ -16,6 +16,7 @@ import PIL.ImageOps
 from msgspec import UNSET
 from numpy.typing import NDArray
 
+from rollout.bundle.audio import Audio
 from rollout.bundle.fields import Category, Field, Number, Tensor, Text, Time
 from rollout.bundle.image import Image
 from rollout.review.item import ReviewItem
@@ -136,6 +137,17 @@ def _tensor(name: str, field: Tensor, value: Any) -> Shown:
     return Shown(name=name, kind="numbers", text=_range(array), rows=_table(array))
 
 
+def _audio(name: str, field: Audio, value: str) -> Shown:
+    samples = field.decode(value)[()]
+    return Shown(
+        name=name,
+        kind="sound",
+        text=f"{len(samples) / field.sample_rate:.3g} s",
+        source=_data_url("audio/wav", sound.wav(samples, field.sample_rate)),
+        path=sound.waveform(samples),
+    )
+
+
 def _table(array: NDArray[Any]) -> list[list[str]]:
     """Returns a corner of an array as rows; of more than two dimensions, the first plane."""
     plane = np.atleast_2d(array)
@@ -166,4 +178,5 @@ SHOW: Mapping[type[Field], Callable[[str, Any, Any], Shown]] = {
     Category: _fact,
     Time: _time,
     Tensor: _tensor,
+    Audio: _audio,
 }

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from rollout.__about__ import __version__
+from rollout.bundle.audio import Audio
 from rollout.bundle.fields import Category, Number, Tensor, Text, Time
 from rollout.bundle.image import Image
 from rollout.bundle.schema import InputSchema, Labelled
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rollout.training.recipe import Dataset, Recipe, Version
 
 __all__ = [
+    "Audio",
     "Category",
     "Classification",
     "Dataset",

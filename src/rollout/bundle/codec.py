@@ -15,6 +15,7 @@ import numpy as np
 import simdjson
 from numpy.typing import NDArray
 
+from rollout.bundle.audio import Audio
 from rollout.bundle.fields import Field, Tensor
 from rollout.bundle.image import Image, PixelBudget, is_slow
 
@@ -63,15 +64,16 @@ class Codec:
             self._low, self._high = limits
 
     def is_slow(self, raw: bytes) -> bool:
-        """Whether decoding takes long enough to be moved off the event loop: most image files do."""
-        return isinstance(self._field, Image) and raw.startswith(b'"') and is_slow(raw)
+        """Whether decoding takes long enough to be moved off the event loop: most files do."""
+        is_file = isinstance(self._field, Image | Audio) and raw.startswith(b'"')
+        return is_file and (isinstance(self._field, Audio) or is_slow(raw))
 
     def decode(self, raw: bytes, budget: PixelBudget | None = None) -> NDArray[Any]:
         """Decodes the JSON value ``raw`` to an array of the field's shape and dtype.
 
         Args:
             raw: The value.
-            budget: What the files of images may take from.
+            budget: What files may take from.
 
         Raises:
             CodecError: If it does not fit the field.
@@ -88,7 +90,9 @@ class Codec:
             raise CodecError("", f"the string is not UTF-8; it must be {self._field.expected}") from None
         try:
             return (
-                self._field.decode(value, budget) if isinstance(self._field, Image) else self._field.decode(value)
+                self._field.decode(value, budget)
+                if isinstance(self._field, Image | Audio)
+                else self._field.decode(value)
             )
         except ValueError as error:
             raise CodecError("", str(error)) from None

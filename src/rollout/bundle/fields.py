@@ -10,13 +10,12 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 
+from rollout.bundle.audio import SAMPLE_RATES, Audio
 from rollout.bundle.columns import LEAST_WIDTH
 from rollout.bundle.image import Image
-from rollout.bundle.wire import Free, WireField, nested
+from rollout.bundle.wire import LARGEST_ROW, Free, WireField, nested
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-SAMPLE_RATES = (3_000, 768_000)
-LARGEST_ROW = 16 * 1024 * 1024  # of a free length
 
 
 class Tensor(WireField, frozen=True, kw_only=True, tag="tensor"):
@@ -302,7 +301,7 @@ class Time(WireField, frozen=True, kw_only=True, tag="time"):
         return np.array((value - EPOCH) // timedelta(seconds=1), np.int64)
 
 
-Field = Tensor | Image | Number | Text | Category | Time
+Field = Tensor | Image | Audio | Number | Text | Category | Time
 
 
 def _float32(value: Any) -> NDArray[np.float32]:

@@ -68,6 +68,8 @@ class InputSchema:
         if taken := sorted({f"{name}{LENGTHS}" for name, field in fields.items() if field.free} & fields.keys()):
             raise BundleError(f"the input {taken[0]} has the name of the lengths of another: rename it")
         self._alike = _alike(fields)
+        for field in fields.values():
+            field.require()
         self.codecs = {name: Codec(field) for name, field in fields.items()}
         self.has_large_images = any(isinstance(field, Image) and field.is_large for field in fields.values())
 
@@ -84,7 +86,7 @@ class InputSchema:
 
         Args:
             inputs: The JSON value of each field.
-            budget: What the files of images may take from.
+            budget: What files may take from.
 
         Raises:
             InvalidInputsError: If a field is missing, unknown or does not fit.
@@ -161,7 +163,7 @@ def _alike(fields: Mapping[str, Field]) -> list[tuple[str, str, str]]:
     first: dict[str, str] = {}
     pairs = []
     for name, field in fields.items():
-        if field.free is None:
+        if field.free is None or not field.free.is_shared:
             continue
         other = first.setdefault(field.free.name, name)
         if other != name:

@@ -113,16 +113,14 @@ class Source(torch.nn.Module):
     def _dynamic_shapes(self) -> tuple[tuple[dict[int, Any], ...]]:
         """Says which dimensions of each argument may have any size: the rows, and those of free lengths."""
         rows = torch.export.Dim("rows")
-        dimensions = {
-            field.free: torch.export.Dim(field.free.name, min=LEAST_WIDTH, max=field.free.longest)
-            for field in self._fields.values()
-            if field.free
-        }
+        dimensions: dict[str, Any] = {}
         shapes: list[dict[int, Any]] = []
         for name, column in self.example.items():
             shapes.append({0: rows})
             if free := self._fields[name].free if is_ragged(column) else None:
-                shapes[-1][1] = dimensions[free]
+                own = free.name if free.is_shared else f"{name}_{free.name}"
+                bounded = torch.export.Dim(own, min=LEAST_WIDTH, max=free.longest)
+                shapes[-1][1] = dimensions.setdefault(own, bounded)
                 shapes.append({0: rows})
         return (tuple(shapes),)
 

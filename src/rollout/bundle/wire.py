@@ -13,17 +13,21 @@ from numpy.typing import NDArray
 from rollout.bundle.columns import cell, is_ragged
 from rollout.errors import BundleError
 
+LARGEST_ROW = 16 * 1024 * 1024  # of a free length, in bytes
+
 
 class Free(NamedTuple):
     """A dimension that each row has its own size in.
 
     Attributes:
-        name: Its name; those of one name have one size in a row.
+        name: Its name.
         longest: Its largest size; the smallest is 1.
+        is_shared: Whether fields that give it the same name have one size in a row.
     """
 
     name: str
     longest: int
+    is_shared: bool = True
 
 
 class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
@@ -97,6 +101,13 @@ class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
                 raise BundleError(
                     f"row {number}: it has {len(row)} {self.free.name}, not 1 to {self.free.longest}"
                 )
+
+    def require(self) -> None:
+        """Makes sure that values can be decoded here.
+
+        Raises:
+            BundleError: If what decodes them is not installed.
+        """
 
     def keep(self, sent: msgspec.Raw | None, array: NDArray[Any]) -> Any:
         """Returns what is kept of a row for a reviewer, to be written as JSON: what a caller could have sent.
