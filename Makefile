@@ -35,6 +35,9 @@ load: .venv/.installed-dev ## Send users to HOST:PORT, from locust's page or for
 	@$(VENV)/python -m locust -f loadtests/locustfile.py --host http://$(HOST):$(PORT) \
 	    $(if $(HEADLESS),--headless -u 30 -r 10 -t $(HEADLESS) --only-summary,--web-host 127.0.0.1)
 
+models: .venv/.installed-dev ## Pack small models of some thirty kinds: which variants they have, and how large those are
+	@$(VENV)/python -m tests.kinds $(ARGS)
+
 fuzz: .venv/.installed-dev ## Ten minutes of mutated requests in every protocol: does anything fail, hang or grow?
 	@$(VENV)/python -m loadtests.fuzz $(ARGS)
 
@@ -66,5 +69,5 @@ include k8s/deploy.mk
 .venv/.installed-%: pyproject.toml constraints.txt requirements/demo.txt requirements/build.txt scripts/install
 	@scripts/install $*
 
-.PHONY: help serve test check lint bench load fuzz soak ramp reviews rehearse lock audit clean
+.PHONY: help serve test check lint bench load models fuzz soak ramp reviews rehearse lock audit clean
 .PRECIOUS: .venv/.installed-%

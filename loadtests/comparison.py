@@ -14,6 +14,7 @@ from loadtests.bodies import BATCH, cycle, write_requests
 from loadtests.contenders import (
     EVERYTHING_OFF,
     EVERYTHING_ON,
+    FLOOR,
     MOSEC_ONE,
     ONE,
     SHADOW_OFF,
@@ -96,7 +97,11 @@ class Comparison:
             if slowest:
                 due = open_loop.schedule(min(slowest / 2, HIGHEST_RATE), 5 * self._seconds)
                 for contender in self._contenders:
-                    if contender not in (ONE, MOSEC_ONE):  # at half the load, a second worker changes little
+                    if contender not in (
+                        ONE,
+                        MOSEC_ONE,
+                        FLOOR,
+                    ):  # at half the load, a second worker changes little
                         self._serve(contender, model, partial(self._open_loop, due))
 
     def _serve(self, contender: Contender, model: str, measure: Callable[[Server, Contender, str], None]) -> None:

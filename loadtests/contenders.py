@@ -33,6 +33,7 @@ class Contender(NamedTuple):
         binary: Where it takes binary tensors, if it does.
         share: For Rollout, the challenger's share of a trial.
         shadow: For Rollout, the share of the requests that the challenger scores unseen.
+        has_environment: Whether it runs from an environment of its own.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Contender(NamedTuple):
     binary: str | None = None
     share: float = 0.0
     shadow: float = 0.0
+    has_environment: bool = True
 
     @property
     def is_ours(self) -> bool:
@@ -68,7 +70,7 @@ class Contender(NamedTuple):
         Raises:
             StartError: If it cannot be installed here.
         """
-        if self.is_ours:
+        if not self.has_environment:
             return
         done = subprocess.run(
             [PEERS / "install", self.peer],
@@ -93,8 +95,9 @@ class Contender(NamedTuple):
             environment = {**models.home(model, self.share, self.shadow), **self.environment}
         else:
             environment = {"BENCH_ONNX": str(models.onnx(model)), **self.environment}
-            program, *arguments = command
-            command = (str(PEERS / ".venv" / self.peer / "bin" / program), *arguments)
+            if self.has_environment:
+                program, *arguments = command
+                command = (str(PEERS / ".venv" / self.peer / "bin" / program), *arguments)
         log = folder / f"{re.sub(r'[^a-z0-9]+', '-', self.name.lower())}-{model}.log"
         with running(command, environment, self.requests(model)[0], log) as server:
             yield server
@@ -106,7 +109,9 @@ def _module(name: str, *arguments: str) -> tuple[str, ...]:
 
 def _rollout(name: str, share: float, **environment: str) -> Contender:
     path, binary = "/v1/models/{model}/predict", "/v2/models/{model}/infer"
-    return Contender(name, "rollout", SERVE, path, bodies.rollout_body, environment, binary, share)
+    return Contender(
+        name, "rollout", SERVE, path, bodies.rollout_body, environment, binary, share, has_environment=False
+    )
 
 
 def _mosec(name: str, workers: int) -> Contender:
@@ -148,7 +153,15 @@ PYTRITON = Contender(
     "/v2/models/digits/infer",
 )
 RAY = Contender("Ray Serve", "ray", _module("ray"), "/")
-CONTENDERS = (ONE, TWO, AS_IT_COMES, MOSEC_ONE, MOSEC_TWO, FASTAPI, LITSERVE, BENTOML, PYTRITON, RAY)
+# What it costs to read a request and to write an answer, and nothing else.
+FLOOR = Contender(
+    "constant answer",
+    "floor",
+    (sys.executable, "-m", "loadtests.peers.floor", "--port", "{port}"),
+    "/",
+    has_environment=False,
+)
+CONTENDERS = (ONE, TWO, AS_IT_COMES, MOSEC_ONE, MOSEC_TWO, FASTAPI, LITSERVE, BENTOML, PYTRITON, RAY, FLOOR)
 
 # What A/B, review and metrics cost: half of the clients on either of two versions with the same weights, against
 # the champion alone with the two others replaced by nothing.

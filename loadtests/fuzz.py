@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import random
 import re
@@ -18,6 +19,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import grpc
+import numpy as np
+import PIL.Image
 import psutil
 from tritonclient.grpc import service_pb2 as messages
 
@@ -66,6 +69,9 @@ HEADERS: Sequence[bytes] = (
     b"Content-Type: text/plain",
     b"Content-Type: application/x-ndjson",
     b"Content-Type: multipart/form-data; boundary=x",
+    b"Content-Type: multipart/form-data; boundary=--",
+    b"Content-Type: image/png",
+    b"X-Key: \xff",
     b"X-Request-Timeout: " + b"9" * 5000,
     b"X-Request-Timeout: 0",
     b"X-Client-Segment: \xff",
@@ -91,6 +97,8 @@ QUERIES: Sequence[bytes] = (
     b"?state=none",
     b"?%00=%ff",
     b"?segment=%00",
+    b"?client_id=%ff",
+    b"?client_id=a&client_id=b&key=%",
 )
 
 
@@ -131,10 +139,17 @@ def corpus(image: list[list[int]]) -> list[Request]:
 
     model = "/v1/models/digits"
     lines = b"".join(json.dumps(row).encode() + b"\n" for _ in range(3))
+    file = io.BytesIO()
+    PIL.Image.fromarray(np.array(image, np.uint8)).save(file, "PNG")
+    part = b'--x\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
+    parts = ((b"client_id", b"fuzz"), (b"key", b"k"), (b"image", file.getvalue()))
+    form = b"".join(part % one for one in parts) + b"--x--\r\n"
     return [
         post(f"{model}/predict", row),
         post(f"{model}/predict", {"instances": [row, row]}),
         Request(b"POST", f"{model}/predict".encode(), b"application/x-ndjson", lines),
+        Request(b"POST", f"{model}/predict?client_id=fuzz&key=k".encode(), b"image/png", file.getvalue()),
+        Request(b"POST", f"{model}/predict".encode(), b"multipart/form-data; boundary=x", form),
         post("/v2/models/digits/infer", {"inputs": [tensor | {"data": [image]}], "id": "1"}),
         Request(b"POST", b"/v2/models/digits/infer", b"application/octet-stream", head + pixels),
         post("/predict", {"model": "digits", "instances": [row]}),

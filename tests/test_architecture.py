@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 # What is to be changed, the file, and what is found there.
 CHANGES = [
-    ("add a field type", "src/rollout/bundle/fields.py", "class Category("),
+    ("add a field type", "src/rollout/bundle/texts.py", "class Category("),
     ("add a variant, such as TensorRT", "src/rollout/bundle/variants.py", "VARIANTS"),
     ("change how a variant is compared with its source", "src/rollout/bundle/parity.py", "def compare("),
     ("add a setting", "src/rollout/config.py", "class Settings("),

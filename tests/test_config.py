@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from rollout.config import Settings, load_settings
+from rollout.config import LEAST, Settings, load_settings
 from rollout.errors import ConfigError
 
 
@@ -40,3 +41,16 @@ def test_a_redis_url_with_a_password_that_is_not_encoded_is_refused_without_show
 )
 def test_other_redis_urls_are_taken(url: str) -> None:
     assert load_settings({"ROLLOUT_REDIS_URL": url}) == Settings(redis_url=url)
+
+
+# Whose range has two ends.
+WITHIN = {"port", "grpc_port", "breaker_rate"}
+
+
+@pytest.mark.parametrize(
+    "name", [field.name for field in msgspec.structs.fields(Settings) if type(field.default) in (int, float)]
+)
+def test_a_number_below_what_makes_sense_is_refused(name: str) -> None:
+    assert (name in LEAST) != (name in WITHIN)
+    with pytest.raises(ConfigError, match=f"ROLLOUT_{name.upper()} must"):
+        load_settings({f"ROLLOUT_{name.upper()}": "-1"})

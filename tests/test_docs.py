@@ -94,6 +94,7 @@ def test_the_figures_of_the_demo(bundles: str) -> None:
 
 def test_the_public_surface() -> None:
     assert sorted(rollout.__all__) == [
+        "Answered",
         "Audio",
         "Category",
         "Classification",
@@ -103,8 +104,10 @@ def test_the_public_surface() -> None:
         "Labelled",
         "Number",
         "Recipe",
+        "Reference",
         "Regression",
         "RolloutError",
+        "Table",
         "Tensor",
         "Text",
         "Time",

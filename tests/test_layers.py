@@ -17,14 +17,25 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rollout import layers
-from rollout.bundle.fields import Category, Text, Time
-from rollout.layers import CategoryIndex, DayOfMonth, HashedNgrams, HourOfDay, LogMel, Mfcc, Weekday
+from rollout.bundle.numbers import Time
+from rollout.bundle.texts import Category, Text
+from rollout.layers import (
+    CategoryIndex,
+    DayOfMonth,
+    FillMissing,
+    HashedNgrams,
+    HourOfDay,
+    LogMel,
+    Mfcc,
+    Weekday,
+)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 TEXTS = [
     "", "a", "Ab", "Straße 7", "¿Dónde está?", "ÀÉ are not ASCII", "日本語のテキスト", "@AZ[`az{", "x" * 64,
 ]  # fmt: skip
+MAYBE = Time(optional=True)
 VALUES = ("EWR", "JFK", "LGA", "a", "Ewr", "Zürich")
 
 
@@ -56,7 +67,24 @@ def texts() -> torch.Tensor:
 
 
 def categories() -> torch.Tensor:
-    return torch.from_numpy(Category(values=VALUES).encode([*VALUES, *reversed(VALUES)]))
+    return torch.from_numpy(Category(values=VALUES, optional=True).encode([*VALUES, *reversed(VALUES)]))
+
+
+def numbers() -> torch.Tensor:
+    return torch.tensor([[1.5, torch.nan], [torch.nan, torch.nan], [-2, 0], [torch.nan, 3e38]])
+
+
+class Both(nn.Module):
+    """What a layer makes of missing numbers, and which those are, as one tensor."""
+
+    def __init__(self, layer: FillMissing) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns both, the latter as 0 and 1."""
+        filled, is_missing = self.layer(values)
+        return torch.stack([filled, is_missing.to(filled.dtype)], -1)
 
 
 def plain_ngrams(text: bytes, sizes: tuple[int, ...], buckets: int) -> list[int]:
@@ -77,7 +105,7 @@ def plain_ngrams(text: bytes, sizes: tuple[int, ...], buckets: int) -> list[int]
 
 def test_the_examples_in_the_docstrings_hold() -> None:
     found = doctest.testmod(layers)
-    assert found.attempted == 8
+    assert found.attempted == 9
     assert not found.failed
 
 
@@ -91,6 +119,22 @@ def test_a_category_gets_its_index_and_what_is_none_gets_0() -> None:
     indexes = [*range(len(VALUES)), *reversed(range(len(VALUES)))]
     assert CategoryIndex(VALUES)(categories()).tolist() == indexes
     assert CategoryIndex(VALUES)(torch.full((1, 7), 255, dtype=torch.uint8)).tolist() == [0]
+
+
+def test_a_missing_category_is_the_empty_text_among_the_values() -> None:
+    rows = torch.from_numpy(Category(values=VALUES, optional=True).encode(["JFK", None]))
+    assert CategoryIndex((*VALUES, ""))(rows).tolist() == [1, len(VALUES)]
+
+
+def test_what_is_missing_is_filled_and_named() -> None:
+    filled, is_missing = FillMissing([0.5, -1.0])(numbers())
+    assert torch.equal(filled, torch.tensor([[1.5, -1], [0.5, -1], [-2, 0], [0.5, 3e38]]))
+    assert is_missing.tolist() == [[False, True], [True, True], [False, False], [True, False]]
+    filled, is_missing = FillMissing(7)(torch.from_numpy(MAYBE.encode(["1970-01-01T00:01:00Z", None])))
+    assert (filled.tolist(), is_missing.tolist()) == ([60, 7], [False, True])
+    layer = FillMissing(2.0, learn=True)
+    layer(numbers())[0].nansum().backward()
+    assert layer.fill.grad == 4
 
 
 @pytest.mark.parametrize(("sizes", "buckets"), [((1,), 300), ((1, 2, 3), 4096), ((2, 5), 2**20)])
@@ -118,9 +162,23 @@ def test_ascii_case_and_what_follows_a_text_make_no_difference() -> None:
         (HourOfDay(), seconds()),
         (DayOfMonth(), seconds()),
         (CategoryIndex(VALUES), categories()),
+        (CategoryIndex((*VALUES, "")), categories()),
         (HashedNgrams(), texts()),
+        (Both(FillMissing([0.5, -1.0])), numbers()),
+        (Both(FillMissing(learn=True)), numbers()),
+        (Both(FillMissing(7)), torch.from_numpy(MAYBE.encode([None, "2026-11-05T10:00:00Z", None]))),
     ],
-    ids=["Weekday", "HourOfDay", "DayOfMonth", "CategoryIndex", "HashedNgrams"],
+    ids=[
+        "Weekday",
+        "HourOfDay",
+        "DayOfMonth",
+        "CategoryIndex",
+        "missing categories",
+        "HashedNgrams",
+        "FillMissing",
+        "learnt",
+        "missing times",
+    ],
 )
 @pytest.mark.filterwarnings("ignore")  # exporters warn of themselves
 def test_every_exported_form_agrees_to_the_last_bit(layer: nn.Module, rows: torch.Tensor, tmp_path: Path) -> None:

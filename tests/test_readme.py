@@ -44,7 +44,7 @@ def tree(tmp_path: Path) -> Path:
     return copy
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_every_block_runs(tree: Path) -> None:
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if name != "BENTOML_HOME"}

@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rollout.bundle.fields import Category, Time
+from rollout.bundle.numbers import Time
 from rollout.bundle.schema import Labelled
+from rollout.bundle.texts import Category
 from rollout.errors import ConfigError
 from rollout.training.recipe import Dataset
 

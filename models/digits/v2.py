@@ -34,7 +34,11 @@ class Convolutional(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Takes ``uint8`` of shape ``(rows, 32, 32)``; returns logits of shape ``(rows, 10)``."""
-        logits: torch.Tensor = self.layers(self.standardise(image).unsqueeze(1))
+        return self.classify(self.standardise(image))
+
+    def classify(self, cells: torch.Tensor) -> torch.Tensor:
+        """Takes standardised grids of shape ``(rows, 8, 8)``; returns logits of shape ``(rows, 10)``."""
+        logits: torch.Tensor = self.layers(cells.unsqueeze(1))
         return logits
 
 

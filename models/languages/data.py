@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rollout.bundle.fields import Text
 from rollout.bundle.schema import Labelled
+from rollout.bundle.texts import Text
 from rollout.errors import ConfigError
 from rollout.training.recipe import Dataset
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from models.languages import baselines, data, v1, v2
+from models.languages.reference import from_strings
 from rollout.bundle.task import Classification
 from rollout.training.recipe import Recipe, Version
 
@@ -16,8 +17,20 @@ RECIPE = Recipe(
     load=data.load,
     versions={
         # Pairs of bytes err too often for 2 %: most texts would go to review.
-        "v1": Version(v1.train, Classification(labels=LABELS, risk=0.05), v1.HYPERPARAMETERS, FLIP_RATE),
-        "v2": Version(v2.train, Classification(labels=LABELS, risk=0.02), v2.HYPERPARAMETERS, FLIP_RATE),
+        "v1": Version(
+            v1.train,
+            Classification(labels=LABELS, risk=0.05),
+            v1.HYPERPARAMETERS,
+            FLIP_RATE,
+            reference=from_strings,
+        ),
+        "v2": Version(
+            v2.train,
+            Classification(labels=LABELS, risk=0.02),
+            v2.HYPERPARAMETERS,
+            FLIP_RATE,
+            reference=from_strings,
+        ),
     },
     baselines={"most_frequent": baselines.most_frequent},
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,13 +13,16 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 from msgspec import UNSET
 from numpy.typing import NDArray
 
 from rollout.bundle.audio import Audio
-from rollout.bundle.fields import Category, Field, Number, Tensor, Text, Time
+from rollout.bundle.fields import Field, Tensor
 from rollout.bundle.image import Image
+from rollout.bundle.image_file import decode_image, open_image
+from rollout.bundle.numbers import Number, Time
+from rollout.bundle.table import Table
+from rollout.bundle.texts import Category, Text
 from rollout.review.item import ReviewItem
 from service.console import sound
 
@@ -27,6 +31,7 @@ MOST_PIXELS = 1024
 SMALL_PIXELS = 256
 MOST_NUMBERS = 64
 MOST_CELLS = 12
+MISSING = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +73,16 @@ def show_inputs(fields: Mapping[str, Field], item: ReviewItem) -> list[Shown]:
     if not item.has_inputs:
         return []
     values: dict[str, Any] = msgspec.json.decode(item.inputs)
-    names = [*(name for name in fields if name in values), *(name for name in values if name not in fields)]
-    return [_show(name, fields.get(name), values[name]) for name in names]
+    names = [
+        *(name for name, field in fields.items() if name in values or field.missing is not None),
+        *(name for name in values if name not in fields),
+    ]
+    return [_show(name, fields.get(name), values.get(name, UNSET)) for name in names]
 
 
 def _show(name: str, field: Field | None, value: Any) -> Shown:
+    if value is UNSET:
+        return Shown(name=name, kind="gone", text="Missing: the caller has sent none.")
     if value is None or value == REDACTED:
         return Shown(name=name, kind="gone", text="Not kept: the review policy redacts this field.")
     if field is not None:
@@ -82,7 +92,7 @@ def _show(name: str, field: Field | None, value: Any) -> Shown:
 
 
 def _image(name: str, field: Image, value: Any) -> Shown:
-    image = _open(value) if isinstance(value, str) else PIL.Image.fromarray(field.decode(value))
+    image = _open(value, field) if isinstance(value, str) else PIL.Image.fromarray(field.decode(value))
     size = f"{image.width} × {image.height} pixels"
     image.thumbnail((MOST_PIXELS, MOST_PIXELS))
     file = io.BytesIO()
@@ -97,11 +107,10 @@ def _image(name: str, field: Image, value: Any) -> Shown:
     )
 
 
-def _open(text: str) -> PIL.Image.Image:
-    with PIL.Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG", "JPEG")) as image:
+def _open(text: str, field: Image) -> PIL.Image.Image:
+    with open_image(base64.b64decode(text)) as image:
         image.draft("RGB", (MOST_PIXELS, MOST_PIXELS))
-        upright = PIL.ImageOps.exif_transpose(image)
-        return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+        return decode_image(image, "RGB", field.background)
 
 
 def _text(name: str, _: Text, value: str) -> Shown:
@@ -109,7 +118,19 @@ def _text(name: str, _: Text, value: str) -> Shown:
 
 
 def _fact(name: str, _: Number | Category, value: float | str) -> Shown:
-    return Shown(name=name, kind="fact", text=value if isinstance(value, str) else f"{value:,.10g}")
+    return Shown(name=name, kind="fact", text=_cell(value))
+
+
+def _cell(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:,.10g}"
+
+
+def _columns(name: str, field: Table, value: Any) -> Shown:
+    cells = [MISSING if cell is None else _cell(cell) for cell in msgspec.structs.astuple(value)]
+    rows = [list(pair) for pair in zip(field.columns, cells, strict=True)]
+    missing = cells.count(MISSING)
+    text = f"{len(cells)} columns" + (f", {missing} of them missing" if missing else "")
+    return Shown(name=name, kind="numbers", text=text, rows=rows)
 
 
 def _time(name: str, _: Time, value: Any) -> Shown:
@@ -122,6 +143,8 @@ def _tensor(name: str, field: Tensor, value: Any) -> Shown:
     array = field.decode(value)
     if field.free is not None:
         array = array[()]
+    if np.isnan(array).any():
+        return Shown(name=name, kind="numbers", text=_range(array), rows=_table(array))
     if not array.ndim:
         return Shown(name=name, kind="fact", text=f"{array.item():,.7g}")
     if field.sample_rate is not UNSET:
@@ -158,12 +181,22 @@ def _table(array: NDArray[Any]) -> list[list[str]]:
 
 
 def _written(numbers: NDArray[Any], most: int = MOST_NUMBERS) -> list[str]:
-    written = [f"{one:.4g}" if isinstance(one, float) else str(one) for one in numbers[:most].tolist()]
+    written = [_figure(one) for one in numbers[:most].tolist()]
     return written if len(numbers) <= most else [*written, "…"]
+
+
+def _figure(number: float) -> str:
+    if math.isnan(number):
+        return MISSING
+    return f"{number:.4g}" if isinstance(number, float) else str(number)
 
 
 def _range(array: NDArray[Any]) -> str:
     shape = " × ".join(map(str, array.shape))
+    if missing := int(np.isnan(array).sum()):
+        known = array[~np.isnan(array)]
+        of = f", of the others {_range(known)}" if len(known) else ""
+        return f"{shape} numbers, {missing} of them missing{of}"
     return f"{shape} numbers from {array.min():.4g} to {array.max():.4g}, {array.mean():.4g} on average"
 
 
@@ -179,4 +212,5 @@ SHOW: Mapping[type[Field], Callable[[str, Any, Any], Shown]] = {
     Time: _time,
     Tensor: _tensor,
     Audio: _audio,
+    Table: _columns,
 }

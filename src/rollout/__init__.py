@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from rollout.__about__ import __version__
 from rollout.bundle.audio import Audio
-from rollout.bundle.fields import Category, Number, Tensor, Text, Time
+from rollout.bundle.fields import Tensor
 from rollout.bundle.image import Image
+from rollout.bundle.numbers import Number, Time
 from rollout.bundle.schema import InputSchema, Labelled
+from rollout.bundle.table import Table
 from rollout.bundle.task import Classification, Regression
+from rollout.bundle.texts import Category, Text
 from rollout.errors import RolloutError
 
 if TYPE_CHECKING:
     from rollout.bundle.pack import pack
+    from rollout.bundle.reference import Answered, Reference
     from rollout.training.recipe import Dataset, Recipe, Version
 
 __all__ = [
+    "Answered",
     "Audio",
     "Category",
     "Classification",
@@ -27,8 +32,10 @@ __all__ = [
     "Labelled",
     "Number",
     "Recipe",
+    "Reference",
     "Regression",
     "RolloutError",
+    "Table",
     "Tensor",
     "Text",
     "Time",
@@ -39,8 +46,10 @@ __all__ = [
 
 # Packing and training need torch, which serving does not: these are imported when they are asked for.
 _NEED_TORCH = {
+    "Answered": "rollout.bundle.reference",
     "Dataset": "rollout.training.recipe",
     "Recipe": "rollout.training.recipe",
+    "Reference": "rollout.bundle.reference",
     "Version": "rollout.training.recipe",
     "pack": "rollout.bundle.pack",
 }

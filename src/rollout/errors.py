@@ -44,7 +44,7 @@ class RolloutError(Exception):
 
 
 class MalformedBodyError(RolloutError):
-    status, type, title = 400, "malformed-body", "The body is not JSON"
+    status, type, title = 400, "malformed-body", "The body is not what its headers say"
 
 
 class MalformedRequestError(RolloutError):

@@ -1,7 +1,7 @@
 """Preprocessing as layers: text, categories, times and sounds, for modules that are exported with it inside.
 
-They take what the fields ``Text``, ``Category``, ``Time`` and ``Audio`` hand to a module. All but those for
-sounds compute in whole numbers only: torch, TorchScript and ONNX agree to the last bit.
+They take what the fields hand to a module. All but those for sounds, and ``FillMissing``, which passes numbers
+on, compute in whole numbers only: torch, TorchScript and ONNX agree to the last bit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class CategoryIndex(nn.Module):
     """The index of a category among its values.
 
     Args:
-        values: The values of the field ``Category``, in its order.
+        values: The values of the field ``Category``, in its order; where it may be missing, an empty text
+            further on stands for that.
 
     Example:
         >>> CategoryIndex(("EWR", "JFK", "LGA"))(torch.tensor([list(b"LGA"), list(b"EWR")], dtype=torch.uint8))
@@ -46,6 +47,36 @@ class CategoryIndex(nn.Module):
         """Takes ``uint8`` of shape ``(rows, width)``; returns ``int64`` of shape ``(rows,)``; 0 for others."""
         found = (category.long().unsqueeze(1) == self.values).all(-1)
         return (found * self.indexes).sum(-1)
+
+
+class FillMissing(nn.Module):
+    """Puts a number in the place of each that is missing, and says which those are.
+
+    Missing is what the fields hand to a module for it: NaN of ``Number``, ``Table`` and ``Tensor``, the smallest
+    ``int64`` of ``Time``.
+
+    Args:
+        fill: What to put in its place: a number, or one for each column of the last dimension, such as the
+            medians.
+        learn: Whether training moves it.
+
+    Example:
+        >>> FillMissing(2.0)(torch.tensor([1, torch.nan]))
+        (tensor([1., 2.]), tensor([False,  True]))
+    """
+
+    def __init__(self, fill: float | Sequence[float] = 0.0, *, learn: bool = False) -> None:
+        super().__init__()
+        values = torch.as_tensor(fill)
+        if learn:
+            self.fill = nn.Parameter(values.float())
+        else:
+            self.register_buffer("fill", values)
+
+    def forward(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Takes ``float32`` or ``int64``; returns the same with nothing missing, and ``bool`` of that shape."""
+        is_missing = values.isnan() if values.is_floating_point() else values == torch.iinfo(torch.int64).min
+        return torch.where(is_missing, self.fill.to(values.dtype), values), is_missing
 
 
 class HashedNgrams(nn.Module):

@@ -15,8 +15,10 @@ from rollout.bundle.calibration import (
     error_bound,
     fit_temperature,
     review_threshold,
+    rows_needed,
 )
 from rollout.bundle.reliability import bin_by_confidence
+from rollout.bundle.task import UNREACHED
 
 SPLITS = 1000
 
@@ -76,12 +78,38 @@ def test_errors_at_low_confidence_are_cut_off() -> None:
     ("rows", "share_right"),
     [(40, 1.0), (1000, 0.8)],
 )
-def test_no_threshold_is_an_error_of_its_own(rows: int, share_right: float) -> None:
+def test_where_no_threshold_keeps_the_risk_everything_goes_to_review(rows: int, share_right: float) -> None:
     confidence = np.linspace(0.5, 1, rows)
     correct = np.random.default_rng(0).random(rows) < share_right
-    words = rf"no review threshold keeps the error at 2.0% with probability 95% on these {rows} calibration rows .*149"
-    with pytest.raises(RolloutError, match=words):
-        review_threshold(confidence, correct, confidence)
+    assert review_threshold(confidence, correct, confidence) == UNREACHED
+    assert rows_needed(0.02, 0.05) == 149
+
+
+def test_a_threshold_of_ones_own_is_kept_and_its_risk_is_known() -> None:
+    logits, targets, _ = overconfident(3000, np.random.default_rng(0))
+    own = Classification(labels=["no", "yes"], review_threshold=0.8)
+    done, evidence = calibrate(own, logits, targets)
+    assert isinstance(done, Classification)
+    assert evidence is not None
+    assert done.review_threshold == 0.8
+    assert evidence.is_given
+    assert 0 < evidence.answered < evidence.rows == 2000
+    assert evidence.bound == error_bound(evidence.answered_errors, evidence.answered, 0.05)
+    assert 0.8 * evidence.bound < evidence.answered_errors / evidence.answered < evidence.bound
+
+
+def test_what_a_weak_model_would_have_kept_is_known() -> None:
+    logits, targets, _ = overconfident(600, np.random.default_rng(0))
+    done, evidence = calibrate(Classification(labels=["no", "yes"], risk=0.001), logits, targets)
+    assert evidence is not None
+    assert done.review_limit == UNREACHED
+    assert evidence.answered == 0
+    assert evidence.needed == 2995
+    assert evidence.lowest_risk is not None
+    again, _ = calibrate(Classification(labels=["no", "yes"], risk=evidence.lowest_risk), logits, targets)
+    assert again.review_limit < 1
+    less, _ = calibrate(Classification(labels=["no", "yes"], risk=evidence.lowest_risk - 0.01), logits, targets)
+    assert less.review_limit == UNREACHED
 
 
 def test_the_risk_is_exceeded_no_more_often_than_promised() -> None:
@@ -93,11 +121,10 @@ def test_the_risk_is_exceeded_no_more_often_than_promised() -> None:
     exceeded = found = 0
     for _ in range(SPLITS):
         logits, targets, _ = overconfident(600, generator)
-        try:
-            done = calibrate(task, logits, targets)
-        except RolloutError:
-            continue
+        done, _ = calibrate(task, logits, targets)
         assert isinstance(done, Classification)
+        if done.review_limit == UNREACHED:
+            continue
         found += 1
         lowest = scipy.special.logit(done.review_threshold) * done.temperature / 3
         answered = np.searchsorted(-sure, -lowest, side="right")
@@ -117,7 +144,7 @@ def test_intervals_cover_as_often_as_promised(has_spread: bool) -> None:
         value = generator.normal(size=400)
         targets = value + 1 + spread * generator.standard_t(5, 400)
         outputs = np.stack([value, spread], 1) if has_spread else value
-        done = calibrate(task, outputs[:200].astype(np.float32), targets[:200])
+        done, _ = calibrate(task, outputs[:200].astype(np.float32), targets[:200])
         assert isinstance(done, Regression)
         half = done.half_width * (spread if has_spread else 1)
         shares.append((np.abs(targets - value) <= half)[200:].mean())
@@ -128,7 +155,7 @@ def test_intervals_cover_as_often_as_promised(has_spread: bool) -> None:
 def test_a_spread_makes_intervals_as_wide_as_it_says() -> None:
     outputs = np.stack([np.zeros(99), np.arange(1, 100)], 1).astype(np.float32)
     targets = np.arange(1, 100) * np.linspace(0.01, 0.99, 99)
-    done = calibrate(Regression(coverage=0.9), outputs, targets)
+    done, _ = calibrate(Regression(coverage=0.9), outputs, targets)
     assert isinstance(done, Regression)
     assert done.half_width == pytest.approx(0.9)
     assert done.scale == pytest.approx(np.std(targets))
@@ -136,9 +163,12 @@ def test_a_spread_makes_intervals_as_wide_as_it_says() -> None:
 
 def test_too_few_rows_for_the_coverage_are_refused() -> None:
     task = Regression(coverage=0.99)
-    with pytest.raises(RolloutError, match=r"98 calibration rows are too few for intervals that cover 99.0%"):
+    with pytest.raises(
+        RolloutError, match=r"98 calibration rows are too few for intervals that cover 99.0%: it takes 99"
+    ):
         calibrate(task, np.zeros(98, np.float32), np.ones(98))
-    assert calibrate(task, np.zeros(99, np.float32), np.ones(99)) == msgspec.structs.replace(task, half_width=1.0)
+    done, _ = calibrate(task, np.zeros(99, np.float32), np.ones(99))
+    assert done == msgspec.structs.replace(task, half_width=1.0)
 
 
 @pytest.mark.parametrize("spread", [0.0, -1.0, np.nan])

@@ -43,7 +43,8 @@ def test_packs_every_variant_and_verifies_from_disk() -> None:
     assert manifest.lineage["environment"]["packages"]["torch"].startswith("2.13")
     folder, read = open_bundle("two:v1")
     assert read == manifest
-    for name, parity in verify_bundle(folder, manifest).items():
+    for name, found in verify_bundle(folder, manifest).items():
+        (parity,) = found.values()
         assert parity.is_exact or not manifest.variants[name].is_exact
         assert parity.answers_flipped == 0
         assert parity.rows >= 16
@@ -74,7 +75,10 @@ def test_a_version_never_changes() -> None:
         ({"evaluation": Labelled(part(9, 0).inputs, np.zeros(8, int))}, "different numbers of rows"),
         ({"evaluation": Labelled(part(9, 0).inputs, np.zeros(9))}, "targets must be whole numbers from 0 to 1"),
         ({"examples": {"x": np.zeros((1, 3), np.float32)}}, "expected shape"),
-        ({"calibration": part(60, 1)}, "no review threshold keeps the error"),
+        (
+            {"task": Classification(labels=["a", "b"], review_threshold=-1)},
+            "a review_threshold of -1 is no confid",
+        ),
         (
             {"task": Regression(), "evaluation": Labelled(part(9, 0).inputs, np.full(9, np.nan))},
             "targets must be finite numbers",
@@ -169,6 +173,15 @@ def test_swapped_golden_examples_are_refused_even_under_a_new_hash() -> None:
             check_golden(read_golden(folder), manifest, name, variant)
     with pytest.raises(RolloutError, match=r"its onnx variant disagrees.*; .*its torchscript variant disagrees"):
         choose_variant(folder, manifest, read_golden(folder), ["onnx", "torchscript"], is_trusted=True)
+
+
+def test_a_manifest_that_promises_nothing_of_a_variant_is_refused(bundle: tuple[Path, Manifest]) -> None:
+    folder, manifest = bundle
+    silent = msgspec.structs.replace(manifest.variants["onnx-int8"], parity={})
+    hostile = msgspec.structs.replace(manifest, variants={**manifest.variants, "onnx-int8": silent})
+    variant = load_variant(folder, hostile, "onnx-int8")
+    with pytest.raises(RolloutError, match="does not say how far the onnx-int8 variant may be"):
+        check_golden(read_golden(folder), hostile, "onnx-int8", variant)
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from rollout import Category, Image, Number, Tensor, Text, Time
+from rollout import Category, Image, Number, Table, Tensor, Text, Time
 from rollout.bundle.fields import Field
-from rollout.bundle.probes import extreme_inputs, random_inputs
+from rollout.bundle.probes import extreme_inputs, gaps, random_inputs, whole_rows
 from rollout.bundle.schema import InputSchema
 
 FIELDS: dict[str, Field] = {
@@ -73,3 +74,51 @@ def test_the_ends_of_time_are_those_of_the_wire() -> None:
     ends = ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"]
     moments = [msgspec.convert(end, Time().wire_type) for end in ends]
     assert [int(Time().decode(moment)) for moment in moments] == extreme_inputs(FIELDS)["time"][:2].tolist()
+
+
+GAPPED: dict[str, Field] = {
+    "age": Number(optional=True, minimum=0, maximum=90),
+    "shares": Tensor(shape=(2,), nan=True),
+    "word": Text(max_bytes=4, default="none"),
+    "port": Category(values=("C", "Q", "S"), optional=True),
+    "at": Time(optional=True),
+    "weight": Number(),
+    "row": Table(
+        columns={"fare": Number(optional=True), "deck": Category(values=("A", "B")), "rate": Number(default=2)}
+    ),
+}
+
+
+GAP: dict[str, Callable[[Any], Any]] = {
+    "age": np.isnan,
+    "shares": np.isnan,
+    "word": lambda words: (words == list(b"none")).all(1),
+    "port": lambda ports: ~ports.any(1),
+    "at": lambda at: at == Time.MISSING,
+    "row": lambda rows: np.isnan(rows[:, 0]),
+}
+
+
+def test_what_may_be_missing_is_in_a_fifth_of_random_rows_and_in_the_last_extreme_one() -> None:
+    drawn, extreme = random_inputs(GAPPED, 300, seed=1), extreme_inputs(GAPPED)
+    assert InputSchema(GAPPED).check_arrays(drawn) == 300
+    assert InputSchema(GAPPED).check_arrays(extreme) == 4
+    for name, field in GAPPED.items():
+        if field.limits is not None:
+            assert np.array_equal(field.admit(drawn[name]), drawn[name], equal_nan=True)
+        for probe, low, high in ((drawn[name], 0.12, 0.28), (extreme[name][3:], 1, 1), (extreme[name][:3], 0, 0)):
+            assert name == "weight" or low <= np.mean(GAP[name](probe)) <= high, name
+    assert not np.isnan(drawn["row"][:, 1:]).any()
+    assert extreme["row"][3].tolist()[1:] == [0, 2]
+
+
+def test_one_value_after_the_other_is_taken_away() -> None:
+    row = {name: array[:1] for name, array in extreme_inputs(GAPPED).items()}
+    found = dict(gaps(GAPPED, row))
+    assert list(found) == ["age", "shares", "word", "port", "at", "row.fare", "row.rate"]
+    for name, lacking in found.items():
+        changed = {one for one in GAPPED if not np.array_equal(lacking[one], row[one])}
+        assert changed == {name.partition(".")[0]}
+    assert np.isnan(found["row.fare"]["row"]).tolist() == [[True, False, False]]
+    several = {name: array[[3, 0]] for name, array in extreme_inputs(GAPPED).items()}
+    assert whole_rows(GAPPED, several).tolist() == [False, True]

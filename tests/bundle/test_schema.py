@@ -70,3 +70,11 @@ def test_batches_are_checked() -> None:
             SCHEMA.check_arrays(good | {name: array})
     with pytest.raises(RolloutError, match="expected arrays for"):
         SCHEMA.check_arrays({"age": good["age"]})
+
+
+def test_a_file_alone_fills_a_model_whose_other_inputs_may_be_missing() -> None:
+    image = Image(height=2, width=2)
+    assert InputSchema({"image": image}).file_field == "image"
+    assert InputSchema({"age": Number(optional=True), "image": image}).file_field == "image"
+    assert InputSchema({"age": Number(), "image": image}).file_field is None
+    assert InputSchema({"age": Number()}).file_field is None

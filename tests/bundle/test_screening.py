@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+import torch
+from msgspec import UNSET
+from torch import nn
 
-from rollout import Labelled, RolloutError
+from rollout import Labelled, Number, RolloutError, Table, Tensor
 from rollout.bundle.golden import Golden
 from rollout.bundle.manifest import LeftOut
 from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.screening import Screening
-from rollout.bundle.source import Source
+from rollout.bundle.source import ModuleSource, Source
 from rollout.bundle.store import bundle_exists, open_bundle
 from rollout.bundle.task import Scores
 from rollout.bundle.variants import VARIANTS, Onnx, OnnxInt8
@@ -97,7 +101,7 @@ def test_every_variant_of_an_image_a_text_and_a_time_model_passed(tag: str) -> N
 def screening(targets_of_source: bool) -> Screening:
     """With golden examples far from any doubt, and rows that the source answers all right, or all wrong."""
     evaluation = part(200, 2)
-    source = Source(Linear(0.1, 0.1).eval(), TASK, take(evaluation.inputs, slice(0, 2)))
+    source = ModuleSource(Linear(0.1, 0.1).eval(), TASK, take(evaluation.inputs, slice(0, 2)))
     sure = {"x": np.array([[9, 9], [-9, -9]], np.float32)}
     targets = evaluation.targets if targets_of_source else 1 - evaluation.targets
     golden = Golden(sure, source.run(sure))
@@ -171,3 +175,46 @@ def test_a_quantized_variant_is_held_to_what_was_packed() -> None:
     assert not manifest.variants["onnx-int8"].is_exact
     assert manifest.variants["onnx-int8"].parity["golden"].answers_flipped == 0
     assert msgspec.json.decode(msgspec.json.encode(manifest), type=type(manifest)) == manifest
+
+
+class Sums(nn.Module):
+    """Adds a function of the second input to what the first one says."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.linear, self.function = Linear(), function
+
+    def forward(self, x: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+        """Returns logits."""
+        logits: torch.Tensor = self.linear(x) + self.function(row)[:, None]
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (
+            lambda row: row[:, 1],
+            "the module answers NaN or infinity where row.age is missing, which its field allows: put",
+        ),
+        (
+            lambda row: row[:, 0].clamp(max=50).sqrt() * 0,
+            r"for [0-9]+ of 256 random inputs, the first of them row [0-9]+: it must",
+        ),
+        (lambda row: (row[:, 0] - 5).sqrt() * 0, r"for \d+ of 500 calibration inputs, the first of them row \d"),
+    ],
+    ids=["missing", "random", "calibration"],
+)
+def test_a_module_that_does_not_answer_all_that_its_fields_allow_is_refused(
+    function: Callable[[torch.Tensor], torch.Tensor], words: str
+) -> None:
+    def with_rows(rows: int, seed: int) -> Labelled:
+        few = part(rows, seed)
+        numbers = np.random.default_rng(seed).uniform(1, 9, (rows, 2)).astype(np.float32)
+        return Labelled({**few.inputs, "row": numbers}, few.targets)
+
+    columns = {"fare": Number(), "age": Number(optional=True if "missing" in words else UNSET)}
+    inputs = {"x": Tensor(shape=(2,)), "row": Table(columns=columns)}
+    parts = {"calibration": with_rows(500, 1), "evaluation": with_rows(100, 2)}
+    with pytest.raises(RolloutError, match=words):
+        pack_two("gaps", Sums(function).eval(), inputs=inputs, **parts)

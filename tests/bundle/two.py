@@ -74,4 +74,6 @@ def pack_two(version: str, module: nn.Module | None = None, **changes: Any) -> M
         "calibration": part(500, 1),
         "evaluation": part(100, 2),
     }
-    return pack(module or Two().eval(), **(arguments | changes))
+    if "artefact" not in changes:
+        arguments["module"] = module or Two().eval()
+    return pack(**(arguments | changes))

@@ -28,12 +28,13 @@ def run(home: Path, *arguments: str, code: int = 0, **environment: str) -> str:
 
 def test_verify_prints_a_table(bundles: str, tmp_path: Path) -> None:
     output = run(tmp_path, "verify", "digits:v2")
-    assert "digits:v2: 6 files match their hashes" in output
+    assert "digits:v2: 7 files match their hashes" in output
     for variant in ("onnx", "onnx-int8", "torchscript", "export"):
-        (line,) = [line for line in output.splitlines() if re.match(rf" {variant} ", line)]
-        rows, *flipped = line.split()[1:4]
-        assert int(rows) > 20
-        assert flipped == ["0", "0"]
+        found = [line.split()[1:5] for line in output.splitlines() if re.match(rf" {variant} ", line)]
+        assert [examples for examples, *_ in found] == ["golden", "reference"]
+        for _, rows, *flipped in found:
+            assert int(rows) > 20
+            assert flipped == ["0", "0"]
     assert "`rollout report digits:v2`" in output
     assert run(tmp_path, "verify", "digits:v9", code=1) == (
         "rollout: there is no bundle digits:v9; `bentoml models list` shows what the store has\n"

@@ -195,7 +195,9 @@ def test_what_cannot_be_done_is_one_line(both: Service, tmp_path: Path) -> None:
     assert of_file("good.csv", good.read_bytes(), "--token-file", str(token)) == (
         "the service refused: the token is not one that this service knows"
     )
-    assert of_file("in.xlsx", b"") == "in.xlsx: reads .csv, .jsonl, .ndjson, .parquet, by the extension"
+    assert of_file("in.xlsx", b"") == (
+        "in.xlsx: reads .csv, .jsonl, .ndjson, .parquet, .tar, .tar.gz, .tgz, .zip, by the extension, and folders of files"
+    )
     assert of_file("in.csv", b"id,text\n") == (
         "in.csv has no column client_id; it has id, text: --client-id names the one with client IDs"
     )

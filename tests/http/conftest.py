@@ -36,3 +36,19 @@ def endpoints(more_bundles: str, tmp_path_factory: pytest.TempPathFactory) -> It
     port = free_port()
     with run_service(home, ROLLOUT_GRPC_PORT=str(port)) as running:
         yield Endpoints(running, running.base.removeprefix("http://"), f"{HOST}:{port}")
+
+
+@pytest.fixture(scope="module", params=["rollout serve", "bentoml serve"])
+def either(
+    request: pytest.FixtureRequest, bundles: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """The service under one of its two servers."""
+    if request.param == "rollout serve":
+        yield request.getfixturevalue("service")
+        return
+    from tests.service.test_bentoml import SERVE
+
+    home = tmp_path_factory.mktemp("bentoml")
+    set_split(home, *TRIAL)
+    with run_service(home, SERVE, ROLLOUT_WORKERS="1") as running:
+        yield running

@@ -10,10 +10,12 @@ import httpx
 import numpy as np
 import pytest
 import torch
+import tritonclient.grpc as triton
 
 from rollout import Classification
 from tests.bundle.steps import LONGEST, Masked, pack_steps, part
-from tests.conftest import Service, run_service, set_split
+from tests.conftest import Service, free_port, run_service, set_split
+from tests.http.conftest import HOST
 
 
 class Served(NamedTuple):
@@ -21,10 +23,12 @@ class Served(NamedTuple):
 
     Attributes:
         service: The service.
+        grpc: Where it answers gRPC.
         expect: Returns what the module answers to each row by itself: the scores of "yes".
     """
 
     service: Service
+    grpc: str
     expect: Callable[[Sequence[Any]], Any]
 
 
@@ -42,8 +46,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
     home = tmp_path_factory.mktemp("steps")
     set_split(home, "--champion", "http", model="steps")
-    with run_service(home) as service:
-        yield Served(service, expect)
+    port = free_port()
+    with run_service(home, ROLLOUT_GRPC_PORT=str(port)) as service:
+        yield Served(service, f"{HOST}:{port}", expect)
 
 
 @pytest.fixture
@@ -101,6 +106,19 @@ def test_a_tensor_may_come_with_lengths_of_its_own(
     assert answer.status_code == 200, answer.text
     rows = [row[:length] for row, length in zip(array, lengths or [5, 5], strict=True)]
     got = np.array(answer.json()["outputs"][0]["data"]).reshape(2, 2)[:, 1]
+    assert np.allclose(got, served.expect(rows), atol=1e-4)
+
+
+@pytest.mark.parametrize("lengths", [None, [2, 5]])
+def test_so_it_may_over_grpc(served: Served, lengths: list[int] | None) -> None:
+    array = np.random.default_rng(4).normal(size=(2, 5, 3)).astype(np.float32)
+    inputs = [triton.InferInput("steps", array.shape, "FP32").set_data_from_numpy(array)]
+    if lengths:
+        said = np.array(lengths, np.int64)
+        inputs.append(triton.InferInput("steps_lengths", said.shape, "INT64").set_data_from_numpy(said))
+    with triton.InferenceServerClient(served.grpc) as client:
+        got = client.infer("steps", inputs).as_numpy("scores")[:, 1]
+    rows = [row[:length] for row, length in zip(array, lengths or [5, 5], strict=True)]
     assert np.allclose(got, served.expect(rows), atol=1e-4)
 
 

@@ -21,10 +21,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from rollout import Image, InputSchema
 from rollout.bundle.codec import Codec, CodecError
-from rollout.bundle.image import PixelBudget
+from rollout.bundle.image_file import PixelBudget
 from rollout.config import Settings
 from rollout.errors import DeadlineExceededError
-from rollout.http.predict import Decoder, Instance
+from rollout.http.predict import Decoder, FileRow, Instance, Row
 from tests.conftest import Service
 from tests.images import png
 
@@ -100,25 +100,29 @@ def with_long_text() -> str:
     ],
     ids=["8x8", "64x64", "65x65", "bomb", "text", "jpeg"],
 )
-async def test_only_what_is_quick_is_decoded_where_it_is(file: str, *, threads: bool) -> None:
+@pytest.mark.parametrize("came_as", ["base64", "body"])
+async def test_only_what_is_quick_is_decoded_where_it_is(file: str, came_as: str, *, threads: bool) -> None:
     assert len(file) < 4096
     seen: list[int] = []
     decoder = Decoder(SCHEMA, Settings())
-    decode = Codec.decode
+    method = "decode" if came_as == "base64" else "decode_file"
+    decode = getattr(Codec, method)
 
     def spy(self: Codec, *arguments: Any) -> Any:
         seen.append(threading.get_ident())
         return decode(self, *arguments)
 
-    with mock.patch.object(Codec, "decode", spy):
-        (arrays,) = await decoder.decode([instance(file)])
+    one = instance(file) if came_as == "base64" else FileRow("c", {"image": base64.b64decode(file)}, None)
+    with mock.patch.object(Codec, method, spy):
+        (arrays,) = await decoder.decode([one])
     assert isinstance(arrays, dict)
     assert (seen != [threading.get_ident()]) == threads
 
 
 async def test_the_images_of_a_request_have_a_budget() -> None:
     decoder = Decoder(SCHEMA, Settings())
-    rows = [instance(black(100)) for _ in range(5)]
+    rows: list[Row] = [instance(black(100)) for _ in range(3)]
+    rows += [FileRow("c", {"image": base64.b64decode(black(100))}, None) for _ in range(2)]
     decoded = await decoder.decode(rows, PixelBudget(30_000))
     assert [isinstance(one, list) for one in decoded] == [False, False, False, True, True]
     faults = decoded[4]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rollout import Classification, InputSchema
-from rollout.bundle.fields import Number
+from rollout.bundle.numbers import Number
 from rollout.config import Settings
 from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError
 from rollout.http.request_options import RequestOptions

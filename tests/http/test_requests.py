@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import socket
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 from backports import zstd
 
 from tests.conftest import TRIAL, Service, run_service, set_split
-from tests.images import row
-from tests.service.test_bentoml import SERVE
+from tests.images import image, png, row
 
 PREDICT = "/v1/models/digits/predict"
 BODY = json.dumps(row(client_id="c-1", key="k-1")).encode()
 JSON = "Content-Type: application/json"
 MIB = 1024 * 1024
+SCAN = base64.b64decode(png(np.array(image(), np.uint8)))
+# A file as the body, and a form: browsers send the latter to other origins without asking these.
+FILES = [
+    (["Content-Type: image/png", "X-Client-Id: c-1", "X-Key: k-1"], SCAN),
+    (
+        ["Content-Type: multipart/form-data; boundary=b"],
+        b'--b\r\nContent-Disposition: form-data; name="client_id"\r\n\r\nc-1\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="image"; filename="scan.png"\r\n\r\n'
+        + SCAN
+        + b"\r\n--b--\r\n",
+    ),
+]
 
 
 class Answer(NamedTuple):
@@ -36,20 +49,6 @@ class Answer(NamedTuple):
     def kind(self) -> str:
         """The type of a problem document."""
         return str(json.loads(self.body)["type"]).removeprefix("urn:rollout:problem:")
-
-
-@pytest.fixture(scope="module", params=["rollout serve", "bentoml serve"])
-def either(
-    request: pytest.FixtureRequest, bundles: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Service]:
-    """The service under one of its two servers."""
-    if request.param == "rollout serve":
-        yield request.getfixturevalue("service")
-        return
-    home = tmp_path_factory.mktemp("bentoml")
-    set_split(home, *TRIAL)
-    with run_service(home, SERVE, ROLLOUT_WORKERS="1") as running:
-        yield running
 
 
 def head(target: str = PREDICT, *lines: str, method: str = "POST", host: str = "Host: localhost") -> bytes:
@@ -135,6 +134,8 @@ def test_a_line_that_is_nested_deeply_fails_alone(either: Service) -> None:
 
 TOO_LARGE = [
     (PREDICT, [JSON], 413),
+    *((PREDICT, lines, 413) for lines, _ in FILES),
+    *((PREDICT, [*lines, "Authorization: Bearer wrong"], 401) for lines, _ in FILES),
     (PREDICT, [JSON, "Authorization: Bearer wrong"], 401),
     (PREDICT, ["Content-Type: text/plain"], 415),
     (PREDICT, [JSON, "Content-Encoding: br"], 415),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
-from rollout import Category, Image, Number, Tensor, Text, Time
+from rollout import Category, Image, Number, Table, Tensor, Text, Time
 from rollout.bundle.codec import Codec
 from rollout.bundle.fields import Field
 from rollout.bundle.schema import InvalidInputsError
@@ -45,10 +45,10 @@ def test_the_three_ways_in_agree(sent: np.ndarray[Any, Any]) -> None:
         sent.ravel().tolist(),
     ]
     for way in ways:
-        array, texts = read(way, ANY, 4)
+        array, kept = read(way, ANY, 4)
         assert array.dtype == np.float32
         assert (array == sent).all()
-        assert texts is None
+        assert isinstance(kept, np.ndarray)
 
 
 def test_binary_numbers_are_a_view_unless_they_lie_across_the_boundaries() -> None:
@@ -126,7 +126,7 @@ def test_one_element_a_row_comes_in_either_shape() -> None:
     for data in (b"[1, 2]", b"[[1], [2]]"):
         assert read(msgspec.Raw(data), Number(), 2).array.tolist() == [1, 2]
     for data in (b'["a", "b"]', b'[["a"], ["b"]]'):
-        assert read(msgspec.Raw(data), Text(max_bytes=1), 2).texts == ["a", "b"]
+        assert read(msgspec.Raw(data), Text(max_bytes=1), 2).sent == ["a", "b"]
 
 
 def test_what_was_sent_is_made_row_by_row() -> None:
@@ -136,6 +136,81 @@ def test_what_was_sent_is_made_row_by_row() -> None:
     )
     assert len(sent) == 2
     assert sent[1] == {"x": [-1, -0.5], "name": "é"}
+
+
+ROW = Table(
+    columns={"age": Number(optional=True), "port": Category(values=("C", "Q")), "fare": Number(default=7)}
+)
+
+
+def test_nan_and_null_are_missing_numbers_where_they_may_be() -> None:
+    nan = np.nan
+    fields: dict[str, Field] = {
+        "age": Number(optional=True),
+        "fare": Number(default=7),
+        "pair": Tensor(shape=(2,), nan=True),
+        "row": ROW,
+    }
+    sent: dict[str, Any] = {
+        "age": [nan, 2],
+        "fare": [nan, 2],
+        "pair": [[nan, 1], [2, 3]],
+        "row": [[nan, 1, nan], [2, 0, 3]],
+    }
+    gets = sent | {"fare": [7, 2], "row": [[nan, 1, 7], [2, 0, 3]]}
+    kept = [
+        {"pair": [None, 1], "row": {"port": "Q"}},
+        {"age": 2, "fare": 2, "pair": [2, 3], "row": {"age": 2, "port": "C", "fare": 3}},
+    ]
+    for way in ("binary", "typed", "nested", "flat"):
+        columns = {}
+        for name, field in fields.items():
+            array = np.array(sent[name], np.float32)
+            flat, lists = array.ravel().tolist(), array.tolist()
+            content: dict[str, Content] = {
+                "binary": memoryview(array.tobytes()),
+                "typed": flat,
+                "nested": msgspec.Raw(msgspec.json.encode(lists if array.ndim > 1 else [[one] for one in lists])),
+                "flat": msgspec.Raw(msgspec.json.encode(flat)),
+            }
+            columns[name] = read(content[way], field, 2)
+            assert np.array_equal(columns[name].array, gets[name], equal_nan=True), (way, name)
+        assert list(SentRows(columns, fields)) == kept
+
+
+@pytest.mark.parametrize(
+    ("field", "numbers", "words"),
+    [
+        (Number(), [np.nan], r"holds nan at \[0\]"),
+        (Number(optional=True, maximum=3), [4], r"holds 4.0 at \[0\]"),
+        (PAIR, [np.nan, 0], "holds nan"),
+        (ROW, [1, np.nan, 1], r"holds nan at \[0, 1\], in port; it must be the index of one of C, Q"),
+        (ROW, [1, 2, 1], "holds 2.0 .* in port"),
+        (ROW, [np.inf, 1, 1], "holds inf .* in age"),
+    ],
+)
+def test_nan_is_refused_where_nothing_may_be_missing(field: Field, numbers: list[float], words: str) -> None:
+    ways: list[Content] = [binary(*numbers), numbers]
+    for way in ways:
+        with pytest.raises(InvalidInputsError, match=words):
+            read(way, field, 1)
+    for json in (b"NaN", b"null"):
+        with pytest.raises(InvalidInputsError, match="/data"):
+            read(msgspec.Raw(b"[" + json + b"]"), Number(), 1)
+
+
+def test_strings_that_are_null_or_empty_are_missing_where_they_may_be() -> None:
+    port, text = Category(values=("C", "Q"), optional=True), Text(max_bytes=2, default="?")
+    null = msgspec.Raw(b'["C", null]'), msgspec.Raw(b'[["C"], [null]]')
+    ways: list[Content] = [strings("C", ""), ["C", b""], *null]
+    for way in ways:
+        for field, gets in ((port, [[67], [0]]), (text, [[67, 0], [63, 0]])):
+            column = read(way, field, 2)
+            assert column.array.tolist() == gets
+            assert list(SentRows({"x": column}, {"x": field})) == [{"x": "C"}, {}]
+    with pytest.raises(InvalidInputsError, match=r"/data/1: .*it must be one of C, Q"):
+        read(null[0], Category(values=("C", "Q")), 2)
+    assert read(strings("C", ""), Text(max_bytes=1), 2).sent == ["C", ""]
 
 
 @given(st.lists(st.text(), min_size=1))

@@ -15,6 +15,7 @@ from rollout.config import Settings
 from rollout.errors import RolloutError
 from rollout.http import turn as turn_module
 from rollout.http.gateway import Gateway
+from rollout.http.routes import JSON
 from rollout.http.turn import Turn
 from rollout.inference.engine import Engine
 from rollout.inference.follower import Follower
@@ -38,7 +39,9 @@ class Exchange:
 
     def __init__(self, body: Any, name: str = "digits") -> None:
         self._body = body if isinstance(body, bytes) else msgspec.json.encode(body)
-        self.scope: dict[str, Any] = {"name": name, "traceparent": b"00-%032x-%016x-00" % (id(self), 1)}
+        self.scope: dict[str, Any] = {"name": name, "media_type": JSON} | {
+            "traceparent": b"00-%032x-%016x-00" % (id(self), 1)
+        }
         self.went_its_own_way = self.response_complete = False
         self.said: Any = None
         self.answered_at = self.arrived = 0.0

@@ -266,7 +266,7 @@ async def test_a_machine_that_became_slower_takes_on_less(pool: ThreadPoolExecut
     under_test = batcher(slow, pool, row_s=SLOW, max_batch=1)
     for number in range(20):
         await submit(under_test, number)
-    with pytest.raises(DeadlineExceededError, match="100 rows would take about 4"):
+    with pytest.raises(DeadlineExceededError, match=r"100 rows would take about [4-9](\.\d)? s"):
         submit(under_test, *range(100), seconds=2)
 
 

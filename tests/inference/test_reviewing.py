@@ -100,7 +100,7 @@ async def test_a_large_image_is_kept_as_a_file_made_off_the_event_loop(came_as: 
     schema = InputSchema({"photo": PHOTO})
     sent: Any = [{"photo": msgspec.Raw(msgspec.json.encode(steps.tolist()))}]
     if came_as == "tensor":
-        sent = SentRows({"photo": Column(steps[None])}, schema.fields)
+        sent = SentRows({"photo": Column(steps[None], steps[None])}, schema.fields)
     file = msgspec.json.encode(PHOTO.keep(None, steps))
     if came_as == "file":
         sent = [{"photo": msgspec.Raw(file)}]

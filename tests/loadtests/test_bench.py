@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from loadtests.closed_loop import Sample
-from loadtests.contenders import BENTOML, CONTENDERS, FASTAPI, MOSEC_ONE, MOSEC_TWO, TWO, Contender
+from loadtests.contenders import BENTOML, CONTENDERS, FASTAPI, FLOOR, MOSEC_ONE, ONE, TWO, Contender
 from loadtests.goals import goals
 from loadtests.ours import Models
 from loadtests.report import render
@@ -56,30 +56,29 @@ def test_the_report_is_printed_and_nothing_fails(tmp_path: Path) -> None:
     assert not results.absent
 
 
-def sample(rate: float, p50_ms: float = 1.0) -> Sample:
-    return Sample(requests=int(rate), seconds=1, p50_ms=p50_ms, p99_ms=2, failures=0)
+def sample(rate: float, p50_ms: float = 1.0, cpu_us: float = 100.0) -> Sample:
+    return Sample(requests=int(rate), seconds=1, p50_ms=p50_ms, p99_ms=2, failures=0, cpu_s=rate * cpu_us / 1e6)
 
 
 def test_goals_are_reached_missed_or_not_measured() -> None:
     results = Results("a machine", rounds=3)
-    for contender, rates in (
-        (TWO, (8000, 10_000, 9000)),  # the median counts, whatever the order
-        (MOSEC_ONE, (4400, 4600, 4500)),
-        (MOSEC_TWO, (4000, 4100, 4200)),
-        (BENTOML, (500, 500, 500)),
+    for contender, rates, cpu_us in (
+        (ONE, (8000, 10_000, 9000), 28.0),  # the median counts, whatever the order
+        (MOSEC_ONE, (1800, 1700, 1600), 60.0),
+        (BENTOML, (500, 500, 500), 600.0),
+        (FLOOR, (90_000, 90_000, 90_000), 5.5),
     ):
-        results.closed += [Closed(SMALL, contender.name, 32, sample(rate)) for rate in rates]
-    for contender, p50_ms in ((TWO, 0.5), (FASTAPI, 0.4)):
+        results.closed += [Closed(SMALL, contender.name, 32, sample(rate, cpu_us=cpu_us)) for rate in rates]
+    for contender, p50_ms in ((TWO, 0.25), (FASTAPI, 0.4)):
         results.closed.append(Closed(SMALL, contender.name, 1, sample(1000, p50_ms)))
     found = {f"{goal.what}: {goal.wanted}": (goal.verdict, goal.found) for goal in goals(results)}
-    of_32 = "single-row JSON, small model, 32 connections"
-    assert found[f"{of_32}: ≥ 2 × mosec"] == ("reached", "2.00")
-    assert found[f"{of_32}: ≥ 20 × bare BentoML"] == ("missed", "18.00")
-    assert found["p50 at 1 connection, small model: ≤ FastAPI's"] == ("missed", "0.50 ms to 0.40 ms")
-    assert found["larger model, out of the box, 128 connections: ≥ 2 × the best contender"] == (
-        "not measured",
-        None,
-    )
+    of_32 = "CPU a request, 32 connections, one worker"
+    assert found[f"{of_32}: ≤ 30 µs and ≤ 5 × a constant answer's"] == ("missed", "28 µs, 5.1 × 5.5 µs")
+    assert found[f"{of_32}: bare BentoML's ≥ 25 × ours"] == ("missed", "21.43")
+    assert found["one row of JSON, small model, 32 connections, one worker: ≥ 5 × mosec"] == ("reached", "5.29")
+    first = "p50 at 1 connection, small model: ≤ 0.12 ms, or 0.6 of FastAPI's"
+    assert found[first] == ("missed", "0.25 ms, 0.62 of FastAPI's")
+    assert found["p99 at 32 connections, two workers: ≤ mosec's"] == ("not measured", None)
 
 
 def test_a_contender_that_does_not_start_is_in_the_report_with_its_reason(tmp_path: Path) -> None:

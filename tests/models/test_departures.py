@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.departures import data
 from models.departures.recipe import RECIPE
 from rollout.bundle.schema import Arrays, Labelled
-from rollout.bundle.source import Source
+from rollout.bundle.source import ModuleSource
 from rollout.bundle.task import Regression
 from rollout.bundle.variants import VARIANTS
 from rollout.training.recipe import Dataset
@@ -103,7 +103,7 @@ def test_every_exact_variant_agrees(
     inputs = {name: array[:500].copy() for name, array in dataset.evaluation.inputs.items()}
     inputs["at"][:2] = data.AT.encode(["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
     example = {name: array[:2] for name, array in inputs.items()}
-    source = Source(modules[version], Regression(half_width=2.5), example)
+    source = ModuleSource(modules[version], Regression(half_width=2.5), example)
     for variant in VARIANTS.values():
         if variant.is_exact:
             (tmp_path / variant.file).parent.mkdir()

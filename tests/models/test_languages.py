@@ -12,7 +12,7 @@ import torch
 from models.languages import data
 from models.languages.recipe import RECIPE
 from rollout.bundle.schema import Labelled
-from rollout.bundle.source import Source
+from rollout.bundle.source import ModuleSource
 from rollout.bundle.variants import VARIANTS
 from rollout.training.recipe import Dataset
 
@@ -101,7 +101,7 @@ def test_every_exact_variant_agrees(
     version: str, dataset: Dataset, modules: dict[str, torch.nn.Module], tmp_path: Path
 ) -> None:
     inputs = {"text": dataset.evaluation.inputs["text"][:64]}
-    source = Source(modules[version], RECIPE.version(version).task, {"text": inputs["text"][:2]})
+    source = ModuleSource(modules[version], RECIPE.version(version).task, {"text": inputs["text"][:2]})
     for variant in VARIANTS.values():
         if variant.is_exact:
             (tmp_path / variant.file).parent.mkdir()

@@ -14,12 +14,13 @@ from typing import Any
 import httpx
 import pytest
 
+from rollout.bundle.store import SETTLED_S
 from tests.conftest import BIN, ROOT, STORE, TRIAL, Service, run_service, set_split
 
 WORKERS = 2
 WITHIN_S = 2.0
 # What a busy machine may add; what is promised is measured by `make bench`.
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 TEXT = {"client_id": "c-1", "inputs": {"text": "the file was not found"}}
 PREDICT = "/v1/models/languages/predict"
 
@@ -87,7 +88,7 @@ def test_from_the_first_split_to_the_removal(running: Service, store: Path) -> N
     half = len(files) // 2
     for path in files[:half]:
         copy(path, source, target)
-    time.sleep(1.5)
+    time.sleep(SETTLED_S + 1.5)  # a copy that stops for so long is taken as it is, and refused
     assert statuses(running) == {404}, "what is copied by half is not served"
     for path in files[half:]:
         copy(path, source, target)

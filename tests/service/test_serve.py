@@ -26,7 +26,7 @@ import pytest
 from growthbook.core import gbhash
 
 from models.digits.recipe import RECIPE
-from rollout.bundle.source import Source
+from rollout.bundle.source import ModuleSource
 from rollout.bundle.store import open_bundle
 from rollout.routing.assignment import assign
 from rollout.routing.split import Split
@@ -91,7 +91,7 @@ def test_accuracy_over_http_is_accuracy_in_python(bundles: str, tmp_path: Path, 
         for version in ("v1", "v2"):
             module = RECIPE.train(version, digits.train, RECIPE.seed)
             _, manifest = open_bundle(f"digits:{version}")
-            scores = Source(module, manifest.task, digits.evaluation.inputs).run(digits.evaluation.inputs)
+            scores = ModuleSource(module, manifest.task, digits.evaluation.inputs).run(digits.evaluation.inputs)
             instances = [row(number, clients[version]) for number in range(len(digits.evaluation.targets))]
             response = client.post("/v1/models/digits/predict", json={"instances": instances})
             predictions = response.raise_for_status().json()["predictions"]

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from rollout import RolloutError
 from rollout.bundle.evidence import Finding
-from rollout.bundle.fields import Category, Field, Number, Tensor, Text, Time
+from rollout.bundle.fields import Field, Tensor
 from rollout.bundle.image import Image
+from rollout.bundle.numbers import Number, Time
 from rollout.bundle.schema import Arrays, Labelled
 from rollout.bundle.task import Classification, Regression
+from rollout.bundle.texts import Category, Text
 from rollout.training.checks import check_data
 from rollout.training.recipe import Dataset
 
@@ -181,8 +183,30 @@ def test_missing_numbers(clean: Dataset) -> None:
 def test_a_column_without_a_number(clean: Dataset) -> None:
     train = with_inputs(clean.train, weight=np.full(200, np.nan, np.float32))
     finding = the_only(check_data(clean._replace(train=train), INPUTS, TASK))
-    assert finding.detail == "200 of 200 rows of the train part have NaN or infinity in weight."
+    assert (
+        finding.detail
+        == "200 of 200 rows of the train part have NaN or infinity in weight, where nothing may be missing."
+    )
     assert finding.rows == list(range(20))
+
+
+def test_what_may_be_missing_is_no_fault_unless_all_of_it_is(clean: Dataset) -> None:
+    inputs = {
+        **INPUTS,
+        "point": Tensor(shape=(2,), nan=True),
+        "weight": Number(optional=True),
+        "word": Text(max_bytes=12, optional=True),
+    }
+    changed = {name: clean.train.inputs[name].copy() for name in ("point", "weight", "word")}
+    changed["point"][3, 0] = changed["weight"][5] = np.nan
+    changed["word"][7] = 0
+    dataset = clean._replace(train=with_inputs(clean.train, **changed))
+    assert check_data(dataset, inputs, TASK) == []
+    changed["point"][:, 1] = np.nan
+    finding = the_only(check_data(dataset, inputs, TASK))
+    assert (finding.check, finding.where) == ("constant features", "point")
+    changed["point"][:, 1] = np.inf
+    assert [one.check for one in check_data(dataset, inputs, TASK)] == ["missing values", "constant features"]
 
 
 def test_missing_texts(clean: Dataset) -> None:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from rollout import RolloutError
 from rollout.bundle.evidence import Metric
-from rollout.bundle.fields import Number, Tensor
+from rollout.bundle.fields import Tensor
+from rollout.bundle.numbers import Number
 from rollout.bundle.schema import Arrays, Labelled
 from rollout.bundle.task import Classification, Regression
 from rollout.training.gate import Judgement, decide, paired_p_value, run_gate

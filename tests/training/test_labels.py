@@ -20,6 +20,7 @@ from rollout import (
     Recipe,
     Regression,
     RolloutError,
+    Table,
     Text,
     Time,
     Version,
@@ -198,6 +199,27 @@ class TestFields:
             assert got.shape == (2, *array.shape)
             assert got.dtype == FIELDS[name].dtype
             assert np.array_equal(got[1], array)
+
+    def test_what_is_missing_is_learnt_from_and_what_is_redacted_is_not(self, file: Path) -> None:
+        recipe, _ = of_all_kinds(YES_OR_NO, np.array([0]))
+        fields = {**FIELDS, "weight": Number(optional=True), "row": Table(columns={"age": Number(optional=True)})}
+        ages = {"row": np.zeros((1, 1), np.float32)}
+        parts = [Labelled({**part.inputs, **ages}, part.targets) for part in recipe.load()[:3]]
+        dataset = Dataset(parts[0], parts[1], parts[2], "made here", "one each")
+        recipe = msgspec.structs.replace(recipe, inputs=fields, load=lambda: dataset)
+        sent = {"scan": SCAN.tolist(), **SENT, "row": {"age": None}}
+        without = {name: value for name, value in sent.items() if name != "weight"}
+        rows = [
+            row("a", inputs=without),
+            row("b", inputs={**sent, "row": {}, "weight": 7}),
+            row("c", inputs={**sent, "weight": None}),
+            row("d", inputs={**without, "row": None}),
+        ]
+        taught_by = taught(write(file, *rows), recipe=recipe)
+        assert left_out(taught_by) == {"without_inputs": 2}
+        inputs = taught_by.train.inputs
+        assert np.array_equal(inputs["weight"], [0, np.nan, 7], equal_nan=True)
+        assert np.array_equal(inputs["row"].ravel(), [0, np.nan, np.nan], equal_nan=True)
 
     def test_a_file_of_an_image_is_held_out_as_its_pixels_are(self, file: Path) -> None:
         recipe, _ = of_all_kinds(YES_OR_NO, np.array([0]))

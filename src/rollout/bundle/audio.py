@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
 from rollout.bundle.columns import LEAST_WIDTH, cell
-from rollout.bundle.image import PixelBudget
-from rollout.bundle.wire import LARGEST_ROW, Free, WireField
+from rollout.bundle.image_file import PixelBudget
+from rollout.bundle.wire import LARGEST_ROW, Free, WireField, from_base64
 from rollout.errors import BundleError
 
 SAMPLE_RATES = (3_000, 768_000)
@@ -22,7 +20,28 @@ MOST_CHANNELS = 16
 # Of one file, in all channels, before it is mixed down.
 MAX_SAMPLES = 32_000_000
 # By what they begin with: libsndfile reads many more formats, which nobody needs and somebody may attack.
-BEGINNINGS = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
+# An MP3 begins with a tag, or with a frame of layer III in MPEG 1, 2 or 2.5, with a checksum or without.
+BEGINNINGS = (
+    b"RIFF",
+    b"fLaC",
+    b"OggS",
+    b"ID3",
+    *(bytes([255, second]) for second in b"\xfb\xfa\xf3\xf2\xe3\xe2"),
+)
+# Of those; browsers and operating systems do not agree on what a WAV and a FLAC are called.
+MEDIA_TYPES = (
+    "audio/wav",
+    "audio/x-wav",
+    "audio/wave",
+    "audio/vnd.wave",
+    "audio/flac",
+    "audio/x-flac",
+    "audio/ogg",
+    "audio/mpeg",
+)
+LOUDEST = 1.0
+# Filters ring: beside a loud sample another may well be beyond it, as in training.
+LARGEST = 2.0
 QUALITY = "HQ"
 UNKNOWN = 2**63 - 1
 
@@ -31,14 +50,18 @@ class Audio(WireField, frozen=True, kw_only=True, tag="audio"):
     """A sound: a WAV, FLAC, OGG or MP3 file in base64, of any rate and any number of channels.
 
     It is mixed down to one channel, the mean of all, and resampled by soxr in quality HQ: a filter of linear
-    phase that passes 91 % of the narrower band, with the precision of 20 bits (``soxr.h``, quality recipes). The
-    module gets samples from -1 to 1, ``float32`` of shape ``(rows, samples)``, padded with zeros to the longest
-    row of the batch, and the lengths of the rows, ``int64`` of shape ``(rows,)``.
+    phase that passes 91 % of the narrower band, with the precision of 20 bits (``soxr.h``, quality recipes). So
+    does ``librosa.load(file, sr=sample_rate)``, to the bit; as there, a length that comes out with a fraction is
+    rounded up. The module gets samples from -1 to 1, those beside loud ones up to 2, ``float32`` of shape
+    ``(rows, samples)``, padded with zeros to the longest row of the batch, and the lengths of the rows, ``int64``
+    of shape ``(rows,)``.
 
     Attributes:
         sample_rate: Samples a second that the module takes.
         longest_s: Longest sound that is taken, in seconds.
     """
+
+    media_types: ClassVar[tuple[str, ...]] = MEDIA_TYPES
 
     sample_rate: int = 16_000
     longest_s: float = 10.0
@@ -66,19 +89,9 @@ class Audio(WireField, frozen=True, kw_only=True, tag="audio"):
         return Free("samples", math.ceil(self.sample_rate * self.longest_s), is_shared=False)
 
     @property
-    def step_shape(self) -> tuple[int, ...]:
-        """Shape of one row without its free dimension."""
-        return ()
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """The smallest and the largest sample."""
-        return -1.0, 1.0
-
-    @property
     def wire_type(self) -> Any:
         """The type that ``msgspec`` checks the JSON value against."""
-        return Annotated[str, Meta(extra_json_schema={"contentEncoding": "base64"})]
+        return Annotated[str, Meta(description=self.expected, extra_json_schema={"contentEncoding": "base64"})]
 
     @property
     def expected(self) -> str:
@@ -99,23 +112,28 @@ class Audio(WireField, frozen=True, kw_only=True, tag="audio"):
                 f"a field of audio needs soundfile and soxr, pip install 'rollout[audio]': {error}"
             ) from None
 
-    def decode(self, value: Any, budget: PixelBudget | None = None) -> NDArray[Any]:
+    def decode(self, value: Any) -> NDArray[Any]:
         """Turns a base64 file into a cell of samples.
-
-        Args:
-            value: Base64.
-            budget: What its samples take from, before they are mixed down and resampled.
 
         Raises:
             ValueError: If it is not base64, not such a file, damaged, empty or too long.
         """
+        return self.decode_file(from_base64(value))
+
+    def decode_file(self, data: bytes, budget: PixelBudget | None = None) -> NDArray[Any]:
+        """Turns a file into a cell of samples.
+
+        Args:
+            data: The bytes of the file; what it is they say themselves.
+            budget: What its samples take from, those that it has in all channels or those that they are resampled
+                to, whichever are more.
+
+        Raises:
+            ValueError: If it is not such a file, damaged, empty or too long.
+        """
         import soundfile  # noqa: PLC0415
         import soxr  # noqa: PLC0415
 
-        try:
-            data = base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError):
-            raise ValueError("the string is not base64; send the file's bytes in base64, nothing else") from None
         if not data.startswith(BEGINNINGS):
             raise ValueError("the bytes are neither a WAV, FLAC, OGG nor an MP3 file")
         try:
@@ -131,12 +149,13 @@ class Audio(WireField, frozen=True, kw_only=True, tag="audio"):
         if not np.isfinite(samples).all():
             raise ValueError("every sample must be a finite number")
         mono = samples.mean(1)
-        # Filters ring: beside a loud sample another may leave the range.
         if rate != self.sample_rate:
-            mono = soxr.resample(mono, rate, self.sample_rate, quality=QUALITY)
-        if not len(mono):
-            raise ValueError(f"the sound has {len(samples)} samples: too few at {self.sample_rate:,} Hz")
-        return cell(np.clip(mono[: self.free.longest], -1.0, 1.0).astype(np.float32, copy=False))
+            resampled = soxr.resample(mono, rate, self.sample_rate, quality=QUALITY)
+            if not len(resampled):
+                raise ValueError(f"the sound has {len(samples)} samples: too few at {self.sample_rate:,} Hz")
+            size = math.ceil(len(mono) * (self.sample_rate / rate))
+            mono = np.pad(resampled[:size], (0, max(0, size - len(resampled))))
+        return cell(np.clip(mono[: self.free.longest], -LARGEST, LARGEST).astype(np.float32, copy=False))
 
     def _require_short(self, file: Any, budget: PixelBudget | None) -> int:
         """Returns how many frames are to be read at most, by what the header says.
@@ -164,5 +183,6 @@ class Audio(WireField, frozen=True, kw_only=True, tag="audio"):
                 "are taken together"
             )
         if budget is not None:
-            budget.take(frames * int(file.channels), "sounds", "samples")
+            resampled = math.ceil(frames * self.sample_rate / file.samplerate)
+            budget.take(max(frames * int(file.channels), resampled), "sounds", "samples")
         return frames

@@ -12,7 +12,8 @@ import scipy.special
 import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
-from rollout.bundle.task import Classification, Regression, Task
+from rollout.bundle.evidence import ReviewEvidence
+from rollout.bundle.task import UNREACHED, Classification, Regression, Task
 from rollout.errors import BundleError
 
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1.0)
@@ -20,7 +21,9 @@ COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1.0)
 HEADROOM = 1.2
 
 
-def calibrate(task: Task, outputs: NDArray[np.float32], targets: NDArray[Any]) -> Task:
+def calibrate(
+    task: Task, outputs: NDArray[np.float32], targets: NDArray[Any]
+) -> tuple[Task, ReviewEvidence | None]:
     """Completes a task with what follows from the calibration part.
 
     Args:
@@ -29,27 +32,49 @@ def calibrate(task: Task, outputs: NDArray[np.float32], targets: NDArray[Any]) -
             and spreads ``(rows, 2)``.
         targets: Index of the true class, or the true value, shape ``(rows,)``.
 
+    Returns:
+        The task, and what speaks for its review threshold. Where no threshold keeps the task's risk, all goes to
+        review.
+
     Raises:
-        BundleError: If the rows are too few or the model errs too often for what was asked.
+        BundleError: If a given threshold is no confidence, or the rows are too few for a regression's intervals.
     """
     if isinstance(task, Regression):
-        return _calibrate_regression(task, outputs, targets)
+        return _calibrate_regression(task, outputs, targets), None
     return _calibrate_classification(task, outputs, targets)
 
 
 def _calibrate_classification(
     task: Classification, logits: NDArray[np.float32], targets: NDArray[Any]
-) -> Classification:
+) -> tuple[Classification, ReviewEvidence]:
+    given = task.review_threshold
+    if given is not None and not given >= 0:  # NaN is none, either
+        raise BundleError(
+            f"a review_threshold of {given} is no confidence: give one from 0 to 1, or more to review everything"
+        )
     # A third of the rows decides on temperature and candidates; the rest, which they do not depend on, on the
     # threshold: only then does its guarantee hold.
     first = np.arange(len(targets)) % 3 == 0
     temperature = fit_temperature(logits[first], targets[first])
     scores = scipy.special.softmax(logits.astype(np.float64) / temperature, axis=-1)
     confidence, correct = scores.max(-1), scores.argmax(-1) == targets
-    threshold = review_threshold(
-        confidence[~first], correct[~first], confidence[first], risk=task.risk, delta=task.delta
+    rows, candidates = (confidence[~first], correct[~first]), confidence[first]
+    threshold = review_threshold(*rows, candidates, risk=task.risk, delta=task.delta) if given is None else given
+    answered = rows[0] >= threshold
+    errors = int((~rows[1][answered]).sum())
+    risks = np.arange(1, 100) / 100
+    reached = (risk for risk in risks if review_threshold(*rows, candidates, risk=risk, delta=task.delta) <= 1)
+    evidence = ReviewEvidence(
+        is_given=given is not None,
+        rows=len(rows[0]),
+        errors=int((~rows[1]).sum()),
+        answered=int(answered.sum()),
+        answered_errors=errors,
+        bound=error_bound(errors, int(answered.sum()), task.delta),
+        needed=rows_needed(task.risk, task.delta),
+        lowest_risk=next(map(float, reached), None),
     )
-    return msgspec.structs.replace(task, temperature=temperature, review_threshold=threshold)
+    return msgspec.structs.replace(task, temperature=temperature, review_threshold=float(threshold)), evidence
 
 
 def fit_temperature(logits: NDArray[np.float32], targets: NDArray[Any]) -> float:
@@ -97,11 +122,10 @@ def review_threshold(
         risk: Largest error wanted among unreviewed predictions.
         delta: Probability with which the guarantee may fail.
 
-    Raises:
-        BundleError: If no threshold reaches this.
+    Returns:
+        It; ``UNREACHED`` where none keeps the risk, so that everything goes to review.
     """
-    needed = math.ceil(math.log(delta) / math.log(1 - risk))
-    start = HEADROOM * needed / len(confidence)
+    start = HEADROOM * rows_needed(risk, delta) / len(confidence)
     descending = np.sort(candidates)[::-1]
     passed: float | None = None
     for coverage in (coverage for coverage in COVERAGES if coverage >= min(start, 1.0)):
@@ -111,13 +135,12 @@ def review_threshold(
         if error_bound(int((~correct[answered]).sum()), int(answered.sum()), delta) > risk:
             break
         passed = threshold
-    if passed is None:
-        raise BundleError(
-            f"no review threshold keeps the error at {risk:.1%} with probability {1 - delta:.0%} on these "
-            f"{len(confidence)} calibration rows (without any error it would take {needed}): give more rows, a "
-            "better model or a larger risk"
-        )
-    return passed
+    return UNREACHED if passed is None else passed
+
+
+def rows_needed(risk: float, delta: float) -> int:
+    """Returns how many rows without an error it takes to vouch for ``risk`` with probability ``1 - delta``."""
+    return math.ceil(math.log(delta) / math.log(1 - risk))
 
 
 def error_bound(errors: int, rows: int, delta: float) -> float:
@@ -129,7 +152,9 @@ def _calibrate_regression(task: Regression, outputs: NDArray[np.float32], target
     half_width = float(half_widths(residuals(outputs, targets), task.coverage))
     if math.isinf(half_width):
         raise BundleError(
-            f"{len(targets)} calibration rows are too few for intervals that cover {task.coverage:.1%}: give more"
+            f"{len(targets)} calibration rows are too few for intervals that cover {task.coverage:.1%}: it takes "
+            f"{math.ceil(round(task.coverage / (1 - task.coverage), 6))}, since an interval is as wide as the "
+            "error of one of them"
         )
     return msgspec.structs.replace(task, half_width=half_width, scale=float(np.std(targets)) or 1.0)
 
@@ -143,7 +168,10 @@ def residuals(outputs: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np
     columns = outputs.reshape(len(outputs), -1).astype(np.float64)
     spread = columns[:, 1] if columns.shape[1] == 2 else np.ones(len(columns))
     if not (spread > 0).all():
-        raise BundleError("the module gives a spread that is not positive; let it end in softplus")
+        raise BundleError(
+            "the module gives a spread that is not positive; let it end in softplus. A second column is the "
+            "spread of the first: several targets are not taken yet"
+        )
     return np.asarray(np.abs(targets - columns[:, 0]) / spread)
 
 

@@ -6,8 +6,12 @@ for each number. Whatever else a value is, or if it is wrong, a strict and slowe
 
 from __future__ import annotations
 
+import binascii
+import contextlib
 import math
 import re
+from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Literal
 
 import msgspec
@@ -15,9 +19,12 @@ import numpy as np
 import simdjson
 from numpy.typing import NDArray
 
-from rollout.bundle.audio import Audio
-from rollout.bundle.fields import Field, Tensor
-from rollout.bundle.image import Image, PixelBudget, is_slow
+from rollout.bundle.columns import cell
+from rollout.bundle.fields import Tensor
+from rollout.bundle.image import QUICK_BYTES, Image
+from rollout.bundle.image_file import PixelBudget
+from rollout.bundle.wire import WireField, from_base64
+from rollout.errors import FieldError
 
 NUMBER_CHARACTERS = b"0123456789+-.eE \t\r\n"
 ELEMENTS: dict[str, tuple[Literal["u", "i", "d"], type[np.generic]]] = {
@@ -25,20 +32,20 @@ ELEMENTS: dict[str, tuple[Literal["u", "i", "d"], type[np.generic]]] = {
     "int64": ("i", np.int64),
     "float32": ("d", np.float64),
 }
+# Names that are not known: so many are pointed at.
+MOST_UNKNOWN = 100
 
 
 class CodecError(ValueError):
     """A value does not fit its field.
 
-    Attributes:
-        pointer: JSON pointer to the fault, relative to the field.
-        detail: What is wrong, and what would be right.
+    Args:
+        errors: JSON pointer to each fault, relative to the field, and what is wrong and would be right.
     """
 
-    def __init__(self, pointer: str, detail: str) -> None:
-        super().__init__(detail)
-        self.pointer = pointer
-        self.detail = detail
+    def __init__(self, *errors: FieldError) -> None:
+        super().__init__("; ".join(detail for _, detail in errors))
+        self.errors = errors
 
 
 class Codec:
@@ -48,25 +55,55 @@ class Codec:
         field: What the value must be.
     """
 
-    def __init__(self, field: Field) -> None:
+    def __init__(self, field: WireField) -> None:
         self._field = field
         self._strict = msgspec.json.Decoder(field.wire_type)
-        self._is_numeric = isinstance(field, Tensor | Image)
+        self._parts = {name: Codec(part) for name, part in field.parts.items()}
+        # What counts where there is no value; None where there must be one.
+        self.missing = field.missing
+        self._has_lists = isinstance(field, Tensor | Image)
         if isinstance(field, Tensor | Image):
             self._parser = simdjson.Parser()
             self._letter, self._element = ELEMENTS[field.dtype]
             # Below this no element can lie: unsigned numbers need no look at the smallest one.
             self._element_low = 0 if self._letter == "u" else -math.inf
-            self._skeleton = _skeleton(field.step_shape)
-            self._size = math.prod(field.step_shape)
+            self._shape = field.step_shape
+            self._skeleton = _skeleton(self._shape)
+            self._size = math.prod(self._shape)
+            # Of a free length; each of its steps is one skeleton.
             self._longest = field.free.longest if field.free else 0
             limits: tuple[float, float] = field.limits
             self._low, self._high = limits
 
     def is_slow(self, raw: bytes) -> bool:
         """Whether decoding takes long enough to be moved off the event loop: most files do."""
-        is_file = isinstance(self._field, Image | Audio) and raw.startswith(b'"')
-        return is_file and (isinstance(self._field, Audio) or is_slow(raw))
+        if not (self._field.media_types and raw.startswith(b'"')):
+            return False
+        if len(raw) > QUICK_BYTES:
+            return True
+        try:
+            return self._field.is_slow_file(binascii.a2b_base64(raw))
+        except binascii.Error:
+            return True
+
+    def is_slow_file(self, data: bytes) -> bool:
+        """Whether decoding a file takes long enough to be moved off the event loop."""
+        return self._field.is_slow_file(data)
+
+    def decode_file(self, data: bytes, budget: PixelBudget | None = None) -> NDArray[Any]:
+        """Decodes a file to an array of the field's shape and dtype.
+
+        Args:
+            data: The bytes of the file.
+            budget: What files may take from.
+
+        Raises:
+            CodecError: If it does not fit the field.
+        """
+        try:
+            return self._field.decode_file(data, budget)
+        except ValueError as error:
+            raise _fault(str(error)) from None
 
     def decode(self, raw: bytes, budget: PixelBudget | None = None) -> NDArray[Any]:
         """Decodes the JSON value ``raw`` to an array of the field's shape and dtype.
@@ -80,28 +117,39 @@ class Codec:
         """
         numbers = self._parse_numbers(raw)
         if numbers is not None:
-            return self._field.shaped(numbers.astype(self._field.dtype))
+            array = numbers.astype(self._field.dtype)
+            return cell(array.reshape(-1, *self._shape)) if self._longest else array.reshape(self._shape)
         try:
             value = self._strict.decode(raw)
         except msgspec.DecodeError as error:
-            detail, pointer = split_location(error)
-            raise CodecError(pointer, f"{detail}; it must be {self._field.expected}") from None
+            raise CodecError(*self._explain(raw, error)) from None
         except UnicodeDecodeError:
-            raise CodecError("", f"the string is not UTF-8; it must be {self._field.expected}") from None
+            raise _fault(f"the string is not UTF-8; it must be {self.expected}") from None
         try:
-            return (
-                self._field.decode(value, budget)
-                if isinstance(self._field, Image | Audio)
-                else self._field.decode(value)
-            )
+            if self._field.media_types and isinstance(value, str):
+                return self._field.decode_file(from_base64(value), budget)
+            return self._field.decode(value)
         except ValueError as error:
-            raise CodecError("", str(error)) from None
+            raise _fault(str(error)) from None
+
+    @property
+    def expected(self) -> str:
+        """What would be right, in words."""
+        return self._field.expected
+
+    def _explain(self, raw: bytes, error: msgspec.DecodeError) -> list[FieldError]:
+        """Says what is wrong with a value; with every part of it that is, where it has parts."""
+        if self._parts:
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                parts = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+                if errors := decode_named(self._parts, parts, "a column of this table")[1]:
+                    return errors
+        detail, pointer = split_location(error)
+        return [FieldError(pointer, f"{detail}; it must be {self.expected}")]
 
     def _parse_numbers(self, raw: bytes) -> NDArray[Any] | None:
         # Without the characters of numbers, lists of the right shape leave just their brackets and commas.
-        if not self._is_numeric:
-            return None
-        steps = self._count_steps(raw.translate(None, NUMBER_CHARACTERS))
+        steps = self._count_steps(raw.translate(None, NUMBER_CHARACTERS)) if self._has_lists else 0
         if not steps:
             return None
         try:
@@ -124,6 +172,59 @@ class Codec:
         steps = (len(found) - 1) // (len(self._skeleton) + 1)
         fits = 1 <= steps <= self._longest and found == b"[" + b",".join([self._skeleton] * steps) + b"]"
         return steps if fits else 0
+
+
+def decode_named(
+    codecs: Mapping[str, Codec],
+    values: Mapping[str, msgspec.Raw | bytes],
+    kind: str,
+    budget: PixelBudget | None = None,
+) -> tuple[dict[str, NDArray[Any]], list[FieldError]]:
+    """Decodes the values of an object, each with its own codec.
+
+    Args:
+        codecs: What there may be, by name.
+        values: The JSON values, or files where a codec takes them.
+        kind: What a codec's name is, for those that have none.
+        budget: What files may take from.
+
+    Returns:
+        The arrays, and every fault with its pointer.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    errors: list[FieldError] = []
+    known = 0
+    for name, codec in codecs.items():
+        sent = values.get(name)
+        if sent is None:
+            if codec.missing is None:
+                errors.append(FieldError(_pointer(name), f"is required: {codec.expected}"))
+            else:
+                arrays[name] = codec.missing
+            continue
+        known += 1
+        try:
+            if isinstance(sent, msgspec.Raw):
+                arrays[name] = codec.decode(bytes(sent), budget)
+            else:
+                arrays[name] = codec.decode_file(sent, budget)
+        except CodecError as error:
+            errors += [FieldError(f"{_pointer(name)}{pointer}", detail) for pointer, detail in error.errors]
+    if known != len(values):
+        errors += [
+            FieldError(_pointer(name), f"is not {kind}; it takes {', '.join(codecs)}")
+            for name in islice(values.keys() - codecs.keys(), MOST_UNKNOWN)
+        ]
+    return arrays, errors
+
+
+def _fault(detail: str) -> CodecError:
+    return CodecError(FieldError("", detail))
+
+
+def _pointer(name: str) -> str:
+    """Returns a name as a part of a JSON pointer (RFC 6901, section 3)."""
+    return f"/{name.replace('~', '~0').replace('/', '~1')}"
 
 
 def _skeleton(shape: tuple[int, ...]) -> bytes:

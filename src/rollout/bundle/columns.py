@@ -6,7 +6,7 @@ and joins its rows like those of any other. It is padded when a batch is handed 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,14 +31,30 @@ def cell(row: NDArray[Any]) -> NDArray[Any]:
     return wrapped
 
 
+def bare(row: NDArray[Any]) -> NDArray[Any]:
+    """Takes the array of a row out of its cell, if it lies in one."""
+    inside: NDArray[Any] = row[()] if row.dtype == object and not row.ndim else row
+    return inside
+
+
 def ragged(rows: Iterable[NDArray[Any]]) -> NDArray[Any]:
     """Returns a ragged column of the arrays of its rows."""
     return np.stack([cell(row) for row in rows])
 
 
+def stacked(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Stacks the arrays of rows, to a ragged column where they differ in shape."""
+    return np.stack(rows) if len({row.shape for row in rows}) == 1 else ragged(rows)
+
+
 def is_ragged(column: NDArray[Any]) -> bool:
     """Whether each row of a column has a length of its own."""
     return column.dtype == object
+
+
+def each(column: NDArray[Any], change: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
+    """Changes a whole column at once, or each row of a ragged one."""
+    return ragged(map(change, column)) if is_ragged(column) else change(column)
 
 
 def lengths(column: NDArray[Any]) -> NDArray[np.int64]:

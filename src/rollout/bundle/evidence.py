@@ -1,4 +1,4 @@
-"""What was found out about a version before it is served: the gate's result, and faults of the data."""
+"""What was found out about a version before it is served: gate, reference, and faults of the data."""
 
 from __future__ import annotations
 
@@ -36,6 +36,30 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
     mean: float
     deviation: float
+
+
+class ReviewEvidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What the calibration part says about answers that go out without review.
+
+    Attributes:
+        is_given: Whether the author gave the threshold; otherwise packing computed it.
+        rows: Calibration rows that decide: those that the temperature was not fitted on.
+        errors: Wrong answers among them.
+        answered: Rows at the threshold or above.
+        answered_errors: Wrong answers among these.
+        bound: The largest error rate that these are compatible with, at the task's ``delta``; 1 without any.
+        needed: So many rows without an error would do for the task's ``risk``.
+        lowest_risk: The smallest risk, in whole percent, that a threshold would have kept; ``None`` if none.
+    """
+
+    is_given: bool
+    rows: int
+    errors: int
+    answered: int
+    answered_errors: int
+    bound: float
+    needed: int
+    lowest_risk: float | None
 
 
 class PValues(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,3 +104,69 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     at: str
     by: str
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a bundle is from the author's own pipeline at one stage of the way from a raw input to an answer.
+
+    Attributes:
+        where: ``decoded``: the array of a field. ``layer``: what a layer of the module gives. ``outputs``: what
+            the module gives. Layer and module get the author's arrays where the author gave them, so that they
+            are compared by themselves; ``scores`` are those of the whole way.
+        name: The field or the layer; empty for the others.
+        rows: Rows compared.
+        differ: Rows that differ by more than rounding does.
+        largest: Largest absolute difference; ``None`` where it is not a number, such as between other shapes.
+        mean: Mean absolute difference.
+        note: What cannot be said in figures, such as another shape or dtype.
+    """
+
+    where: Literal["decoded", "layer", "outputs", "scores"]
+    name: str = ""
+    rows: int
+    differ: int
+    largest: float | None
+    mean: float | None
+    note: str = ""
+
+
+class WorstRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A raw row on which the bundle and the author's own pipeline are apart.
+
+    Attributes:
+        row: Its number among the raw rows.
+        text: What became what, in words.
+        pictures: Files of the bundle, each the author's image, the bundle's and their difference side by side.
+    """
+
+    row: int
+    text: str
+    pictures: list[str] = []
+
+
+class ReferenceResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a comparison with the author's own pipeline found.
+
+    Attributes:
+        by: Qualified name of the author's function.
+        rows: Raw rows.
+        kept: Rows of these that travel with the bundle.
+        refused: Rows that the service would refuse with a 422.
+        flipped: Rows that are decided otherwise; those refused are among them.
+        most_flipped: Largest share of rows that may be.
+        largest_difference: Largest absolute difference of a score, in units of ``task.scale``.
+        tolerance: The largest that may be.
+        stages: The stages, in the order of the way.
+        worst: The rows that are furthest apart.
+    """
+
+    by: str
+    rows: int
+    kept: int
+    refused: int
+    flipped: int
+    most_flipped: float
+    largest_difference: float
+    tolerance: float
+    stages: list[Stage]
+    worst: list[WorstRow] = []

@@ -1,4 +1,4 @@
-"""The golden examples of a bundle from elsewhere, run in a process that ends, whatever its model does.
+"""The golden and raw examples of a bundle from elsewhere, run in a process that ends, whatever its model does.
 
 While a model runs in C++, no signal reaches Python. It is the system that ends this process: when its time is
 over, or when the process that waits for it has ended.
@@ -18,7 +18,8 @@ from typing import NoReturn
 
 from rollout.bundle.golden import read_golden
 from rollout.bundle.manifest import Manifest, read_manifest
-from rollout.bundle.verify import check_golden, load_variant
+from rollout.bundle.raw_examples import read_raw_examples
+from rollout.bundle.verify import check_golden, check_raw_examples, load_variant
 from rollout.cores import own_cgroups
 from rollout.errors import BundleError
 
@@ -107,9 +108,11 @@ def _main(place: str, seconds: str, parent: str, *names: str) -> None:
     folder = Path(place)
     manifest = read_manifest(folder)
     try:
-        golden = read_golden(folder)
+        golden, raw = read_golden(folder), read_raw_examples(folder, manifest)
         for name in names:  # which only has those that may be loaded
-            check_golden(golden, manifest, name, load_variant(folder, manifest, name, is_trusted=True))
+            variant = load_variant(folder, manifest, name, is_trusted=True)
+            check_golden(golden, manifest, name, variant)
+            check_raw_examples(raw, manifest, name, variant)
     except BundleError as error:
         _refuse(error.detail)
     except Exception as error:  # whatever these files make of what reads them

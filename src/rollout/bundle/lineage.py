@@ -18,10 +18,14 @@ from rollout.bundle.columns import content
 from rollout.bundle.machine import gpu_name, user_name
 from rollout.bundle.schema import Labelled
 
-RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "scikit-learn")
+RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow", "scikit-learn")
 LOCK = Path("constraints.txt")
 # What a version comes from, each head with the entries of the lineage that belong to it.
-HEADS = {"environment": ("environment",), "code": ("code", "seeds", "hyperparameters"), "data": ("data",)}
+HEADS = {
+    "environment": ("environment",),
+    "code": ("code", "seeds", "hyperparameters", "artefact"),
+    "data": ("data",),
+}
 Changes = dict[str, tuple[Any, Any]]
 
 
@@ -55,7 +59,10 @@ def hash_rows(*parts: Labelled) -> str:
 
 def by_head(lineage: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns what a lineage says under the heads environment, code and data, by dotted name."""
-    return {head: _flat({entry: lineage.get(entry) for entry in entries}) for head, entries in HEADS.items()}
+    return {
+        head: _flat({entry: lineage[entry] for entry in entries if entry in lineage})
+        for head, entries in HEADS.items()
+    }
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Changes]:

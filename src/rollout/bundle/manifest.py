@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from rollout.bundle.evidence import Finding, GateResult
+from rollout.bundle.evidence import Finding, GateResult, ReferenceResult, ReviewEvidence
 from rollout.bundle.fields import Field
 from rollout.bundle.parity import Parity
 from rollout.bundle.task import Classification, Task
@@ -62,8 +62,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         left_out: The variants that did not.
         hashes: SHA-256 of every other file of the bundle, by path.
         metrics: Figures measured when packing, such as the accuracy on the evaluation part.
+        review: What the calibration part says about answers without review; ``None`` for a regression.
         lineage: What made it: seeds, data, code and environment.
         findings: What the checks of the data found.
+        reference: How it compared with the author's own pipeline, if that was given.
         gate: How it compared with the champion over several seeds, once that was done.
         created_at: When it was packed, ISO 8601 in UTC.
     """
@@ -77,8 +79,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     left_out: dict[str, LeftOut] = {}
     hashes: dict[str, str]
     metrics: dict[str, float]
+    review: ReviewEvidence | None = None
     lineage: dict[str, Any]
     findings: list[Finding] = []
+    reference: ReferenceResult | None = None
     gate: GateResult | None = None
     created_at: str
 

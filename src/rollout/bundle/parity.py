@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rollout.bundle.columns import sizes
 from rollout.bundle.schema import Arrays
-from rollout.bundle.task import Scores, Task
+from rollout.bundle.task import Flags, Scores, Task
 
 MAX_BATCH = 64
 TOLERANCE = 1e-4
@@ -54,6 +54,17 @@ def compare(task: Task, expected: Scores, got: Scores) -> Parity:
         answers_flipped=int(task.flipped(expected, got).sum()),
         reviews_flipped=int((task.needs_review(expected) != task.needs_review(got)).sum()),
     )
+
+
+def decided_otherwise(task: Task, expected: Scores, got: Scores) -> Flags:
+    """Returns which rows get another answer or another review decision.
+
+    A review decision that turns on less than ``TOLERANCE`` of a score is a tie with the threshold, which is the
+    confidence of a row of the calibration part.
+    """
+    is_no_tie = distances(task, expected, got) > TOLERANCE
+    other_review = task.needs_review(expected) != task.needs_review(got)
+    return np.asarray(task.flipped(expected, got) | (other_review & is_no_tie))
 
 
 def distances(task: Task, expected: Scores, got: Scores) -> NDArray[Any]:

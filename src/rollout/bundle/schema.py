@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rollout.bundle.codec import Codec, CodecError
+from rollout.bundle.codec import Codec, decode_named
 from rollout.bundle.columns import LENGTHS, lengths
 from rollout.bundle.fields import Field
-from rollout.bundle.image import Image, PixelBudget
+from rollout.bundle.image import Image
+from rollout.bundle.image_file import PixelBudget
 from rollout.errors import BundleError, FieldError
 
 Arrays = dict[str, NDArray[Any]]
 RawInputs = dict[str, msgspec.Raw]
-
-# Inputs that a model does not have: so many are named.
-MOST_UNKNOWN = 100
+# What came for each field: its JSON value, or the bytes of a file.
+SentInputs = Mapping[str, msgspec.Raw | bytes]
 
 
 class Labelled(NamedTuple):
@@ -71,45 +70,33 @@ class InputSchema:
         for field in fields.values():
             field.require()
         self.codecs = {name: Codec(field) for name, field in fields.items()}
+        required = [name for name, field in fields.items() if field.missing is None]
+        # The field that a file alone fills: what may be missing beside it is missing then.
+        self.file_field = required[0] if len(required) == 1 and fields[required[0]].media_types else None
         self.has_large_images = any(isinstance(field, Image) and field.is_large for field in fields.values())
 
-    def is_slow(self, inputs: RawInputs) -> bool:
+    def is_slow(self, inputs: SentInputs) -> bool:
         """Whether ``decode`` takes long enough to be moved off the event loop."""
         for name, codec in self.codecs.items():
-            raw = inputs.get(name)
-            if raw is not None and codec.is_slow(bytes(raw)):
+            sent = inputs.get(name)
+            if sent is None:
+                continue
+            if codec.is_slow(bytes(sent)) if isinstance(sent, msgspec.Raw) else codec.is_slow_file(sent):
                 return True
         return False
 
-    def decode(self, inputs: RawInputs, budget: PixelBudget | None = None) -> Arrays:
+    def decode(self, inputs: SentInputs, budget: PixelBudget | None = None) -> Arrays:
         """Checks every field and decodes it to an array of its shape and dtype.
 
         Args:
-            inputs: The JSON value of each field.
+            inputs: For each field its JSON value, or a file where the field takes files.
             budget: What files may take from.
 
         Raises:
-            InvalidInputsError: If a field is missing, unknown or does not fit.
+            InvalidInputsError: If a field is missing that must be there, unknown or does not fit.
         """
-        arrays: Arrays = {}
-        errors = []
-        for name, codec in self.codecs.items():
-            raw = inputs.get(name)
-            if raw is None:
-                errors.append(FieldError(f"/{name}", f"is required: {self.fields[name].expected}"))
-                continue
-            try:
-                arrays[name] = codec.decode(bytes(raw), budget)
-            except CodecError as error:
-                errors.append(FieldError(f"/{name}{error.pointer}", error.detail))
-        if errors or len(inputs) != len(self.fields):
-            errors += [
-                FieldError(f"/{name}", f"is not an input of this model; it takes {', '.join(self.fields)}")
-                for name in islice(inputs.keys() - self.fields.keys(), MOST_UNKNOWN)
-            ]
-        if not errors:
-            errors = self.faults_of_lengths(arrays)
-        if errors:
+        arrays, errors = decode_named(self.codecs, inputs, "an input of this model", budget)
+        if errors := errors or self.faults_of_lengths(arrays):
             raise InvalidInputsError(errors)
         return arrays
 
@@ -143,7 +130,7 @@ class InputSchema:
             raise BundleError(f"expected arrays for {sorted(self.fields)}, got {sorted(arrays)}")
         for name, field in self.fields.items():
             try:
-                field.check(arrays[name])
+                field.check_column(arrays[name])
             except BundleError as error:
                 raise BundleError(f"{name}: {error.detail}") from None
         rows = {len(array) for array in arrays.values()}

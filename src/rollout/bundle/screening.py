@@ -5,29 +5,106 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from rollout.bundle.capture import explain
+from rollout.bundle.columns import sizes, widths
+from rollout.bundle.fields import Field
 from rollout.bundle.golden import Golden
 from rollout.bundle.manifest import LeftOut, PackedVariant
 from rollout.bundle.mcnemar import mcnemar
+from rollout.bundle.module import first_line
 from rollout.bundle.parity import (
     MAX_BATCH,
     Parity,
     compare,
     count,
+    decided_otherwise,
     distances,
     run_in_batches,
     run_in_every_size,
     take,
 )
+from rollout.bundle.probes import gaps, whole_rows
 from rollout.bundle.schema import Arrays, Labelled
-from rollout.bundle.source import Source, first_line
+from rollout.bundle.source import Source
 from rollout.bundle.task import Scores
 from rollout.bundle.variants import Variant
 from rollout.errors import BundleError
 
 EXAMPLES = "examples"
+REFERENCE = "reference"
 WORST_ROWS = 3
+PADDED_ROWS = 8
 SIGNIFICANT = 0.05
+
+
+def require_answers(source: Source, fields: dict[str, Field], rows: Arrays) -> None:
+    """Takes away of one row what may be missing, one after the other: the module must answer all the same.
+
+    Args:
+        source: The module.
+        fields: The fields.
+        rows: Real rows.
+
+    Raises:
+        BundleError: If it gives a score that is not finite; the sentence names the field.
+    """
+    whole = whole_rows(fields, rows)
+    row = take(rows, slice(at := int(whole.argmax()), at + 1))
+    if not np.isfinite(source.run(row)).all():
+        return  # whatever the reason, it is not what is missing
+    for name, lacking in gaps(fields, row):
+        if not np.isfinite(source.run(lacking)).all():
+            raise BundleError(
+                f"the module answers NaN or infinity where {name} is missing, which its field allows: put a "
+                "number in its place inside forward, as rollout.layers.FillMissing does, or give a default"
+            )
+
+
+def require_masks(source: Source, fields: dict[str, Field], rows: Arrays) -> None:
+    """Pads rows of all lengths by a step, as beside a slightly longer row, and as far as their field allows.
+
+    Args:
+        source: The module.
+        fields: The fields; where none has a free dimension, there is nothing to do.
+        rows: Real rows.
+
+    Raises:
+        BundleError: If an answer changes; the sentence names the first layer whose output does.
+    """
+    longest = {name: field.free.longest for name, field in fields.items() if field.free}
+    if not longest:
+        return
+    order = np.argsort(sizes(rows).sum(1), kind="stable")
+    for row in order[np.unique(np.linspace(0, len(order) - 1, PADDED_ROWS).astype(int))]:
+        alone = take(rows, slice(row, row + 1))
+        slightly = {name: min(width + 1, longest[name]) for name, width in widths(alone).items()}
+        for least in (slightly, longest):
+            if layer := source.padding_dependent_layer(alone, least):
+                raise BundleError(
+                    f"{layer} answers for a row according to how far it is padded: a prediction would depend on "
+                    "other callers. Let forward use the lengths that it gets: as a mask, or to pick the last "
+                    "step of each row"
+                )
+
+
+def require_numbers(is_number: NDArray[np.bool_], what: str) -> None:
+    """Refuses a module that does not answer some rows with numbers.
+
+    Args:
+        is_number: Of each output, shape ``(rows, outputs)``, or of each row.
+        what: What the rows are.
+
+    Raises:
+        BundleError: If one is none.
+    """
+    rows = np.flatnonzero(~is_number.reshape(len(is_number), -1).all(1))
+    if len(rows):
+        raise BundleError(
+            f"the module answers NaN or infinity for {len(rows)} of {len(is_number)} {what}, the first of them "
+            f"row {rows[0]}: it must answer everything that its fields allow"
+        )
 
 
 class Screening:
@@ -42,9 +119,11 @@ class Screening:
         further: Further inputs by name: random, extreme, and ``EXAMPLES``, which even a quantized variant must
             answer as the source does.
         flip_rate: Largest share of real rows that a variant in lower precision may answer differently.
+        reference: Raw rows, decoded, with the scores of the author's own pipeline.
 
     Raises:
-        BundleError: If the source itself decides differently for a row when the rest of its batch changes.
+        BundleError: If the source itself decides differently for a row when the rest of its batch changes, or
+            gives scores that are not finite.
     """
 
     def __init__(
@@ -56,6 +135,7 @@ class Screening:
         golden: Golden,
         further: dict[str, Arrays],
         flip_rate: float,
+        reference: Golden | None = None,
     ) -> None:
         self._source = source
         self._calibration = calibration
@@ -66,13 +146,20 @@ class Screening:
             "golden": golden,
             **{name: Golden(inputs, run_in_batches(source.run, inputs)) for name, inputs in further.items()},
         }
+        for name, probe in self._probes.items():
+            require_numbers(np.isfinite(probe.scores), f"{name} inputs")
+        if reference is not None:
+            self._probes[REFERENCE] = reference
         spread = np.linspace(0, count(evaluation.inputs) - 1, MAX_BATCH).astype(int)
         self._neighbours = take(evaluation.inputs, np.unique(spread))
         try:
             self._alone = run_in_batches(source.run, self._neighbours, size=1)
         except Exception as error:
-            raise BundleError(f"the module cannot answer a single row: {first_line(error)}") from error
-        rows, scores = run_in_every_size(source.run, self._neighbours)
+            raise BundleError(f"the module cannot answer a single row: {explain(error)}") from error
+        try:
+            rows, scores = run_in_every_size(source.run, self._neighbours)
+        except Exception as error:
+            raise BundleError(f"the module cannot answer batches of every size: {explain(error)}") from error
         if not compare(source.task, self._alone[rows], scores).is_exact:
             raise BundleError(
                 f"{source.batch_dependent_layer(self._neighbours)} answers for a row according to the rest of "
@@ -96,7 +183,7 @@ class Screening:
         except Exception as error:
             outcome: PackedVariant | LeftOut = LeftOut(why=f"it cannot be made: {first_line(error)}")
         else:
-            why = self._fault(kind, parity, got["evaluation"])
+            why = self._fault(kind, parity, got)
             outcome = (
                 PackedVariant(file=kind.file, parity=parity, is_exact=kind.is_exact)
                 if why is None
@@ -108,15 +195,29 @@ class Screening:
             path.parent.rmdir()
         return outcome
 
-    def _fault(self, kind: type[Variant], parity: dict[str, Parity], scores: Scores) -> str | None:
+    def _fault(self, kind: type[Variant], parity: dict[str, Parity], got: dict[str, Scores]) -> str | None:
         for name, found in parity.items():
-            if (kind.is_exact or name == "batch sizes") and not found.is_exact:
+            is_exact = (kind.is_exact and name != REFERENCE) or name == "batch sizes"
+            if is_exact and not found.is_exact:
                 return f"it disagrees with the source ({name}): {found}"
             if not np.isfinite(found.largest_difference):
                 return f"it gives scores that are not finite ({name})"
-        if kind.is_exact:
-            return None
-        return self._fault_of_reduced(parity, scores)
+        why = self._fault_from_raw(kind, got[REFERENCE]) if REFERENCE in got else None
+        if why is not None or kind.is_exact:
+            return why
+        return self._fault_of_reduced(parity, got["evaluation"])
+
+    def _fault_from_raw(self, kind: type[Variant], scores: Scores) -> str | None:
+        """Looks at raw rows that the source decides as the author's own pipeline does."""
+        task, (inputs, expected) = self._source.task, self._probes[REFERENCE]
+        of_source = decided_otherwise(task, expected, run_in_batches(self._source.run, inputs))
+        rows = int((decided_otherwise(task, expected, scores) & ~of_source).sum())
+        if rows > (0.0 if kind.is_exact else self._flip_rate) * len(expected):
+            return (
+                f"it decides {rows} of {len(expected)} raw rows ({REFERENCE}) otherwise than the author's own "
+                "pipeline, where the source does not"
+            )
+        return None
 
     def _fault_of_reduced(self, parity: dict[str, Parity], scores: Scores) -> str | None:
         real = parity["evaluation"]

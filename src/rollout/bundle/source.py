@@ -1,35 +1,111 @@
-"""The source: a module as it was given, with the last step inside, and what makes it unfit to be packed."""
+"""The source: what variants are made from, and a module as one."""
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.export._patches import register_gru_while_loop_decomposition, register_lstm_while_loop_decomposition
 
-from rollout.bundle.columns import LEAST_WIDTH, NO_WIDTHS, arguments, is_ragged, sizes, widths
+from rollout.bundle.capture import capture, trace
+from rollout.bundle.columns import LEAST_WIDTH, NO_WIDTHS, arguments, is_ragged, stacked
+from rollout.bundle.faults import (
+    batch_dependent_layer,
+    padding_dependent_layer,
+    require_eval,
+    require_repeatable,
+)
 from rollout.bundle.fields import Field
-from rollout.bundle.parity import take
+from rollout.bundle.module import named_layers, one_tensor, own_copy, plain_attention, require_signature
+from rollout.bundle.parity import count, take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Classification, Scores, Task
 from rollout.errors import BundleError
 
-NOISE = 1e-3
 NO_FIELDS: Mapping[str, Field] = {}
-# A dropout over few values may well do the same twice.
-ASKED_AGAIN = 4
-PADDED_ROWS = 8
+# The first in which the former exporter writes all that recurrent layers need.
+LOOPS_OPSET = 20
 
 
-class Source(torch.nn.Module):
+class Source(ABC):
     """What every variant is exported from and compared with.
+
+    Attributes:
+        task: What it answers; packing completes it.
+        example: A few rows, for each field an array of shape ``(rows, *field.shape)``, or a ragged column.
+        output_shape: What the module or the artefact itself gives for one row; see ``to_outputs``.
+        origin: What the lineage says of what was packed.
+    """
+
+    task: Task
+    example: Arrays
+    output_shape: tuple[int, ...]
+    origin: Mapping[str, Any] = {}
+
+    @abstractmethod
+    def outputs(self, inputs: Arrays) -> NDArray[np.float32]:
+        """Returns what it gives for a batch: logits of all labels, or values, or values and spreads."""
+
+    @abstractmethod
+    def to_outputs(self, given: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Makes outputs of what the module or the artefact itself gives, shape ``(rows, *output_shape)``.
+
+        A single logit may speak for two labels there, and an artefact may give probabilities.
+        """
+
+    @abstractmethod
+    def run(self, inputs: Arrays) -> Scores:
+        """Scores a batch, as the variants do; see ``Variant.run``."""
+
+    @abstractmethod
+    def batch_dependent_layer(self, inputs: Arrays) -> str:
+        """Names the first part of it whose output for a row depends on the other rows of the batch."""
+
+    @abstractmethod
+    def padding_dependent_layer(self, inputs: Arrays, least: Mapping[str, int]) -> str | None:
+        """Names the first part of it that answers otherwise when rows are padded further, if it does itself.
+
+        Args:
+            inputs: Rows.
+            least: For each ragged column the steps to pad to.
+        """
+
+    def layer_names(self) -> list[str]:
+        """Names the layers whose outputs can be had; none unless it is a module."""
+        return []
+
+    def layer_outputs(self, inputs: Arrays, names: Sequence[str]) -> Arrays:
+        """Returns what named layers give for each row, in the order in which they are run.
+
+        Raises:
+            BundleError: If one does not give a tensor, or is not run once a call.
+        """
+        return {}
+
+    @abstractmethod
+    def write_onnx(self, path: Path) -> None:
+        """Writes it as ONNX, with the last step inside and inputs that carry the names of the fields.
+
+        Raises:
+            BundleError: If it cannot be expressed so; this variant is then left out. Also of the next two.
+        """
+
+    @abstractmethod
+    def write_torchscript(self, path: Path) -> None:
+        """Writes it as frozen TorchScript, with the last step inside."""
+
+    @abstractmethod
+    def write_export(self, path: Path) -> None:
+        """Writes it as a package of ``torch.export``, with the last step inside."""
+
+
+class ModuleSource(torch.nn.Module, Source):
+    """A module as it was given, with the last step inside.
 
     Args:
         module: Takes one tensor per field, each of shape ``(rows, *field.shape)``, and after that of a free one
@@ -39,78 +115,194 @@ class Source(torch.nn.Module):
         fields: The input schema, where a field has a free dimension.
 
     Raises:
-        BundleError: If a layer is in training mode, changes its buffers when it is called or answers differently
-            when it is asked twice, or the outputs do not fit the task.
+        BundleError: If the module cannot be copied or takes other arguments than the fields, a layer is in
+            training mode, changes its input or its buffers when it is called or answers differently when it is
+            asked twice, or the outputs do not fit the task.
     """
 
     def __init__(
         self, module: torch.nn.Module, task: Task, example: Arrays, fields: Mapping[str, Field] = NO_FIELDS
     ) -> None:
         super().__init__()
-        _require_eval(module)
-        self.module = copy.deepcopy(module).cpu()
+        self._fields = fields
+        self.module = own_copy(module)
         self.training = False
         self.has_spread = False
         self.task = task
         self.example = example
-        self._fields = fields
-        _require_repeatable(self.module, to_tensors(example))
-        outputs = self.outputs(example)
-        self.has_spread = outputs.shape[1:] == (2,)
-        fits = {(task.outputs,)} if isinstance(task, Classification) else {(), (1,), (2,)}
-        if outputs.shape[1:] not in fits or len(outputs) != len(to_tensors(example)[0]):
+        require_eval(self.module)
+        require_signature(self.module, list(arguments(example)))
+        tensors = to_tensors(example)
+        with plain_attention():
+            require_repeatable(self.module, tensors, task.needs)
+        with torch.inference_mode(), plain_attention():
+            shape = tuple(one_tensor(self.module(*tensors), task.needs).shape)
+        if not task.fits(shape[1:]) or shape[:1] != (len(tensors[0]),):
             raise BundleError(
-                f"the module gives outputs of shape {outputs.shape} for {len(to_tensors(example)[0])} rows; "
-                f"{_what_fits(task)}"
+                f"the module gives outputs of shape {shape} for {len(tensors[0])} rows; {task.needs}"
             )
+        self.output_shape = shape[1:]
+        self.has_spread = shape[1:] == (2,)
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Returns scores, ``float32`` of shape ``(rows, task.outputs)``."""
-        outputs = self.module(*inputs).float()
+        outputs = self._answer(*inputs)
         if isinstance(self.task, Classification):
             return torch.softmax(outputs / self.task.temperature, dim=-1)
         value = outputs[:, :1] if outputs.dim() == 2 else outputs.unsqueeze(1)
         spread = outputs[:, 1:] if self.has_spread else torch.ones_like(value)
         return torch.cat([value, spread * self.task.half_width], dim=1)
 
+    def _answer(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return self._of_all_labels(one_tensor(self.module(*inputs), self.task.needs))
+
+    def _of_all_labels(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Puts the logits of all labels in the place of the one logit that two labels may have."""
+        if isinstance(self.task, Classification) and outputs.shape[1:] != (self.task.outputs,):
+            # The sigmoid of x is the second of the softmax of (0, x).
+            logit = outputs.reshape(-1, 1)
+            return torch.cat([torch.zeros_like(logit), logit], dim=1)
+        return outputs
+
     def outputs(self, inputs: Arrays) -> NDArray[np.float32]:
-        """Returns what the module itself gives for a batch: logits, or values and spreads."""
-        with torch.inference_mode():
-            outputs: NDArray[np.float32] = self.module(*to_tensors(inputs)).float().numpy()
+        """Returns what the module gives for a batch: logits of all labels, or values and spreads."""
+        with torch.inference_mode(), plain_attention():
+            outputs: NDArray[np.float32] = self._answer(*to_tensors(inputs)).numpy()
             return outputs
+
+    def to_outputs(self, given: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Makes logits of both labels of one."""
+        outputs: NDArray[np.float32] = self._of_all_labels(torch.tensor(given)).numpy()
+        return outputs
 
     def run(self, inputs: Arrays) -> Scores:
         """Scores a batch, as the variants do; see ``Variant.run``."""
-        with torch.inference_mode():
+        with torch.inference_mode(), plain_attention():
             scores: Scores = self(*to_tensors(inputs)).numpy()
             return scores
 
-    @cached_property
     def program(self) -> torch.export.ExportedProgram:
         """The module as one graph with a dynamic batch size.
 
         Raises:
-            BundleError: If it leaves torch on the way, or depends on the number of rows.
+            BundleError: If it leaves torch on the way, or depends on values or on the number of rows.
         """
-        shapes = self._dynamic_shapes()
+        captured = self._captured
+        if isinstance(captured, BundleError):
+            raise captured
+        return captured
+
+    @cached_property
+    def _captured(self) -> torch.export.ExportedProgram | BundleError:
         try:
-            with _loops() if self.is_looped else nullcontext():
-                return torch.export.export(self, to_tensors(self.example), dynamic_shapes=shapes)
-        except Exception as error:
-            free = dict.fromkeys(field.free.name for field in self._fields.values() if field.free)
-            raise BundleError(
-                "the module is not one graph of torch operations; every step of it, preprocessing included, must "
-                f"be a torch operation inside forward and take any number of {' and of '.join(['rows', *free])}: "
-                f"{first_line(error)}"
-            ) from error
+            with plain_attention():
+                shapes = self._dynamic_shapes()
+                return capture(self, to_tensors(self.example), shapes, is_looped=self._is_looped)
+        except BundleError as error:
+            return error
+
+    def traced(self) -> Any:
+        """Traces the module to TorchScript.
+
+        Raises:
+            BundleError: If the trace would hold for the example alone.
+        """
+        program = self._captured
+        with plain_attention():
+            return trace(self, to_tensors(self.example), None if isinstance(program, BundleError) else program)
+
+    def write_onnx(self, path: Path) -> None:
+        """Writes it by way of the captured graph, of which the newer exporter takes all but loops."""
+        if self._is_looped:
+            self.write_traced_onnx(self.traced(), path, LOOPS_OPSET)
+            return
+        names = list(arguments(self.example))
+        program = torch.onnx.export(
+            self.program(), input_names=names, output_names=["scores"], dynamo=True, verbose=False
+        )
+        assert program is not None  # the exporter returns one whenever it is given no file  # noqa: S101
+        program.save(path)
+
+    def write_traced_onnx(self, traced: Any, path: Path, opset: int | None = None) -> None:
+        """Writes a trace by PyTorch's former exporter.
+
+        Args:
+            traced: It.
+            path: Where to.
+            opset: Version of the operators; the exporter's own unless it is said.
+        """
+        names = list(arguments(self.example))
+        axes = [{at: size.__name__ for at, size in sizes.items()} for sizes in self._dynamic_shapes()]
+        with torch.no_grad(), plain_attention():
+            torch.onnx.export(
+                traced,
+                to_tensors(self.example),
+                str(path),
+                input_names=names,
+                output_names=["scores"],
+                dynamic_axes={**dict(zip(names, axes, strict=True)), "scores": {0: "rows"}},
+                opset_version=opset,
+                dynamo=False,
+            )
+
+    def write_torchscript(self, path: Path) -> None:
+        """Writes it by a trace."""
+        torch.jit.freeze(self.traced()).save(str(path))
+
+    def write_export(self, path: Path) -> None:
+        """Writes the captured graph."""
+        torch.export.save(self.program(), path)
+
+    def batch_dependent_layer(self, inputs: Arrays) -> str:
+        """Names the first layer whose output for the first row depends on the other rows of the batch."""
+        with plain_attention():
+            return batch_dependent_layer(self.module, to_tensors(inputs))
+
+    def padding_dependent_layer(self, inputs: Arrays, least: Mapping[str, int]) -> str | None:
+        """Names the first layer that answers otherwise when rows are padded further, if the module does."""
+        with plain_attention():
+            return padding_dependent_layer(self.module, to_tensors(inputs), to_tensors(inputs, least))
+
+    def layer_names(self) -> list[str]:
+        """Names the layers that are in Python."""
+        return [name for name in named_layers(self.module) if name]
+
+    def layer_outputs(self, inputs: Arrays, names: Sequence[str]) -> Arrays:
+        """Returns what named layers give for each row, in the order in which they are run."""
+        found: dict[str, list[NDArray[Any]]] = {}
+
+        def keep(name: str, output: Any) -> None:
+            first = output[0] if isinstance(output, tuple | list) and output else output
+            if not isinstance(first, torch.Tensor):
+                raise BundleError(
+                    f"layer {name} gives a {type(first).__name__}; a stage is compared with a tensor"
+                )
+            array = first.detach().float().numpy()
+            found.setdefault(name, []).append(array[0] if array.ndim and len(array) == 1 else array)
+
+        layers, rows = named_layers(self.module), count(inputs)
+        hooks = [
+            layers[name].register_forward_hook(lambda _layer, _inputs, output, name=name: keep(name, output))
+            for name in names
+        ]
+        try:
+            with torch.no_grad(), plain_attention():
+                for at in range(rows):  # one at a time, whatever a layer makes of the batch's dimension
+                    self.module(*to_tensors(take(inputs, slice(at, at + 1))))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if other := next((name for name in names if len(found.get(name, [])) != rows), None):
+            raise BundleError(f"layer {other} is not run once a call: no stage can be compared with it")
+        return {name: stacked(outputs) for name, outputs in found.items()}
 
     @property
-    def is_looped(self) -> bool:
+    def _is_looped(self) -> bool:
         """Whether a recurrent layer goes over rows of any length, for which its graph needs a loop."""
         has_layer = any(isinstance(layer, torch.nn.GRU | torch.nn.LSTM) for layer in self.module.modules())
         return has_layer and any(map(is_ragged, self.example.values()))
 
-    def _dynamic_shapes(self) -> tuple[tuple[dict[int, Any], ...]]:
+    def _dynamic_shapes(self) -> list[dict[int, Any]]:
         """Says which dimensions of each argument may have any size: the rows, and those of free lengths."""
         rows = torch.export.Dim("rows")
         dimensions: dict[str, Any] = {}
@@ -122,63 +314,7 @@ class Source(torch.nn.Module):
                 bounded = torch.export.Dim(own, min=LEAST_WIDTH, max=free.longest)
                 shapes[-1][1] = dimensions.setdefault(own, bounded)
                 shapes.append({0: rows})
-        return (tuple(shapes),)
-
-    def batch_dependent_layer(self, inputs: Arrays) -> str:
-        """Names the first layer whose output for a row depends on the other rows of the batch."""
-        tensors = to_tensors(inputs)
-        together = _layer_outputs(self.module, tensors)
-        alone = _layer_outputs(self.module, tuple(tensor[:1] for tensor in tensors))
-        for name, output in together.items():
-            if output.dim() and name in alone and not _agree(output[:1], alone[name]):
-                return _called(self.module, name)
-        return _called(self.module, "")
-
-    def require_masks(self, inputs: Arrays) -> None:
-        """Pads rows of all lengths by a step, as beside a slightly longer row, and as far as their field allows.
-
-        Args:
-            inputs: Rows to choose from; without free lengths there is nothing to do.
-
-        Raises:
-            BundleError: If an answer changes; the sentence names the first layer whose output does.
-        """
-        order = np.argsort(sizes(inputs).sum(1), kind="stable")
-        longest = {name: field.free.longest for name, field in self._fields.items() if field.free}
-        for row in order[np.unique(np.linspace(0, len(order) - 1, PADDED_ROWS).astype(int))] if longest else ():
-            alone = take(inputs, slice(row, row + 1))
-            slightly = {name: min(width + 1, longest[name]) for name, width in widths(alone).items()}
-            named = (self._padding_dependent_layer(alone, least) for least in (slightly, longest))
-            layer = next(filter(None, named), None)
-            if layer is not None:
-                raise BundleError(
-                    f"{layer} answers for a row according to how far it is padded: a prediction would depend on "
-                    "other callers. Let forward use the lengths that it gets: as a mask, or to pick the last "
-                    "step of each row"
-                )
-
-    def _padding_dependent_layer(self, inputs: Arrays, least: Mapping[str, int]) -> str | None:
-        """Names the first layer that answers otherwise when rows are padded further, if the module does.
-
-        Of what a layer gives for each step, only those are compared that are there without the further padding.
-        """
-        near, far = (_layer_outputs(self.module, to_tensors(inputs, wanted)) for wanted in (NO_WIDTHS, least))
-        if _agree(near[""], far[""]):
-            return None
-        for name, output in near.items():
-            if name in far and not _agree(output, _corner(far[name], output)):
-                return _called(self.module, name)
-        return _called(self.module, "")
-
-
-@contextmanager
-def _loops() -> Iterator[None]:
-    with (
-        warnings.catch_warnings(action="ignore"),  # of what a layer keeps of its weights, while it is looked at
-        register_gru_while_loop_decomposition(),
-        register_lstm_while_loop_decomposition(),
-    ):
-        yield
+        return shapes
 
 
 def to_tensors(
@@ -187,93 +323,3 @@ def to_tensors(
     """Copies the columns of a batch to tensors, in the order of the module's arguments; see ``arguments``."""
     given = arguments(arrays, least)
     return tuple(torch.tensor(np.ascontiguousarray(array)) for array in given.values())
-
-
-def _require_eval(module: torch.nn.Module) -> None:
-    training = [name for name, layer in module.named_modules() if layer.training]
-    if training:
-        leaf = next((name for name in training if not list(module.get_submodule(name).children())), training[0])
-        raise BundleError(
-            f"{_called(module, leaf)} is in training mode: call module.eval() before packing; if it stays so "
-            "afterwards, the layer ignores eval()"
-        )
-
-
-def _require_repeatable(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-    before = {name: tensor.clone() for name, tensor in _state(module).items()}
-    try:
-        first = _layer_outputs(module, inputs)
-    except Exception as error:
-        raise BundleError(f"the module cannot take its own fields: {first_line(error)}") from error
-    for name, tensor in _state(module).items():
-        if not _same(before[name], tensor):
-            layer, _, buffer = name.rpartition(".")
-            raise BundleError(
-                f"{_called(module, layer)} changes its {buffer} when it is called: a prediction would depend on "
-                "those before it"
-            )
-    again = [_layer_outputs(module, inputs) for _ in range(ASKED_AGAIN)]
-    for name, output in first.items():
-        if not all(_same(output, outputs[name]) for outputs in again):
-            raise BundleError(
-                f"{_called(module, name)} gives different answers to the same input: is there a dropout or a "
-                "random number in its forward?"
-            )
-
-
-def _state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
-
-
-def _layer_outputs(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
-    """Runs the module; returns what each layer gave, innermost first, the module itself (named "") last."""
-    outputs: dict[str, torch.Tensor] = {}
-
-    def keep(name: str, output: object) -> None:
-        if isinstance(output, torch.Tensor):
-            outputs[name] = output.detach().clone()
-
-    hooks = [
-        layer.register_forward_hook(lambda _layer, _inputs, output, name=name: keep(name, output))
-        for name, layer in module.named_modules()
-    ]
-    try:
-        with torch.no_grad():
-            module(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return outputs
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of what an exception says, or its name."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
-    return torch.equal(first.nan_to_num(), second.nan_to_num())
-
-
-def _agree(first: torch.Tensor, second: torch.Tensor) -> bool:
-    return first.shape == second.shape and torch.allclose(
-        first.float(), second.float(), rtol=NOISE, atol=NOISE, equal_nan=True
-    )
-
-
-def _corner(output: torch.Tensor, smaller: torch.Tensor) -> torch.Tensor:
-    """Returns the first elements of an output along every dimension, as many as a smaller one has."""
-    if output.dim() != smaller.dim():
-        return output
-    return output[tuple(slice(size) for size in smaller.shape)]
-
-
-def _called(module: torch.nn.Module, name: str) -> str:
-    kind = type(module.get_submodule(name)).__name__
-    return f"layer {name} ({kind})" if name else f"the module itself ({kind})"
-
-
-def _what_fits(task: Task) -> str:
-    if isinstance(task, Classification):
-        return f"{task.outputs} labels need logits of shape (rows, {task.outputs})"
-    return "a regression needs values of shape (rows,), or values and positive spreads of shape (rows, 2)"

@@ -148,12 +148,16 @@ def open_bundle(tag: str, key: Path | None = None) -> tuple[Path, Manifest]:
 
 def changed_lately(tag: str) -> bool:
     """Whether a bundle was written to moments ago: whoever copies it may not be done."""
+    return changed_since(tag, time.time() - SETTLED_S)
+
+
+def changed_since(tag: str, when: float) -> bool:
+    """Whether a bundle was written to after ``when``, in seconds since 1970, or appears or goes right now."""
     folder = _place(tag)
     try:
-        newest = max(path.stat().st_ctime for path in (folder, *folder.rglob("*")))
-    except OSError:  # it appears or goes at this moment
+        return max(path.stat().st_ctime for path in (folder, *folder.rglob("*"))) > when
+    except OSError:
         return True
-    return time.time() - newest < SETTLED_S
 
 
 def check_bundle(folder: Path, tag: str, key: Path | None = None) -> Manifest:

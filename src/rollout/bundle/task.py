@@ -16,17 +16,23 @@ Flags = NDArray[np.bool_]
 
 # An answer of a regression counts as another one when it moves by more than this part of its interval.
 MOVED = 0.1
+# A confidence that no prediction reaches, as a number that JSON has.
+UNREACHED = 2.0
 
 
 class Classification(msgspec.Struct, frozen=True, kw_only=True, tag="classification", tag_field="kind"):
     """One of several classes. The module returns logits; a variant gives scores that sum to 1.
+
+    Of two labels, the module may return a single logit, shape ``(rows,)`` or ``(rows, 1)``, as
+    ``BCEWithLogitsLoss`` trains it: it speaks for the second label.
 
     Attributes:
         labels: The classes, in the order of the logits.
         risk: Largest error wanted among predictions that nobody reviews.
         delta: Probability with which that guarantee may fail.
         temperature: What logits are divided by before the softmax; packing computes it.
-        review_threshold: A confidence below it goes to review; packing computes it.
+        review_threshold: A confidence below it goes to review. Packing computes it from ``risk`` unless you give
+            your own; above 1 everything goes to review, as where no threshold would keep ``risk``.
 
     Example:
         >>> Classification(labels=["no", "yes"], risk=0.05).outputs
@@ -37,12 +43,22 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True, tag="classificat
     risk: float = 0.02
     delta: float = 0.05
     temperature: float = 1.0
-    review_threshold: float = 0.0
+    review_threshold: float | None = None
 
     @property
     def outputs(self) -> int:
         """Columns of the scores."""
         return len(self.labels)
+
+    @property
+    def needs(self) -> str:
+        """What a module has to return, in words."""
+        one = ", or of the second label alone, (rows,) or (rows, 1)" if self.outputs == 2 else ""
+        return f"{self.outputs} labels need logits of shape (rows, {self.outputs}){one}"
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a module may return this shape for each row."""
+        return shape == (self.outputs,) or (self.outputs == 2 and shape in {(), (1,)})
 
     @property
     def scale(self) -> float:
@@ -52,12 +68,14 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True, tag="classificat
     @property
     def review_limit(self) -> float:
         """The figure that sends a row to review: the confidence below which it goes there."""
-        return self.review_threshold
+        return 0.0 if self.review_threshold is None else self.review_threshold
 
     @property
     def policy(self) -> str:
         """What goes to review, in words."""
-        return f"predictions below {self.review_threshold:.4f} go to review"
+        if self.review_limit > 1:
+            return "every prediction goes to review"
+        return f"predictions below {self.review_limit:.4f} go to review"
 
     def check_targets(self, targets: NDArray[Any]) -> None:
         """Refuses targets that are not indexes of labels.
@@ -68,13 +86,19 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True, tag="classificat
         if not np.issubdtype(targets.dtype, np.integer) or not ((targets >= 0) & (targets < self.outputs)).all():
             raise BundleError(f"targets must be whole numbers from 0 to {self.outputs - 1}, an index of a label")
 
+    def scores(self, outputs: NDArray[np.float32]) -> Scores:
+        """Makes scores of logits, shape ``(rows, outputs)``: softmax, after the division by the temperature."""
+        logits = outputs.astype(np.float64) / self.temperature
+        parts = np.exp(logits - logits.max(-1, keepdims=True))
+        return np.asarray(parts / parts.sum(-1, keepdims=True), np.float32)
+
     def sureness(self, scores: Scores) -> NDArray[np.float32]:
         """How sure each row is: its highest score."""
         return np.asarray(scores.max(-1))
 
     def needs_review(self, scores: Scores) -> Flags:
         """Which rows of ``scores``, shape ``(rows, outputs)``, a person should look at."""
-        return np.asarray(scores.max(-1) < self.review_threshold)
+        return np.asarray(scores.max(-1) < self.review_limit)
 
     def right(self, scores: Scores, targets: NDArray[Any]) -> Flags:
         """Which rows are answered with their target."""
@@ -122,6 +146,15 @@ class Regression(msgspec.Struct, frozen=True, kw_only=True, tag="regression", ta
         return 2
 
     @property
+    def needs(self) -> str:
+        """What a module has to return, in words."""
+        return "a regression needs values of shape (rows,), or values and positive spreads of shape (rows, 2)"
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a module may return this shape for each row."""
+        return shape in {(), (1,), (2,)}
+
+    @property
     def review_limit(self) -> float:
         """The figure that sends a row to review: the width of the interval above which it goes there."""
         return math.inf if self.widest is None else self.widest
@@ -141,6 +174,12 @@ class Regression(msgspec.Struct, frozen=True, kw_only=True, tag="regression", ta
         """
         if not np.issubdtype(targets.dtype, np.number) or not np.isfinite(targets).all():
             raise BundleError("targets must be finite numbers")
+
+    def scores(self, outputs: NDArray[np.float32]) -> Scores:
+        """Makes scores of values, shape ``(rows,)`` or ``(rows, 1)``, or of values and spreads ``(rows, 2)``."""
+        columns = outputs.reshape(len(outputs), -1)
+        spread = columns[:, 1:] if columns.shape[1] == 2 else np.ones_like(columns)
+        return np.concatenate([columns[:, :1], spread * np.float32(self.half_width)], 1, dtype=np.float32)
 
     def sureness(self, scores: Scores) -> NDArray[np.float32]:
         """How sure each row is: the narrower its interval, the surer."""

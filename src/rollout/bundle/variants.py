@@ -1,18 +1,13 @@
 """The variants: each writes itself from a source and runs itself. One class a variant, in one table.
 
-Writing needs torch, which is imported there; running needs what the variant needs. To add one, such as TensorRT,
-add its class to ``VARIANTS``.
+The source writes what it can be; running needs what the variant needs. To add one, such as TensorRT, add its
+class to ``VARIANTS``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import os
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,9 +18,10 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
 
-from rollout.bundle.columns import arguments, is_ragged, sizes
+from rollout.bundle.columns import arguments, sizes
 from rollout.bundle.machine import gpu_name
 from rollout.bundle.parity import count, take
+from rollout.bundle.quiet import quiet
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Scores
 from rollout.errors import BundleError
@@ -33,7 +29,6 @@ from rollout.errors import BundleError
 if TYPE_CHECKING:
     from rollout.bundle.source import Source
 
-LOOPS_OPSET = 20
 CALIBRATION_BATCH = 32
 # Quantizing keeps what every layer gives for them in memory at once.
 CALIBRATION_ROWS = 1024
@@ -105,42 +100,8 @@ class Onnx(Variant):
 
     @classmethod
     def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
-        import torch  # noqa: PLC0415
-
-        if source.is_looped:
-            cls._export_loops(source, folder)
-            return
-        with _quiet():
-            program = torch.onnx.export(
-                source.program,
-                input_names=list(arguments(source.example)),
-                output_names=["scores"],
-                dynamo=True,
-                verbose=False,
-            )
-            assert program is not None  # the exporter returns one whenever it is given no file  # noqa: S101
-            program.save(folder / cls.file)
-
-    @classmethod
-    def _export_loops(cls, source: Source, folder: Path) -> None:
-        """Writes a module with recurrent layers over free lengths: the newer exporter has no loop for them."""
-        import torch  # noqa: PLC0415
-
-        from rollout.bundle.source import to_tensors  # noqa: PLC0415
-
-        names = list(arguments(source.example))
-        free = {name: {0: "rows", 1: name} for name, column in source.example.items() if is_ragged(column)}
-        with _quiet():
-            torch.onnx.export(
-                source,
-                to_tensors(source.example),
-                folder / cls.file,
-                input_names=names,
-                output_names=["scores"],
-                dynamic_axes={name: {0: "rows"} for name in names} | free,
-                opset_version=LOOPS_OPSET,
-                dynamo=False,
-            )
+        with quiet():
+            source.write_onnx(folder / cls.file)
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -179,7 +140,7 @@ class OnnxInt8(Onnx):
         if not (folder / Onnx.file).exists():
             raise BundleError("there is no onnx variant to quantize")
         prepared = folder / "onnx-int8" / "prepared.onnx"
-        with _quiet():
+        with quiet():
             quant_pre_process(folder / Onnx.file, prepared, skip_symbolic_shape=True)
             if not any(node.op_type in QUANTIZED for node in onnx.load(prepared).graph.node):
                 prepared.unlink()
@@ -210,13 +171,8 @@ class TorchScript(Variant):
 
     @classmethod
     def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
-        import torch  # noqa: PLC0415
-
-        from rollout.bundle.source import to_tensors  # noqa: PLC0415
-
-        with _quiet(), torch.no_grad():
-            traced = torch.jit.trace(source, to_tensors(source.example))
-            torch.jit.freeze(traced).save(str(folder / cls.file))
+        with quiet():
+            source.write_torchscript(folder / cls.file)
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -226,7 +182,7 @@ class TorchScript(Variant):
         self._torch = _import_torch(self.name)
         self._torch.set_num_threads(threads)
         self._device = device
-        with _quiet():
+        with quiet():
             self._module = self._load(path)
 
     def _load(self, path: Path) -> Any:
@@ -249,10 +205,8 @@ class Export(TorchScript):
 
     @classmethod
     def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
-        import torch  # noqa: PLC0415
-
-        with _quiet():
-            torch.export.save(source.program, folder / cls.file)
+        with quiet():
+            source.write_export(folder / cls.file)
 
     def _load(self, path: Path) -> Any:
         program = self._torch.export.load(path)
@@ -293,19 +247,3 @@ def _import_torch(variant: str) -> Any:
             "with the image `torch`"
         ) from None
     return torch
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides what exporters and loaders say about themselves: deprecations, absent torchvision, advice."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "root", "")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

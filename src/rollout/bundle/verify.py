@@ -11,7 +11,8 @@ import numpy as np
 
 from rollout.bundle.golden import Golden, read_golden
 from rollout.bundle.manifest import Manifest
-from rollout.bundle.parity import Parity, compare, run_in_batches
+from rollout.bundle.parity import TOLERANCE, Parity, compare, decided_otherwise, run_in_batches
+from rollout.bundle.raw_examples import RawExamples, read_raw_examples
 from rollout.bundle.schema import Arrays, InputSchema
 from rollout.bundle.store import was_packed_here
 from rollout.bundle.task import Scores
@@ -112,7 +113,12 @@ def check_golden(golden: Golden, manifest: Manifest, name: str, variant: Variant
     promised = manifest.variants[name]
     holds = found.is_exact
     if not promised.is_exact:
-        packed = promised.parity["golden"]
+        packed = promised.parity.get("golden")
+        if packed is None:
+            raise BundleError(
+                f"{manifest.tag} is refused: its manifest does not say how far the {name} variant may be from "
+                "the source module"
+            )
         holds = (
             found.answers_flipped <= packed.answers_flipped
             and found.reviews_flipped <= packed.reviews_flipped
@@ -125,24 +131,68 @@ def check_golden(golden: Golden, manifest: Manifest, name: str, variant: Variant
     return found
 
 
+def check_raw_examples(
+    examples: RawExamples | None, manifest: Manifest, name: str, variant: Variant
+) -> Parity | None:
+    """Runs the raw examples of a bundle, decoded on this machine, through a loaded variant of it.
+
+    Returns:
+        How far it is from the author's own pipeline; ``None`` if the bundle was not compared with one.
+
+    Raises:
+        BundleError: If more rows are decided otherwise than where it was packed, or a score is further off than
+            may be.
+    """
+    if examples is None or manifest.reference is None:
+        return None
+    shape = examples.scores.shape[0], manifest.task.outputs
+    scores = run_in_batches(variant.run, examples.inputs)
+    _require_scores(scores, shape, f"{manifest.tag} is refused: the scores of its {name} variant")
+    found, promised = compare(manifest.task, examples.scores, scores), manifest.variants[name]
+    packed = promised.parity.get("reference")
+    if packed is None:
+        raise BundleError(f"{manifest.tag} is refused: its {name} variant was not compared with its reference")
+    flipped = decided_otherwise(manifest.task, examples.scores, scores).sum()
+    allowed = packed.largest_difference + TOLERANCE if promised.is_exact else SLACK * packed.largest_difference
+    is_close = found.largest_difference <= max(allowed, manifest.reference.tolerance)
+    if flipped > packed.answers_flipped + packed.reviews_flipped or not is_close:
+        moved = "".join(
+            f"; {field} is decoded to another array here than where the bundle was packed: is Pillow, or what "
+            "else decodes it, of another version?"
+            for field in examples.moved
+        )
+        raise BundleError(
+            f"{manifest.tag} is refused: from the raw input, its {name} variant does not decide as the author's "
+            f"own pipeline: {found}{moved}"
+        )
+    return found
+
+
 def may_load(manifest: Manifest, name: str, *, is_trusted: bool = False) -> bool:
     """Whether a variant may be loaded here; see ``load_variant``."""
     kind = VARIANTS.get(name)
     return kind is not None and (not kind.can_run_code or is_trusted or was_packed_here(manifest))
 
 
-def verify_bundle(folder: Path, manifest: Manifest, *, is_trusted: bool = False) -> dict[str, Parity]:
-    """Runs the golden examples on each variant that may be loaded; the files are taken as checked.
+def verify_bundle(folder: Path, manifest: Manifest, *, is_trusted: bool = False) -> dict[str, dict[str, Parity]]:
+    """Runs golden and raw examples on each variant that may be loaded; the files are taken as checked.
+
+    Returns:
+        For each variant how far it is from the source (``golden``) and from the author's own pipeline
+        (``reference``), if the bundle was compared with one.
 
     Raises:
         BundleError: If a variant cannot be loaded or disagrees, or none may be loaded.
     """
-    golden = read_golden(folder)
+    golden, raw = read_golden(folder), read_raw_examples(folder, manifest)
     names = [name for name in manifest.variants if may_load(manifest, name, is_trusted=is_trusted)]
-    return {
-        name: check_golden(golden, manifest, name, load_variant(folder, manifest, name, is_trusted=is_trusted))
-        for name in names or manifest.variants  # of which the first says why it may not be loaded
-    }
+    checked: dict[str, dict[str, Parity]] = {}
+    for name in names or manifest.variants:  # of which the first says why it may not be loaded
+        variant = load_variant(folder, manifest, name, is_trusted=is_trusted)
+        checked[name] = {"golden": check_golden(golden, manifest, name, variant)}
+        if (parity := check_raw_examples(raw, manifest, name, variant)) is not None:
+            checked[name]["reference"] = parity
+    return checked
 
 
 def choose_variant(
@@ -173,10 +223,12 @@ def choose_variant(
     """
     passed: dict[str, Variant] = {}
     refused: dict[str, str] = {}
+    raw = read_raw_examples(folder, manifest)
     for name in names:
         try:
             variant = load_variant(folder, manifest, name, threads, device, is_trusted=is_trusted)
             check_golden(golden, manifest, name, variant)
+            check_raw_examples(raw, manifest, name, variant)
             passed[name] = variant
         except BundleError as error:
             refused[name] = error.detail

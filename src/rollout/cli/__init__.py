@@ -13,6 +13,7 @@ from rollout.cli.cost import cost
 from rollout.cli.demo import demo
 from rollout.cli.diff import diff
 from rollout.cli.gate import gate
+from rollout.cli.import_file import import_file
 from rollout.cli.init import init
 from rollout.cli.output import say
 from rollout.cli.predict import predict
@@ -45,6 +46,7 @@ for command in (
     demo,
     diff,
     gate,
+    import_file,
     init,
     predict,
     pull,

@@ -9,15 +9,16 @@ from typing import Any, cast
 
 import click
 import msgspec
+import rich.console
 import rich.table
 import rich.text
 from rich import box
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 
 WIDEST = 100  # longer lines are hard to read
 NOTHING = "–"
 
+Console = rich.console.Console
 Table = rich.table.Table
 
 

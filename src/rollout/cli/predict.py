@@ -13,9 +13,10 @@ import msgspec
 
 from rollout.cli.output import make_console, make_progress, say
 from rollout.config import load_settings
+from rollout.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rollout.job.source import Columns
+    from rollout.job.row import Columns
 
 SOME_ROWS_FAILED = 3
 
@@ -27,10 +28,11 @@ class Job:
         rows: Rows answered, with a prediction or an error.
         failed: Those with an error.
         first: The first of them, in words.
+        left_out: How much in FILE is not a row.
     """
 
     def __init__(self) -> None:
-        self.rows = self.failed = 0
+        self.rows = self.failed = self.left_out = 0
         self.first = ""
         self._start = time.monotonic()
 
@@ -51,6 +53,7 @@ class Job:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Write the answers there.")
 @click.option("--model", help="The model; the service's only one by default.")
 @click.option("--client-id", default="client_id", show_default=True, help="The column of client IDs.")
+@click.option("--client", default="", help="The client ID of every row, where FILE is an archive or a folder.")
 @click.option("--key", default="key", show_default=True, help="The column of your own keys, if there is one.")
 @click.option("--url", help="The service; the one of ROLLOUT_HOST and ROLLOUT_PORT by default.")
 @click.option(
@@ -65,6 +68,7 @@ def predict(
     out: Path,
     model: str | None,
     client_id: str,
+    client: str,
     key: str,
     url: str | None,
     token_file: IO[str] | None,
@@ -74,10 +78,12 @@ def predict(
     """Score every row of FILE, which is .csv, .jsonl or .parquet, and write the answers to another such file.
 
     A column for each input of the model, by its name, and one of client IDs; a line of JSONL may also be an
-    instance as the service takes it. Exit code 3: some rows failed, and their answers say why.
+    instance as the service takes it. Of a model that takes one file, such as an image, FILE may be .tar, .tar.gz,
+    .zip or a folder: each file in it is a row with its name as the key, and --client says whose they are. Exit
+    code 3: some rows failed, and their answers say why.
     """
+    from rollout.job.row import Columns  # noqa: PLC0415
     from rollout.job.sink import check_sink  # noqa: PLC0415  its client takes long to import
-    from rollout.job.source import Columns  # noqa: PLC0415
 
     settings = load_settings(token=None if token_file is None else token_file.read().strip())
     check_sink(out, replace=force)
@@ -87,17 +93,22 @@ def predict(
             out,
             model,
             Columns(client_id, key, {}),
+            client,
             url or f"http://{settings.host}:{settings.port}",
             settings.token,
         )
     )
-    say(f"{job}; the answers are in {out}")
+    left_out = f"; {job.left_out:,} left out, which are no files" if job.left_out else ""
+    say(f"{job}{left_out}; the answers are in {out}")
     if job.failed:
         say(f"rollout: {job.failed:,} of {job.rows:,} rows failed; the first is {job.first}", err=True)
         sys.exit(SOME_ROWS_FAILED)
 
 
-async def _run(file: Path, out: Path, name: str | None, columns: Columns, url: str, token: str) -> Job:
+async def _run(
+    file: Path, out: Path, name: str | None, columns: Columns, client: str, url: str, token: str
+) -> Job:
+    from rollout.bundle.fields import Field  # noqa: PLC0415
     from rollout.bundle.task import Task  # noqa: PLC0415
     from rollout.job.exchange import Exchange  # noqa: PLC0415
     from rollout.job.sink import columns_of, open_sink  # noqa: PLC0415
@@ -107,19 +118,23 @@ async def _run(file: Path, out: Path, name: str | None, columns: Columns, url: s
     async with Exchange(url, token) as exchange:
         model = await exchange.find_model(name)
         task: Task = msgspec.convert(model["task"], Task)
-        columns = columns._replace(kinds={name: field["kind"] for name, field in model["inputs"].items()})
-        source = open_source(file, columns)
+        try:
+            fields = msgspec.convert(model["inputs"], dict[str, Field])
+        except msgspec.ValidationError as problem:
+            raise ConfigError(f"the service has inputs that this version does not know: {problem}") from None
+        source = open_source(file, columns._replace(fields=fields), client)
         wanted = columns_of(task)
         with open_sink(out, task) as write, make_progress(make_console(stderr=True)) as progress:
             bar = progress.add_task("", total=source.total)
             async for answered in exchange.predict(model["model"], source):
                 records = []
                 for row, answer in answered:
-                    error = answer["detail"] if "status" in answer else None
+                    error = row.fault or (answer["detail"] if "status" in answer else None)
                     job.add(error)
                     known: dict[str, Any] = {"client_id": row.client_id, "key": row.key, "error": error}
                     records.append({column: answer.get(column, known.get(column)) for column in wanted})
                 write(records)
                 if answered:
                     progress.update(bar, completed=answered[-1][0].position, description=str(job))
+        job.left_out = source.left_out()
     return job

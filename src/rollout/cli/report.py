@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,10 @@ import click
 
 from rollout.cli.output import Table, Text, make_console, make_table, say
 from rollout.errors import ConfigError
+from rollout.home import prepare_home
 
 if TYPE_CHECKING:
+    from rollout.bundle.reference import NotAsInTrainingError
     from rollout.bundle.report import Section
 
 
@@ -43,8 +46,6 @@ def show(sections: list[Section], folder: Path) -> None:
         console.print(Text(section.title, style="bold"))
         for paragraph in section.text:
             console.print(Text(paragraph))
-        if section.diagram:
-            console.print(Text(f"Diagram: {folder / section.diagram}"), soft_wrap=True)
         if section.facts:
             grid = Table.grid(padding=(0, 2))
             for name, fact in section.facts.items():
@@ -64,6 +65,9 @@ def show(sections: list[Section], folder: Path) -> None:
             grid = Table.grid(padding=(0, 1))
             grid.add_row("•", Text(item))
             console.print(grid)
+        for picture in section.pictures:
+            console.print(Text(f"{picture.caption}"))
+            console.print(Text(f"{folder / picture.file}"), soft_wrap=True)
         console.print()
 
 
@@ -73,9 +77,10 @@ def render(sections: list[Section], folder: Path) -> str:
 
     from rollout.bundle.manifest import read_whole  # noqa: PLC0415
 
-    def embed(diagram: str) -> str:
+    def embed(file: str) -> str:
         # As an image, not as elements of the page: whatever a bundle brings along, it cannot run there.
-        return f"data:image/svg+xml;base64,{base64.b64encode(read_whole(folder / diagram)).decode()}"
+        kind = "svg+xml" if file.endswith(".svg") else "png"
+        return f"data:image/{kind};base64,{base64.b64encode(read_whole(folder / file)).decode()}"
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rollout"),
@@ -85,3 +90,21 @@ def render(sections: list[Section], folder: Path) -> str:
         undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("report.html").render(sections=sections, embed=embed)
+
+
+def write_refused(tag: str, error: NotAsInTrainingError, home: Path) -> Path:
+    """Writes a page about a bundle that does not decide as the author's own pipeline, and returns where it is."""
+    from rollout.bundle.report import Section, describe_reference  # noqa: PLC0415
+
+    prepare_home(home)
+    compared = error.compared
+    sections = [Section(tag, [f"{error.detail}."]), describe_reference(compared.result, compared.pictures)]
+    page = home / "refused" / f"{tag.replace(':', '-')}.html"
+    page.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="rollout-refused-") as temporary:
+        for name, picture in compared.pictures.items():
+            file = Path(temporary, name)
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(picture)
+        page.write_text(render(sections, Path(temporary)), "utf-8")
+    return page

@@ -20,7 +20,7 @@ from rollout.cli.output import Text, make_console, working
 def reproduce(tag: str, seeds: int, models: Path, labels: tuple[Path, ...]) -> None:
     """Train TAG, such as digits:v2, again with its own seed: identical, within the spread over seeds, or not.
 
-    Exit code 1 says that it is not.
+    Exit code 1 says that it is not, or that it does not decide as the author's own pipeline does today.
     """
     from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
     from rollout.training.labels import find_exports  # noqa: PLC0415
@@ -34,10 +34,12 @@ def reproduce(tag: str, seeds: int, models: Path, labels: tuple[Path, ...]) -> N
         recipe = load_recipe(models / manifest.name)
         result = reproduce_version(recipe, folder, manifest, seeds, show, exports)
     console.print(Text.assemble((result.outcome, "bold"), f": {result.why}"), soft_wrap=True)
+    if result.reference:
+        console.print(f"trained again, {result.reference}", soft_wrap=True)
     for head, changed in result.changes.items():
         if changed:
             console.print(f"{head} differs now: " + ", ".join(changed), soft_wrap=True)
     if not any(result.changes.values()):
         console.print("environment, code and data are the same as then")
-    if result.outcome == "not reproduced":
+    if result.outcome == "not reproduced" or result.reference:
         raise SystemExit(1)

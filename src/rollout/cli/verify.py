@@ -20,7 +20,7 @@ from rollout.config import load_settings
 )
 @trust_option
 def verify(tag: str, key: Path | None, *, trust: bool) -> None:
-    """Check the bundle TAG, such as digits:v2: every hash, and the golden examples on every variant.
+    """Check the bundle TAG, such as digits:v2: every hash, and golden and raw examples on every variant.
 
     Of a bundle that was neither packed here nor signed, only ONNX is loaded.
     """
@@ -31,16 +31,18 @@ def verify(tag: str, key: Path | None, *, trust: bool) -> None:
     folder, manifest = open_bundle(tag, settings.public_key)
     checked = verify_bundle(folder, manifest, is_trusted=settings.trusts_bundles)
     table = make_table(f"{tag}: {len(manifest.hashes)} files match their hashes")
-    for column in ("variant", "golden examples", "answers flipped", "reviews flipped", "largest difference"):
-        table.add_column(column, justify="left" if column == "variant" else "right")
-    for variant, parity in checked.items():
-        table.add_row(
-            variant,
-            str(parity.rows),
-            str(parity.answers_flipped),
-            str(parity.reviews_flipped),
-            f"{parity.largest_difference:.1e}",
-        )
+    for column in ("variant", "examples", "rows", "answers flipped", "reviews flipped", "largest difference"):
+        table.add_column(column, justify="left" if column in ("variant", "examples") else "right")
+    for variant, found in checked.items():
+        for examples, parity in found.items():
+            table.add_row(
+                variant,
+                examples,
+                str(parity.rows),
+                str(parity.answers_flipped),
+                str(parity.reviews_flipped),
+                f"{parity.largest_difference:.1e}",
+            )
     make_console().print(table)
     if unchecked := [name for name in manifest.variants if name not in checked]:
         say(

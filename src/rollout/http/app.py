@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
@@ -16,16 +16,16 @@ from rollout.errors import RolloutError
 from rollout.http.bodies import json_response
 from rollout.http.clients import Clients
 from rollout.http.feedback import Feedback
-from rollout.http.gateway import Gateway
+from rollout.http.files import media_types_of, reader_of
+from rollout.http.gateway import Gateway, media_type_of
 from rollout.http.oip_http import OpenInference, is_infer
 from rollout.http.openapi import build_openapi
-from rollout.http.predict import decode_request, encode_response, server_timing, whether_gone
+from rollout.http.predict import Read, decode_request, encode_response, server_timing, whether_gone
 from rollout.http.problems import NO_MODEL, as_rollout_error, problem_response
 from rollout.http.request_options import DEFAULTS, HEADERS, RequestOptions
 from rollout.http.reviews import Reviews
 from rollout.http.routes import ANY, JSON, NDJSON, Asgi, GatedRoute
 from rollout.http.splits import Splits
-from rollout.http.stream import MEDIA_TYPE as LINES
 from rollout.http.stream import PredictStream
 from rollout.http.turn import LARGEST_BODY, Turn
 from rollout.http.verdict import Verdicts
@@ -52,6 +52,7 @@ class Api(Gateway):
             role="app",
             methods=["POST"],
             takes=[JSON, NDJSON],
+            takes_files=True,
             is_stream=True,
         )
         self.routes = [
@@ -90,9 +91,9 @@ class Api(Gateway):
         """
         path = scope["path"]
         if path.startswith(PREDICT_PREFIX) and path.endswith(PREDICT_SUFFIX):
-            route, takes = self._predict_route, JSON
+            route = self._predict_route
         elif is_infer(path):
-            route, takes = self._inference_protocol.infer_route, ANY
+            route = self._inference_protocol.infer_route
         else:
             return None
         if b"content-encoding" in headers or (b"origin" in headers and self.settings.cors_origins):
@@ -101,14 +102,21 @@ class Api(Gateway):
         try:
             self.check_host(scope, headers)
             self.authorize(headers, None if server is None else server[0], "app")
-            self.check_body(headers, (takes,))
+            takes = self._taken_whole(scope, headers) if route is self._predict_route else (ANY,)
+            self.check_body(headers, takes)
         except RolloutError:
             return None
         scope["matched"] = route
         is_small = int(headers[b"content-length"]) <= LARGEST_BODY
         if route is self._predict_route and is_small and headers.keys().isdisjoint(HEADERS):
-            scope["turn"], scope["name"] = self._turn, path[len(PREDICT_PREFIX) : -len(PREDICT_SUFFIX)]
+            scope["turn"] = self._turn
         return route.app
+
+    def _taken_whole(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Collection[str]:
+        """Returns the media types that a model takes whole; model and media type are noted for the turn."""
+        scope["name"] = name = scope["path"][len(PREDICT_PREFIX) : -len(PREDICT_SUFFIX)]
+        scope["media_type"] = media_type_of(headers)
+        return (JSON,) if scope["media_type"] == JSON else media_types_of(self.engine.model(name).schema)
 
     async def predict(self, scope: Scope, receive: Receive, send: Send) -> None:
         """``POST /v1/models/{model}/predict``, as an ASGI application."""
@@ -117,14 +125,15 @@ class Api(Gateway):
         try:
             engine = self.engine
             model = engine.model(scope["path"][len(PREDICT_PREFIX) : -len(PREDICT_SUFFIX)])
-            is_lines, options = self._read_headers(scope)
+            media_type, options = self._read_headers(scope)
             options = options._replace(traceparent=scope["traceparent"].decode())
             is_gone = whether_gone(scope)
-            if is_lines:
+            if media_type == NDJSON:
                 stream = PredictStream(engine, model, self.settings, options, self._draining, is_gone)
                 await stream.run(receive, send)
                 return
-            body, timing, scope["answers"] = await self._answer(engine, model, options, receive, is_gone)
+            read = reader_of(scope, model.schema, media_type)
+            body, timing, scope["answers"] = await self._answer(engine, model, read, options, receive, is_gone)
         except Exception as error:  # every failure becomes a problem document
             label = NO_MODEL if model is None else model.name
             ours = as_rollout_error(error)
@@ -136,27 +145,28 @@ class Api(Gateway):
         await send({"type": "http.response.body", "body": body})
         model.latency.observe(time.perf_counter() - started)
 
-    def _read_headers(self, scope: Scope) -> tuple[bool, RequestOptions]:
-        """Returns whether the body is a line for each instance, and what else the headers ask for."""
-        is_lines, options = False, DEFAULTS
+    def _read_headers(self, scope: Scope) -> tuple[str, RequestOptions]:
+        """Returns the media type of the body, and what else the headers ask for."""
+        media_type, options = JSON, DEFAULTS
         for name, value in scope["headers"]:
             if name == b"content-type":
-                is_lines = value.lower().startswith(LINES)
+                media_type = media_type_of({name: value})
             elif name in HEADERS:
                 options = options.with_header(name, value)
         self.authorize_options(scope, options)
-        return is_lines, options
+        return media_type, options
 
     async def _answer(
         self,
         engine: Engine,
         model: ServedModel,
+        read: Read | None,
         options: RequestOptions,
         receive: Receive,
         is_gone: Callable[[], bool],
     ) -> tuple[bytes, bytes, Answers]:
         body = await self.read(receive)
-        request = await decode_request(body, model.schema, self.settings, options, is_gone)
+        request = await decode_request(body, model.schema, self.settings, options, is_gone, read)
         answers = await engine.predict(model, request.rows)
         predictions = make_predictions(model.name, request.rows, answers)
         return encode_response(predictions, single=request.single), server_timing(answers), answers

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rollout.errors import MethodNotAllowedError, NotFoundError
 from rollout.http.exchange import Exchange
+from rollout.http.files import media_types_of
 from rollout.http.gateway import Gateway, media_type_of
 from rollout.http.problems import NO_MODEL, as_rollout_error, problem_response
 from rollout.http.request_log import begin, end
@@ -30,9 +31,17 @@ CORS_HEADERS = (
     "Inference-Header-Content-Length",
     "Traceparent",
     "X-Client-Id",
+    "X-Key",
     *(name.decode() for name in HEADERS),
 )
-CORS_EXPOSED = ("ETag", "Retry-After", "Server-Timing", "Traceparent", "Inference-Header-Content-Length")
+CORS_EXPOSED = (
+    "Accept",
+    "ETag",
+    "Retry-After",
+    "Server-Timing",
+    "Traceparent",
+    "Inference-Header-Content-Length",
+)
 CORS_PATHS = ("/v1/", "/v2", "/openapi.json")
 
 logger = logging.getLogger(__name__)
@@ -145,12 +154,15 @@ class Dispatcher:
 
     def _check(self, scope: Scope, headers: dict[bytes, bytes], route: GatedRoute, *, has_body: bool) -> None:
         server = scope.get("server")
+        takes = route.takes
         if route.role is not None:
             scope["bearer"] = self._gateway.authorize(headers, None if server is None else server[0], route.role)
             if "model" in scope["path_params"]:
-                self._gateway.engine.model(scope["path_params"]["model"])
-        if route.takes and scope["method"] in WITH_BODY and (has_body or b"content-type" in headers):
-            self._gateway.check_body(headers, route.takes, is_stream=route.is_stream)
+                model = self._gateway.engine.model(scope["path_params"]["model"])
+                if route.takes_files:
+                    takes = takes.union(media_types_of(model.schema))
+        if takes and scope["method"] in WITH_BODY and (has_body or b"content-type" in headers):
+            self._gateway.check_body(headers, takes, is_stream=route.is_stream)
 
     def _model(self, scope: Scope) -> str:
         """Returns the model that a request names, if it is one of ours: it becomes a metric's label."""

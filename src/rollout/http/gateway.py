@@ -133,7 +133,9 @@ class Gateway:
         media_type = media_type_of(headers)
         if media_type not in takes and ANY not in takes:
             named = " or ".join(f"'Content-Type: {name}'" for name in sorted(takes))
-            raise UnsupportedMediaTypeError(f"send the body with the header {named}")
+            raise UnsupportedMediaTypeError(
+                f"send the body with the header {named}", headers={"Accept": ", ".join(sorted(takes))}
+            )
         encoding = headers.get(b"content-encoding", b"identity")
         if encoding != b"identity":
             require_encoding(encoding.decode("latin-1"))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rollout.__about__ import __version__
 from rollout.bundle.codec import Codec
 from rollout.bundle.columns import LENGTHS
-from rollout.bundle.fields import Field
+from rollout.bundle.fields import Field, with_lengths
 from rollout.bundle.schema import InputSchema, InvalidInputsError
 from rollout.bundle.task import Classification, Task
 from rollout.config import Settings
@@ -28,8 +28,8 @@ from rollout.http.tensors import (
     SentRows,
     cut,
     declare,
-    declare_lengths,
     fault,
+    leave_out,
     read_content,
     row_shape,
 )
@@ -217,7 +217,8 @@ def _read_inputs(
         errors += [FieldError("/inputs", f"{at[1:]} {why}") for at, why in model.schema.faults_of_lengths(arrays)]
     if errors:
         raise invalid(errors)
-    return columns
+    rows = len(next(iter(columns.values())).array)
+    return {name: columns.get(name) or leave_out(field, rows) for name, field in model.schema.fields.items()}
 
 
 def _read_input(tensor: InputTensor, content: Content, model: ServedModel, most: int) -> Column:
@@ -234,14 +235,18 @@ def _read_input(tensor: InputTensor, content: Content, model: ServedModel, most:
 
 
 def _takes(schema: InputSchema) -> dict[str, Field]:
-    return {**schema.fields, **declare_lengths(schema.fields)}
+    """Returns the inputs by name: the fields, and how long the rows of tensors are whose length is free."""
+    tensors = {name: field for name, field in schema.fields.items() if field.limits is not None}
+    return {**schema.fields, **with_lengths(tensors)}
 
 
 def _missing(columns: dict[str, Column], model: ServedModel) -> Iterator[FieldError]:
     for name, field in model.schema.fields.items():
-        if name not in columns:
+        if name not in columns and field.missing is None:
             _, datatype, shape = declare(name, field)
             yield FieldError("/inputs", f"lacks {name}, {datatype} of shape {shape}")
+    if not columns:
+        yield FieldError("/inputs", "holds none, so there are no rows: send one of them at least")
     if len({len(column.array) for column in columns.values()}) > 1:
         rows = ", ".join(f"{len(column.array)} of {name}" for name, column in columns.items())
         yield FieldError("/inputs", f"must have the same rows everywhere, not {rows}")

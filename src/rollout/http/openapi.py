@@ -12,9 +12,11 @@ from rollout.bundle.schema import InputSchema
 from rollout.errors import HTTP_ERRORS
 from rollout.http.bodies import Identifier
 from rollout.http.feedback import OutcomeView, OutcomeViews, Report, Reports
+from rollout.http.files import media_types_of
 from rollout.http.oip_messages import InferRequest, InferResponse
 from rollout.http.problems import MEDIA_TYPE, TYPE_PREFIX
 from rollout.http.reviews import FILTERS, ClaimRequest, ResolveRequest, SetAsideRequest, TokenRequest
+from rollout.http.routes import JSON, MULTIPART
 from rollout.http.stream import MEDIA_TYPE as LINES
 from rollout.http.verdict import VerdictView
 from rollout.inference.rows import ClassPrediction, ValuePrediction
@@ -25,6 +27,7 @@ from rollout.routing.split import Split
 
 ASKING = ("X-Request-Timeout", "X-Client-Segment", "X-Rollout-Arm")
 COMPONENT = "#/components/schemas/{name}"
+BINARY = {"type": "string", "format": "binary"}
 
 
 class Problem(msgspec.Struct):
@@ -78,7 +81,8 @@ def build_openapi(schemas: Mapping[str, InputSchema]) -> dict[str, Any]:
         ref_template=COMPONENT,
     )
     paths: dict[str, Any] = {
-        f"/v1/models/{name}/predict": {"post": _predict_operation(name, *pair)} for name, pair in bodies.items()
+        f"/v1/models/{name}/predict": {"post": _predict_operation(name, schemas[name], *pair)}
+        for name, pair in bodies.items()
     }
     model = _parameter("model", "path")
     paths |= {
@@ -130,7 +134,11 @@ def _body_types(name: str, schema: InputSchema) -> tuple[type, type]:
             ("client_id", Identifier),
             (
                 "inputs",
-                msgspec.defstruct(f"{title}Inputs", [(n, f.wire_type) for n, f in schema.fields.items()]),
+                msgspec.defstruct(
+                    f"{title}Inputs",
+                    [(n, *f.declaration(f"{title}Inputs_{n}")) for n, f in schema.fields.items()],
+                    kw_only=True,
+                ),
             ),
             ("key", Identifier | None, None),
         ],
@@ -138,22 +146,53 @@ def _body_types(name: str, schema: InputSchema) -> tuple[type, type]:
     return instance, msgspec.defstruct(f"{title}Instances", [("instances", list[instance])])  # type: ignore[valid-type]
 
 
-def _predict_operation(name: str, instance: type, instances: type) -> dict[str, Any]:
+def _predict_operation(name: str, schema: InputSchema, instance: type, instances: type) -> dict[str, Any]:
+    who = "Whose a file or a form is, and which prediction; JSON says it itself"
+    said = [("client_id", "query"), ("key", "query"), ("X-Client-Id", "header"), ("X-Key", "header")]
     operation = _operation(
         f"Predict with {name}",
         f"predict_{name}",
         {"oneOf": [_reference(answer) for answer in ANSWERS]},
-        [_parameter(name, "header") for name in ASKING],
+        [
+            *(_parameter(name, "header") for name in ASKING),
+            *(_parameter(name, place) | {"description": who} for name, place in said),
+        ],
     )
     body = {"oneOf": [_reference(instance), _reference(instances)]}
     line = {"description": "One a line, for as many as there are", **_reference(instance)}
     operation["requestBody"] = {
         "required": True,
-        "content": {"application/json": {"schema": body}, LINES.decode(): {"schema": line}},
+        "content": {
+            JSON: {"schema": body},
+            LINES.decode(): {"schema": line},
+            **{media_type: {"schema": BINARY} for media_type in media_types_of(schema)},
+            MULTIPART: _form(schema),
+        },
     }
     predictions = {"oneOf": [_reference(one) for one in (ClassPrediction, ValuePrediction, Problem)]}
     operation["responses"]["200"]["content"][LINES.decode()] = {"schema": predictions}
     return operation
+
+
+def _form(schema: InputSchema) -> dict[str, Any]:
+    """Describes a form: a part for each input, and for the IDs where no input has their name."""
+    parts = {"client_id": _component(Identifier), "key": _component(Identifier)}
+    parts |= {
+        name: BINARY if field.media_types else _component(field.wire_type)
+        for name, field in schema.fields.items()
+    }
+    return {
+        "schema": {"type": "object", "properties": parts, "required": list(schema.fields)},
+        "encoding": {
+            name: {"contentType": ", ".join(field.media_types) or ("text/plain" if field.is_text else JSON)}
+            for name, field in schema.fields.items()
+        },
+    }
+
+
+def _component(kind: Any) -> dict[str, Any]:
+    (schema,), _ = msgspec.json.schema_components([kind], ref_template=COMPONENT)
+    return schema
 
 
 def _change_split(model: dict[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from starlette.types import Scope
 
-from rollout.bundle.image import PixelBudget
-from rollout.bundle.schema import Arrays, InputSchema, InvalidInputsError, RawInputs
+from rollout.bundle.image_file import PixelBudget
+from rollout.bundle.schema import Arrays, InputSchema, InvalidInputsError, RawInputs, SentInputs
 from rollout.config import Settings
 from rollout.cores import usable_cores
 from rollout.errors import DeadlineExceededError, FieldError
@@ -34,6 +34,19 @@ class Instance(msgspec.Struct, forbid_unknown_fields=True):
     client_id: Identifier
     inputs: RawInputs
     key: Identifier | None = None
+
+
+class FileRow(NamedTuple):
+    """One row that came as a file or a form, where an input may be a file's bytes."""
+
+    client_id: str
+    inputs: SentInputs
+    key: str | None
+
+
+Row = Instance | FileRow
+# Takes a body apart: its rows, and whether it is one row, not a list of instances.
+Read = Callable[[bytes], tuple[Sequence[Row], bool]]
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -68,23 +81,25 @@ async def decode_request(
     settings: Settings,
     options: RequestOptions = DEFAULTS,
     is_gone: Callable[[], bool] = lambda: False,
+    read: Read | None = None,
 ) -> Request:
     """Decodes and checks a whole request.
 
     Args:
-        body: JSON.
+        body: All of it.
         schema: The model's input schema.
         settings: Limits.
         options: What the headers ask for.
         is_gone: Says whether whoever asked has left.
+        read: Takes the body apart; without it, the body is JSON.
 
     Raises:
-        MalformedBodyError: If the body is not JSON.
+        MalformedBodyError: If the body is not what it should be.
         InvalidRequestError: If anything in it does not fit; every faulty field is pointed at.
         DeadlineExceededError: If decoding takes too long, or nobody waits for it any more.
     """
     deadline = time.monotonic() + (options.timeout_ms or settings.timeout_ms) / 1000
-    instances, single = _instances(body, settings.max_instances)
+    instances, single = read(body) if read else read_json(body, settings.max_instances)
     decoder = Decoder(schema, settings, deadline, is_gone)
     decoded = await decoder.decode(instances, PixelBudget(settings.max_pixels))
     errors = [
@@ -99,14 +114,15 @@ async def decode_request(
 
 
 def decode_quickly(
-    body: bytes, schema: InputSchema, most: int
-) -> tuple[Sequence[Instance], Sequence[Arrays], bool] | None:
+    body: bytes, schema: InputSchema, most: int, read: Read | None = None
+) -> tuple[Sequence[Row], Sequence[Arrays], bool] | None:
     """Decodes a small request at once.
 
     Args:
-        body: JSON.
+        body: All of it.
         schema: The model's input schema.
         most: How many instances it may hold.
+        read: Takes the body apart; without it, the body is JSON.
 
     Returns:
         Its instances, the arrays of each, and whether it is one row, not a list of instances; ``None`` where
@@ -115,7 +131,7 @@ def decode_quickly(
     Raises:
         RolloutError: If it is not a request.
     """
-    instances, single = _instances(body, most)
+    instances, single = read(body) if read else read_json(body, most)
     decoded: list[Arrays] = []
     for instance in instances:
         if _check_identifiers(instance) or schema.is_slow(instance.inputs):
@@ -164,7 +180,7 @@ class Decoder:
         self._deadline, self._is_gone = deadline, is_gone
 
     async def decode(
-        self, instances: Sequence[Instance], budget: PixelBudget | None = None
+        self, instances: Sequence[Row], budget: PixelBudget | None = None
     ) -> list[Arrays | list[FieldError]]:
         """Decodes and checks rows.
 
@@ -193,7 +209,7 @@ class Decoder:
                 self._require_somebody(pause_at)
         return decoded
 
-    async def _decode(self, inputs: RawInputs, budget: PixelBudget | None) -> Arrays:
+    async def _decode(self, inputs: SentInputs, budget: PixelBudget | None) -> Arrays:
         if not self._schema.is_slow(inputs):
             return self._schema.decode(inputs)
         budget = budget or PixelBudget(self._settings.max_pixels)
@@ -217,7 +233,7 @@ def _threads(workers: int) -> ThreadPoolExecutor:
 
 
 def make_rows(
-    instances: Sequence[Instance], decoded: Sequence[Any], deadline: float, options: RequestOptions = DEFAULTS
+    instances: Sequence[Row], decoded: Sequence[Any], deadline: float, options: RequestOptions = DEFAULTS
 ) -> Rows:
     """Joins instances with their decoded inputs.
 
@@ -253,13 +269,19 @@ def server_timing(answers: Answers) -> bytes:
     return b"queue;dur=%.3f, model;dur=%.3f" % (answers.waited * 1000, answers.ran * 1000)
 
 
-def _instances(body: bytes, most: int) -> tuple[list[Any], bool]:
+def read_json(body: bytes, most: int) -> tuple[Sequence[Row], bool]:
+    """Takes JSON apart: one row, or ``instances``.
+
+    Raises:
+        MalformedBodyError: If it is not JSON.
+        InvalidRequestError: If it is of another form, or holds more rows than it may.
+    """
     decoded = decode_json(_decode_body, body)
     if decoded.instances is UNSET:
         missing = [name for name in ("client_id", "inputs") if getattr(decoded, name) is UNSET]
         if missing:
             raise invalid([FieldError(f"/{name}", "is required") for name in missing])
-        return [decoded], True
+        return [decoded], True  # type: ignore[list-item]  # nothing of it is unset
     if not decoded.client_id is decoded.inputs is decoded.key is UNSET:
         raise invalid([FieldError("/instances", "stands alone: client_id, key and inputs go into each instance")])
     if not 1 <= len(decoded.instances) <= most:
@@ -268,7 +290,7 @@ def _instances(body: bytes, most: int) -> tuple[list[Any], bool]:
     return decoded.instances, False
 
 
-def _check_identifiers(instance: Instance) -> list[FieldError]:
+def _check_identifiers(instance: Row) -> list[FieldError]:
     if instance.client_id.isprintable() and (not instance.key or instance.key.isprintable()):
         return []
     return [

@@ -394,7 +394,8 @@ class PredictProtocol(HttpToolsProtocol):
 
     def _quick_handler(self, headers: dict[bytes, bytes]) -> ASGIApp | None:
         """Returns what answers the request if it goes the short way, and may."""
-        if b"?" in self.url or b"%" in self.url:
+        path, _, query = self.url.partition(b"?")
+        if b"%" in path:
             return None
         if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
             return None
@@ -407,7 +408,7 @@ class PredictProtocol(HttpToolsProtocol):
         ):
             return None
         scope: Scope = self.scope  # type: ignore[assignment]  # it is filled in here
-        scope.update(method="POST", path=self.url.decode("ascii"), raw_path=self.url, query_string=b"")
+        scope.update(method="POST", path=path.decode("ascii"), raw_path=path, query_string=query)
         gateway = self.app_state.get("gateway")
         handler: ASGIApp | None = None if gateway is None else gateway.quick(scope, headers)
         if handler is not None:

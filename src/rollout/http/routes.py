@@ -16,6 +16,7 @@ from rollout.errors import RolloutError
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
 ANY = "*/*"
 # The methods whose bodies are read; a body that comes with another is thrown away.
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -30,6 +31,7 @@ class GatedRoute(Route):
         role: The role that a token needs; ``None`` for a route that is open to everybody.
         methods: Of HTTP; HEAD comes with GET, and OPTIONS is answered for every route.
         takes: Media types of the body; ``ANY`` for whatever it says that it is.
+        takes_files: Whether those of the model that the path names are taken as well, see ``files.py``.
         is_stream: Whether a body of any length is taken when it is ``application/x-ndjson``.
         problem: Answers an error in place of a problem document.
     """
@@ -42,12 +44,14 @@ class GatedRoute(Route):
         role: Role | None,
         methods: Sequence[str] = ("GET",),
         takes: Sequence[str] = (),
+        takes_files: bool = False,
         is_stream: bool = False,
         problem: Callable[[Request, RolloutError], Response] | None = None,
     ) -> None:
         super().__init__(path, endpoint, methods=list(methods))
         self.role = role
         self.takes = frozenset(takes)
+        self.takes_files = takes_files
         self.is_stream = is_stream
         self.problem = problem
 

@@ -10,13 +10,12 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 
 from rollout.bundle.codec import Codec, CodecError
-from rollout.bundle.columns import LENGTHS, ragged
-from rollout.bundle.fields import Field, Number, Tensor
-from rollout.bundle.image import Image
+from rollout.bundle.columns import ragged
+from rollout.bundle.fields import Field, Tensor
 from rollout.bundle.schema import InvalidInputsError
 from rollout.bundle.wire import Free
 from rollout.errors import FieldError
@@ -28,7 +27,9 @@ LENGTH = struct.Struct("<I")
 # What a tensor holds, by how it came: JSON, binary data, or a list of numbers or strings.
 Content = msgspec.Raw | memoryview | Sequence[Any]
 
-_decode_strings = msgspec.json.Decoder(list[str | Annotated[list[str], Meta(min_length=1, max_length=1)]]).decode
+_decode_strings = msgspec.json.Decoder(
+    list[str | Annotated[list[str | None], Meta(min_length=1, max_length=1)] | None]
+).decode
 
 
 class Declaration(NamedTuple):
@@ -50,11 +51,12 @@ class Column(NamedTuple):
 
     Attributes:
         array: Shape ``(rows, *field.shape)``, or ragged; read-only where it is a view of the request.
-        texts: What was sent for each row, where the field is made from a string.
+        sent: The numbers as they came, NaN where one is missing, or the string of each row, ``UNSET`` where
+            there is none.
     """
 
     array: NDArray[Any]
-    texts: Sequence[str] | None = None
+    sent: NDArray[Any] | Sequence[str | UnsetType]
 
 
 class SentRows(Sequence[Mapping[str, Any]]):
@@ -73,10 +75,11 @@ class SentRows(Sequence[Mapping[str, Any]]):
         return len(next(iter(self._columns.values())).array)
 
     def __getitem__(self, index: Any) -> Any:
-        return {
-            name: self._fields[name].keep(None, array[index]) if texts is None else texts[index]
-            for name, (array, texts) in self._columns.items()
+        values = {
+            name: self._fields[name].keep(None, sent[index]) if isinstance(sent, np.ndarray) else sent[index]
+            for name, (_, sent) in self._columns.items()
         }
+        return {name: value for name, value in values.items() if value is not UNSET}
 
 
 class OutputTensor(NamedTuple):
@@ -107,18 +110,10 @@ class OutputTensor(NamedTuple):
 
 def declare(name: str, field: Field) -> Declaration:
     """Says what an input takes: numbers in the shape of the field, or a string for each row."""
-    if _is_numeric(field):
-        return Declaration(name, DATATYPES[field.dtype], [-1, *([-1] if field.free else []), *field.step_shape])
+    if field.limits is not None:
+        sizes = [-1 if isinstance(size, str) else size for size in field.shape]
+        return Declaration(name, DATATYPES[field.dtype], [-1, *sizes])
     return Declaration(name, STRINGS, [-1])
-
-
-def declare_lengths(fields: Mapping[str, Field]) -> dict[str, Field]:
-    """Returns the inputs that say how long the rows of others are, by name; they may be left out."""
-    return {
-        f"{name}{LENGTHS}": Tensor(shape=(), dtype="int64", minimum=1, maximum=field.free.longest)
-        for name, field in fields.items()
-        if field.free
-    }
 
 
 def row_shape(shape: Sequence[int], declared: Declaration, free: Free | None, most: int) -> tuple[int, ...]:
@@ -127,9 +122,8 @@ def row_shape(shape: Sequence[int], declared: Declaration, free: Free | None, mo
     Raises:
         InvalidInputsError: If the shape is not the declared one, or there are no rows or steps, or too many.
     """
-    per_row = list(declared.shape[1:])
-    sent = list(shape[1:])
-    if free is not None and sent:
+    per_row, sent = list(declared.shape[1:]), list(shape[1:])
+    if per_row[:1] == [-1] and free is not None and sent:
         if not 1 <= sent[0] <= free.longest:
             raise fault("/shape", f"must have 1 to {free.longest} {free.name}, not {sent[0]}")
         per_row[0] = sent[0]
@@ -157,18 +151,21 @@ def read_content(content: Content, field: Field, codec: Codec, rows: int, shape:
     Raises:
         InvalidInputsError: If it does not fit the shape or the field; pointers are relative to the tensor.
     """
-    if not _is_numeric(field):
+    if field.limits is None:
         return _read_strings(_strings(content, rows), codec, rows)
     if isinstance(content, msgspec.Raw):
-        return Column(_rows(_read_json(content, field, rows, shape), field))
-    if isinstance(content, memoryview):
-        array = _read_binary(content, field, rows, shape)
+        numbers = _read_json(content, field, rows, shape)
+    elif isinstance(content, memoryview):
+        numbers = _read_binary(content, field, rows, shape)
     else:
-        array = np.array(content, np.float32 if field.dtype == "float32" else np.int64)
-        _require_size(array.size, rows * math.prod(shape), "elements")
-    array = array.reshape(rows, *shape)
-    _check_limits(array, field)
-    return Column(_rows(array.astype(field.dtype, copy=False), field))
+        numbers = np.array(content, np.float32 if field.dtype == "float32" else np.int64)
+        _require_size(numbers.size, rows * math.prod(shape), "elements")
+    numbers = numbers.reshape(rows, *shape)
+    try:
+        column = Column(field.admit(numbers), numbers)
+    except ValueError as error:
+        raise fault("", str(error)) from None
+    return column if field.free is None else Column(ragged(column.array), ragged(numbers))
 
 
 def cut(column: Column, known: Column) -> Column:
@@ -183,20 +180,18 @@ def cut(column: Column, known: Column) -> Column:
     for row, (length, array) in enumerate(zip(own, column.array, strict=True)):
         if length > len(array):
             raise fault("", f"holds {length} at [{row}], and the row has {len(array)} steps")
-    return Column(ragged(array[:length] for length, array in zip(own, column.array, strict=True)))
+    array, sent = (ragged(row[:length] for length, row in zip(own, rows, strict=True)) for rows in column)
+    return Column(array, sent)
+
+
+def leave_out(field: Field, rows: int) -> Column:
+    """Returns what stands for an input that a request leaves out, of a field whose value may be missing."""
+    return Column(np.stack([np.asarray(field.missing)] * rows), [UNSET] * rows)
 
 
 def fault(pointer: str, detail: str) -> InvalidInputsError:
     """Returns the error of one fault."""
     return InvalidInputsError([FieldError(pointer, detail)])
-
-
-def _rows(array: NDArray[Any], field: Field) -> NDArray[Any]:
-    return array if field.free is None else ragged(array)
-
-
-def _is_numeric(field: Field) -> bool:
-    return isinstance(field, Tensor | Image | Number)
 
 
 def _require_size(found: int, wanted: int, unit: str) -> None:
@@ -211,14 +206,6 @@ def _read_binary(data: memoryview, field: Field, rows: int, shape: tuple[int, ..
     return np.require(np.frombuffer(data, dtype), requirements="A")
 
 
-def _check_limits(array: NDArray[Any], field: Field) -> None:
-    low, high = field.limits  # type: ignore[union-attr]  # numeric fields have them
-    if low <= array.min() and array.max() <= high:  # NaN is neither
-        return
-    first = tuple(np.argwhere(~((array >= low) & (array <= high)))[0].tolist())
-    raise fault("", f"holds {array[first]} at {list(first)}; it must lie between {low:g} and {high:g}")
-
-
 def _read_json(raw: msgspec.Raw, field: Field, rows: int, row: tuple[int, ...]) -> NDArray[Any]:
     """Reads lists in the shape of the tensor, or one list of all its elements."""
     data = bytes(raw).strip()
@@ -226,11 +213,14 @@ def _read_json(raw: msgspec.Raw, field: Field, rows: int, row: tuple[int, ...]) 
     is_nested = data[:8].translate(None, b" \t\r\n").startswith(b"[[")
     sent = (rows, *(row or (1,))) if is_nested else (math.prod(shape),)
     low, high = (getattr(field, name, None) for name in ("minimum", "maximum"))
-    wanted = Tensor(shape=sent, dtype=field.dtype, minimum=low, maximum=high)
+    nan = UNSET if field.fill is None else True
+    wanted = Tensor(shape=sent, dtype=field.dtype, minimum=low, maximum=high, nan=nan)
     try:
         return Codec(wanted).decode(data).reshape(shape)
     except CodecError as error:
-        raise fault(f"/data{error.pointer}", error.detail) from None
+        raise InvalidInputsError(
+            [FieldError(f"/data{pointer}", detail) for pointer, detail in error.errors]
+        ) from None
 
 
 def _strings(content: Content, rows: int) -> Sequence[Any]:
@@ -238,7 +228,7 @@ def _strings(content: Content, rows: int) -> Sequence[Any]:
         return _split_strings(content, rows)
     if isinstance(content, msgspec.Raw):
         try:
-            return [one if isinstance(one, str) else one[0] for one in _decode_strings(content)]
+            return [one[0] if isinstance(one, list) else one for one in _decode_strings(content)]
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise fault("/data", "must be a list of strings, in UTF-8") from None
     return content
@@ -258,19 +248,25 @@ def _split_strings(data: memoryview, rows: int) -> list[bytes]:
     return texts
 
 
-def _read_strings(strings: Sequence[str | bytes], codec: Codec, rows: int) -> Column:
+def _read_strings(strings: Sequence[str | bytes | None], codec: Codec, rows: int) -> Column:
+    """Reads a string a row; where it may be missing, an empty one is: binary tensors have no null."""
     _require_size(len(strings), rows, "strings")
-    texts: list[str] = []
+    texts: list[str | UnsetType] = []
     arrays = []
     errors = []
     for row, string in enumerate(strings):
         try:
-            texts.append(string if isinstance(string, str) else string.decode())
-            arrays.append(codec.decode(msgspec.json.encode(texts[-1])))
+            text = string.decode() if isinstance(string, bytes) else string
+            if not text and codec.missing is not None:
+                texts.append(UNSET)
+                arrays.append(codec.missing)
+                continue
+            texts.append(UNSET if text is None else text)
+            arrays.append(codec.decode(msgspec.json.encode(text)))
         except UnicodeDecodeError:
             errors.append(FieldError(f"/data/{row}", "is not UTF-8"))
         except CodecError as error:
-            errors.append(FieldError(f"/data/{row}", error.detail))
+            errors += [FieldError(f"/data/{row}", detail) for _, detail in error.errors]
     if errors:
         raise InvalidInputsError(errors)
     return Column(np.stack(arrays), texts)

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rollout.bundle.schema import Arrays
+from rollout.http.files import reader_of
 from rollout.http.gateway import Gateway
-from rollout.http.predict import Instance, decode_quickly, encode_response, make_rows, server_timing
+from rollout.http.predict import Row, decode_quickly, encode_response, make_rows, server_timing
 from rollout.http.problems import as_rollout_error
 from rollout.http.quick import QuickExchange
 from rollout.inference.batcher import Batcher
@@ -31,7 +32,7 @@ class _Asked(NamedTuple):
     """A request whose rows are decoded."""
 
     exchange: QuickExchange
-    instances: Sequence[Instance]
+    instances: Sequence[Row]
     decoded: Sequence[Arrays]
     single: bool
     split: Split
@@ -81,8 +82,10 @@ class Turn:
     def _decode(self, exchange: QuickExchange) -> tuple[tuple[ServedModel, Arm], _Asked] | None:
         """Decodes a request and finds the arm of its clients; ``None`` where it goes its own way."""
         try:
-            model = self._gateway.engine.model(exchange.scope["name"])
-            found = decode_quickly(exchange.whole_body(), model.schema, self._gateway.settings.max_instances)
+            scope, most = exchange.scope, self._gateway.settings.max_instances
+            model = self._gateway.engine.model(scope["name"])
+            read = reader_of(scope, model.schema, scope["media_type"])
+            found = decode_quickly(exchange.whole_body(), model.schema, most, read)
         except Exception:  # its own handler says what is wrong
             return None
         if found is None:

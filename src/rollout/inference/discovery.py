@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 
 from rollout.bundle.store import bundle_names
 from rollout.config import Settings
 from rollout.errors import BundleError, MissingBundleError, StoreUnavailableError
-from rollout.inference.follower import FOLLOW_EVERY_S, load_model
+from rollout.inference.follower import FOLLOW_EVERY_S, Refusal, load_model
 from rollout.inference.served_model import ServedModel
 from rollout.routing.splits import read_split
 from rollout.store import Redis, is_cancelled
@@ -38,7 +39,7 @@ class Discovery:
         self._redis = redis
         self._settings = settings
         self._add = add
-        self._refused: dict[str, int] = {}
+        self._refused: dict[str, Refusal] = {}
         self._said: dict[str, str] = {}
 
     async def run(self) -> None:
@@ -60,13 +61,15 @@ class Discovery:
         """
         for name in sorted(await asyncio.to_thread(bundle_names) - self._served.keys()):
             split = await read_split(self._redis, name)
-            if split is None or self._refused.get(name) == split.revision:
+            refusal = self._refused.get(name)
+            if split is None or (refusal and await asyncio.to_thread(refusal.holds, split)):
                 continue
+            began = time.time()
             try:
                 model = await load_model(name, split, self._settings, self._redis)
             except BundleError as error:
                 if not isinstance(error, MissingBundleError):  # that one may come
-                    self._refused[name] = split.revision
+                    self._refused[name] = Refusal(split.revision, (f"{name}:{split.champion}",), began)
                 self._say(name, error.detail)
             else:
                 self._said.pop(name, None)

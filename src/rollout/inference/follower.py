@@ -7,13 +7,14 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from rollout import metrics
-from rollout.bundle.store import bundle_names, changed_lately
+from rollout.bundle.store import bundle_names, changed_lately, changed_since
 from rollout.config import Settings
 from rollout.errors import BundleError, MissingBundleError, StoreUnavailableError
 from rollout.inference.served_model import ServedModel
@@ -104,6 +105,24 @@ async def load_model(name: str, split: Split, settings: Settings, redis: Redis) 
     return model
 
 
+class Refusal(NamedTuple):
+    """What was refused, and when: it is as it was for as long as nobody writes to one of the bundles.
+
+    Attributes:
+        revision: Revision of the split.
+        tags: The bundles that it serves.
+        since: When they began to be loaded, in seconds since 1970.
+    """
+
+    revision: int
+    tags: tuple[str, ...]
+    since: float
+
+    def holds(self, split: Split) -> bool:
+        """Whether trying ``split`` would end as it did."""
+        return self.revision == split.revision and not any(changed_since(tag, self.since) for tag in self.tags)
+
+
 class Follower:
     """Keeps one model at the split in Redis, and tells Redis what it answered.
 
@@ -123,7 +142,8 @@ class Follower:
         self.redis = redis
         self._settings = settings
         self._loading: dict[str, asyncio.Task[LoadedVersion]] = {}
-        self._refused = 0
+        self._refusal: Refusal | None = None
+        self._began = 0.0
         self._trouble = ""
         self._untold: Counter[tuple[Arm, str, str]] = Counter()
         self._id = f"{socket.gethostname()}:{os.getpid()}"
@@ -158,7 +178,9 @@ class Follower:
             metrics.LATEST.labels(model.name).set(split.revision)
             metrics.SHARE.labels(model.name).set(split.share)
         self._drop_unwanted(split or model.split)
-        if split is None or self._is_followed(split) or split.revision == self._refused:
+        if split is None or self._is_followed(split):
+            return
+        if self._refusal is not None and await asyncio.to_thread(self._refusal.holds, split):
             return
         try:
             versions = self._loaded(split)
@@ -167,10 +189,11 @@ class Follower:
             model.apply(split, versions)
         except BundleError as error:
             waits = isinstance(error, MissingBundleError)
-            self._refused = 0 if waits else split.revision
+            tags = tuple(f"{model.name}:{version}" for version in split.versions)
+            self._refusal = None if waits else Refusal(split.revision, tags, self._began)
             self._say(error.detail, split, waits=waits)
         else:
-            self._trouble = ""
+            self._trouble, self._refusal = "", None
             logger.info("%s is at revision %d: %s", model.name, split.revision, ", ".join(split.versions))
             await _keep(self._settings.home, cache_split, model.name, split)
 
@@ -205,6 +228,8 @@ class Follower:
             BundleError: If one that it serves is refused.
         """
         missing = self._model.missing(split)
+        if not self._loading:
+            self._began = time.time()
         for version in missing:
             if version not in self._loading:
                 load = asyncio.to_thread(load_version, self._model.name, version, self._settings)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
 from rollout.bundle.schema import InputSchema
 from rollout.inference.decisions import Decision
@@ -113,7 +114,7 @@ def review_item(
     client_id, key = rows.client_ids[index], rows.keys[index]
     sent = _kept(model.schema, rows, index)
     answer = to_answer(answers.task, answers.decisions.row(index))
-    redacted = dict.fromkeys(sent.keys() & set(model.sampler.policy.redact))
+    redacted = dict.fromkeys((sent.keys() | rows.arrays.keys()) & set(model.sampler.policy.redact))
     inputs = msgspec.json.encode({**sent, **redacted})
     seen = inputs + msgspec.json.encode(answer) if redacted else inputs
     version = answers.version(index)
@@ -143,9 +144,11 @@ def review_item(
 
 
 def _kept(schema: InputSchema, rows: Rows, index: int) -> dict[str, Any]:
-    return {
+    """Returns what is kept of a row. A value that is missing is left out, however it came: a null is redacted."""
+    kept = {
         name: schema.fields[name].keep(value, rows.arrays[name][index])
         if isinstance(value, msgspec.Raw)
         else value
         for name, value in rows.sent[index].items()
     }
+    return {name: value for name, value in kept.items() if value is not UNSET}

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from itertools import islice
 from typing import Any
 
 import aiohttp
 import msgspec
 
 from rollout.errors import ConfigError
-from rollout.job.source import Row, Source
+from rollout.job.row import Row, Source
 
-# Rows that are sent and not answered yet, and rows that are sent together.
+# Rows that are sent and not answered yet, and rows that are sent together, or bytes of them.
 WINDOW = 4096
 TOGETHER = 64
+BYTES_TOGETHER = 1024 * 1024
 # A job waits this long, in seconds, for a service that is busy, stopping or gone to answer the next row.
 PATIENCE_S = 60
 RETRY_S = 1.0
@@ -108,9 +108,9 @@ class Exchange:
         async def send() -> AsyncIterator[bytes]:
             nonlocal at_end, fault
             try:
-                while some := list(islice(rows, TOGETHER)):
+                for some in _together(rows):
                     for row in some:
-                        await sent.put(row)
+                        await sent.put(row._replace(line=b""))
                     yield b"".join(row.line + b"\n" for row in some)
                 at_end = True
             except ConfigError as error:  # would come out of the other end as a lost connection
@@ -132,6 +132,19 @@ class Exchange:
             raise
         if not at_end or not sent.empty():
             raise _InterruptedError("the answers ended before the rows did")
+
+
+def _together(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    some: list[Row] = []
+    size = 0
+    for row in rows:
+        some.append(row)
+        size += len(row.line)
+        if len(some) == TOGETHER or size >= BYTES_TOGETHER:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def _answer(line: bytes) -> dict[str, Any]:

@@ -1,86 +1,44 @@
-"""The rows of a file, CSV, JSONL or Parquet: one after the other, as the lines that the service takes."""
+"""The rows of a file, CSV, JSONL or Parquet, or of many files: one after the other, as the service takes them."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from rollout.errors import ConfigError
+from rollout.job.files import SUFFIXES, open_files
+from rollout.job.row import Columns, Row, Source, encode_line
 
 # Rows of a Parquet file that are in memory at a time.
 PARQUET_ROWS = 256
 LONGEST_CELL = 64 * 1024 * 1024
-STRINGS = frozenset({"text", "category", "time"})
-
-_encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
-class Row(NamedTuple):
-    """One row on its way to the service.
-
-    Attributes:
-        client_id: The caller's own ID of the client, if it is one.
-        key: The caller's own ID of the prediction, if there is one.
-        line: The line to send, without its line feed.
-        position: How much of the file was read when this row was, in the unit of ``Source.total``.
-    """
-
-    client_id: str | None
-    key: str | None
-    line: bytes
-    position: int
-
-
-class Columns(NamedTuple):
-    """What is taken from a file. Further columns are left out.
-
-    Attributes:
-        client_id: The column of client IDs.
-        key: The column of keys, which need not be there.
-        kinds: The kind of each input of the model, by name.
-    """
-
-    client_id: str
-    key: str
-    kinds: Mapping[str, str]
-
-
-class Source(NamedTuple):
-    """A file that can be read from the start as often as needed.
-
-    Attributes:
-        total: Its size: bytes, or rows of a Parquet file.
-        read: Reads it from the start.
-    """
-
-    total: int
-    read: Callable[[], Iterator[Row]]
-
-    def rows(self, skip: int = 0) -> Iterator[Row]:
-        """Reads the rows after the first ``skip``.
-
-        Raises:
-            ConfigError: If the file is not what its name says.
-        """
-        return islice(self.read(), skip, None)
-
-
-def open_source(file: Path, columns: Columns) -> Source:
+def open_source(file: Path, columns: Columns, client: str = "") -> Source:
     """Opens a file and checks its columns; those of JSONL may differ from line to line.
 
+    Args:
+        file: A table, or what holds a file for each row: an archive or a folder.
+        columns: What is taken from a table.
+        client: The client of all rows, where each is a file; a table has a column of them.
+
     Raises:
-        ConfigError: If it cannot be read, its extension is unknown or a column is missing.
+        ConfigError: If it cannot be read, its extension is unknown, a column is missing, or the client is.
     """
     openers = {".csv": _open_csv, ".jsonl": _open_jsonl, ".ndjson": _open_jsonl, ".parquet": _open_parquet}
     opener = openers.get(file.suffix.lower())
-    if opener is None:
-        raise ConfigError(f"{file}: reads {', '.join(openers)}, by the extension")
     try:
+        if file.is_dir() or file.name.lower().endswith(SUFFIXES):
+            return open_files(file, columns.fields, client)
+        if opener is None:
+            known = ", ".join((*openers, *SUFFIXES))
+            raise ConfigError(f"{file}: reads {known}, by the extension, and folders of files")
+        if client:
+            raise ConfigError(f"--client is for files: {file} has a column of client IDs, named by --client-id")
         return opener(file, columns)
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror or error}") from None
@@ -102,13 +60,15 @@ def parquet() -> Any:
 def _open_csv(file: Path, columns: Columns) -> Source:
     csv.field_size_limit(LONGEST_CELL)
 
+    readers = columns.readers
+
     def read() -> Iterator[Row]:
         with file.open("rb") as binary:
             lines = _Counted(binary)
             try:
                 for cells in csv.DictReader(lines):
                     record = {
-                        name: _parse(columns.kinds.get(name, "text"), cell)
+                        name: readers[name].read_cell(cell) if name in readers else cell
                         for name, cell in cells.items()
                         if cell is not None
                     }
@@ -154,7 +114,7 @@ def _open_parquet(file: Path, columns: Columns) -> Source:
     with open_file() as opened:
         names = opened.schema_arrow.names
         _require(names, columns, file)
-        wanted = [name for name in (columns.client_id, columns.key, *columns.kinds) if name in names]
+        wanted = [name for name in (columns.client_id, columns.key, *columns.readers) if name in names]
         return Source(opened.metadata.num_rows, read)
 
 
@@ -165,9 +125,14 @@ def _require(names: Iterable[str], columns: Columns, file: Path) -> None:
         raise ConfigError(
             f"{file} has no column {columns.client_id}; {has}: --client-id names the one with client IDs"
         )
-    for name in columns.kinds:
-        if name not in names:
-            raise ConfigError(f"{file} has no column {name}, which is an input of the model; {has}")
+    for name, field in columns.fields.items():
+        parts = {} if name in names else field.parts or {name: field}
+        for one, part in parts.items():
+            if one not in names:
+                kind = f"a column of its input {name}" if field.parts else "an input of the model"
+                # Were it left out, a misspelt name would leave all of its values out.
+                cell = "" if part.missing is None else "; where a value is missing, its cell is empty"
+                raise ConfigError(f"{file} has no column {one}, which is {kind}; {has}{cell}")
 
 
 def _row_of_json(text: bytes, columns: Columns, position: int) -> Row:
@@ -178,7 +143,7 @@ def _row_of_json(text: bytes, columns: Columns, position: int) -> Row:
         record = None
     if not isinstance(record, dict):
         return Row(None, None, text, position)
-    if "inputs" in record and "inputs" not in columns.kinds:
+    if "inputs" in record and "inputs" not in columns.readers:
         client_id, key = record.get("client_id"), record.get("key")
         return Row(
             client_id if isinstance(client_id, str) else None,
@@ -191,22 +156,11 @@ def _row_of_json(text: bytes, columns: Columns, position: int) -> Row:
 
 def _row(record: Mapping[str, Any], columns: Columns, position: int) -> Row:
     client_id, key = _identifier(record.get(columns.client_id)), _identifier(record.get(columns.key))
-    inputs = {name: record[name] for name in columns.kinds if name in record}
-    return Row(client_id, key, _encode({"client_id": client_id or "", "key": key, "inputs": inputs}), position)
+    return Row(client_id, key, encode_line(client_id, key, columns.inputs(record)), position)
 
 
 def _identifier(value: object) -> str | None:
     return None if value is None or value == "" else str(value)
-
-
-def _parse(kind: str, cell: str) -> Any:
-    """Reads a CSV cell. What should be JSON and is not goes to the service, which says what is wrong."""
-    if kind in STRINGS or (kind == "image" and not cell.lstrip().startswith("[")):
-        return cell
-    try:
-        return msgspec.json.decode(cell)
-    except msgspec.DecodeError:
-        return cell
 
 
 class _Counted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -116,6 +117,7 @@ def _keyed(inputs: bytes, secret: bytes) -> str:
     return hashlib.blake2b(inputs, key=secret, digest_size=16).hexdigest()
 
 
+@lru_cache  # of one batch, all have one time
 def milliseconds(at: str) -> int:
     """Returns a time in ISO 8601, UTC where it does not say, in milliseconds since 1970.
 

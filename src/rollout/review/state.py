@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -265,6 +266,7 @@ def require_lease(work: Work, token: str, now: int) -> Lease:
     return lease
 
 
+@lru_cache  # of one batch, all have one time
 def iso(milliseconds: int) -> str:
     """Returns a time as ISO 8601 in UTC."""
     moment = datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.UTC)

@@ -35,14 +35,16 @@ def build_version(
     version, dataset = recipe.version(name), add_labels(recipe.load(), recipe, name, labels)
     findings = check_data(dataset, recipe.inputs, version.task)
     on_step(f"training on {len(dataset.train.targets):,} rows")
+    trained = recipe.train(name, dataset.train, recipe.seed)
     return pack(
-        recipe.train(name, dataset.train, recipe.seed),
+        artefact=trained,
         name=recipe.name,
         version=name,
         inputs=recipe.inputs,
         task=version.task,
         calibration=dataset.calibration,
         evaluation=dataset.evaluation,
+        reference=version.reference and version.reference(trained, dataset),
         lineage=describe_version(recipe, name, dataset),
         findings=findings,
         flip_rate=version.flip_rate,

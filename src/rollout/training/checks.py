@@ -20,9 +20,11 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from rollout.bundle.columns import is_ragged
 from rollout.bundle.evidence import Finding
-from rollout.bundle.fields import Category, Field, Text, Time
+from rollout.bundle.fields import Field
+from rollout.bundle.numbers import Time
 from rollout.bundle.schema import Arrays, Labelled
 from rollout.bundle.task import Classification, Task
+from rollout.bundle.texts import Category, Text
 from rollout.training.recipe import Dataset
 
 ROWS_PER_CLASS = 30
@@ -62,7 +64,7 @@ def check_data(dataset: Dataset, inputs: Mapping[str, Field], task: Task) -> lis
         *_duplicates(keys),
         *_contradictions(parts, keys),
         *_rows_per_feature(numeric),
-        *_constant_features(numeric),
+        *_constant_features(numeric, inputs),
     ]
     if isinstance(task, Classification):
         findings += _rows_per_class(dataset.train, task.labels)
@@ -88,14 +90,16 @@ def _missing_values(parts: Mapping[str, Labelled], inputs: Mapping[str, Field]) 
         for name, field in inputs.items():
             array = _flat(arrays[name])
             if isinstance(field, Text | Category):
-                rows, what = np.flatnonzero(~array.any(1)), "an empty text"
+                rows, what = np.flatnonzero(~array.any(1) & (field.missing is None)), "an empty text"
             else:
-                rows, what = np.flatnonzero(~np.isfinite(array).all(1)), "NaN or infinity"
+                fits = np.isfinite(array) | np.isnan(array) & field.may_be_nan
+                rows, what = np.flatnonzero(~fits.all(1)), "NaN or infinity"
             if len(rows):
                 yield Finding(
                     check="missing values",
                     where=f"{part}, {name}",
-                    detail=f"{len(rows)} of {len(array)} rows of the {part} part have {what} in {name}.",
+                    detail=f"{len(rows)} of {len(array)} rows of the {part} part have {what} in {name}, where "
+                    "nothing may be missing.",
                     rows=_shown(rows),
                 )
 
@@ -141,9 +145,11 @@ def _rows_per_feature(numeric: Mapping[str, NDArray[Any]]) -> Iterator[Finding]:
         )
 
 
-def _constant_features(numeric: Mapping[str, NDArray[Any]]) -> Iterator[Finding]:
+def _constant_features(numeric: Mapping[str, NDArray[Any]], inputs: Mapping[str, Field]) -> Iterator[Finding]:
     for name, array in numeric.items():
-        if constant := int((array == array[:1]).all(0).sum()):
+        is_missing = np.isnan(array) & np.ravel(inputs[name].may_be_nan)
+        same = (array == array[:1]) | is_missing & is_missing[:1]
+        if constant := int(same.all(0).sum()):
             yield Finding(
                 check="constant features",
                 where=name,

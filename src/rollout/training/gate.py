@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
-import torch
 from numpy.typing import NDArray
 
+from rollout.bundle.artefact import open_source
 from rollout.bundle.evidence import Decision, GateResult, Metric, PValues, Spread
+from rollout.bundle.fields import Field
 from rollout.bundle.machine import user_name
-from rollout.bundle.parity import run_in_batches, take
+from rollout.bundle.parity import run_in_batches
 from rollout.bundle.schema import Labelled
-from rollout.bundle.source import Source
 from rollout.bundle.task import Classification, Task
 from rollout.clock import utc_now
 from rollout.errors import BundleError, ConfigError
@@ -84,7 +84,7 @@ def run_gate(
         runs = []
         for seed in range(recipe.seed, recipe.seed + seeds):
             on_step(f"training {name} with seed {seed}")
-            runs.append(evaluation_losses(recipe.train(name, train, seed), task, evaluation))
+            runs.append(evaluation_losses(recipe.train(name, train, seed), task, recipe.inputs, evaluation))
         losses[name] = np.stack(runs)
     classifies = isinstance(tasks[champion], Classification)
     metric: Metric = "error rate" if classifies else "mean absolute error"
@@ -172,18 +172,19 @@ def paired_p_value(differences: NDArray[Any], *, margin: float = 0.0) -> float:
     return float(test.pvalue)
 
 
-def evaluation_losses(module: torch.nn.Module, task: Task, evaluation: Labelled) -> Losses:
+def evaluation_losses(trained: Any, task: Task, inputs: Mapping[str, Field], evaluation: Labelled) -> Losses:
     """Returns the loss of each row, shape ``(rows,)``.
 
     Args:
-        module: The trained module, in eval mode.
+        trained: The trained module, in eval mode, or an artefact.
         task: What it answers.
-        evaluation: The rows, their inputs in the order of ``forward``'s arguments.
+        inputs: The input schema.
+        evaluation: The rows, their inputs in the order of the schema.
 
     Raises:
-        BundleError: If the module could not be packed, or its outputs are not finite.
+        BundleError: If it could not be packed, or its outputs are not finite.
     """
-    source = Source(module, task, take(evaluation.inputs, slice(0, BATCH)))
+    source = open_source(trained, task, inputs, {"evaluation": evaluation}, flip_rate=1.0)
     scores = run_in_batches(source.run, evaluation.inputs, BATCH)
     if not (finite := np.isfinite(scores).all(-1)).all():
         raise BundleError(f"the module gives no finite number for {(~finite).sum()} of {len(scores)} rows")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from rollout.bundle.fields import Field
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.schema import InputSchema, InvalidInputsError, Labelled, RawInputs
 from rollout.bundle.task import Classification, Task
@@ -141,7 +142,7 @@ def _parse(content: bytes, export: str, model: str) -> Iterator[_Row]:
         yield row
 
 
-def _final(rows: list[_Row], fields: Collection[str], left_out: Counter[str]) -> Iterator[_Row]:
+def _final(rows: list[_Row], fields: Mapping[str, Field], left_out: Counter[str]) -> Iterator[_Row]:
     latest = {
         (row.client_id, row.key) if row.key is not None else row.id: row
         for row in sorted(rows, key=lambda row: (row.cursor, row.id))
@@ -154,14 +155,18 @@ def _final(rows: list[_Row], fields: Collection[str], left_out: Counter[str]) ->
     for row in items.values():
         if row.retracted:
             left_out["retracted"] += 1
-        elif not all(_is_there(row, field) for field in fields):
+        elif not all(_is_kept(row, name, field) for name, field in fields.items()):
             left_out["without_inputs"] += 1
         else:
             yield row
 
 
-def _is_there(row: _Row, field: str) -> bool:
-    return row.inputs is not None and bytes(row.inputs.get(field, b"null")) != b"null"  # redacted ones are null
+def _is_kept(row: _Row, name: str, field: Field) -> bool:
+    if row.inputs is None:
+        return False
+    if name not in row.inputs:
+        return field.missing is not None
+    return bytes(row.inputs[name]) != b"null"  # redacted
 
 
 def _decode(rows: list[_Row], schema: InputSchema, task: Task) -> Labelled:

@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from rollout.bundle.fields import Field
+from rollout.bundle.reference import Reference
 from rollout.bundle.schema import Arrays, Labelled
 from rollout.bundle.task import Task
 from rollout.errors import ConfigError
 
-Train = Callable[[Labelled, int], torch.nn.Module]
+Train = Callable[[Labelled, int], Any]
 Baseline = Callable[[Labelled, Arrays], NDArray[Any]]
 
 
@@ -57,16 +58,22 @@ class Dataset(NamedTuple):
     labels: ReviewedLabels | None = None
 
 
+MakeReference = Callable[[Any, Dataset], Reference]
+
+
 class Version(NamedTuple):
     """One version of a model.
 
     Attributes:
-        train: Takes the training part and a seed; returns the module in eval mode.
+        train: Takes the training part and a seed; returns the module in eval mode, a fitted estimator, or another
+            artefact that ``pack`` takes, such as the path of a file that was trained elsewhere.
         task: What it answers, and what counts as unsure.
         hyperparameters: What the lineage records of it.
         flip_rate: Largest share of evaluation rows that a quantized variant may answer differently.
         needs_labels: Whether it learns from reviewed labels too, which ``rollout build --labels`` adds to the
             training part.
+        reference: Takes what ``train`` returned and the data; returns raw inputs and the author's own way from
+            there to an answer, which the bundle is compared with.
     """
 
     train: Train
@@ -74,6 +81,7 @@ class Version(NamedTuple):
     hyperparameters: Mapping[str, Any]
     flip_rate: float = 0.002
     needs_labels: bool = False
+    reference: MakeReference | None = None
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +115,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         except KeyError:
             raise ConfigError(f"{self.name} has no version {name}; it has {', '.join(self.versions)}") from None
 
-    def train(self, name: str, part: Labelled, seed: int) -> torch.nn.Module:
+    def train(self, name: str, part: Labelled, seed: int) -> Any:
         """Trains a version, to the same weights on every run and whatever the number of cores."""
         random.seed(seed)
         np.random.seed(seed)

@@ -8,11 +8,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from rollout.bundle.artefact import open_source
 from rollout.bundle.golden import read_golden
 from rollout.bundle.lineage import Changes, describe_surroundings, differences
 from rollout.bundle.manifest import Manifest
-from rollout.bundle.parity import run_in_batches, take
-from rollout.bundle.source import Source
+from rollout.bundle.parity import run_in_batches
+from rollout.bundle.reference import compare_reference
+from rollout.bundle.schema import InputSchema
+from rollout.errors import BundleError
 from rollout.training.build import describe_version
 from rollout.training.gate import evaluation_losses
 from rollout.training.labels import add_labels
@@ -30,11 +33,13 @@ class Reproduction(NamedTuple):
         outcome: Whether it is the same version.
         why: The figures behind that.
         changes: What differs now from then, under environment, code and data.
+        reference: Why the raw inputs are not decided as by the author's own pipeline today, if they are not.
     """
 
     outcome: Outcome
     why: str
     changes: dict[str, Changes]
+    reference: str = ""
 
 
 def reproduce_version(
@@ -60,21 +65,36 @@ def reproduce_version(
     """
     dataset = add_labels(recipe.load(), recipe, manifest.version, labels)
     version = recipe.version(manifest.version)
-    now = {**describe_surroundings(), **describe_version(recipe, manifest.version, dataset)}
-    changes = differences(manifest.lineage, now)
     seed = manifest.lineage["seeds"]["torch"]
     on_step(f"training with seed {seed}")
-    module = recipe.train(manifest.version, dataset.train, seed)
+    trained = recipe.train(manifest.version, dataset.train, seed)
     golden = read_golden(folder)
-    source = Source(module, manifest.task, take(golden.inputs, slice(0, 2)))
+    parts = {"calibration": dataset.calibration, "evaluation": dataset.evaluation}
+    source = open_source(trained, manifest.task, manifest.inputs, parts, version.flip_rate)
+    now = {
+        **describe_surroundings(),
+        "artefact": dict(source.origin),
+        **describe_version(recipe, manifest.version, dataset),
+    }
+    changes = differences(manifest.lineage, now)
+    reference = ""
+    if version.reference is not None:
+        on_step("comparing with the reference")
+        try:
+            compare_reference(
+                version.reference(trained, dataset), InputSchema(recipe.inputs), source, manifest.tag
+            )
+        except BundleError as error:
+            reference = error.detail
     difference = float(np.abs(run_in_batches(source.run, golden.inputs) - golden.scores).max())
     if difference == 0:
-        return Reproduction("identical", "every golden score came out the same, to the last bit", changes)
-    losses = [float(evaluation_losses(module, version.task, dataset.evaluation).mean())]
+        why = "every golden score came out the same, to the last bit"
+        return Reproduction("identical", why, changes, reference)
+    losses = [float(evaluation_losses(trained, version.task, recipe.inputs, dataset.evaluation).mean())]
     for other in range(seed + 1, seed + 1 + seeds):
         on_step(f"training with seed {other}")
         again = recipe.train(manifest.version, dataset.train, other)
-        losses.append(float(evaluation_losses(again, version.task, dataset.evaluation).mean()))
+        losses.append(float(evaluation_losses(again, version.task, recipe.inputs, dataset.evaluation).mean()))
     mean, deviation = float(np.mean(losses)), float(np.std(losses, ddof=1))
     was = manifest.metrics.get("mean_absolute_error", 1 - manifest.metrics.get("accuracy", 0.0))
     is_within = abs(was - mean) <= WITHIN * deviation
@@ -83,4 +103,5 @@ def reproduce_version(
         f"a golden score moved by {difference:.2g}; the loss was {was:.4f} and is {mean:.4f} ± {deviation:.4f} "
         f"over {len(losses)} seeds",
         changes,
+        reference,
     )

@@ -13,10 +13,12 @@ import httpx
 import msgspec
 from starlette.applications import Starlette
 
-from rollout.bundle.fields import Category, Field, Tensor, Text, Time
+from rollout.bundle.fields import Field, Tensor
 from rollout.bundle.image import Image
+from rollout.bundle.numbers import Time
 from rollout.bundle.schema import InputSchema
 from rollout.bundle.task import Classification, Regression, Task
+from rollout.bundle.texts import Category, Text
 from rollout.config import Settings
 from rollout.errors import UnknownModelError
 from rollout.http.dispatcher import Dispatcher

@@ -13,8 +13,11 @@ import PIL.Image
 import pytest
 
 from rollout.bundle.audio import Audio
-from rollout.bundle.fields import Category, Field, Number, Tensor, Text, Time
+from rollout.bundle.fields import Field, Tensor
 from rollout.bundle.image import Image
+from rollout.bundle.numbers import Number, Time
+from rollout.bundle.table import Table
+from rollout.bundle.texts import Category, Text
 from service.console import sound
 from service.console.inputs import MOST_PIXELS, Shown, show_inputs
 from tests import sounds
@@ -82,12 +85,50 @@ def test_a_file_that_lies_on_its_side_is_turned_upright() -> None:
     assert one.size == (20, 40)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_what_is_missing_is_told_from_what_is_redacted() -> None:
+    fields: dict[str, Field] = {"age": Number(optional=True), "weight": Number(), "port": Category(values=("C",))}
+    item = make_item(1, inputs=msgspec.Raw(b'{"port": null}'))
+    assert [(one.name, one.kind, one.text) for one in show_inputs(fields, item)] == [
+        ("age", "gone", "Missing: the caller has sent none."),
+        ("port", "gone", "Not kept: the review policy redacts this field."),
+    ]
+
+
+def test_a_table_is_shown_by_its_columns() -> None:
+    columns: dict[str, Number | Category] = {
+        "age": Number(optional=True),
+        "port": Category(values=("C", "Q"), other="Q"),
+        "fare": Number(default=7),
+    }
+    one = shown(Table(columns=columns), {"port": "Southampton", "fare": 1234.5})
+    assert (one.kind, one.text) == ("numbers", "3 columns, 1 of them missing")
+    assert one.rows == [["age", "–"], ["port", "Southampton"], ["fare", "1,234.5"]]
+
+
+def test_missing_numbers_are_dashes() -> None:
+    one = shown(Tensor(shape=(3,), nan=True), [1, None, 3])
+    assert one.kind == "numbers"
+    assert one.text == "3 numbers, 1 of them missing, of the others 2 numbers from 1 to 3, 2 on average"
+    assert one.rows == [["1", "–", "3"]]
+    assert shown(Tensor(shape=(1,), nan=True), [None]).text == "1 numbers, 1 of them missing"
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
 def test_pictures_of_every_mode_are_shown(mode: str) -> None:
     one = shown(
         Image(height=8, width=8), encode(PIL.Image.new(mode, (9, 9)), "JPEG" if mode == "CMYK" else "PNG")
     )
     assert (one.kind, one.size) == ("image", (9, 9))
+
+
+@pytest.mark.parametrize(("background", "colour"), [(None, (1, 2, 3)), ((255, 0, 0), (255, 0, 0))])
+def test_a_webp_is_shown_over_what_the_model_sees_under_it(
+    background: tuple[int, int, int] | None, colour: tuple[int, int, int]
+) -> None:
+    unseen = PIL.Image.new("RGBA", (9, 9), (1, 2, 3, 0))
+    field = Image(height=8, width=8, channels=3, background=background)
+    one = shown(field, encode(unseen, "WEBP", lossless=True, exact=True))
+    assert PIL.Image.open(bytes_of(one.source, "image/png")).getpixel((4, 4)) == colour
 
 
 def test_a_text_keeps_its_lines() -> None:

@@ -1,0 +1,327 @@
+"""What can be packed: a module, a file, or an object that was fitted or exported elsewhere. One class a kind."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx
+import torch
+
+from rollout.bundle.estimators import Estimator, Lightgbm, Sklearn, Xgboost, make_source
+from rollout.bundle.fields import Field
+from rollout.bundle.module import first_line
+from rollout.bundle.onnx_source import OnnxSource
+from rollout.bundle.parity import take
+from rollout.bundle.quiet import quiet
+from rollout.bundle.schema import Labelled
+from rollout.bundle.script_source import ExportedSource, ScriptSource
+from rollout.bundle.source import ModuleSource, Source
+from rollout.bundle.task import Task
+from rollout.errors import BundleError
+
+PICKLES = (".pkl", ".pickle", ".joblib")
+
+
+class Kind(ABC):
+    """A kind of artefact.
+
+    Attributes:
+        name: What it is called.
+        suffixes: What names of its files end in.
+        package: The package whose objects are of this kind.
+    """
+
+    name: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    package: ClassVar[str]
+    # Whether it takes the columns of a table one by one, each as a field of its own.
+    has_columns: ClassVar[bool] = False
+
+    @classmethod
+    def has(cls, thing: Any) -> bool:
+        """Whether an object is of this kind."""
+        return any(base.__module__.partition(".")[0] == cls.package for base in type(thing).__mro__)
+
+    @classmethod
+    def load(cls, path: Path) -> Any:
+        """Reads a file of this kind, if there are any.
+
+        Raises:
+            Exception: Whatever the package raises on what is no such file.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def inputs(cls, thing: Any) -> list[str]:
+        """Returns the names of its inputs in their order, as far as it knows them."""
+        return []
+
+    @classmethod
+    @abstractmethod
+    def source(
+        cls, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+    ) -> Source:
+        """Makes a source of an object of this kind; see ``open_source``."""
+
+
+class OnnxFile(Kind):
+    """An ONNX graph; its weights may lie beside it in its own folder, and nowhere else."""
+
+    name = "ONNX"
+    suffixes = (".onnx",)
+    package = "onnx"
+    has_columns = True
+
+    @classmethod
+    def load(cls, path: Path) -> onnx.ModelProto:
+        """Reads the graph and its weights."""
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+        return model
+
+    @classmethod
+    def source(
+        cls, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+    ) -> Source:
+        """Makes the fields its inputs."""
+        rows = {name: np.concatenate([part.inputs[name] for part in parts.values()]) for name in fields}
+        return OnnxSource(thing, task, fields, rows)
+
+
+class TorchScriptFile(Kind):
+    """A module in TorchScript. Reading one runs its code."""
+
+    name = "TorchScript"
+    suffixes = (".pt", ".ts", ".torchscript")
+    package = "torch"
+
+    @classmethod
+    def has(cls, thing: Any) -> bool:
+        """Whether it is one."""
+        return isinstance(thing, torch.jit.ScriptModule)
+
+    @classmethod
+    def load(cls, path: Path) -> Any:
+        """Reads it onto the processor."""
+        return torch.jit.load(str(path), map_location="cpu")
+
+    @classmethod
+    def inputs(cls, thing: Any) -> list[str]:
+        """Returns the arguments of ``forward``."""
+        return [argument.name for argument in thing.forward.schema.arguments[1:]]
+
+    @classmethod
+    def source(
+        cls, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+    ) -> Source:
+        """Takes it as the module that it is."""
+        return ScriptSource(thing, task, take(parts["evaluation"].inputs, slice(0, 2)), fields)
+
+
+class ExportFile(Kind):
+    """A package of ``torch.export``. Reading one can unpickle."""
+
+    name = "torch.export"
+    suffixes = (".pt2",)
+    package = "torch"
+
+    @classmethod
+    def has(cls, thing: Any) -> bool:
+        """Whether it is one."""
+        return isinstance(thing, torch.export.ExportedProgram)
+
+    @classmethod
+    def load(cls, path: Path) -> Any:
+        """Reads it."""
+        return torch.export.load(path)
+
+    @classmethod
+    def inputs(cls, thing: Any) -> list[str]:
+        """Returns the names of its placeholders."""
+        return list(thing.graph_signature.user_inputs)
+
+    @classmethod
+    def source(
+        cls, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+    ) -> Source:
+        """Takes the module of the program."""
+        return ExportedSource(thing, task, take(parts["evaluation"].inputs, slice(0, 2)), fields)
+
+
+class _Fitted(Kind):
+    """An estimator, which is converted to ONNX."""
+
+    estimator: ClassVar[type[Estimator]]
+    has_columns = True
+
+    @classmethod
+    def source(
+        cls, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+    ) -> Source:
+        """Converts it and compares."""
+        return make_source(cls.estimator(thing), task, fields, parts, flip_rate)
+
+
+class ModuleObject(Kind):
+    """A module of PyTorch; no file holds one, since its code is elsewhere."""
+
+    name = "PyTorch module"
+    package = "torch"
+
+    @classmethod
+    def has(cls, thing: Any) -> bool:
+        """Whether it is one."""
+        return isinstance(thing, torch.nn.Module)
+
+    @classmethod
+    def source(
+        cls, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+    ) -> Source:
+        """Takes it."""
+        return ModuleSource(thing, task, take(parts["evaluation"].inputs, slice(0, 2)), fields)
+
+
+class XgboostFile(_Fitted):
+    """A model of XGBoost, in its own JSON or UBJ."""
+
+    name = "XGBoost"
+    suffixes = (".json", ".ubj")
+    package = "xgboost"
+    estimator = Xgboost
+
+    @classmethod
+    def load(cls, path: Path) -> Any:
+        """Reads the booster."""
+        import xgboost  # noqa: PLC0415
+
+        return xgboost.Booster(model_file=str(path))
+
+
+class LightgbmFile(_Fitted):
+    """A model of LightGBM, in its own text format."""
+
+    name = "LightGBM"
+    suffixes = (".txt", ".lgb")
+    package = "lightgbm"
+    estimator = Lightgbm
+
+    @classmethod
+    def load(cls, path: Path) -> Any:
+        """Reads the booster."""
+        import lightgbm  # noqa: PLC0415
+
+        return lightgbm.Booster(model_file=str(path))
+
+
+class SklearnObject(_Fitted):
+    """An estimator or a pipeline of scikit-learn; it has no file but a pickle, which may hold the others, too."""
+
+    name = "scikit-learn"
+    suffixes = PICKLES
+    package = "sklearn"
+    estimator = Sklearn
+
+    @classmethod
+    def load(cls, path: Path) -> Any:
+        """Unpickles it."""
+        import joblib  # noqa: PLC0415  of scikit-learn
+
+        return joblib.load(path)
+
+
+# The first that has a thing takes it: TorchScript is a module, too, and XGBoost's and LightGBM's wrappers are
+# estimators of scikit-learn.
+KINDS: tuple[type[Kind], ...] = (
+    OnnxFile,
+    TorchScriptFile,
+    ExportFile,
+    ModuleObject,
+    XgboostFile,
+    LightgbmFile,
+    SklearnObject,
+)
+
+
+def open_source(
+    artefact: Any,
+    task: Task,
+    fields: Mapping[str, Field],
+    parts: Mapping[str, Labelled],
+    flip_rate: float,
+    *,
+    trust_pickle: bool = False,
+) -> Source:
+    """Makes a source of what is to be packed.
+
+    Args:
+        artefact: A path, or an object that was trained, fitted, exported or loaded.
+        task: What it answers.
+        fields: The input schema.
+        parts: Rows by the name of their part, ``evaluation`` at least.
+        flip_rate: Largest share of their rows that a converted estimator may answer otherwise than itself.
+        trust_pickle: Whether a pickle may be read.
+
+    Raises:
+        BundleError: If it is of no kind that is known, cannot be read, or cannot be trusted.
+    """
+    origin: dict[str, Any] = {}
+    if isinstance(artefact, str | Path):
+        path = Path(artefact)
+        artefact = load_artefact(path, trust_pickle=trust_pickle)
+        origin = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    kind = kind_of(artefact)
+    parts = {
+        name: Labelled({field: part.inputs[field] for field in fields}, part.targets)
+        for name, part in parts.items()
+    }
+    source = kind.source(artefact, task, fields, parts, flip_rate)
+    source.origin = {"kind": kind.name, **origin, **source.origin}
+    return source
+
+
+def kind_of(thing: Any) -> type[Kind]:
+    """Returns the kind of an object.
+
+    Raises:
+        BundleError: If it is of none.
+    """
+    for kind in KINDS:
+        if kind.has(thing):
+            return kind
+    names = ", ".join(kind.name for kind in KINDS)
+    raise BundleError(f"{type(thing).__name__} is nothing that can be packed; that is {names}")
+
+
+def load_artefact(path: Path, *, trust_pickle: bool = False) -> Any:
+    """Reads a file; which kind it is, its suffix says.
+
+    Args:
+        path: Where it lies.
+        trust_pickle: Whether a pickle may be read, which runs whatever code is in it.
+
+    Raises:
+        BundleError: If there is none, its suffix says nothing, it is a pickle, or it cannot be read.
+    """
+    if not path.is_file():
+        raise BundleError(f"{path} is no file")
+    if path.suffix in PICKLES and not trust_pickle:
+        raise BundleError(
+            f"{path} is a pickle, and reading one runs whatever code is in it: if you made it, load it yourself "
+            "and give pack the object, or say --trust-pickle to `rollout import`"
+        )
+    kind = next((kind for kind in KINDS if path.suffix in kind.suffixes), None)
+    if kind is None:
+        known = "; ".join(f"{', '.join(kind.suffixes)} ({kind.name})" for kind in KINDS if kind.suffixes)
+        raise BundleError(f"{path}: the name of an artefact ends in one of {known}")
+    try:
+        with quiet():
+            return kind.load(path)
+    except ImportError as error:
+        raise BundleError(f"{path} needs {error.name}: pip install 'rollout[import]'") from error
+    except Exception as error:
+        raise BundleError(f"{path} cannot be read as {kind.name}: {first_line(error)}") from error

@@ -1,0 +1,330 @@
+"""Fitted estimators as ONNX graphs, each compared with its own predictions. One class a kind."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+import onnx
+import scipy.special
+from numpy.typing import NDArray
+
+from rollout.bundle.fields import Field
+from rollout.bundle.module import first_line
+from rollout.bundle.onnx_source import OnnxSource, order_of_labels
+from rollout.bundle.parity import run_in_batches
+from rollout.bundle.quiet import quiet
+from rollout.bundle.schema import Labelled
+from rollout.bundle.task import Classification, Task
+from rollout.errors import BundleError
+
+# Trees compare in double precision there and in single precision here: where a value lies on a threshold, a row
+# falls to the other side, and everything else agrees far better than this. A probability, or a value in units of
+# the standard deviation of the targets. Two classes that are closer are a tie, as forests have them.
+APART = 1e-3
+WORST_ROWS = 5
+TABLE = "table"
+
+Table = NDArray[np.float32]
+
+
+class Estimator(ABC):
+    """A fitted model in Python that takes a table of numbers and is converted to ONNX.
+
+    Args:
+        fitted: The model.
+
+    Attributes:
+        called: What it is, in words.
+        columns: How many columns the table has.
+        names: The columns as it was fitted on them, in that order; ``None`` if they had no names.
+        classes: What it calls its classes, in the order of its columns; ``None`` if it does not say.
+    """
+
+    called: ClassVar[str]
+
+    def __init__(self, fitted: Any) -> None:
+        self.fitted = fitted
+        self.columns: int | None = getattr(fitted, "n_features_in_", None)
+        self.names = _real_names(getattr(fitted, "feature_names_in_", None))
+        classes = getattr(fitted, "classes_", None)
+        self.classes: list[Any] | None = None if classes is None else np.asarray(classes).tolist()
+
+    @abstractmethod
+    def convert(self, task: Task) -> onnx.ModelProto:
+        """Returns it as a graph whose inputs are one table, or its columns one by one.
+
+        Raises:
+            Exception: Whatever the converter raises on what it does not know.
+        """
+
+    def predict(self, table: Table, task: Task) -> NDArray[Any]:
+        """Returns its own predictions: probabilities, shape ``(rows, classes)``, or values, shape ``(rows,)``."""
+        rows = table if self.names is None else _data_frame(table, self.names)
+        if isinstance(task, Classification):
+            return np.asarray(self.fitted.predict_proba(rows))
+        return np.asarray(self.fitted.predict(rows))
+
+    def require(self, task: Task) -> None:
+        """Refuses an estimator that cannot do what a task asks for.
+
+        Raises:
+            BundleError: If it gives no probabilities.
+        """
+        if isinstance(task, Classification) and not hasattr(self.fitted, "predict_proba"):
+            raise BundleError(
+                f"{type(self.fitted).__name__} gives no probabilities: fit it inside a CalibratedClassifierCV"
+            )
+
+
+class Sklearn(Estimator):
+    """An estimator or a pipeline of scikit-learn, by skl2onnx."""
+
+    called = "a scikit-learn estimator"
+
+    def convert(self, task: Task) -> onnx.ModelProto:
+        """Converts it; a ``ColumnTransformer`` may ask for columns by name, and then gets them one by one."""
+        from skl2onnx import to_onnx  # noqa: PLC0415
+        from skl2onnx.common.data_types import FloatTensorType  # noqa: PLC0415
+
+        types = [(TABLE, FloatTensorType([None, self.columns]))]
+        if self.names is not None and any(hasattr(part, "transformers_") for part in _parts(self.fitted)):
+            types = [(name, FloatTensorType([None, 1])) for name in self.names]
+        options = {"zipmap": False} if isinstance(task, Classification) else None
+        model: onnx.ModelProto = to_onnx(_with_plain_nodes(self.fitted), initial_types=types, options=options)
+        return model
+
+
+class Boosted(Estimator):
+    """A booster, or the wrapper that has one and looks like an estimator of scikit-learn."""
+
+    @property
+    @abstractmethod
+    def booster(self) -> Any:
+        """The booster."""
+
+    @abstractmethod
+    def ask(self, table: Table) -> NDArray[Any]:
+        """Returns what the booster itself says: values, or probabilities of the second class or of all."""
+
+    def require(self, task: Task) -> None:
+        """Leaves it to the comparison: a booster does not say what it predicts."""
+
+    def predict(self, table: Table, task: Task) -> NDArray[Any]:
+        """Returns its own predictions."""
+        if self.fitted is not self.booster:
+            return super().predict(table, task)
+        said = self.ask(table)
+        if isinstance(task, Classification) and said.ndim == 1:
+            return np.stack([1 - said, said], axis=1)
+        return said
+
+
+class Xgboost(Boosted):
+    """A model of XGBoost, by onnxmltools."""
+
+    called = "an XGBoost model"
+
+    def __init__(self, fitted: Any) -> None:
+        super().__init__(fitted)
+        self.columns = self.booster.num_features()
+        self.names = _real_names(self.booster.feature_names)
+
+    @property
+    def booster(self) -> Any:
+        """The booster."""
+        return self.fitted.get_booster() if hasattr(self.fitted, "get_booster") else self.fitted
+
+    def ask(self, table: Table) -> NDArray[Any]:
+        """Asks it; of several classes ``multi:softmax`` would name the first, so margins become probabilities."""
+        import xgboost  # noqa: PLC0415
+
+        rows = xgboost.DMatrix(table, feature_names=self.names)
+        margins = np.asarray(self.booster.predict(rows, output_margin=True))
+        return scipy.special.softmax(margins, -1) if margins.ndim == 2 else np.asarray(self.booster.predict(rows))
+
+    def convert(self, task: Task) -> onnx.ModelProto:
+        """Converts a copy, without the names of the columns, which the converter does not take."""
+        from onnxmltools import convert_xgboost  # noqa: PLC0415
+        from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: PLC0415
+
+        booster = self.booster.copy()
+        if self.fitted is not self.booster and (best := booster.attr("best_iteration")) is not None:
+            booster = booster[: int(best) + 1]  # the wrapper leaves out what came after, the booster does not
+        booster.feature_names = None
+        types = [(TABLE, FloatTensorType([None, self.columns]))]
+        model: onnx.ModelProto = convert_xgboost(booster, initial_types=types)
+        return model
+
+
+class Lightgbm(Boosted):
+    """A model of LightGBM, by onnxmltools."""
+
+    called = "a LightGBM model"
+
+    def __init__(self, fitted: Any) -> None:
+        super().__init__(fitted)
+        self.columns = self.booster.num_feature()
+        self.names = _real_names(self.booster.feature_name())
+
+    @property
+    def booster(self) -> Any:
+        """The booster."""
+        return getattr(self.fitted, "booster_", self.fitted)
+
+    def ask(self, table: Table) -> NDArray[Any]:
+        """Asks it."""
+        return np.asarray(self.booster.predict(table))
+
+    def convert(self, task: Task) -> onnx.ModelProto:
+        """Converts it."""
+        from onnxmltools import convert_lightgbm  # noqa: PLC0415
+        from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: PLC0415
+
+        types = [(TABLE, FloatTensorType([None, self.columns]))]
+        model: onnx.ModelProto = convert_lightgbm(self.booster, initial_types=types, zipmap=False)
+        return model
+
+
+def make_source(
+    estimator: Estimator, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+) -> OnnxSource:
+    """Converts an estimator and compares the graph with it on the author's rows.
+
+    Args:
+        estimator: It.
+        task: What it answers.
+        fields: Its columns: a tensor of them all, or numbers that have the names of the columns in any order.
+        parts: The rows, by the name of their part.
+        flip_rate: Largest share of these rows whose answer may move by more than ``APART``.
+
+    Raises:
+        BundleError: If the fields are not its columns, it cannot be converted, or the graph answers otherwise.
+    """
+    fields = _in_order(estimator, fields)
+    estimator.require(task)
+    try:
+        with quiet():
+            model = estimator.convert(task)
+    except ImportError as error:
+        raise BundleError(
+            f"{estimator.called} needs {error.name} to be converted: pip install 'rollout[import]'"
+        ) from error
+    except Exception as error:
+        raise BundleError(f"{estimator.called} cannot be converted to ONNX: {first_line(error)}") from error
+    inputs = {name: np.concatenate([part.inputs[name] for part in parts.values()]) for name in fields}
+    source = OnnxSource(model, task, fields, inputs, estimator.classes)
+    source.called = estimator.called
+    source.origin = {"compared": _compare(estimator, source, task, parts, flip_rate)}
+    return source
+
+
+def as_identifier(name: str) -> str:
+    """Returns what a field is called that stands for a column: ``sepal length (cm)`` is ``sepal_length_cm``."""
+    return re.sub(r"\W+", "_", name).strip("_")
+
+
+def _compare(
+    estimator: Estimator, source: OnnxSource, task: Task, parts: Mapping[str, Labelled], flip_rate: float
+) -> dict[str, Any]:
+    """Compares the graph with the estimator; returns the figures for the lineage."""
+    rows, largest = 0, 0.0
+    apart: list[str] = []
+    for name, part in parts.items():
+        inputs = {field: part.inputs[field] for field in source.example}
+        table = np.concatenate([array.reshape(len(array), -1) for array in inputs.values()], axis=1)
+        expected = _expected(estimator, table, task)
+        got = run_in_batches(source.outputs, inputs)
+        unit = 1.0
+        if isinstance(task, Classification):
+            got = msgspec.structs.replace(task, temperature=1.0).scores(got)
+        else:
+            got, unit = got.reshape(len(got), -1)[:, :1], float(np.std(part.targets)) or 1.0
+        if expected.shape != got.shape:
+            raise BundleError(
+                f"{estimator.called} gives {expected.shape[1]} numbers a row; the task takes {got.shape[1]}"
+            )
+        distance = np.nan_to_num(np.abs(expected - got).max(-1) / unit, nan=np.inf)
+        rows += len(table)
+        largest = max(largest, float(distance.max(initial=0.0)))
+        apart += [
+            f"{name} row {row}: {_in_words(expected[row])} became {_in_words(got[row])}"
+            for row in np.flatnonzero(distance > APART)
+        ]
+    if len(apart) > flip_rate * rows:
+        raise BundleError(
+            f"as a graph, {estimator.called} answers {len(apart)} of {rows} rows otherwise than in Python (by "
+            f"more than {APART:g}), which is more than {flip_rate:.2%}: "
+            f"{'; '.join(apart[:WORST_ROWS])}"
+        )
+    return {"rows": rows, "other answers": len(apart), "largest difference": largest}
+
+
+def _expected(estimator: Estimator, table: Table, task: Task) -> NDArray[np.float64]:
+    expected = estimator.predict(table, task).astype(np.float64)
+    if not isinstance(task, Classification):
+        return expected.reshape(len(expected), -1)[:, :1]
+    order = order_of_labels(estimator.classes, task)
+    return expected if order is None else expected[:, order]
+
+
+def _in_order(estimator: Estimator, fields: Mapping[str, Field]) -> dict[str, Field]:
+    """Returns the fields in the order of the columns."""
+    for name, field in fields.items():
+        if field.dtype != "float32":
+            raise BundleError(
+                f"{estimator.called} takes a table of numbers, and the field {name} has none: declare a Number "
+                "for each column, or one Tensor(shape=(columns,))"
+            )
+    width = sum(math.prod(field.step_shape) for field in fields.values())
+    if estimator.columns is not None and width != estimator.columns:
+        raise BundleError(
+            f"{estimator.called} was fitted on {estimator.columns} columns; the fields have {width} numbers a row"
+        )
+    if estimator.names is None or len(fields) == 1:
+        return dict(fields)
+    names = [as_identifier(name) for name in estimator.names]
+    if set(names) != set(fields):
+        raise BundleError(
+            f"{estimator.called} was fitted on the columns {', '.join(names)}; the fields are {', '.join(fields)}"
+        )
+    return {name: fields[name] for name in names}
+
+
+def _real_names(names: Sequence[Any] | None) -> list[str] | None:
+    """Returns names of columns, unless they are those that LightGBM makes up."""
+    given = [] if names is None else [str(name) for name in names]
+    return given if given and not all(re.fullmatch(r"Column_\d+", name) for name in given) else None
+
+
+def _parts(fitted: Any) -> list[Any]:
+    """Returns an estimator and those inside of it."""
+    return [fitted, *fitted.get_params().values()]
+
+
+def _with_plain_nodes(fitted: Any) -> Any:
+    """Returns a copy whose histogram trees number their nodes as protobuf takes it: not in uint32."""
+    fitted = copy.deepcopy(fitted)
+    for part in _parts(fitted):
+        for predictor in itertools.chain.from_iterable(getattr(part, "_predictors", ())):
+            fields = predictor.nodes.dtype.fields.items()
+            kinds = [(name, np.int64 if kind.kind == "u" else kind) for name, (kind, *_) in fields]
+            predictor.nodes = predictor.nodes.astype(kinds)
+    return fitted
+
+
+def _data_frame(table: Table, names: list[str]) -> Any:
+    import pandas as pd  # noqa: PLC0415  who fitted it on named columns has pandas
+
+    return pd.DataFrame(table, columns=names)
+
+
+def _in_words(numbers: NDArray[Any]) -> str:
+    return ", ".join(f"{number:.4f}" for number in numbers)

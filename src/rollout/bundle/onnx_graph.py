@@ -1,0 +1,363 @@
+"""Surgery on an ONNX graph: the fields go in, and logits, values or scores come out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, compose, helper, numpy_helper, version_converter
+
+from rollout.bundle.fields import Field
+from rollout.bundle.task import Classification, Task
+from rollout.errors import BundleError
+
+# Names of the original graph stand behind this, names of fields are identifiers: they never collide.
+PREFIX = "model/"
+# The first version of the operators in which a softmax is over one axis.
+OPSET = 13
+# Probabilities below this count as it before their logarithm is taken: a tree may well say 0.
+SMALLEST = 1e-6
+FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+PASSED_THROUGH = ("Identity", "Cast")
+
+Form = Literal["as it is", "logit", "probability", "probabilities"]
+
+
+class Answer(NamedTuple):
+    """Where a graph answers.
+
+    Attributes:
+        tensor: The name of the tensor.
+        is_cut: Whether a softmax or a sigmoid came after it.
+        classes: What the graph itself calls its classes, if it does.
+    """
+
+    tensor: str
+    is_cut: bool = False
+    classes: list[Any] | None = None
+
+
+def take_fields(model: onnx.ModelProto, fields: Mapping[str, Field]) -> onnx.ModelProto:
+    """Returns a copy of a model whose inputs are the fields, each of shape ``(rows, *field.shape)``.
+
+    As many inputs as fields are matched by their names or else by their order. One input takes all fields, as the
+    columns of a table; of one field, several inputs take a column each. What is of another dtype is cast.
+
+    Raises:
+        BundleError: If an input has a fixed number of rows, or its shape or type does not fit.
+    """
+    model = _modern(model)
+    initialized = {tensor.name for tensor in model.graph.initializer}
+    wanted = [each for each in model.graph.input if each.name not in initialized]
+    for each in wanted:
+        _require_tensor_of_rows(each)
+    names = {each.name: f"{PREFIX}{each.name}" for each in wanted}
+    model = compose.add_prefix(model, PREFIX)
+    entry = _Entry(fields)
+    if len(wanted) == len(fields):
+        by_name = {each.name for each in wanted} == set(fields)
+        for each, name in zip(wanted, fields, strict=True):
+            entry.feed(names[each.name], each, each.name if by_name else name)
+    elif len(wanted) == 1:
+        entry.feed_table(names[wanted[0].name], wanted[0])
+    elif len(fields) == 1:
+        entry.feed_columns(names, wanted)
+    else:
+        raise BundleError(
+            f"the graph has {len(wanted)} inputs ({', '.join(each.name for each in wanted)}) and there are "
+            f"{len(fields)} fields ({', '.join(fields)}): declare one field for each input, in their order"
+        )
+    nodes = [*entry.nodes, *model.graph.node]
+    model.graph.ClearField("node")
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(entry.constants)
+    model.graph.ClearField("input")
+    model.graph.input.extend(
+        helper.make_tensor_value_info(name, _element_type(field), ["rows", *field.shape])
+        for name, field in fields.items()
+    )
+    return model
+
+
+def find_answer(model: onnx.ModelProto, task: Task) -> Answer:
+    """Finds the tensor that a task is about: before a ZipMap, a softmax or a sigmoid at the end.
+
+    Raises:
+        BundleError: If there is none, or there are several.
+    """
+    made_by = {output: node for node in model.graph.node for output in node.output}
+    candidates = []
+    for output in model.graph.output:
+        node = made_by.get(output.name)
+        if node is not None and node.op_type == "ZipMap":
+            candidates.append((node.input[0], _classes(node)))
+        elif output.type.HasField("tensor_type") and output.type.tensor_type.elem_type in FLOATS:
+            candidates.append((output.name, None))
+    if len(candidates) != 1:
+        outputs = ", ".join(output.name.removeprefix(PREFIX) for output in model.graph.output)
+        raise BundleError(
+            f"the graph has the outputs {outputs}, of which {len(candidates)} hold numbers with a fraction; it "
+            f"must have one, for {_wanted(task)}"
+        )
+    tensor, classes = candidates[0]
+    last = _maker(made_by, tensor)
+    if last is None or not isinstance(task, Classification):
+        return Answer(tensor, classes=classes)
+    if last.op_type in ("Softmax", "Sigmoid"):
+        return Answer(last.input[0], is_cut=True, classes=classes)
+    return Answer(tensor, classes=classes or _classes(last))
+
+
+def form_of(answer: Answer, task: Task, outputs: NDArray[Any]) -> Form:
+    """Says what a graph answers with, from what it gave for all rows that there are.
+
+    Rows that each sum to 1 are probabilities: rows of logits do so by chance only. One column is about the second
+    of two labels.
+    """
+    if not isinstance(task, Classification):
+        return "as it is"
+    if outputs.shape[1:] in ((), (1,)) and task.outputs == 2:
+        is_probability = not answer.is_cut and ((outputs >= 0) & (outputs <= 1)).all()
+        return "probability" if is_probability else "logit"
+    # Sums in single precision may leave a forest a little below 0.
+    sums_to_1 = outputs.ndim == 2 and (outputs > -SMALLEST).all() and np.allclose(outputs.sum(-1), 1, atol=1e-3)
+    return "probabilities" if sums_to_1 and not answer.is_cut else "as it is"
+
+
+def answering(
+    model: onnx.ModelProto, answer: Answer, form: Form = "as it is", order: list[int] | None = None
+) -> onnx.ModelProto:
+    """Returns a copy whose one output, ``outputs``, is logits or values, ``float32``.
+
+    Args:
+        model: The model.
+        answer: Where it answers.
+        form: With what; probabilities become their logarithms, from ``SMALLEST`` on.
+        order: For each label the column of it, if that is not the order of the labels.
+    """
+    tail = _Tail(f"{PREFIX}answer")
+    tensor = tail.add("Cast", answer.tensor, to=TensorProto.FLOAT)
+    if form in ("logit", "probability"):
+        column = tail.add("Reshape", tensor, np.array([-1, 1]))
+        rest = np.float32(1) if form == "probability" else column
+        first = tail.add("Sub", rest, column)
+        tensor = tail.add("Concat", first, column, axis=1)
+    if form in ("probability", "probabilities"):
+        tensor = tail.add("Log", tail.add("Clip", tensor, np.float32(SMALLEST), np.float32(1)))
+    if order is not None:
+        tensor = tail.add("Gather", tensor, np.array(order), axis=1)
+    return tail.put_on(model, tensor, "outputs", None)
+
+
+def as_logits(given: NDArray[np.float32], form: Form) -> NDArray[np.float32]:
+    """Makes logits or values of what a graph gave, as the nodes do that ``answering`` adds."""
+    outputs = given
+    if form in ("logit", "probability"):
+        column = given.reshape(-1, 1)
+        outputs = np.concatenate([1 - column if form == "probability" else 0 * column, column], axis=1)
+    if form in ("probability", "probabilities"):
+        outputs = np.log(np.clip(outputs, SMALLEST, 1))
+    return outputs.astype(np.float32)
+
+
+def scoring(model: onnx.ModelProto, task: Task, columns: int) -> onnx.ModelProto:
+    """Returns a copy of a model that answers with ``outputs``, with the last step on it and ``scores`` instead.
+
+    Args:
+        model: The model.
+        task: What it answers, calibrated.
+        columns: How many columns ``outputs`` has.
+    """
+    tail = _Tail(f"{PREFIX}scores")
+    if isinstance(task, Classification):
+        tensor = tail.add("Div", "outputs", np.float32(task.temperature))
+        return tail.put_on(model, tail.add("Softmax", tensor, axis=-1), "scores", task.outputs)
+    half_width = np.float32(task.half_width)
+    table = tail.add("Reshape", "outputs", np.array([-1, columns]))
+    value = tail.add("Gather", table, np.array([0]), axis=1)
+    if columns == 2:
+        half = tail.add("Mul", tail.add("Gather", table, np.array([1]), axis=1), half_width)
+    else:
+        half = tail.add("Expand", np.full((1, 1), half_width), tail.add("Shape", value))
+    return tail.put_on(model, tail.add("Concat", value, half, axis=1), "scores", 2)
+
+
+class _Nodes:
+    """Nodes that are put before or behind a graph."""
+
+    def __init__(self, prefix: str) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self._prefix = prefix
+
+    def add(self, kind: str, *inputs: Any, output: str | None = None, **attributes: Any) -> str:
+        """Adds a node; an input that is no name is a constant. Returns the name of the output."""
+        names = [value if isinstance(value, str) else self._constant(value) for value in inputs]
+        made = output or f"{self._prefix}/{kind}{len(self.nodes)}"
+        self.nodes.append(
+            helper.make_node(kind, names, [made], f"{self._prefix}/node{len(self.nodes)}", **attributes)
+        )
+        return made
+
+    def _constant(self, value: Any) -> str:
+        name = f"{self._prefix}/constant{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+
+class _Entry(_Nodes):
+    """From the fields to the inputs of the original graph."""
+
+    def __init__(self, fields: Mapping[str, Field]) -> None:
+        super().__init__(f"{PREFIX}entry")
+        self._fields = fields
+
+    def feed(self, to: str, wanted: onnx.ValueInfoProto, name: str) -> None:
+        """Gives one field to one input."""
+        field, dimensions = self._fields[name], _dimensions(wanted)[1:]
+        self._require_type(wanted, name)
+        tensor = name
+        if len(dimensions) == len(field.shape):
+            fits = all(size in (None, own) for size, own in zip(dimensions, field.shape, strict=True))
+        else:  # a number a row may be wanted as a column
+            sizes = [size for size in dimensions if size is not None]
+            fits = len(sizes) == len(dimensions) and math.prod(sizes) == math.prod(field.step_shape)
+            tensor = self.add("Reshape", tensor, np.array([-1, *dimensions])) if fits else tensor
+        if not fits:
+            raise BundleError(
+                f"the field {name} has rows of shape {field.shape}; the graph's {wanted.name} takes "
+                f"({', '.join('any' if size is None else str(size) for size in dimensions)})"
+            )
+        self._cast(tensor, to, wanted)
+
+    def feed_table(self, to: str, wanted: onnx.ValueInfoProto) -> None:
+        """Gives all fields to one input, as the columns of a table."""
+        width = sum(math.prod(field.step_shape) for field in self._fields.values())
+        if _dimensions(wanted)[1:] not in ([width], [None]):
+            raise BundleError(
+                f"the fields have {width} numbers a row together; the graph's {wanted.name} takes rows of "
+                f"{_dimensions(wanted)[1:]}"
+            )
+        for name in self._fields:
+            self._require_type(wanted, name)
+        element = wanted.type.tensor_type.elem_type
+        columns = [
+            self.add("Reshape", self.add("Cast", name, to=element), np.array([-1, math.prod(field.step_shape)]))
+            for name, field in self._fields.items()
+        ]
+        self.add("Concat", *columns, output=to, axis=1)
+
+    def feed_columns(self, to: Mapping[str, str], wanted: list[onnx.ValueInfoProto]) -> None:
+        """Gives each column of the one field to an input."""
+        ((name, field),) = self._fields.items()
+        if field.shape != (len(wanted),):
+            raise BundleError(
+                f"the graph has {len(wanted)} inputs; the field {name} has rows of shape {field.shape}"
+            )
+        for index, each in enumerate(wanted):
+            self._require_type(each, name)
+            column = self.add("Gather", name, np.array([index]), axis=1)
+            self._cast(column, to[each.name], each)
+
+    def _cast(self, tensor: str, to: str, wanted: onnx.ValueInfoProto) -> None:
+        self.add("Cast", tensor, output=to, to=wanted.type.tensor_type.elem_type)
+
+    def _require_type(self, wanted: onnx.ValueInfoProto, name: str) -> None:
+        element = wanted.type.tensor_type.elem_type
+        if element == TensorProto.STRING:
+            raise BundleError(
+                f"the graph's {wanted.name} takes strings; a graph that is served takes numbers: make numbers of "
+                "the strings before it, or declare a Category or a Text and take its bytes"
+            )
+        if element not in FLOATS and self._fields[name].dtype == "float32":
+            raise BundleError(
+                f"the graph's {wanted.name} takes {_called(element)}, and {name} is a field of float32, whose "
+                'fractions would be lost: declare Tensor(dtype="int64")'
+            )
+
+
+class _Tail(_Nodes):
+    """From what a graph gives to what is wanted."""
+
+    def put_on(self, model: onnx.ModelProto, tensor: str, name: str, columns: int | None) -> onnx.ModelProto:
+        """Returns a copy of a model with these nodes behind it, and the one output ``name``."""
+        result = onnx.ModelProto()
+        result.CopyFrom(model)
+        self.add("Identity", tensor, output=name)
+        zipped = [node for node in result.graph.node if node.op_type == "ZipMap"]
+        for node in zipped:  # onnxruntime would make a dictionary of each row
+            result.graph.node.remove(node)
+        result.graph.node.extend(self.nodes)
+        result.graph.initializer.extend(self.constants)
+        result.graph.ClearField("output")
+        shape: list[str | int | None] | None = None if columns is None else ["rows", columns]
+        result.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        return result
+
+
+def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
+    opsets = {each.domain: each.version for each in model.opset_import}
+    version = opsets.get("", opsets.get("ai.onnx"))
+    if version is None:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        copy.opset_import.append(helper.make_opsetid("", OPSET))
+        return copy
+    if version >= OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, OPSET)
+    except Exception as error:
+        raise BundleError(
+            f"the graph is of opset {version} and cannot be brought to {OPSET}: export it again with "
+            f"opset_version={OPSET} or later ({error})"
+        ) from error
+
+
+def _require_tensor_of_rows(wanted: onnx.ValueInfoProto) -> None:
+    if not wanted.type.HasField("tensor_type"):
+        raise BundleError(f"the graph's {wanted.name} is no tensor")
+    dimensions = _dimensions(wanted)
+    if not dimensions:
+        raise BundleError(f"the graph's {wanted.name} has no dimension for the rows")
+    if (rows := dimensions[0]) is not None:
+        raise BundleError(
+            f"the graph's {wanted.name} takes {rows} row{'s' * (rows != 1)} and no other number: export it with "
+            'a dynamic first dimension, torch.onnx.export(..., dynamic_shapes=({0: "rows"},), dynamo=True)'
+        )
+
+
+def _dimensions(info: onnx.ValueInfoProto) -> list[int | None]:
+    sizes = info.type.tensor_type.shape.dim
+    return [size.dim_value if size.HasField("dim_value") else None for size in sizes]
+
+
+def _element_type(field: Field) -> int:
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(field.dtype)))
+
+
+def _called(element: int) -> str:
+    return str(helper.tensor_dtype_to_np_dtype(element))
+
+
+def _maker(made_by: Mapping[str, onnx.NodeProto], tensor: str) -> onnx.NodeProto | None:
+    node = made_by.get(tensor)
+    while node is not None and node.op_type in PASSED_THROUGH:
+        node = made_by.get(node.input[0])
+    return node
+
+
+def _classes(node: onnx.NodeProto) -> list[Any] | None:
+    for attribute in node.attribute:
+        if attribute.name.startswith("classlabels_"):
+            value = helper.get_attribute_value(attribute)
+            return [each.decode() if isinstance(each, bytes) else each for each in value] or None
+    return None
+
+
+def _wanted(task: Task) -> str:
+    return f"{task.outputs} labels" if isinstance(task, Classification) else "the value"

@@ -1,0 +1,142 @@
+"""The table of kinds: what each module takes, and what it answers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from rollout import Category, Image, Number, Tensor, Text, Time
+from rollout.bundle.fields import Field
+from rollout.bundle.schema import Arrays
+from tests.kinds import images, sequences, tables
+
+SPREAD = 6.0
+PICTURE = {"image": Image(height=images.SIDE, width=images.SIDE, channels=3)}
+TWO_PICTURES = dict.fromkeys(("one", "other"), PICTURE["image"])
+SERIES = {"series": Tensor(shape=(sequences.STEPS, sequences.CHANNELS), minimum=-10, maximum=10)}
+SOUND = {"sound": Tensor(shape=(sequences.SAMPLES,), minimum=-1, maximum=1, sample_rate=8000)}
+TEXT = {"text": Text(max_bytes=sequences.BYTES)}
+FEATURES = {"x": Tensor(shape=(tables.FEATURES,), minimum=-10, maximum=10)}
+COLUMNS: dict[str, Field] = {
+    "distance": Number(minimum=0, maximum=5000),
+    "weight": Number(minimum=0, maximum=300),
+    "airport": Category(values=tables.AIRPORTS),
+    "at": Time(),
+}
+
+
+def answer(module: nn.Module, rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Returns what a module gives in Python, where PyTorch says that its quick way for padded texts is new."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The PyTorch API of nested tensors")
+        given: torch.Tensor = module(*rows)
+        return given
+
+
+class Centred(nn.Module):
+    """A module whose weights were drawn, and whose outputs are spread as if they had been trained."""
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, module: nn.Module, rows: Sequence[torch.Tensor], spread: float) -> None:
+        super().__init__()
+        self.module = module.eval()
+        given = answer(module, rows)
+        self.register_buffer("mean", given.mean(0))
+        self.register_buffer("scale", spread / given.std(0).clamp(min=1e-3))
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Returns logits."""
+        logits: torch.Tensor = (self.module(*inputs) - self.mean) * self.scale
+        return logits
+
+
+class Kind(NamedTuple):
+    """A model of a kind that teams have.
+
+    Attributes:
+        make: Makes the module.
+        inputs: What it takes.
+        labels: How many classes it tells apart; 0 for a regression.
+    """
+
+    make: Callable[[], nn.Module]
+    inputs: Mapping[str, Field]
+    labels: int = 0
+
+    def module(self) -> nn.Module:
+        """Returns the module, with the same weights each time."""
+        torch.manual_seed(0)
+        module = self.make().eval()
+        if not self.labels:
+            return module
+        rows = encode(self.inputs, raw_rows(self.inputs, 64, seed=9))
+        return Centred(module, [torch.tensor(array) for array in rows.values()], SPREAD).eval()
+
+
+KINDS = {
+    "plain-cnn": Kind(images.plain_cnn, PICTURE, 4),
+    "depthwise": Kind(images.depthwise, PICTURE, 4),
+    "residual": Kind(images.residual, PICTURE, 4),
+    "squeeze-excite": Kind(images.squeeze_excite, PICTURE, 4),
+    "convnext": Kind(images.convnext, PICTURE, 4),
+    "vision-transformer": Kind(images.VisionTransformer, PICTURE, 4),
+    "mixer": Kind(images.Mixer, PICTURE, 4),
+    "weight-norm": Kind(images.weight_norm, PICTURE, 4),
+    "siamese": Kind(images.Siamese, TWO_PICTURES, 2),
+    "lstm": Kind(sequences.LastOfLstm, SERIES, 3),
+    "gru-both-ways": Kind(sequences.BothWays, SERIES, 3),
+    "dilated": Kind(sequences.Dilated, SERIES, 3),
+    "attention-pooling": Kind(sequences.AttentionPooling, SERIES, 3),
+    "forecast": Kind(sequences.Forecast, SERIES),
+    "autoencoder": Kind(sequences.Rebuilt, SERIES),
+    "spectrum": Kind(sequences.Spectrum, SOUND, 3),
+    "ngrams": Kind(sequences.Ngrams, TEXT, 3),
+    "character-cnn": Kind(sequences.CharacterCnn, TEXT, 3),
+    "character-gru": Kind(sequences.CharacterGru, TEXT, 3),
+    "masked-transformer": Kind(sequences.MaskedTransformer, TEXT, 3),
+    "mixed-columns": Kind(tables.Mixed, COLUMNS, 3),
+    "wide-and-deep": Kind(tables.WideAndDeep, COLUMNS, 3),
+    "standardised": Kind(tables.Standardised, FEATURES),
+    "with-spread": Kind(tables.WithSpread, FEATURES),
+    "crossed": Kind(tables.Crossed, FEATURES, 3),
+    "feature-attention": Kind(tables.FeatureAttention, FEATURES, 3),
+    "nearest": Kind(tables.Nearest, FEATURES, 3),
+    "experts": Kind(tables.Experts, FEATURES, 3),
+    "radial": Kind(tables.Radial, FEATURES),
+    "trees": Kind(tables.Trees, FEATURES, 3),
+}
+
+
+def raw_rows(inputs: Mapping[str, Field], rows: int, seed: int) -> list[dict[str, Any]]:
+    """Returns the inputs of rows as callers send them, as JSON has them."""
+    generator = np.random.default_rng(seed)
+    return [{name: _raw(field, generator) for name, field in inputs.items()} for _ in range(rows)]
+
+
+def encode(inputs: Mapping[str, Field], rows: list[dict[str, Any]]) -> Arrays:
+    """Returns what training code makes of raw rows."""
+    return {name: field.encode([row[name] for row in rows]) for name, field in inputs.items()}
+
+
+def _raw(field: Field, generator: np.random.Generator) -> Any:
+    if isinstance(field, Image):
+        coarse = generator.integers(0, 256, (4, 4, 3)).repeat(field.height // 4, 0).repeat(field.width // 4, 1)
+        return np.clip(coarse + generator.integers(-20, 20, coarse.shape), 0, 255).tolist()
+    if isinstance(field, Text):
+        size = int(generator.integers(1, field.max_bytes))
+        return "".join(chr(letter) for letter in generator.integers(ord("a"), ord("z") + 1, size))
+    if isinstance(field, Category):
+        return field.values[generator.integers(len(field.values))]
+    if isinstance(field, Time):
+        return f"2026-{generator.integers(1, 13):02}-{generator.integers(1, 29):02}T{generator.integers(24):02}:30:00Z"
+    assert field.limits is not None
+    low, high = field.limits
+    drawn = generator.uniform(low, high, field.step_shape)
+    return (np.sin(np.cumsum(drawn / 20, 0)) * high / 2 if drawn.ndim else drawn).tolist()
