@@ -50,7 +50,7 @@ ADVICE = {
     r"^(if|elif|while|assert)\b|\bif .* else\b|\band\b|\bor\b|[Dd]ata-dependent|Python boolean": (
         "compute both and choose with torch.where(condition, a, b), since a graph goes the same way for all rows"
     ),
-    r"\bfor\b|[Ii]terating": "work on all rows at once instead of one after the other",
+    r"\bfor\b|[Ii]terating": "work on all rows and steps at once instead of one after the other",
 }
 VIOLATED = re.compile(r"Constraints violated \(([^)]*)\)")
 FIXED = "leave it free: take it from x.shape, such as x.shape[0] for the rows, and write -1 for it in reshape"
@@ -195,7 +195,6 @@ def _advice(text: str, said: str) -> str:
     for pattern, advice in ADVICE.items():
         if re.search(pattern, text):
             return advice
-    for pattern, advice in ADVICE.items():
-        if re.search(pattern, said):
-            return advice
-    return FIXED if VIOLATED.search(said) else ""
+    if VIOLATED.search(said):
+        return FIXED
+    return next((advice for pattern, advice in ADVICE.items() if re.search(pattern, said)), "")

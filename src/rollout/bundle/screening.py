@@ -84,8 +84,8 @@ def require_masks(source: Source, fields: dict[str, Field], rows: Arrays) -> Non
             if layer := source.padding_dependent_layer(alone, least):
                 raise BundleError(
                     f"{layer} answers for a row according to how far it is padded: a prediction would depend on "
-                    "other callers. Let forward use the lengths that it gets: as a mask, or to pick the last "
-                    "step of each row"
+                    "other callers. Let forward use the lengths that it gets: as a mask, to pick the last step "
+                    "of each row, or for pack_padded_sequence where a layer goes backwards, too"
                 )
 
 

@@ -23,7 +23,7 @@ class ScriptSource(ModuleSource):
         """Writes it by PyTorch's former exporter, the only one that takes TorchScript."""
         with torch.no_grad(), plain_attention():
             traced = torch.jit.trace(self, to_tensors(self.example))
-        self.write_traced_onnx(traced, path)
+        self.write_former_onnx(traced, path)
 
 
 class ExportedSource(ModuleSource):

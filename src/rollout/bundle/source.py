@@ -21,7 +21,14 @@ from rollout.bundle.faults import (
     require_repeatable,
 )
 from rollout.bundle.fields import Field
-from rollout.bundle.module import named_layers, one_tensor, own_copy, plain_attention, require_signature
+from rollout.bundle.module import (
+    first_line,
+    named_layers,
+    one_tensor,
+    own_copy,
+    plain_attention,
+    require_signature,
+)
 from rollout.bundle.parity import count, take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Classification, Scores, Task
@@ -214,7 +221,7 @@ class ModuleSource(torch.nn.Module, Source):
     def write_onnx(self, path: Path) -> None:
         """Writes it by way of the captured graph, of which the newer exporter takes all but loops."""
         if self._is_looped:
-            self.write_traced_onnx(self.traced(), path, LOOPS_OPSET)
+            self._write_loops(path)
             return
         names = list(arguments(self.example))
         program = torch.onnx.export(
@@ -223,11 +230,21 @@ class ModuleSource(torch.nn.Module, Source):
         assert program is not None  # the exporter returns one whenever it is given no file  # noqa: S101
         program.save(path)
 
-    def write_traced_onnx(self, traced: Any, path: Path, opset: int | None = None) -> None:
-        """Writes a trace by PyTorch's former exporter.
+    def _write_loops(self, path: Path) -> None:
+        self.traced()  # or what the exporter traces itself would not hold either
+        try:
+            self.write_former_onnx(self, path, LOOPS_OPSET)
+        except Exception as error:
+            raise BundleError(
+                f"its recurrent layer cannot be written: {first_line(error)}; where it gets a packed sequence, "
+                "unpack what it gives with pad_packed_sequence, and read the states there"
+            ) from error
+
+    def write_former_onnx(self, module: Any, path: Path, opset: int | None = None) -> None:
+        """Writes a module, or a trace of it, by PyTorch's former exporter.
 
         Args:
-            traced: It.
+            module: It.
             path: Where to.
             opset: Version of the operators; the exporter's own unless it is said.
         """
@@ -235,7 +252,7 @@ class ModuleSource(torch.nn.Module, Source):
         axes = [{at: size.__name__ for at, size in sizes.items()} for sizes in self._dynamic_shapes()]
         with torch.no_grad(), plain_attention():
             torch.onnx.export(
-                traced,
+                module,
                 to_tensors(self.example),
                 str(path),
                 input_names=names,
@@ -299,7 +316,7 @@ class ModuleSource(torch.nn.Module, Source):
     @property
     def _is_looped(self) -> bool:
         """Whether a recurrent layer goes over rows of any length, for which its graph needs a loop."""
-        has_layer = any(isinstance(layer, torch.nn.GRU | torch.nn.LSTM) for layer in self.module.modules())
+        has_layer = any(isinstance(layer, torch.nn.RNNBase) for layer in self.module.modules())
         return has_layer and any(map(is_ragged, self.example.values()))
 
     def _dynamic_shapes(self) -> list[dict[int, Any]]:
