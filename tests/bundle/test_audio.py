@@ -140,6 +140,13 @@ def test_the_files_of_a_request_have_a_bound_together() -> None:
         decode(WAV, budget=budget)
 
 
+def test_a_file_of_a_low_rate_pays_for_what_it_is_resampled_to() -> None:
+    low = sound(tone(1, 4_000), 4_000)
+    decode(low, budget=PixelBudget(16_004))
+    with pytest.raises(ValueError, match="samples together"):
+        decode(low, budget=PixelBudget(15_999))
+
+
 def test_files_are_decoded_off_the_event_loop_and_kept_as_they_came() -> None:
     raw = msgspec.json.encode(in_base64(WAV))
     assert Codec(FIELD).is_slow(raw)

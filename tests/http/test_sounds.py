@@ -12,12 +12,14 @@ import httpx
 import numpy as np
 import pytest
 import torch
+import tritonclient.grpc as triton
 
 from rollout import Classification, RolloutError
 from rollout.bundle.manifest import Manifest
 from service.console.inputs import show_inputs
 from tests.cli.test_cli import run
-from tests.conftest import Service, run_service, set_split
+from tests.conftest import Service, free_port, run_service, set_split
+from tests.http.conftest import HOST
 from tests.review.items import make_item
 from tests.sounds import in_base64, sound, tone
 from tests.tones import FIELD, RATE, Pitch, as_librosa, files, pack_tones, picked, reference, trained
@@ -32,11 +34,13 @@ class Served(NamedTuple):
 
     Attributes:
         service: The service.
+        grpc: Where it answers gRPC.
         module: What was packed.
         manifest: The bundle's.
     """
 
     service: Service
+    grpc: str
     module: Pitch
     manifest: Manifest
 
@@ -59,8 +63,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     manifest = pack_tones("v1", module, reference=reference(module, files(12, 5)))
     home = tmp_path_factory.mktemp("tones")
     set_split(home, "--champion", "v1", model="tones")
-    with run_service(home, ROLLOUT_WORKERS="1") as service:
-        yield Served(service, module, manifest)
+    port = free_port()
+    with run_service(home, ROLLOUT_WORKERS="1", ROLLOUT_GRPC_PORT=str(port)) as service:
+        yield Served(service, f"{HOST}:{port}", module, manifest)
 
 
 @pytest.fixture
@@ -126,6 +131,9 @@ def test_the_same_answer_however_a_sound_comes(served: Served, client: httpx.Cli
     inferred = client.post("/v2/models/tones/infer", json={"inputs": [tensor], "outputs": [{"name": "scores"}]})
     assert inferred.status_code == 200, inferred.text
     assert np.allclose(inferred.json()["outputs"][0]["data"][1::2], expected, atol=1e-4)
+    as_they_are = triton.InferInput("sound", [len(SENT)], "BYTES").set_data_from_numpy(np.array(SENT, object))
+    with triton.InferenceServerClient(served.grpc) as caller:
+        assert np.allclose(caller.infer("tones", [as_they_are]).as_numpy("scores")[:, 1], expected, atol=1e-4)
     for data, score in zip(SENT, expected, strict=True):
         for answer in (
             client.post(PREDICT, json=as_json(data)),

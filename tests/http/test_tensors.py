@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
-from rollout import Category, Image, Number, Table, Tensor, Text, Time
+from rollout import Audio, Category, Image, Number, Table, Tensor, Text, Time
 from rollout.bundle.codec import Codec
 from rollout.bundle.fields import Field
+from rollout.bundle.image_file import PixelBudget
 from rollout.bundle.schema import InvalidInputsError
 from rollout.http.tensors import Column, Content, OutputTensor, SentRows, declare, read_content, row_shape
+from tests.sounds import in_base64, sound, tone
 
 PAIR = Tensor(shape=(2,), minimum=-1, maximum=0.1)
 COUNTS = Tensor(shape=(), dtype="int64", minimum=0)
@@ -197,6 +199,23 @@ def test_nan_is_refused_where_nothing_may_be_missing(field: Field, numbers: list
     for json in (b"NaN", b"null"):
         with pytest.raises(InvalidInputsError, match="/data"):
             read(msgspec.Raw(b"[" + json + b"]"), Number(), 1)
+
+
+def test_files_come_as_they_are_or_in_base64_and_are_kept_alike() -> None:
+    field, file = Audio(sample_rate=8000), sound(tone(0.1, 8000), 8000)
+    for way in (strings(file), [file], msgspec.Raw(msgspec.json.encode([in_base64(file)]))):
+        column = read(way, field)
+        assert len(column.array[0]) == 800
+        (kept,) = SentRows({"sound": column}, {"sound": field})
+        assert msgspec.json.decode(msgspec.json.encode(kept)) == {"sound": in_base64(file)}
+    for way in (strings(file[:20]), [in_base64(file).encode()]):
+        with pytest.raises(InvalidInputsError, match="/data/0: the"):
+            read(way, field)
+    budget = PixelBudget(1_000)
+    with pytest.raises(
+        InvalidInputsError, match="/data/1: the sounds of a request may have 1,000 samples together"
+    ):
+        read_content([file, file], field, Codec(field), 2, (), budget)
 
 
 def test_strings_that_are_null_or_empty_are_missing_where_they_may_be() -> None:

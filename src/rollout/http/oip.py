@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,12 +14,14 @@ from rollout.__about__ import __version__
 from rollout.bundle.codec import Codec
 from rollout.bundle.columns import LENGTHS
 from rollout.bundle.fields import Field, with_lengths
+from rollout.bundle.image_file import PixelBudget
 from rollout.bundle.schema import InputSchema, InvalidInputsError
 from rollout.bundle.task import Classification, Task
 from rollout.config import Settings
 from rollout.errors import FieldError, InvalidRequestError, UnknownModelError
 from rollout.http.bodies import ID_LIMIT, invalid
 from rollout.http.oip_messages import InferRequest, InputTensor, RequestedOutput
+from rollout.http.predict import decoding_threads
 from rollout.http.request_options import RequestOptions
 from rollout.http.tensors import (
     STRINGS,
@@ -139,7 +143,7 @@ async def infer(
             client = _identifier(value, pointer)
             break
     key = request.parameters.key
-    columns = _read_inputs(request.inputs, contents, model, settings.max_instances)
+    columns = await _read(request.inputs, contents, model, settings)
     names = _output_names(request.outputs, model.task)
     sent = SentRows(columns, model.schema.fields)
     if key is not None and len(sent) > 1:
@@ -191,8 +195,24 @@ def _require_version(model: ServedModel, version: str, client: str, options: Req
         )
 
 
+async def _read(
+    inputs: Sequence[InputTensor], contents: Sequence[Content], model: ServedModel, settings: Settings
+) -> dict[str, Column]:
+    """Reads the inputs here, or in a thread where there are files among them."""
+    budget = PixelBudget(settings.max_pixels)
+    read = partial(_read_inputs, inputs, contents, model, settings.max_instances, budget)
+    files = {name for name, field in model.schema.fields.items() if field.media_types and field.limits is None}
+    if not any(tensor.name in files for tensor in inputs):
+        return read()
+    return await asyncio.get_running_loop().run_in_executor(decoding_threads(settings.workers), read)
+
+
 def _read_inputs(
-    inputs: Sequence[InputTensor], contents: Sequence[Content], model: ServedModel, most: int
+    inputs: Sequence[InputTensor],
+    contents: Sequence[Content],
+    model: ServedModel,
+    most: int,
+    budget: PixelBudget,
 ) -> dict[str, Column]:
     columns: dict[str, Column] = {}
     errors: list[FieldError] = []
@@ -200,7 +220,7 @@ def _read_inputs(
         try:
             if tensor.name in columns:
                 raise fault("/name", f"{tensor.name} is there twice")
-            columns[tensor.name] = _read_input(tensor, content, model, most)
+            columns[tensor.name] = _read_input(tensor, content, model, most, budget)
         except InvalidInputsError as error:
             errors += [FieldError(f"/inputs/{index}{pointer}", detail) for pointer, detail in error.errors]
     for index, tensor in enumerate(inputs if not errors else ()):
@@ -221,7 +241,9 @@ def _read_inputs(
     return {name: columns.get(name) or leave_out(field, rows) for name, field in model.schema.fields.items()}
 
 
-def _read_input(tensor: InputTensor, content: Content, model: ServedModel, most: int) -> Column:
+def _read_input(
+    tensor: InputTensor, content: Content, model: ServedModel, most: int, budget: PixelBudget
+) -> Column:
     takes = _takes(model.schema)
     if tensor.name not in takes:
         raise fault("/name", f"{tensor.name} is not an input of this model; it takes {', '.join(takes)}")
@@ -231,7 +253,7 @@ def _read_input(tensor: InputTensor, content: Content, model: ServedModel, most:
         raise fault("/datatype", f"must be {declared.datatype}, not {tensor.datatype}")
     shape = row_shape(tensor.shape, declared, field.free, most)
     codec = model.schema.codecs.get(tensor.name) or Codec(field)
-    return read_content(content, field, codec, tensor.shape[0], shape)
+    return read_content(content, field, codec, tensor.shape[0], shape, budget)
 
 
 def _takes(schema: InputSchema) -> dict[str, Field]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rollout.bundle.codec import Codec, CodecError
 from rollout.bundle.columns import ragged
 from rollout.bundle.fields import Field, Tensor
+from rollout.bundle.image_file import PixelBudget
 from rollout.bundle.schema import InvalidInputsError
 from rollout.bundle.wire import Free
 from rollout.errors import FieldError
@@ -26,6 +27,9 @@ LENGTH = struct.Struct("<I")
 
 # What a tensor holds, by how it came: JSON, binary data, or a list of numbers or strings.
 Content = msgspec.Raw | memoryview | Sequence[Any]
+
+# What came for a row where it is no number: in JSON, a file is in base64.
+Sent = str | bytes | UnsetType
 
 _decode_strings = msgspec.json.Decoder(
     list[str | Annotated[list[str | None], Meta(min_length=1, max_length=1)] | None]
@@ -51,12 +55,12 @@ class Column(NamedTuple):
 
     Attributes:
         array: Shape ``(rows, *field.shape)``, or ragged; read-only where it is a view of the request.
-        sent: The numbers as they came, NaN where one is missing, or the string of each row, ``UNSET`` where
-            there is none.
+        sent: The numbers as they came, NaN where one is missing, or the string or the file of each row, ``UNSET``
+            where there is none.
     """
 
     array: NDArray[Any]
-    sent: NDArray[Any] | Sequence[str | UnsetType]
+    sent: NDArray[Any] | Sequence[Sent]
 
 
 class SentRows(Sequence[Mapping[str, Any]]):
@@ -136,7 +140,14 @@ def row_shape(shape: Sequence[int], declared: Declaration, free: Free | None, mo
     return tuple(per_row)
 
 
-def read_content(content: Content, field: Field, codec: Codec, rows: int, shape: tuple[int, ...]) -> Column:
+def read_content(
+    content: Content,
+    field: Field,
+    codec: Codec,
+    rows: int,
+    shape: tuple[int, ...],
+    budget: PixelBudget | None = None,
+) -> Column:
     """Turns what a tensor holds into an array, and checks every element.
 
     Binary numbers are not copied: the array is a view of the request.
@@ -144,15 +155,16 @@ def read_content(content: Content, field: Field, codec: Codec, rows: int, shape:
     Args:
         content: What the tensor holds.
         field: The field that it is for.
-        codec: The field's own; strings are decoded as in a JSON request.
+        codec: The field's own; strings are decoded as in a JSON request, and bytes as files where it takes any.
         rows: How many rows its shape says.
         shape: What it says of one row.
+        budget: What files may take from.
 
     Raises:
         InvalidInputsError: If it does not fit the shape or the field; pointers are relative to the tensor.
     """
     if field.limits is None:
-        return _read_strings(_strings(content, rows), codec, rows)
+        return _read_strings(_strings(content, rows), field, codec, rows, budget)
     if isinstance(content, msgspec.Raw):
         numbers = _read_json(content, field, rows, shape)
     elif isinstance(content, memoryview):
@@ -248,28 +260,34 @@ def _split_strings(data: memoryview, rows: int) -> list[bytes]:
     return texts
 
 
-def _read_strings(strings: Sequence[str | bytes | None], codec: Codec, rows: int) -> Column:
+def _read_strings(
+    strings: Sequence[str | bytes | None], field: Field, codec: Codec, rows: int, budget: PixelBudget | None
+) -> Column:
     """Reads a string a row; where it may be missing, an empty one is: binary tensors have no null."""
     _require_size(len(strings), rows, "strings")
-    texts: list[str | UnsetType] = []
+    sent: list[Sent] = []
     arrays = []
     errors = []
     for row, string in enumerate(strings):
         try:
+            if isinstance(string, bytes) and field.media_types:
+                sent.append(string)
+                arrays.append(codec.decode_file(string, budget))
+                continue
             text = string.decode() if isinstance(string, bytes) else string
             if not text and codec.missing is not None:
-                texts.append(UNSET)
+                sent.append(UNSET)
                 arrays.append(codec.missing)
                 continue
-            texts.append(UNSET if text is None else text)
-            arrays.append(codec.decode(msgspec.json.encode(text)))
+            sent.append(UNSET if text is None else text)
+            arrays.append(codec.decode(msgspec.json.encode(text), budget))
         except UnicodeDecodeError:
             errors.append(FieldError(f"/data/{row}", "is not UTF-8"))
         except CodecError as error:
             errors += [FieldError(f"/data/{row}", detail) for _, detail in error.errors]
     if errors:
         raise InvalidInputsError(errors)
-    return Column(np.stack(arrays), texts)
+    return Column(np.stack(arrays), sent)
 
 
 @lru_cache(maxsize=4096)
