@@ -96,6 +96,12 @@ def test_from_the_raw_file_the_bundle_decides_as_the_pipeline_of_training(served
     }
 
 
+def test_in_8_bits_the_spectrum_keeps_its_precision(served: Served) -> None:
+    assert set(served.manifest.variants) == {"onnx", "onnx-int8", "torchscript", "export"}
+    flipped = served.manifest.variants["onnx-int8"].parity["evaluation"].answers_flipped
+    assert flipped == 0, "with the waves of its spectrum in 8 bits it is a fifth of the rows"
+
+
 def test_the_raw_files_travel_along_and_are_run_again(served: Served) -> None:
     printed = run(served.service.home, "verify", "tones:v1")
     rows = [line.split()[1:5] for line in printed.splitlines() if line.startswith((" onnx ", " torchscript "))]

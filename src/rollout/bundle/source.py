@@ -94,6 +94,11 @@ class Source(ABC):
         """
         return {}
 
+    @property
+    def constants(self) -> frozenset[str]:
+        """What its graphs call the numbers in it that nobody trained."""
+        return frozenset()
+
     @abstractmethod
     def write_onnx(self, path: Path) -> None:
         """Writes it as ONNX, with the last step inside and inputs that carry the names of the fields.
@@ -312,6 +317,11 @@ class ModuleSource(torch.nn.Module, Source):
         if other := next((name for name in names if len(found.get(name, [])) != rows), None):
             raise BundleError(f"layer {other} is not run once a call: no stage can be compared with it")
         return {name: stacked(outputs) for name, outputs in found.items()}
+
+    @property
+    def constants(self) -> frozenset[str]:
+        """What its graphs call the buffers of the module."""
+        return frozenset(name for name, _ in self.named_buffers())
 
     @property
     def _is_looped(self) -> bool:

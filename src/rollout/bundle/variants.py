@@ -125,7 +125,11 @@ class Onnx(Variant):
 
 
 class OnnxInt8(Onnx):
-    """ONNX with convolutions and matrix products in 8 bits: static, per channel, calibrated."""
+    """ONNX with convolutions and matrix products in 8 bits: static, per channel, calibrated.
+
+    Those with constants, such as the waves of a spectrum, stay in single precision: nothing was trained to make
+    up for what they would lose.
+    """
 
     name = "onnx-int8"
     file = "onnx-int8/model.onnx"
@@ -142,7 +146,9 @@ class OnnxInt8(Onnx):
         prepared = folder / "onnx-int8" / "prepared.onnx"
         with quiet():
             quant_pre_process(folder / Onnx.file, prepared, skip_symbolic_shape=True)
-            if not any(node.op_type in QUANTIZED for node in onnx.load(prepared).graph.node):
+            nodes = [node for node in onnx.load(prepared).graph.node if node.op_type in QUANTIZED]
+            constant = [node.name for node in nodes if not source.constants.isdisjoint(node.input)]
+            if len(constant) == len(nodes):
                 prepared.unlink()
                 raise BundleError("it has no convolution and no matrix product to quantize")
             quantization.quantize_static(
@@ -151,6 +157,7 @@ class OnnxInt8(Onnx):
                 _Batches(calibration),
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=QUANTIZED,
+                nodes_to_exclude=constant,
                 per_channel=True,
                 # One freak value would coarsen every other: the range covers all but 0.001 % of them.
                 calibrate_method=quantization.CalibrationMethod.Percentile,
