@@ -106,16 +106,15 @@ def picked(data: bytes) -> NDArray[Any]:
     return np.take(samples, places)
 
 
-def reference(
-    module: nn.Module, files: list[bytes], load: Callable[[bytes], NDArray[Any]] = as_librosa
-) -> Reference:
+def reference(module: Pitch, files: list[bytes], load: Callable[[bytes], NDArray[Any]] = as_librosa) -> Reference:
     """Returns the pipeline of training: it loads a file and asks the module about it alone."""
 
     def answer(raw: Mapping[str, Any]) -> Answered:
         samples = torch.tensor(load(raw["sound"]))
         with torch.no_grad():
-            outputs = module(samples[None], torch.tensor([len(samples)]))[0]
-        return Answered(outputs, {"sound": samples}, LABELS[int(outputs.argmax())])
+            coefficients, frames = module.mfcc(samples[None], torch.tensor([len(samples)]))
+            outputs = module.classify(coefficients, frames)[0]
+        return Answered(outputs, {"sound": samples, "mfcc": coefficients}, LABELS[int(outputs.argmax())])
 
     return Reference([{"sound": file} for file in files], answer)
 
