@@ -95,6 +95,7 @@ def test_the_figures_of_the_demo(bundles: str) -> None:
 def test_the_public_surface() -> None:
     assert sorted(rollout.__all__) == [
         "Answered",
+        "Audio",
         "Category",
         "Classification",
         "Dataset",

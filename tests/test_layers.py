@@ -6,16 +6,29 @@ import doctest
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
+import scipy.fft
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from rollout import layers
 from rollout.bundle.numbers import Time
 from rollout.bundle.texts import Category, Text
-from rollout.layers import CategoryIndex, DayOfMonth, FillMissing, HashedNgrams, HourOfDay, Weekday
+from rollout.layers import (
+    CategoryIndex,
+    DayOfMonth,
+    FillMissing,
+    HashedNgrams,
+    HourOfDay,
+    LogMel,
+    Mfcc,
+    Weekday,
+)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
@@ -92,7 +105,7 @@ def plain_ngrams(text: bytes, sizes: tuple[int, ...], buckets: int) -> list[int]
 
 def test_the_examples_in_the_docstrings_hold() -> None:
     found = doctest.testmod(layers)
-    assert found.attempted == 6
+    assert found.attempted == 9
     assert not found.failed
 
 
@@ -187,3 +200,35 @@ def test_every_exported_form_agrees_to_the_last_bit(layer: nn.Module, rows: torc
     session = onnxruntime.InferenceSession(tmp_path / "layer.onnx", providers=["CPUExecutionProvider"])
     (name,) = [entry.name for entry in session.get_inputs()]
     assert session.run(None, {name: rows.numpy()})[0].tolist() == expected.tolist()
+
+
+def log_mel(samples: NDArray[Any], rate: int, frame: int, hop: int, bands: int) -> NDArray[Any]:
+    """The same by numpy's own Fourier transform, in double precision."""
+    frames = -(-len(samples) // hop)
+    padded = np.concatenate([samples, np.zeros(frame)]).astype(np.float64)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frame) / frame)
+    power = np.abs(np.fft.rfft([padded[at * hop : at * hop + frame] * window for at in range(frames)])) ** 2
+    corners = 700 * (10 ** (np.linspace(0, np.log10(1 + rate / 2 / 700), bands + 2)) - 1)
+    hertz = np.arange(frame // 2 + 1) * rate / frame
+    triangles = [np.interp(hertz, corners[band : band + 3], [0, 1, 0]) for band in range(bands)]
+    return np.asarray(np.log(np.maximum(power @ np.transpose(triangles), 1e-6)))
+
+
+@pytest.mark.parametrize(("frame", "hop", "bands"), [(400, 160, 40), (512, 512, 20), (101, 37, 8)])
+def test_mel_bands_and_cepstra_are_those_of_their_formulas(frame: int, hop: int, bands: int) -> None:
+    generator = np.random.default_rng(0)
+    rows = [generator.normal(0, 0.2, 3000), 0.5 * np.sin(0.3 * np.arange(1234)), np.zeros(1), np.ones(hop)]
+    samples = torch.zeros(len(rows), 3000)
+    for row, sound in enumerate(rows):
+        samples[row, : len(sound)] = torch.tensor(sound)
+    lengths = torch.tensor([len(sound) for sound in rows])
+    options = {"frame": frame, "hop": hop, "bands": bands}
+    mel, frames = LogMel(16_000, **options)(samples, lengths)
+    cepstra, _ = Mfcc(16_000, 7, **options)(samples, lengths)
+    for row, sound in enumerate(rows):
+        expected = log_mel(sound, 16_000, **options)
+        assert frames[row] == len(expected)
+        assert np.abs(mel[row, : frames[row]].numpy() - expected).max() < 2e-3
+        assert not mel[row, frames[row] :].any()
+        cosines = scipy.fft.dct(expected, axis=1, norm="ortho")[:, :7]
+        assert np.abs(cepstra[row, : frames[row]].numpy() - cosines).max() < 2e-3

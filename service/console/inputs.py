@@ -16,6 +16,7 @@ import PIL.Image
 from msgspec import UNSET
 from numpy.typing import NDArray
 
+from rollout.bundle.audio import Audio
 from rollout.bundle.fields import Field, Tensor
 from rollout.bundle.image import Image
 from rollout.bundle.image_file import decode_image, open_image
@@ -140,6 +141,8 @@ def _time(name: str, _: Time, value: Any) -> Shown:
 
 def _tensor(name: str, field: Tensor, value: Any) -> Shown:
     array = field.decode(value)
+    if field.free is not None:
+        array = array[()]
     if np.isnan(array).any():
         return Shown(name=name, kind="numbers", text=_range(array), rows=_table(array))
     if not array.ndim:
@@ -155,6 +158,17 @@ def _tensor(name: str, field: Tensor, value: Any) -> Shown:
     if array.ndim == 1 and len(array) > 2:
         return Shown(name=name, kind="curve", text=_range(array), path=sound.curve(array), rows=[_written(array)])
     return Shown(name=name, kind="numbers", text=_range(array), rows=_table(array))
+
+
+def _audio(name: str, field: Audio, value: str) -> Shown:
+    samples = field.decode(value)[()]
+    return Shown(
+        name=name,
+        kind="sound",
+        text=f"{len(samples) / field.sample_rate:.3g} s",
+        source=_data_url("audio/wav", sound.wav(samples, field.sample_rate)),
+        path=sound.waveform(samples),
+    )
 
 
 def _table(array: NDArray[Any]) -> list[list[str]]:
@@ -197,5 +211,6 @@ SHOW: Mapping[type[Field], Callable[[str, Any, Any], Shown]] = {
     Category: _fact,
     Time: _time,
     Tensor: _tensor,
+    Audio: _audio,
     Table: _columns,
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rollout.__about__ import __version__
 
 if TYPE_CHECKING:
+    from rollout.bundle.audio import Audio
     from rollout.bundle.fields import Tensor
     from rollout.bundle.image import Image
     from rollout.bundle.numbers import Number, Time
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answered",
+    "Audio",
     "Category",
     "Classification",
     "Dataset",
@@ -46,6 +48,7 @@ __all__ = [
 # changes a split needs neither of them.
 _MODULES = {
     "Answered": "bundle.reference",
+    "Audio": "bundle.audio",
     "Category": "bundle.texts",
     "Classification": "bundle.task",
     "Dataset": "training.recipe",

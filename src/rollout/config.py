@@ -72,7 +72,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         idle_timeout_s: Seconds after which an idle connection is closed: longer than proxies keep theirs.
         max_body_bytes: Largest request body.
         max_instances: Most instances in one request.
-        max_pixels: Most pixels that the image files of a request, or of a line, have together.
+        max_pixels: Most pixels that the image files of a request, or of a line, have together, or samples that
+            its sounds have.
         max_reviews: Open review items per model; further ones are counted, not kept.
         max_review_bytes: Most bytes of inputs that are kept for review, per model; further items are counted.
         max_client_review_bytes: Most of these of one client.

@@ -63,6 +63,7 @@ class Speeds(NamedTuple):
 def measure_speeds(folder: Path, manifest: Manifest, seconds: float, *, is_trusted: bool = False) -> Speeds:
     """Times every variant on every device that it can use here, with one thread, on the golden examples.
 
+    Rows of free lengths are as long as the golden examples, and padded to the longest of these: a long one each.
     The contenders take turns, a short slice each, for as many rounds as there is time for: a machine that slows
     down for a while slows all of them down.
 

@@ -1,12 +1,14 @@
-"""Preprocessing as layers: text, categories and times, for modules that are exported with it inside.
+"""Preprocessing as layers: text, categories, times and sounds, for modules that are exported with it inside.
 
-They take what the fields hand to a module. All but ``FillMissing``, which passes numbers on, compute in whole
-numbers only: torch, TorchScript and ONNX agree to the last bit.
+They take what the fields hand to a module. All but those for sounds, and ``FillMissing``, which passes numbers
+on, compute in whole numbers only: torch, TorchScript and ONNX agree to the last bit.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -157,3 +159,115 @@ class DayOfMonth(nn.Module):
         day_of_year = day_of_era - (365 * year + year // 4 - year // 100)
         month = (5 * day_of_year + 2) // 153
         return day_of_year - (153 * month + 2) // 5 + 1
+
+
+class LogMel(nn.Module):
+    """The logarithm of a sound's energy in bands that are even on the mel scale, frame by frame.
+
+    A frame begins at every ``hop``-th sample of a row, and the last ones reach over its end into zeros: a row of
+    ``n`` samples has ``ceil(n / hop)`` frames, however far it is padded. Each is weighed with a periodic Hann
+    window and transformed by a product with the matrix of the discrete Fourier transform, which exports
+    everywhere. The bands are triangles over ``mel(f) = 2595 log10(1 + f / 700)`` (O'Shaughnessy, "Speech
+    Communication", 1987), not normalized.
+
+    Args:
+        sample_rate: Samples a second.
+        frame: Samples of a frame.
+        hop: Samples from the beginning of a frame to that of the next.
+        bands: How many.
+        lowest: Where the first band begins, in Hz.
+        highest: Where the last band ends, in Hz; by default half the sample rate.
+        floor: Least energy that counts. Below it lies what single precision makes of silence.
+
+    Example:
+        >>> mel, frames = LogMel(16_000)(torch.zeros(2, 1600), torch.tensor([1600, 161]))
+        >>> mel.shape, frames
+        (torch.Size([2, 12, 40]), tensor([10,  2]))
+    """
+
+    waves: torch.Tensor
+    triangles: torch.Tensor
+
+    def __init__(
+        self,
+        sample_rate: int,
+        *,
+        frame: int = 400,
+        hop: int = 160,
+        bands: int = 40,
+        lowest: float = 0.0,
+        highest: float | None = None,
+        floor: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.hop, self.frame, self.floor = hop, frame, floor
+        angles = 2 * math.pi * torch.outer(torch.arange(frame // 2 + 1), torch.arange(frame)).double() / frame
+        window = torch.hann_window(frame, periodic=True, dtype=torch.float64)
+        waves = torch.cat([torch.cos(angles), torch.sin(angles)]) * window
+        self.register_buffer("waves", waves.float().unsqueeze(1))
+        self.register_buffer(
+            "triangles", _triangles(sample_rate, frame, bands, lowest, highest or sample_rate / 2)
+        )
+
+    def forward(self, samples: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns bands and how many frames each row has.
+
+        Args:
+            samples: ``float32`` of shape ``(rows, samples)``.
+            lengths: ``int64`` of shape ``(rows,)``.
+
+        Returns:
+            ``float32`` of shape ``(rows, frames, bands)``, 0 in frames that a row does not have; and ``int64`` of
+            shape ``(rows,)``.
+        """
+        # One frame more than any row has: a graph for any number of frames is captured for two or more.
+        padded = nn.functional.pad(samples, (0, self.frame + self.hop)).unsqueeze(1)
+        real, imaginary = nn.functional.conv1d(padded, self.waves, stride=self.hop).chunk(2, dim=1)
+        energy = (real**2 + imaginary**2).transpose(1, 2) @ self.triangles
+        frames = (lengths + self.hop - 1) // self.hop
+        is_there = torch.arange(energy.shape[1], device=lengths.device).unsqueeze(0) < frames.unsqueeze(1)
+        return energy.clamp(min=self.floor).log() * is_there.unsqueeze(2), frames
+
+
+class Mfcc(nn.Module):
+    """Mel frequency cepstral coefficients: the discrete cosine transform, type II and orthonormal, of ``LogMel``.
+
+    Davis and Mermelstein, "Comparison of parametric representations for monosyllabic word recognition", 1980.
+
+    Args:
+        sample_rate: Samples a second.
+        coefficients: How many, from the lowest on.
+        options: As of ``LogMel``.
+
+    Example:
+        >>> Mfcc(16_000, 13)(torch.zeros(1, 1600), torch.tensor([1600]))[0].shape
+        torch.Size([1, 12, 13])
+    """
+
+    cosines: torch.Tensor
+
+    def __init__(self, sample_rate: int, coefficients: int = 13, **options: Any) -> None:
+        super().__init__()
+        self.mel = LogMel(sample_rate, **options)
+        bands = self.mel.triangles.shape[1]
+        steps = (torch.arange(bands).double() + 0.5).unsqueeze(1) * torch.arange(coefficients)
+        cosines = torch.cos(math.pi / bands * steps) * math.sqrt(2 / bands)
+        cosines[:, 0] /= math.sqrt(2)
+        self.register_buffer("cosines", cosines.float())
+
+    def forward(self, samples: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As ``LogMel``, with ``(rows, frames, coefficients)``."""
+        mel, frames = self.mel(samples, lengths)
+        return mel @ self.cosines, frames
+
+
+def _triangles(sample_rate: int, frame: int, bands: int, lowest: float, highest: float) -> torch.Tensor:
+    """Returns how much of each frequency goes into each band, shape ``(frame // 2 + 1, bands)``."""
+    ends = 2595 * torch.log10(1 + torch.tensor([lowest, highest], dtype=torch.float64) / 700)
+    corners = 700 * (
+        10 ** (torch.linspace(float(ends[0]), float(ends[1]), bands + 2, dtype=torch.float64) / 2595) - 1
+    )
+    hertz = torch.arange(frame // 2 + 1).double().unsqueeze(1) * sample_rate / frame
+    rising = (hertz - corners[:-2]) / (corners[1:-1] - corners[:-2])
+    falling = (corners[2:] - hertz) / (corners[2:] - corners[1:-1])
+    return torch.minimum(rising, falling).clamp(min=0).float()

@@ -22,6 +22,8 @@ FIELDS: list[Field] = [
     Tensor(shape=(2,), dtype="int64", minimum=-7),
     Tensor(shape=(1, 1, 2), dtype="uint8", maximum=9),
     Tensor(shape=(), dtype="float32"),
+    Tensor(shape=("steps",), longest=3, dtype="int64"),
+    Tensor(shape=("steps", 2), longest=2, maximum=8),
     Number(minimum=0, maximum=9),
     Text(max_bytes=4),
     Category(values=("a", "bc")),
@@ -51,9 +53,9 @@ def shaped(field: Field) -> st.SearchStrategy[Any]:
     element: st.SearchStrategy[Any] = st.one_of(
         st.integers(0, 9), st.integers(0, 9), st.floats(0, 2), numbers, st.booleans()
     )
-    for size in reversed(field.shape):
+    for size in reversed(field.step_shape):
         element = st.lists(element, min_size=size, max_size=size)
-    return element
+    return st.lists(element, max_size=field.free.longest + 1) if field.free else element
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=str)
@@ -67,8 +69,11 @@ def test_both_ways_agree(field: Field, data: st.DataObject) -> None:
             Codec(field).decode(raw)
     else:
         decoded = Codec(field).decode(raw)
+        if field.free:
+            decoded, expected = decoded[()], expected[()]
         assert decoded.dtype == expected.dtype == field.dtype
-        assert decoded.shape == field.shape
+        assert decoded.shape == expected.shape
+        assert decoded.shape[1:] == field.step_shape if field.free else decoded.shape == field.shape
         assert np.array_equal(decoded, expected)
 
 

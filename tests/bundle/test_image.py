@@ -163,10 +163,10 @@ def test_it_says_what_becomes_of_a_file(field: Image, words: str) -> None:
     ],
 )
 def test_the_budget_pays_for_what_is_decoded_or_computed(field: Image, size: Size, pixels: int) -> None:
-    data = sent(file_of(PIL.Image.new("1", size), "PNG"))
-    field.decode(data, PixelBudget(pixels))
+    data = file_of(PIL.Image.new("1", size), "PNG")
+    field.decode_file(data, PixelBudget(pixels))
     with pytest.raises(ValueError, match="pixels together"):
-        field.decode(data, PixelBudget(pixels - 1))
+        field.decode_file(data, PixelBudget(pixels - 1))
 
 
 @pytest.mark.parametrize(

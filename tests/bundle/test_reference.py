@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import itertools
 from collections.abc import Mapping
@@ -110,9 +109,9 @@ class Chosen(Image, frozen=True, kw_only=True, tag="chosen"):
 
     sharp: bool = False
 
-    def decode(self, value: Any, budget: Any = None) -> Any:
+    def decode_file(self, data: bytes, budget: Any = None) -> Any:
         filters = PIL.Image.Resampling
-        return pixels({"image": base64.b64decode(value)}, filters.NEAREST if self.sharp else filters.BOX)
+        return pixels({"image": data}, filters.NEAREST if self.sharp else filters.BOX)
 
 
 @pytest.mark.parametrize(

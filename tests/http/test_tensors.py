@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
-from rollout import Category, Image, Number, Table, Tensor, Text, Time
+from rollout import Audio, Category, Image, Number, Table, Tensor, Text, Time
 from rollout.bundle.codec import Codec
 from rollout.bundle.fields import Field
+from rollout.bundle.image_file import PixelBudget
 from rollout.bundle.schema import InvalidInputsError
-from rollout.http.tensors import Column, Content, OutputTensor, SentRows, count_rows, declare, read_content
+from rollout.http.tensors import Column, Content, OutputTensor, SentRows, declare, read_content, row_shape
+from tests.sounds import in_base64, sound, tone
 
 PAIR = Tensor(shape=(2,), minimum=-1, maximum=0.1)
 COUNTS = Tensor(shape=(), dtype="int64", minimum=0)
@@ -25,7 +27,7 @@ ANY = Tensor(shape=(3,))
 
 
 def read(content: Content, field: Field, rows: int = 1) -> Column:
-    return read_content(content, field, Codec(field), rows)
+    return read_content(content, field, Codec(field), rows, field.step_shape)
 
 
 def binary(*values: float, dtype: str = "<f4") -> memoryview:
@@ -115,14 +117,14 @@ def test_what_does_not_fit_is_said(content: Content, field: Field, rows: int, wo
 )
 def test_shapes_that_do_not_fit(shape: list[int], words: str) -> None:
     with pytest.raises(InvalidInputsError, match=words):
-        count_rows(shape, declare("pair", PAIR), 8)
+        row_shape(shape, declare("pair", PAIR), None, 8)
 
 
 def test_one_element_a_row_comes_in_either_shape() -> None:
     for field in (Number(), Text(), Time()):
         declared = declare("x", field)
         assert declared.shape == [-1]
-        assert count_rows([3], declared, 8) == count_rows([3, 1], declared, 8) == 3
+        assert row_shape([3], declared, None, 8) == row_shape([3, 1], declared, None, 8) == ()
     for data in (b"[1, 2]", b"[[1], [2]]"):
         assert read(msgspec.Raw(data), Number(), 2).array.tolist() == [1, 2]
     for data in (b'["a", "b"]', b'[["a"], ["b"]]'):
@@ -197,6 +199,23 @@ def test_nan_is_refused_where_nothing_may_be_missing(field: Field, numbers: list
     for json in (b"NaN", b"null"):
         with pytest.raises(InvalidInputsError, match="/data"):
             read(msgspec.Raw(b"[" + json + b"]"), Number(), 1)
+
+
+def test_files_come_as_they_are_or_in_base64_and_are_kept_alike() -> None:
+    field, file = Audio(sample_rate=8000), sound(tone(0.1, 8000), 8000)
+    for way in (strings(file), [file], msgspec.Raw(msgspec.json.encode([in_base64(file)]))):
+        column = read(way, field)
+        assert len(column.array[0]) == 800
+        (kept,) = SentRows({"sound": column}, {"sound": field})
+        assert msgspec.json.decode(msgspec.json.encode(kept)) == {"sound": in_base64(file)}
+    for way in (strings(file[:20]), [in_base64(file).encode()]):
+        with pytest.raises(InvalidInputsError, match="/data/0: the"):
+            read(way, field)
+    budget = PixelBudget(1_000)
+    with pytest.raises(
+        InvalidInputsError, match="/data/1: the sounds of a request may have 1,000 samples together"
+    ):
+        read_content([file, file], field, Codec(field), 2, (), budget)
 
 
 def test_strings_that_are_null_or_empty_are_missing_where_they_may_be() -> None:

@@ -14,11 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rollout.bundle.columns import ragged
 from rollout.bundle.schema import Arrays
 from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError, RolloutError
 from rollout.inference.batcher import Batcher, BatchReport, Ran
 from rollout.inference.decisions import Decisions
-from rollout.inference.profile import Profile
+from rollout.inference.load import NOTHING, SMALL_BYTES, WASTE, Load, loads
+from rollout.inference.profile import LIGHTEST, Profile
 
 Run = Callable[[Arrays], Sequence[int]]
 QUICK, SLOW = 1e-6, 0.01
@@ -275,3 +277,68 @@ async def test_a_caller_that_went_away_costs_nothing(pool: ThreadPoolExecutor) -
     gone.cancel()
     assert await results(here) == [[4]]
     assert run.batches == [[2]]
+
+
+def of_lengths(*lengths: int) -> Arrays:
+    """Rows of so many kilobytes, each of its own length as the number."""
+    return {"x": ragged([np.full(length * 1024, length, np.uint8) for length in lengths])}
+
+
+class Padder:
+    """Answers a row with its length, and remembers the lengths of each batch."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def __call__(self, arrays: Arrays) -> list[int]:
+        self.batches.append([len(row) // 1024 for row in arrays["x"]])
+        return [int(row[0]) for row in arrays["x"]]
+
+
+async def test_rows_of_one_request_are_cut_by_length_and_answered_in_their_order(
+    pool: ThreadPoolExecutor,
+) -> None:
+    run = Padder()
+    numbers = [200, 1, 190, 2, 100, 3, 90, 1]
+    (found,) = await results(batcher(run, pool).submit(of_lengths(*numbers), time.monotonic() + 9))
+    assert found == numbers
+    assert run.batches == [[1, 1, 2, 3], [90, 100, 190, 200]], "at most a third of a batch is padding"
+
+
+async def test_a_batch_takes_those_that_fit_the_row_that_waits_longest(pool: ThreadPoolExecutor) -> None:
+    held, run = Held(), Padder()
+
+    def first_held(arrays: Arrays) -> Sequence[int]:
+        return run(arrays) if held.gate.is_set() else (held(arrays), run(arrays))[1]
+
+    to = batcher(first_held, pool, row_s=SLOW, max_batch=4)
+    waiting = [to.submit(of_lengths(7), time.monotonic() + 9)]
+    await asyncio.to_thread(held.entered.wait, 5)
+    waiting += [to.submit(of_lengths(length), time.monotonic() + 9) for length in (240, 1, 250, 2, 230, 220, 3)]
+    held.gate.set()
+    assert await results(*waiting) == [[length] for length in (7, 240, 1, 250, 2, 230, 220, 3)]
+    assert run.batches == [[7], [240, 250, 230, 220], [1, 2, 3]]
+
+
+@given(st.lists(st.integers(1, 250), min_size=1, max_size=30))
+def test_no_batch_wastes_more_than_it_says(lengths: list[int]) -> None:
+    profile = Profile(seconds=[0.001 * rows for rows in range(9)], in_flight=1)
+    _, rows = loads(of_lengths(*lengths))
+    load = NOTHING
+    for row in rows:
+        if profile.takes(wider := load.beside(row)):
+            load = wider
+    assert 1 <= load.rows <= 8
+    assert load.rows * load.longest[0] <= max(SMALL_BYTES, WASTE * load.held)
+
+
+def test_a_long_row_counts_for_more_and_a_batch_of_them_takes_fewer() -> None:
+    profile = Profile(
+        seconds=[0.0, 0.001, 0.002, 0.003, 0.004], in_flight=1, typical=100, longest=300, stretch=5.0
+    )
+    short, typical, long = (Load(1, (size,), size) for size in (1, 100, 300))
+    assert [profile.weigh(one) for one in (short, typical, long)] == [LIGHTEST, 1, 5]
+    assert profile.estimate(long) == pytest.approx(0.005)
+    assert profile.slowest == pytest.approx(0.005)
+    assert profile.takes(typical.beside(typical).beside(typical).beside(typical))
+    assert not profile.takes(Load(1, (200,), 200).beside(Load(1, (200,), 200)))

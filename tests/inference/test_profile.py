@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from rollout.bundle.columns import ragged
 from rollout.bundle.parity import MAX_BATCH
 from rollout.bundle.schema import Arrays
 from rollout.inference.profile import measure
@@ -62,3 +63,17 @@ def test_batches_run_side_by_side_where_that_is_worth_it(lock: bool, in_flight: 
 
 def test_one_core_runs_one_batch() -> None:
     assert measure(Runtime(0.001, 0.0, lock=False), EXAMPLES, cores=1).in_flight == 1
+
+
+class OfLengths:
+    """Takes a while for each step of a padded batch."""
+
+    def __call__(self, arrays: Arrays) -> None:
+        time.sleep(0.0005 + 0.00002 * len(arrays["x"]) * max(map(len, arrays["x"])))
+
+
+def test_long_rows_are_measured_beside_typical_ones() -> None:
+    rows = ragged([np.zeros(size, np.uint8) for size in (10, 100, 10, 1, 10)])
+    profile = measure(OfLengths(), {"x": rows}, cores=1)
+    assert (profile.typical, profile.longest) == (10, 100)
+    assert 5 < profile.stretch < 11

@@ -10,15 +10,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from rollout import Category, Image, Number, Tensor, Text, Time
+from rollout import Audio, Category, Image, Number, Tensor, Text, Time
+from rollout.bundle.columns import arguments
 from rollout.bundle.fields import Field
 from rollout.bundle.schema import Arrays
 from tests.kinds import images, sequences, tables
+from tests.sounds import in_base64, sound, tone
 
 SPREAD = 6.0
 PICTURE = {"image": Image(height=images.SIDE, width=images.SIDE, channels=3)}
 TWO_PICTURES = dict.fromkeys(("one", "other"), PICTURE["image"])
 SERIES = {"series": Tensor(shape=(sequences.STEPS, sequences.CHANNELS), minimum=-10, maximum=10)}
+ANY_LENGTH = {"series": Tensor(shape=("steps", sequences.CHANNELS), longest=40, minimum=-10, maximum=10)}
+SPEECH = {"sound": Audio(sample_rate=sequences.RATE, longest_s=0.5)}
 SOUND = {"sound": Tensor(shape=(sequences.SAMPLES,), minimum=-1, maximum=1, sample_rate=8000)}
 TEXT = {"text": Text(max_bytes=sequences.BYTES)}
 FEATURES = {"x": Tensor(shape=(tables.FEATURES,), minimum=-10, maximum=10)}
@@ -77,7 +81,7 @@ class Kind(NamedTuple):
         if not self.labels:
             return module
         rows = encode(self.inputs, raw_rows(self.inputs, 64, seed=9))
-        return Centred(module, [torch.tensor(array) for array in rows.values()], SPREAD).eval()
+        return Centred(module, [torch.tensor(array) for array in arguments(rows).values()], SPREAD).eval()
 
 
 KINDS = {
@@ -97,6 +101,9 @@ KINDS = {
     "forecast": Kind(sequences.Forecast, SERIES),
     "autoencoder": Kind(sequences.Rebuilt, SERIES),
     "spectrum": Kind(sequences.Spectrum, SOUND, 3),
+    "any-length-attention": Kind(sequences.AnyLengthAttention, ANY_LENGTH, 3),
+    "any-length-both-ways": Kind(sequences.AnyLengthBothWays, ANY_LENGTH, 3),
+    "speech": Kind(sequences.Speech, SPEECH, 3),
     "ngrams": Kind(sequences.Ngrams, TEXT, 3),
     "character-cnn": Kind(sequences.CharacterCnn, TEXT, 3),
     "character-gru": Kind(sequences.CharacterGru, TEXT, 3),
@@ -136,6 +143,11 @@ def _raw(field: Field, generator: np.random.Generator) -> Any:
         return field.values[generator.integers(len(field.values))]
     if isinstance(field, Time):
         return f"2026-{generator.integers(1, 13):02}-{generator.integers(1, 29):02}T{generator.integers(24):02}:30:00Z"
+    if isinstance(field, Audio):
+        samples = tone(generator.uniform(0.02, field.longest_s), field.sample_rate, generator.uniform(100, 3000))
+        return in_base64(sound(samples + generator.normal(0, 0.02, len(samples)), field.sample_rate))
+    assert field.limits is not None
     low, high = field.limits
-    drawn = generator.uniform(low, high, field.shape)
+    steps = () if field.free is None else (int(generator.integers(1, field.free.longest + 1)),)
+    drawn = generator.uniform(low, high, (*steps, *field.step_shape))
     return (np.sin(np.cumsum(drawn / 20, 0)) * high / 2 if drawn.ndim else drawn).tolist()

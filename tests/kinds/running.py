@@ -15,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from rollout import Classification, Labelled, Regression, pack
+from rollout.bundle.columns import arguments
 from rollout.bundle.manifest import Manifest
+from rollout.bundle.parity import count, take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.store import bundle_path
 from rollout.config import Settings
@@ -71,8 +73,8 @@ def pack_kind(name: str, kind: Kind) -> Packed:
 
 def run_eagerly(module: torch.nn.Module, inputs: Arrays) -> NDArray[np.float32]:
     """Returns what the module gives in Python, each row by itself."""
-    tensors = [torch.tensor(array) for array in inputs.values()]
-    alone = [answer(module, [tensor[row : row + 1] for tensor in tensors]) for row in range(len(tensors[0]))]
+    rows = [arguments(take(inputs, slice(row, row + 1))) for row in range(count(inputs))]
+    alone = [answer(module, [torch.tensor(array) for array in row.values()]) for row in rows]
     given: NDArray[np.float32] = torch.cat(alone).numpy()
     return given
 

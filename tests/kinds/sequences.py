@@ -6,11 +6,13 @@ import math
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from rollout.layers import HashedNgrams
+from rollout.layers import HashedNgrams, Mfcc
 
 STEPS, CHANNELS = 20, 3
 SAMPLES = 256
+RATE = 8_000
 BYTES = 32
 LABELS = 3
 
@@ -41,6 +43,56 @@ class BothWays(nn.Module):
         """Takes ``(rows, steps, channels)``; returns logits."""
         _, states = self.gru(series)
         logits: torch.Tensor = self.linear(states.transpose(0, 1).flatten(1)) * 20
+        return logits
+
+
+class AnyLengthAttention(nn.Module):
+    """A transformer over rows of any length, whose padding is masked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(CHANNELS, 16)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 1)
+        self.linear = nn.Linear(16, LABELS)
+
+    def forward(self, series: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Takes ``(rows, steps, channels)`` and ``(rows,)``; returns logits."""
+        is_there = torch.arange(series.shape[1]).unsqueeze(0) < lengths.unsqueeze(1)
+        steps = self.encoder(self.up(series), src_key_padding_mask=~is_there) * is_there.unsqueeze(2)
+        logits: torch.Tensor = self.linear(steps.sum(1) / lengths.unsqueeze(1))
+        return logits
+
+
+class AnyLengthBothWays(nn.Module):
+    """A GRU in both directions over rows of any length, packed so that none goes through padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(CHANNELS, 8, batch_first=True, bidirectional=True)
+        self.linear = nn.Linear(16, LABELS)
+
+    def forward(self, series: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Takes ``(rows, steps, channels)`` and ``(rows,)``; returns logits."""
+        packed = pack_padded_sequence(series, lengths, batch_first=True, enforce_sorted=False)
+        steps, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True)
+        logits: torch.Tensor = self.linear(steps.sum(1) / lengths.unsqueeze(1))
+        return logits
+
+
+class Speech(nn.Module):
+    """MFCCs and a GRU, which answers after the last frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mfcc = Mfcc(RATE, 13, frame=200, hop=80, bands=24)
+        self.gru, self.linear = nn.GRU(13, 16, batch_first=True), nn.Linear(16, LABELS)
+
+    def forward(self, sound: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Takes ``(rows, samples)`` and ``(rows,)``; returns logits."""
+        coefficients, frames = self.mfcc(sound, lengths)
+        states, _ = self.gru(coefficients / 10)
+        last = (frames - 1).view(-1, 1, 1).expand(-1, 1, states.shape[2])
+        logits: torch.Tensor = self.linear(states.gather(1, last).squeeze(1))
         return logits
 
 

@@ -115,7 +115,7 @@ class TorchScriptFile(Kind):
         self, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
     ) -> Source:
         """Takes it as the module that it is."""
-        return ScriptSource(thing, task, take(parts["evaluation"].inputs, slice(0, 2)))
+        return ScriptSource(thing, task, take(parts["evaluation"].inputs, slice(0, 2)), fields)
 
 
 class ExportFile(Kind):
@@ -141,7 +141,7 @@ class ExportFile(Kind):
         self, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
     ) -> Source:
         """Takes the module of the program."""
-        return ExportedSource(thing, task, take(parts["evaluation"].inputs, slice(0, 2)))
+        return ExportedSource(thing, task, take(parts["evaluation"].inputs, slice(0, 2)), fields)
 
 
 class ModuleObject(Kind):
@@ -158,7 +158,7 @@ class ModuleObject(Kind):
         self, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
     ) -> Source:
         """Takes it."""
-        return ModuleSource(thing, task, take(parts["evaluation"].inputs, slice(0, 2)))
+        return ModuleSource(thing, task, take(parts["evaluation"].inputs, slice(0, 2)), fields)
 
 
 class Fitted(Kind):

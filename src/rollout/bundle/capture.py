@@ -13,18 +13,20 @@ warnings of other kinds are about constants, and a wrong one shows in the rows c
 
 from __future__ import annotations
 
+import contextlib
 import linecache
 import re
 import sys
 import sysconfig
 import traceback
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
+from torch.export._patches import register_gru_while_loop_decomposition, register_lstm_while_loop_decomposition
 from torch.jit._trace import TracerWarning
 
 from rollout.bundle.module import called, first_line
@@ -48,9 +50,10 @@ ADVICE = {
     r"^(if|elif|while|assert)\b|\bif .* else\b|\band\b|\bor\b|[Dd]ata-dependent|Python boolean": (
         "compute both and choose with torch.where(condition, a, b), since a graph goes the same way for all rows"
     ),
-    r"\bfor\b|[Ii]terating": "work on all rows at once instead of one after the other",
+    r"\bfor\b|[Ii]terating": "work on all rows and steps at once instead of one after the other",
 }
-FIXED_ROWS = "leave the number of rows free: take it from x.shape[0], and write -1 for it in reshape"
+VIOLATED = re.compile(r"Constraints violated \(([^)]*)\)")
+FIXED = "leave it free: take it from x.shape, such as x.shape[0] for the rows, and write -1 for it in reshape"
 
 
 class Line(NamedTuple):
@@ -68,33 +71,41 @@ class Line(NamedTuple):
         return f"{Path(self.file).name}, line {self.number}" + (f", `{self.text}`" if self.text else "")
 
 
-def capture(source: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
-    """Captures a module as one graph with any number of rows.
+def capture(
+    source: torch.nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    shapes: Sequence[dict[int, Any]],
+    *,
+    is_looped: bool = False,
+) -> torch.export.ExportedProgram:
+    """Captures a module as one graph with any number of rows, and of steps where lengths are free.
 
     Args:
         source: The module.
         inputs: A batch for it, of two or more rows.
+        shapes: For each of them, which of its dimensions may have any size, as ``torch.export.Dim``.
+        is_looped: Whether a recurrent layer goes over as many steps as there are.
 
     Raises:
-        BundleError: If it leaves torch on the way, or depends on values or on the number of rows.
+        BundleError: If it leaves torch on the way, or depends on values, or a size that may be any does not.
     """
     for name, layer in source.named_modules():
         if isinstance(layer, torch.jit.ScriptModule):
             raise BundleError(
                 f"torch.export cannot look into {called(source, name)}, which is TorchScript already"
             )
-    shapes = (tuple({0: torch.export.Dim("rows")} for _ in inputs),)
     errors = []
     for strict in (False, True):  # the latter reads Python's bytecode, slowly: it knows what len(x) is
         try:
-            with quiet():
-                return torch.export.export(source, inputs, dynamic_shapes=shapes, strict=strict)
+            with quiet(), _loops() if is_looped else contextlib.nullcontext():
+                return torch.export.export(source, inputs, dynamic_shapes=(tuple(shapes),), strict=strict)
         except Exception as error:
             errors.append(error)
     failed = next((each for each in errors if author_line(each)), errors[0])
+    free = " and of ".join(dict.fromkeys(size.__name__ for sizes in shapes for size in sizes.values()))
     raise BundleError(
         "the module is not one graph of torch operations; every step of it, preprocessing included, must be a "
-        f"torch operation inside forward and take any number of rows: {explain(failed)}"
+        f"torch operation inside forward and take any number of {free}: {explain(failed)}"
     ) from failed
 
 
@@ -124,18 +135,25 @@ def trace(
             warnings.simplefilter("always")
             # It is called where the value is taken, so that the stack shows the line.
             warnings.showwarning = look  # type: ignore[assignment]
-            traced = torch.jit.trace(source, inputs)  # type: ignore[no-untyped-call]
+            traced: Any = torch.jit.trace(source, inputs)  # type: ignore[no-untyped-call]
         if fixed and (program is None or _takes_values(program)):
             line, message = fixed[0]
             raise BundleError(f"a trace would fix a value for all rows in {line}: {_advice(line.text, message)}")
-        return torch.jit.freeze(traced)
+    return traced
+
+
+@contextlib.contextmanager
+def _loops() -> Iterator[None]:
+    """Lets recurrent layers be captured as loops and not step by step."""
+    with register_gru_while_loop_decomposition(), register_lstm_while_loop_decomposition():
+        yield
 
 
 def explain(error: Exception) -> str:
     """Says what an exception says, with the author's line that it arose from, and what to write there instead."""
     said, line = first_line(error).rstrip("."), author_line(error)
-    if "Constraints violated" in said:  # the rest of its text is about how to mark dimensions
-        said = "the number of rows is fixed"
+    if violated := VIOLATED.search(said):  # the rest of its text is about how to mark dimensions
+        said = f"the number of {' and of '.join(violated[1].split(', '))} is fixed"
     advice = _advice("" if line is None else line.text, str(error))
     return said + (f" ({line})" if line else "") + (f": {advice}" if advice else "")
 
@@ -177,7 +195,6 @@ def _advice(text: str, said: str) -> str:
     for pattern, advice in ADVICE.items():
         if re.search(pattern, text):
             return advice
-    for pattern, advice in ADVICE.items():
-        if re.search(pattern, said):
-            return advice
-    return FIXED_ROWS if "Constraints violated" in said else ""
+    if VIOLATED.search(said):
+        return FIXED
+    return next((advice for pattern, advice in ADVICE.items() if re.search(pattern, said)), "")

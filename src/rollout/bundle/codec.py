@@ -19,10 +19,11 @@ import numpy as np
 import simdjson
 from numpy.typing import NDArray
 
+from rollout.bundle.columns import cell
 from rollout.bundle.fields import Tensor
 from rollout.bundle.image import QUICK_BYTES, Image
 from rollout.bundle.image_file import PixelBudget
-from rollout.bundle.wire import WireField
+from rollout.bundle.wire import WireField, from_base64
 from rollout.errors import FieldError
 
 NUMBER_CHARACTERS = b"0123456789+-.eE \t\r\n"
@@ -60,19 +61,22 @@ class Codec:
         self._parts = {name: Codec(part) for name, part in field.parts.items()}
         # What counts where there is no value; None where there must be one.
         self.missing = field.missing
-        self._skeleton = b""
+        self._has_lists = isinstance(field, Tensor | Image)
         if isinstance(field, Tensor | Image):
             self._parser = simdjson.Parser()
             self._letter, self._element = ELEMENTS[field.dtype]
             # Below this no element can lie: unsigned numbers need no look at the smallest one.
             self._element_low = 0 if self._letter == "u" else -math.inf
-            self._skeleton = _skeleton(field.shape)
-            self._size = math.prod(field.shape)
+            self._shape = field.step_shape
+            self._skeleton = _skeleton(self._shape)
+            self._size = math.prod(self._shape)
+            # Of a free length; each of its steps is one skeleton.
+            self._longest = field.free.longest if field.free else 0
             limits: tuple[float, float] = field.limits
             self._low, self._high = limits
 
     def is_slow(self, raw: bytes) -> bool:
-        """Whether decoding takes long enough to be moved off the event loop: most image files do."""
+        """Whether decoding takes long enough to be moved off the event loop: most files do."""
         if not (self._field.media_types and raw.startswith(b'"')):
             return False
         if len(raw) > QUICK_BYTES:
@@ -91,7 +95,7 @@ class Codec:
 
         Args:
             data: The bytes of the file.
-            budget: What the files of images may take from.
+            budget: What files may take from.
 
         Raises:
             CodecError: If it does not fit the field.
@@ -106,14 +110,15 @@ class Codec:
 
         Args:
             raw: The value.
-            budget: What the files of images may take from.
+            budget: What files may take from.
 
         Raises:
             CodecError: If it does not fit the field.
         """
         numbers = self._parse_numbers(raw)
         if numbers is not None:
-            return numbers.astype(self._field.dtype).reshape(self._field.shape)
+            array = numbers.astype(self._field.dtype)
+            return cell(array.reshape(-1, *self._shape)) if self._longest else array.reshape(self._shape)
         try:
             value = self._strict.decode(raw)
         except msgspec.DecodeError as error:
@@ -121,9 +126,9 @@ class Codec:
         except UnicodeDecodeError:
             raise _fault(f"the string is not UTF-8; it must be {self.expected}") from None
         try:
-            return (
-                self._field.decode(value, budget) if isinstance(self._field, Image) else self._field.decode(value)
-            )
+            if self._field.media_types and isinstance(value, str):
+                return self._field.decode_file(from_base64(value), budget)
+            return self._field.decode(value)
         except ValueError as error:
             raise _fault(str(error)) from None
 
@@ -144,7 +149,8 @@ class Codec:
 
     def _parse_numbers(self, raw: bytes) -> NDArray[Any] | None:
         # Without the characters of numbers, lists of the right shape leave just their brackets and commas.
-        if not self._skeleton or raw.translate(None, NUMBER_CHARACTERS) != self._skeleton:
+        steps = self._count_steps(raw.translate(None, NUMBER_CHARACTERS)) if self._has_lists else 0
+        if not steps:
             return None
         try:
             value = self._parser.parse(raw)
@@ -153,11 +159,19 @@ class Codec:
         except (ValueError, TypeError, RuntimeError):
             return None
         numbers = np.frombuffer(buffer, self._element)
-        if numbers.size != self._size or not numbers.size or numbers.max() > self._high:
+        if numbers.size != self._size * steps or not numbers.size or numbers.max() > self._high:
             return None
         if self._low > self._element_low and numbers.min() < self._low:
             return None
         return numbers
+
+    def _count_steps(self, found: bytes) -> int:
+        """Returns how many steps these brackets and commas hold; 1 where none is free, 0 if they do not fit."""
+        if not self._longest:
+            return int(found == self._skeleton != b"")
+        steps = (len(found) - 1) // (len(self._skeleton) + 1)
+        fits = 1 <= steps <= self._longest and found == b"[" + b",".join([self._skeleton] * steps) + b"]"
+        return steps if fits else 0
 
 
 def decode_named(
@@ -172,7 +186,7 @@ def decode_named(
         codecs: What there may be, by name.
         values: The JSON values, or files where a codec takes them.
         kind: What a codec's name is, for those that have none.
-        budget: What the files of images may take from.
+        budget: What files may take from.
 
     Returns:
         The arrays, and every fault with its pointer.

@@ -16,8 +16,8 @@ import onnx
 import scipy.special
 from numpy.typing import NDArray
 
-from rollout.bundle.columns import Values, is_columns, read_columns, text_columns
 from rollout.bundle.fields import Field
+from rollout.bundle.fitted_columns import Values, is_columns, read_columns, text_columns
 from rollout.bundle.module import first_line
 from rollout.bundle.onnx_graph import MISSING_TEXT
 from rollout.bundle.onnx_source import OnnxSource, order_of_labels

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from rollout.bundle.columns import bare
 from rollout.bundle.differences import better_settings, difference, fitting, in_figures, other_order
 from rollout.bundle.evidence import Stage
 from rollout.bundle.faults import NOISE
@@ -63,7 +64,7 @@ def _decodes_alike(ways: Ways, name: str, other: Field) -> bool:
     schema = InputSchema({name: other})
     for sent, theirs in zip(ways.sent, ways.arrays(name), strict=True):
         try:
-            ours = schema.decode({name: sent[name]})[name]
+            ours = bare(schema.decode({name: sent[name]})[name])
         except InvalidInputsError:
             return False
         array = fitting(theirs, ours.shape)

@@ -90,6 +90,22 @@ def batch_dependent_layer(module: torch.nn.Module, inputs: Inputs) -> str:
     return called(module, "")
 
 
+def padding_dependent_layer(module: torch.nn.Module, near: Inputs, far: Inputs) -> str | None:
+    """Names the first layer that answers otherwise when the same rows are padded further, if the module does.
+
+    Of what a layer gives for each step, only those are compared that are there without the further padding.
+    """
+    before, after = layer_outputs(module, near), layer_outputs(module, far)
+    if all(map(_alike, before[""], after[""])):
+        return None
+    for name, outputs in before.items():
+        if not all(
+            _alike(one, _corner(other, one)) for one, other in zip(outputs, after.get(name, []), strict=False)
+        ):
+            return called(module, name)
+    return called(module, "")
+
+
 def layer_outputs(module: torch.nn.Module, inputs: Inputs) -> Outputs:
     """Runs the module; returns the tensors that each layer gave, innermost first, the module itself ("") last."""
     outputs: Outputs = {}
@@ -171,10 +187,19 @@ def _minds_company(together: torch.Tensor, alone: torch.Tensor) -> bool:
     longer = [at for at in range(alone.dim()) if together.shape[at] != alone.shape[at]]
     if len(longer) > 1 or any(together.shape[at] < alone.shape[at] for at in longer):
         return False
-    part = together.narrow(longer[0], 0, alone.shape[longer[0]]) if longer else together
-    if not part.is_floating_point() or not alone.is_floating_point():
-        return not torch.equal(part, alone)
-    return not torch.allclose(part.float(), alone.float(), rtol=NOISE, atol=NOISE, equal_nan=True)
+    return not _alike(together.narrow(longer[0], 0, alone.shape[longer[0]]) if longer else together, alone)
+
+
+def _corner(output: torch.Tensor, smaller: torch.Tensor) -> torch.Tensor:
+    """Returns the first elements of an output along every dimension, as many as a smaller one has."""
+    return output[tuple(slice(size) for size in smaller.shape)] if output.dim() == smaller.dim() else output
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two outputs are the same but for noise."""
+    if one.shape != other.shape or not one.is_floating_point() or not other.is_floating_point():
+        return torch.equal(one, other)
+    return torch.allclose(one.float(), other.float(), rtol=NOISE, atol=NOISE, equal_nan=True)
 
 
 def _precision(module: torch.nn.Module) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rollout.bundle.columns import flat, is_ragged, lengths, ragged, sizes
 from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Scores, Task
@@ -28,7 +29,7 @@ class Golden(NamedTuple):
     """Examples and what is expected of them.
 
     Attributes:
-        inputs: For each field an array of shape ``(rows, *field.shape)``.
+        inputs: For each field an array of shape ``(rows, *field.shape)``, or a ragged column.
         scores: The source's scores, ``float32`` of shape ``(rows, task.outputs)``.
     """
 
@@ -38,12 +39,18 @@ class Golden(NamedTuple):
 
 def choose_golden(task: Task, inputs: Arrays, scores: Scores) -> Golden:
     """Picks examples: half of them the least sure, where a flip would show first, half spread evenly."""
-    row_bytes = sum(array[:1].nbytes for array in inputs.values())
+    row_bytes = sum(array[:1].nbytes for array in inputs.values()) + int(sizes(inputs).sum(1).max())
     rows = max(1, min(ROWS, MOST_BYTES // 2 // row_bytes))
     uncertain = np.argsort(task.sureness(scores), kind="stable")[: rows // 2]
     spread = np.linspace(0, len(scores) - 1, rows - len(uncertain)).astype(int)
-    chosen = np.unique(np.concatenate([uncertain, spread]))
+    chosen = np.unique(np.concatenate([uncertain, spread, *_ends(inputs)]))
     return Golden(take(inputs, chosen), scores[chosen])
+
+
+def _ends(inputs: Arrays) -> list[list[int]]:
+    """Returns the shortest and the longest row, where they have lengths of their own."""
+    held = sizes(inputs).sum(1)
+    return [[int(held.argmin()), int(held.argmax())]] if held.any() else []
 
 
 def write_golden(folder: Path, golden: Golden) -> None:
@@ -52,8 +59,9 @@ def write_golden(folder: Path, golden: Golden) -> None:
     Raises:
         BundleError: If they are larger than what is read again.
     """
-    inputs = {f"inputs/{name}": array for name, array in golden.inputs.items()}
-    np.savez_compressed(folder / FILE_NAME, scores=golden.scores, **inputs)  # type: ignore[arg-type]
+    arrays = {f"inputs/{name}": flat(column) for name, column in golden.inputs.items()}
+    arrays |= {f"lengths/{name}": lengths(column) for name, column in golden.inputs.items() if is_ragged(column)}
+    np.savez_compressed(folder / FILE_NAME, scores=golden.scores, **arrays)  # type: ignore[arg-type]
     with zipfile.ZipFile(folder / FILE_NAME) as file:
         _members(file)
 
@@ -68,11 +76,21 @@ def read_golden(folder: Path) -> Golden:
         with _InPieces(folder / FILE_NAME) as pieces, zipfile.ZipFile(pieces) as file:
             arrays = {member.filename.removesuffix(".npy"): _read(file, member) for member in _members(file)}
         inputs = {name.removeprefix("inputs/"): arrays[name] for name in arrays if name.startswith("inputs/")}
+        inputs = {name: _rows(array, arrays.get(f"lengths/{name}")) for name, array in inputs.items()}
         return Golden(inputs, arrays["scores"])
     except BundleError:
         raise
     except Exception as error:  # whatever its bytes make of what reads them
         raise BundleError(f"{FILE_NAME} cannot be read: {error}") from error
+
+
+def _rows(array: NDArray[Any], own: NDArray[Any] | None) -> NDArray[Any]:
+    """Makes a ragged column of what was written of one; any other array is one already."""
+    if own is None:
+        return array
+    if own.ndim != 1 or own.dtype != np.int64 or not len(own) or own.min() < 1 or own.sum() != len(array):
+        raise BundleError(f"{FILE_NAME}: the lengths of its rows do not fit them")
+    return ragged(np.split(array, np.cumsum(own)[:-1]))
 
 
 class _InPieces(io.FileIO):

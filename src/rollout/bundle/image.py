@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import struct
 from collections.abc import Mapping
@@ -35,7 +34,7 @@ from rollout.bundle.resizing import (
     put_in_the_middle,
     resized_size,
 )
-from rollout.bundle.wire import WireField, nested
+from rollout.bundle.wire import WireField, from_base64, nested
 
 # A PNG of no more bytes and pixels is decoded sooner than a thread is reached.
 QUICK_BYTES = 4096
@@ -190,18 +189,14 @@ class Image(WireField, frozen=True, kw_only=True, omit_defaults=True, tag="image
     def _file(self) -> str:
         return "a PNG, JPEG or WebP file in base64" + FITS[self.fit].format(self._shorter)
 
-    def decode(self, value: Any, budget: PixelBudget | None = None) -> NDArray[np.uint8]:
+    def decode(self, value: Any) -> NDArray[np.uint8]:
         """Turns nested lists or a base64 file into an array of ``shape`` and ``uint8``.
-
-        Args:
-            value: Lists, or base64.
-            budget: What its file may take from; without one, a single file has a limit alone.
 
         Raises:
             ValueError: If a string is not base64, not an image, or too large an image.
         """
         if isinstance(value, str):
-            return self.decode_file(_from_base64(value), budget)
+            return self.decode_file(from_base64(value))
         return np.array(value, np.uint8).reshape(self.shape)
 
     @property
@@ -305,13 +300,6 @@ FITS: Mapping[Fit, str] = {
     "exact": ", of that size",
 }
 """What becomes of a file, in words."""
-
-
-def _from_base64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError("the string is not base64; send the file's bytes in base64, nothing else") from None
 
 
 def _require(is_so: bool, otherwise: str) -> None:  # noqa: FBT001

@@ -36,7 +36,7 @@ def check_colour(colour: Colour, channels: int) -> None:
 
 
 class PixelBudget:
-    """The pixels that the image files of one request may have together: a small file may be a large image.
+    """The pixels or samples that the files of one request may have together: a small file may be a large image.
 
     Args:
         most: How many.
@@ -45,8 +45,8 @@ class PixelBudget:
     def __init__(self, most: int) -> None:
         self._most = self._left = most
 
-    def take(self, pixels: int) -> None:
-        """Takes the pixels of one file.
+    def take(self, pixels: int, files: str = "images", unit: str = "pixels") -> None:
+        """Takes the pixels of one file, or its samples.
 
         Raises:
             ValueError: If there are not so many left.
@@ -54,8 +54,8 @@ class PixelBudget:
         self._left -= pixels
         if self._left < 0:
             raise ValueError(
-                f"the images of a request may have {self._most:,} pixels together: send fewer of them at a time, "
-                "or smaller ones"
+                f"the {files} of a request may have {self._most:,} {unit} together: send fewer of them at a "
+                "time, or smaller ones"
             )
 
 

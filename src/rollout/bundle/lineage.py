@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rollout.__about__ import __version__
+from rollout.bundle.columns import content
 from rollout.bundle.machine import gpu_name, user_name
 from rollout.bundle.schema import Labelled
 
@@ -47,13 +48,13 @@ def describe_surroundings() -> dict[str, Any]:
 
 def hash_rows(*parts: Labelled) -> str:
     """Returns the SHA-256 of all inputs and targets, in their order."""
-    content = hashlib.sha256()
+    digest = hashlib.sha256()
     for part in parts:
         for name, array in part.inputs.items():
-            content.update(name.encode())
-            content.update(np.ascontiguousarray(array).tobytes())
-        content.update(np.ascontiguousarray(part.targets.astype(np.float64)).tobytes())
-    return content.hexdigest()
+            digest.update(name.encode())
+            digest.update(content(array))
+        digest.update(np.ascontiguousarray(part.targets.astype(np.float64)).tobytes())
+    return digest.hexdigest()
 
 
 def by_head(lineage: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 
-from rollout.bundle.columns import text_columns
 from rollout.bundle.fields import Field
+from rollout.bundle.fitted_columns import text_columns
 from rollout.bundle.task import Classification, Task
 from rollout.bundle.texts import Category
 from rollout.errors import BundleError
@@ -233,7 +233,7 @@ class _Entry(_Nodes):
             fits = all(size in (None, own) for size, own in zip(dimensions, field.shape, strict=True))
         else:  # a number a row may be wanted as a column
             sizes = [size for size in dimensions if size is not None]
-            fits = len(sizes) == len(dimensions) and math.prod(sizes) == math.prod(field.shape)
+            fits = len(sizes) == len(dimensions) and math.prod(sizes) == math.prod(field.step_shape)
             tensor = self.add("Reshape", tensor, np.array([-1, *dimensions])) if fits else tensor
         if not fits:
             raise BundleError(
@@ -261,7 +261,7 @@ class _Entry(_Nodes):
             self._require_type(wanted, name)
         element = wanted.type.tensor_type.elem_type
         columns = [
-            self.add("Reshape", self.add("Cast", name, to=element), np.array([-1, math.prod(field.shape)]))
+            self.add("Reshape", self.add("Cast", name, to=element), np.array([-1, math.prod(field.step_shape)]))
             for name, field in self._fields.items()
         ]
         self.add("Concat", *columns, output=to, axis=1)

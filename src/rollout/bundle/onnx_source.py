@@ -11,8 +11,9 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from rollout.bundle.faults import ASKED_AGAIN
-from rollout.bundle.fields import Field
+from rollout.bundle.columns import NO_WIDTHS, arguments
+from rollout.bundle.faults import ASKED_AGAIN, NOISE
+from rollout.bundle.fields import Field, with_lengths
 from rollout.bundle.module import first_line
 from rollout.bundle.onnx_graph import Answer, answering, as_logits, find_answer, form_of, scoring, take_fields
 from rollout.bundle.parity import run_in_batches, take
@@ -56,7 +57,7 @@ class OnnxSource(Source):
             )
         self.task = task
         self.example = take(rows, slice(0, 2))
-        taken = take_fields(model, fields)
+        taken = take_fields(model, with_lengths(fields))
         answer = find_answer(taken, task)
         given = run_in_batches(_Session(answering(taken, answer)).run, rows)
         form = form_of(answer, task, given)
@@ -91,6 +92,11 @@ class OnnxSource(Source):
     def batch_dependent_layer(self, inputs: Arrays) -> str:
         """Names the graph: which node it is cannot be told from outside."""
         return "the graph"
+
+    def padding_dependent_layer(self, inputs: Arrays, least: Mapping[str, int]) -> str | None:
+        """Names the graph, if it is so."""
+        near, far = self._session.run(inputs), self._session.run(inputs, least)
+        return None if np.allclose(near, far, NOISE, NOISE, equal_nan=True) else "the graph"
 
     def write_onnx(self, path: Path) -> None:
         """Writes the graph with the last step on it."""
@@ -141,9 +147,9 @@ class _Session:
         except Exception as error:
             raise BundleError(f"onnxruntime cannot load the graph: {first_line(error)}") from error
 
-    def run(self, inputs: Arrays) -> NDArray[np.float32]:
+    def run(self, inputs: Arrays, least: Mapping[str, int] = NO_WIDTHS) -> NDArray[np.float32]:
         try:
-            outputs: NDArray[np.float32] = self._session.run(["outputs"], inputs)[0]
+            outputs: NDArray[np.float32] = self._session.run(["outputs"], arguments(inputs, least))[0]
         except Exception as error:
             raise BundleError(f"the graph cannot take its fields: {first_line(error)}") from error
         return outputs

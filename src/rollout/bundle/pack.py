@@ -25,7 +25,7 @@ from rollout.bundle.probes import extreme_inputs, random_inputs
 from rollout.bundle.raw_examples import write_raw_examples
 from rollout.bundle.reference import Compared, Reference, compare_reference
 from rollout.bundle.schema import Arrays, InputSchema, Labelled
-from rollout.bundle.screening import EXAMPLES, Screening, require_answers, require_numbers
+from rollout.bundle.screening import EXAMPLES, Screening, require_answers, require_masks, require_numbers
 from rollout.bundle.source import Source
 from rollout.bundle.store import save_bundle
 from rollout.bundle.task import Classification, Scores, Task
@@ -57,6 +57,7 @@ def pack(
     """Packs a module with its preprocessing inside, or an artefact, into a bundle in the store.
 
     The module takes one tensor per field, each of shape ``(rows, *field.shape)``, and returns what its task says.
+    A field with a free dimension comes padded, and with the lengths of its rows as the next argument.
     Each variant is compared with it on the evaluation part, on golden, random and extreme inputs and in batches
     of every size; one that does not pass is left out, and nothing is stored unless one that can serve remains.
 
@@ -102,9 +103,11 @@ def pack(
         raise BundleError("pack takes either a module or an artefact")
     on_step("looking at the module" if artefact is None else "looking at the artefact")
     parts = {"calibration": calibration, "evaluation": evaluation}
-    given = module if artefact is None else artefact
-    source = open_source(given, task, schema.fields, parts, flip_rate, trust_pickle=trust_pickle)
+    source = open_source(
+        module if artefact is None else artefact, task, schema.fields, parts, flip_rate, trust_pickle=trust_pickle
+    )
     require_answers(source, schema.fields, evaluation.inputs)
+    require_masks(source, schema.fields, evaluation.inputs)
     on_step("calibrating")
     outputs = run_in_batches(source.outputs, calibration.inputs)
     require_numbers(~np.isnan(outputs), "calibration inputs")

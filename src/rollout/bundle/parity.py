@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from rollout.bundle.columns import sizes
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Flags, Scores, Task
 
@@ -73,8 +74,10 @@ def distances(task: Task, expected: Scores, got: Scores) -> NDArray[Any]:
 
 
 def run_in_batches(run: Run, inputs: Arrays, size: int = MAX_BATCH) -> Scores:
-    """Scores all rows in batches of ``size``."""
-    return np.concatenate([run(take(inputs, slice(at, at + size))) for at in range(0, count(inputs), size)])
+    """Scores all rows in batches of ``size``, rows of lengths of their own from short to long."""
+    order = np.argsort(sizes(inputs).sum(1), kind="stable")
+    scores = [run(take(inputs, order[at : at + size])) for at in range(0, len(order), size)]
+    return np.asarray(np.concatenate(scores)[np.argsort(order)])
 
 
 def run_in_every_size(run: Run, inputs: Arrays) -> tuple[NDArray[np.int_], Scores]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rollout.bundle.audio import LOUDEST, Audio
+from rollout.bundle.columns import each, ragged
 from rollout.bundle.fields import Field
 from rollout.bundle.numbers import Time
 from rollout.bundle.schema import Arrays
 from rollout.bundle.table import Table
 from rollout.bundle.texts import Category, Text
+from rollout.bundle.wire import Free
 
 # Where a field sets no limits, numbers beyond this are nothing that a model could answer sensibly.
 UNLIMITED = 1000.0
@@ -30,13 +34,14 @@ def random_inputs(fields: dict[str, Field], rows: int, seed: int) -> Arrays:
 
 
 def extreme_inputs(fields: dict[str, Field]) -> Arrays:
-    """Returns three rows: every field at its lower end, at its upper end, and in the middle.
+    """Returns three rows: every field and free length at its lower end, at its upper end, and in the middle.
 
     Where something may be missing, the fourth row lacks all of it.
     """
     ends = {name: np.stack([_extreme(field, part) for part in (0.0, 1.0, 0.5)]) for name, field in fields.items()}
-    lacking = {name: _without(field, ends[name][2:]) for name, field in fields.items()}
-    if all(np.array_equal(lacking[name], ends[name][2:]) for name in fields):
+    middle = {name: column[2:] for name, column in ends.items()}
+    lacking = {name: _without(field, middle[name]) for name, field in fields.items()}
+    if all(lacking[name] is middle[name] for name in fields):
         return ends
     return {name: np.concatenate([ends[name], lacking[name]]) for name in fields}
 
@@ -46,12 +51,12 @@ def gaps(fields: dict[str, Field], row: Arrays) -> Iterator[tuple[str, Arrays]]:
 
     Args:
         fields: The fields.
-        row: For each field an array of shape ``(1, *field.shape)``.
+        row: For each field an array of shape ``(1, *field.shape)``, or a ragged column.
     """
     for name, field in fields.items():
         lacking = _without(field, row[name])
         for index, part in enumerate(field.parts):
-            if np.any(np.broadcast_to(field.may_be_nan, field.shape)[index]):
+            if np.any(np.broadcast_to(field.may_be_nan, field.step_shape)[index]):
                 one = row[name].copy()
                 one[:, index] = lacking[:, index]
                 yield f"{name}.{part}", {**row, name: one}
@@ -65,7 +70,7 @@ def whole_rows(fields: dict[str, Field], rows: Arrays) -> NDArray[np.bool_]:
     for name, field in fields.items():
         array = rows[name]
         if field.fill is not None:
-            whole &= ~np.isnan(array).reshape(len(array), -1).any(1)
+            whole &= [not np.isnan(row).any() for row in array]
         elif field.missing is not None:
             whole &= (array != field.missing).reshape(len(array), -1).any(1)
     return whole
@@ -73,14 +78,17 @@ def whole_rows(fields: dict[str, Field], rows: Arrays) -> NDArray[np.bool_]:
 
 def _without(field: Field, array: NDArray[Any]) -> NDArray[Any]:
     """Returns rows without all that may be missing of them."""
-    if field.fill is not None:
-        return np.where(field.may_be_nan, field.fill, array)
+    fill = field.fill
+    if fill is not None:
+        return each(array, lambda part: np.where(field.may_be_nan, fill, part))
     return array if field.missing is None else np.stack([field.missing] * len(array))
 
 
 def _with_gaps(field: Field, array: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
     if field.fill is not None:
-        return np.where(generator.random(array.shape) < GAPS, _without(field, array), array)
+        return each(
+            array, lambda part: np.where(generator.random(part.shape) < GAPS, _without(field, part), part)
+        )
     if field.missing is not None:
         array = array.copy()
         array[generator.random(len(array)) < GAPS] = field.missing
@@ -100,8 +108,23 @@ def _random(field: Field, rows: int, generator: np.random.Generator) -> NDArray[
             for column in field.columns.values()
         ]
         return np.stack(drawn, axis=1)
+    if field.free is None:
+        return _numbers(field, (rows, *field.step_shape), generator)
+    sizes = _sizes(field.free, rows)
+    return ragged(_numbers(field, (size, *field.step_shape), generator) for size in sizes)
+
+
+def _sizes(free: Free, rows: int) -> list[int]:
+    """Returns lengths of rows: the shortest and the longest, and between them as many short as long ones.
+
+    Those of one name are the same ones, whatever the field.
+    """
+    spread = np.geomspace(1, free.longest, rows).round().astype(int)
+    return [int(size) for size in np.random.default_rng(rows).permutation(spread)]
+
+
+def _numbers(field: Field, shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[Any]:
     low, high = _ends(field)
-    shape = (rows, *field.shape)
     if field.dtype == "float32":
         return generator.uniform(low, high, shape).astype(np.float32)
     return generator.integers(int(low), int(high), shape, endpoint=True).astype(field.dtype)
@@ -121,10 +144,12 @@ def _extreme(field: Field, part: float) -> NDArray[Any]:
         ]
         return np.array(codes, np.float32)
     low, high = _ends(field)
+    steps = 1 if field.free is None else max(1, round(part * field.free.longest))
+    shape = (math.prod(field.step_shape) * steps,)
     if field.dtype == "float32":
-        return np.full(field.shape, low + part * (high - low), np.float32)
+        return field.shaped(np.full(shape, low + part * (high - low), np.float32))
     ends = {0.0: int(low), 1.0: int(high)}
-    return np.full(field.shape, ends.get(part, (int(low) + int(high)) // 2), field.dtype)
+    return field.shaped(np.full(shape, ends.get(part, (int(low) + int(high)) // 2), field.dtype))
 
 
 def _text(field: Text, size: int, generator: np.random.Generator) -> str:
@@ -135,6 +160,8 @@ def _text(field: Text, size: int, generator: np.random.Generator) -> str:
 def _ends(field: Any) -> tuple[float, float]:
     if isinstance(field, Time):
         return FIRST_SECOND, LAST_SECOND
+    if isinstance(field, Audio):
+        return -LOUDEST, LOUDEST
     low, high = field.limits
     if getattr(field, "minimum", 0.0) is None:
         low = max(low, min(-UNLIMITED, high))

@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 
-LOGGERS = ("torch", "torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "root", "")
+LOGGERS = ("torch", "torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "torch._guards", "root", "")
 
 
 @contextlib.contextmanager
@@ -17,7 +17,7 @@ def quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         try:

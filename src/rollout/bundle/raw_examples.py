@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from rollout.bundle.columns import bare
 from rollout.bundle.image_file import PixelBudget
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.schema import Arrays, InputSchema, InvalidInputsError, RawInputs
@@ -43,7 +44,7 @@ class RawExamples(NamedTuple):
     """The rows of a bundle, decoded on this machine.
 
     Attributes:
-        inputs: For each field an array of shape ``(rows, *field.shape)``.
+        inputs: For each field an array of shape ``(rows, *field.shape)``, or a ragged column.
         scores: The scores of the author's own pipeline, ``float32`` of shape ``(rows, task.outputs)``.
         moved: The fields that are decoded to another array here than where the bundle was packed.
     """
@@ -68,13 +69,13 @@ def choose_rows(
             break
         try:
             schema.decode(raws[row], budget)
-        except InvalidInputsError:  # there are no pixels left
+        except InvalidInputsError:  # there are no pixels or samples left
             break
         kept.append(row)
     if not kept:
         raise BundleError(
             f"raw row {int(order[0])} of the reference is too large to travel with the bundle: give rows of at "
-            f"most {MOST_BYTES // 2:,} bytes as JSON, and {MOST_PIXELS:,} pixels"
+            f"most {MOST_BYTES // 2:,} bytes as JSON, and {MOST_PIXELS:,} pixels or samples"
         )
     return sorted(kept)
 
@@ -116,8 +117,9 @@ def read_raw_examples(folder: Path, manifest: Manifest) -> RawExamples | None:
     return RawExamples(inputs, np.array([example.scores for example in examples], np.float32), moved)
 
 
-def hash_array(array: NDArray[np.generic]) -> str:
-    """Returns the SHA-256 of the dtype, the shape and the content of an array."""
+def hash_array(array: NDArray[Any]) -> str:
+    """Returns the SHA-256 of the dtype, the shape and the content of the array of a row."""
+    array = bare(array)
     content = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
     content.update(np.ascontiguousarray(array).tobytes())
     return content.hexdigest()

@@ -115,7 +115,7 @@ class Scalar(WireField, frozen=True, kw_only=True, dict=True):
             ValueError: If a value does not fit, or is missing and must not be.
         """
         arrays = [self.decode(value) for value in self.check(values)]
-        return np.stack(arrays) if arrays else np.zeros((0, *self.shape), self.dtype)
+        return np.stack(arrays) if arrays else np.zeros((0, *self.step_shape), self.dtype)
 
     def check(self, values: Iterable[Any]) -> list[Any]:
         """Returns values as ``decode`` takes them, ``None`` where one is missing.

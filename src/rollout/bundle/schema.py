@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollout.bundle.codec import Codec, decode_named
+from rollout.bundle.columns import LENGTHS, lengths
 from rollout.bundle.fields import Field
 from rollout.bundle.image import Image
 from rollout.bundle.image_file import PixelBudget
@@ -25,7 +26,8 @@ class Labelled(NamedTuple):
     """One part of a data set.
 
     Attributes:
-        inputs: For each field an array of shape ``(rows, *field.shape)``.
+        inputs: For each field an array of shape ``(rows, *field.shape)``; for a free one a ragged column, as its
+            ``encode`` makes it.
         targets: For each row the index of its class, or its value, shape ``(rows,)``.
     """
 
@@ -62,6 +64,11 @@ class InputSchema:
         if not fields or not all(name.isidentifier() and not name.startswith("_") for name in fields):
             raise BundleError(f"inputs must be named by Python identifiers, not {sorted(fields)}")
         self.fields = dict(fields)
+        if taken := sorted({f"{name}{LENGTHS}" for name, field in fields.items() if field.free} & fields.keys()):
+            raise BundleError(f"the input {taken[0]} has the name of the lengths of another: rename it")
+        self._alike = _alike(fields)
+        for field in fields.values():
+            field.require()
         self.codecs = {name: Codec(field) for name, field in fields.items()}
         required = [name for name, field in fields.items() if field.missing is None]
         # The field that a file alone fills: what may be missing beside it is missing then.
@@ -83,21 +90,35 @@ class InputSchema:
 
         Args:
             inputs: For each field its JSON value, or a file where the field takes files.
-            budget: What the files of images may take from.
+            budget: What files may take from.
 
         Raises:
             InvalidInputsError: If a field is missing that must be there, unknown or does not fit.
         """
         arrays, errors = decode_named(self.codecs, inputs, "an input of this model", budget)
-        if errors:
+        if errors := errors or self.faults_of_lengths(arrays):
             raise InvalidInputsError(errors)
         return arrays
+
+    def faults_of_lengths(self, arrays: Mapping[str, NDArray[Any]]) -> list[FieldError]:
+        """Returns what is wrong with the lengths of fields whose free dimensions have the same name.
+
+        Args:
+            arrays: The arrays of one row, or of several.
+        """
+        return [
+            FieldError(
+                f"/{other}", f"has {found[1]} {dimension} where {name} has {found[0]}: they must be as many"
+            )
+            for name, other, dimension in self._alike
+            if (found := _first_unequal(arrays[name], arrays[other]))
+        ]
 
     def check_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> int:
         """Checks batched arrays against the schema.
 
         Args:
-            arrays: For each field an array of shape ``(rows, *field.shape)``.
+            arrays: For each field an array of shape ``(rows, *field.shape)``, or a ragged column.
 
         Returns:
             The number of rows.
@@ -108,13 +129,39 @@ class InputSchema:
         if set(arrays) != set(self.fields):
             raise BundleError(f"expected arrays for {sorted(self.fields)}, got {sorted(arrays)}")
         for name, field in self.fields.items():
-            array = arrays[name]
-            if array.shape[1:] != field.shape or array.dtype != np.dtype(field.dtype):
-                raise BundleError(
-                    f"{name}: expected shape (rows, {', '.join(map(str, field.shape))}) and {field.dtype}, "
-                    f"got {array.shape} and {array.dtype}"
-                )
+            try:
+                field.check_column(arrays[name])
+            except BundleError as error:
+                raise BundleError(f"{name}: {error.detail}") from None
         rows = {len(array) for array in arrays.values()}
         if len(rows) != 1:
             raise BundleError("the arrays have different numbers of rows")
+        for pointer, detail in self.faults_of_lengths(arrays):
+            raise BundleError(f"{pointer[1:]} {detail}")
         return rows.pop()
+
+
+def _alike(fields: Mapping[str, Field]) -> list[tuple[str, str, str]]:
+    """Returns the fields that share the name of a free dimension: the first of that name, another, and the name.
+
+    Raises:
+        BundleError: If they do not have the same bound.
+    """
+    first: dict[str, str] = {}
+    pairs = []
+    for name, field in fields.items():
+        if field.free is None or not field.free.is_shared:
+            continue
+        other = first.setdefault(field.free.name, name)
+        if other != name:
+            pairs.append((other, name, field.free.name))
+            if field.free != fields[other].free:
+                raise BundleError(
+                    f"{other} and {name} give {field.free.name} different bounds: give both the same"
+                )
+    return pairs
+
+
+def _first_unequal(one: NDArray[Any], other: NDArray[Any]) -> tuple[int, int] | None:
+    pairs = zip(lengths(np.atleast_1d(one)), lengths(np.atleast_1d(other)), strict=False)
+    return next(((int(first), int(second)) for first, second in pairs if first != second), None)

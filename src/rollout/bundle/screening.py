@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollout.bundle.capture import explain
+from rollout.bundle.columns import sizes, widths
 from rollout.bundle.fields import Field
 from rollout.bundle.golden import Golden
 from rollout.bundle.manifest import LeftOut, PackedVariant
@@ -34,6 +35,7 @@ from rollout.errors import BundleError
 EXAMPLES = "examples"
 REFERENCE = "reference"
 WORST_ROWS = 3
+PADDED_ROWS = 8
 SIGNIFICANT = 0.05
 
 
@@ -58,6 +60,33 @@ def require_answers(source: Source, fields: dict[str, Field], rows: Arrays) -> N
                 f"the module answers NaN or infinity where {name} is missing, which its field allows: put a "
                 "number in its place inside forward, as rollout.layers.FillMissing does, or give a default"
             )
+
+
+def require_masks(source: Source, fields: dict[str, Field], rows: Arrays) -> None:
+    """Pads rows of all lengths by a step, as beside a slightly longer row, and as far as their field allows.
+
+    Args:
+        source: The module.
+        fields: The fields; where none has a free dimension, there is nothing to do.
+        rows: Real rows.
+
+    Raises:
+        BundleError: If an answer changes; the sentence names the first layer whose output does.
+    """
+    longest = {name: field.free.longest for name, field in fields.items() if field.free}
+    if not longest:
+        return
+    order = np.argsort(sizes(rows).sum(1), kind="stable")
+    for row in order[np.unique(np.linspace(0, len(order) - 1, PADDED_ROWS).astype(int))]:
+        alone = take(rows, slice(row, row + 1))
+        slightly = {name: min(width + 1, longest[name]) for name, width in widths(alone).items()}
+        for least in (slightly, longest):
+            if layer := source.padding_dependent_layer(alone, least):
+                raise BundleError(
+                    f"{layer} answers for a row according to how far it is padded: a prediction would depend on "
+                    "other callers. Let forward use the lengths that it gets: as a mask, to pick the last step "
+                    "of each row, or for pack_padded_sequence where a layer goes backwards, too"
+                )
 
 
 def require_numbers(is_number: NDArray[np.bool_], what: str) -> None:

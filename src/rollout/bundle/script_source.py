@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rollout.bundle.attention import plain_attention
+from rollout.bundle.fields import Field
 from rollout.bundle.schema import Arrays
-from rollout.bundle.source import ModuleSource, to_tensors
+from rollout.bundle.source import NO_FIELDS, ModuleSource, to_tensors
 from rollout.bundle.task import Task
 from rollout.errors import BundleError
 
@@ -19,18 +21,9 @@ class ScriptSource(ModuleSource):
 
     def write_onnx(self, path: Path) -> None:
         """Writes it by PyTorch's former exporter, the only one that takes TorchScript."""
-        example = to_tensors(self.example)
         with torch.no_grad(), plain_attention():
-            traced = torch.jit.trace(self, example)
-            torch.onnx.export(
-                traced,
-                example,
-                str(path),
-                input_names=list(self.example),
-                output_names=["scores"],
-                dynamic_axes={name: {0: "rows"} for name in (*self.example, "scores")},
-                dynamo=False,
-            )
+            traced = torch.jit.trace(self, to_tensors(self.example))
+        self.write_former_onnx(traced, path)
 
 
 class ExportedSource(ModuleSource):
@@ -40,14 +33,21 @@ class ExportedSource(ModuleSource):
         program: The program; its one user of parameters is ``forward``.
         task: What it answers.
         example: Two rows.
+        fields: The input schema, where a field has a free dimension.
 
     Raises:
         BundleError: If it takes a fixed number of rows, or as for a module.
     """
 
-    def __init__(self, program: torch.export.ExportedProgram, task: Task, example: Arrays) -> None:
+    def __init__(
+        self,
+        program: torch.export.ExportedProgram,
+        task: Task,
+        example: Arrays,
+        fields: Mapping[str, Field] = NO_FIELDS,
+    ) -> None:
         _require_dynamic_rows(program)
-        super().__init__(Exported(program), task, example)
+        super().__init__(Exported(program), task, example, fields)
 
 
 class Exported(torch.nn.Module):

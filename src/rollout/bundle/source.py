@@ -14,12 +14,23 @@ from numpy.typing import NDArray
 
 from rollout.bundle.attention import fast_path_difference, plain_attention
 from rollout.bundle.capture import capture, trace
-from rollout.bundle.faults import batch_dependent_layer, require_eval, require_repeatable
-from rollout.bundle.module import named_layers, one_tensor, own_copy, require_signature
+from rollout.bundle.columns import LEAST_WIDTH, NO_WIDTHS, arguments, is_ragged, stacked
+from rollout.bundle.faults import (
+    batch_dependent_layer,
+    padding_dependent_layer,
+    require_eval,
+    require_repeatable,
+)
+from rollout.bundle.fields import Field
+from rollout.bundle.module import first_line, named_layers, one_tensor, own_copy, require_signature
 from rollout.bundle.parity import count, take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Classification, Scores, Task
 from rollout.errors import BundleError
+
+NO_FIELDS: Mapping[str, Field] = {}
+# The first in which the former exporter writes all that recurrent layers need.
+LOOPS_OPSET = 20
 
 
 class Source(ABC):
@@ -27,7 +38,7 @@ class Source(ABC):
 
     Attributes:
         task: What it answers; packing completes it.
-        example: A few rows, for each field an array of shape ``(rows, *field.shape)``.
+        example: A few rows, for each field an array of shape ``(rows, *field.shape)``, or a ragged column.
         output_shape: What the module or the artefact itself gives for one row; see ``to_outputs``.
         origin: What the lineage says of what was packed.
     """
@@ -56,6 +67,15 @@ class Source(ABC):
     def batch_dependent_layer(self, inputs: Arrays) -> str:
         """Names the first part of it whose output for a row depends on the other rows of the batch."""
 
+    @abstractmethod
+    def padding_dependent_layer(self, inputs: Arrays, least: Mapping[str, int]) -> str | None:
+        """Names the first part of it that answers otherwise when rows are padded further, if it does itself.
+
+        Args:
+            inputs: Rows.
+            least: For each ragged column the steps to pad to.
+        """
+
     def fast_path_difference(self, inputs: Arrays, scores: Scores) -> str:
         """Says by how much a module answers these rows otherwise where PyTorch takes its fast path of attention.
 
@@ -76,6 +96,11 @@ class Source(ABC):
             BundleError: If one does not give a tensor, or is not run once a call.
         """
         return {}
+
+    @property
+    def constants(self) -> frozenset[str]:
+        """What its graphs call the numbers in it that nobody trained."""
+        return frozenset()
 
     @abstractmethod
     def write_onnx(self, path: Path) -> None:
@@ -98,10 +123,11 @@ class ModuleSource(torch.nn.Module, Source):
     """A module as it was given, with the last step inside.
 
     Args:
-        module: Takes one tensor per field, each of shape ``(rows, *field.shape)``; see the task for what it
-            returns. It is copied.
+        module: Takes one tensor per field, each of shape ``(rows, *field.shape)``, and after that of a free one
+            the lengths of its rows; see the task for what it returns. It is copied.
         task: What it answers.
-        example: Two or more rows, for each field an array of shape ``(rows, *field.shape)``.
+        example: Two or more rows, for each field an array of shape ``(rows, *field.shape)``, or a ragged column.
+        fields: The input schema, where a field has a free dimension.
 
     Raises:
         BundleError: If the module cannot be copied or takes other arguments than the fields, a layer is in
@@ -109,15 +135,18 @@ class ModuleSource(torch.nn.Module, Source):
             asked twice, or the outputs do not fit the task.
     """
 
-    def __init__(self, module: torch.nn.Module, task: Task, example: Arrays) -> None:
+    def __init__(
+        self, module: torch.nn.Module, task: Task, example: Arrays, fields: Mapping[str, Field] = NO_FIELDS
+    ) -> None:
         super().__init__()
+        self._fields = fields
         self.module = own_copy(module)
         self.training = False
         self.has_spread = False
         self.task = task
         self.example = example
         require_eval(self.module)
-        require_signature(self.module, list(example))
+        require_signature(self.module, list(arguments(example)))
         tensors = to_tensors(example)
         with plain_attention():
             require_repeatable(self.module, tensors, task.needs)
@@ -182,12 +211,13 @@ class ModuleSource(torch.nn.Module, Source):
     def _captured(self) -> torch.export.ExportedProgram | BundleError:
         try:
             with plain_attention():
-                return capture(self, to_tensors(self.example))
+                shapes = self._dynamic_shapes()
+                return capture(self, to_tensors(self.example), shapes, is_looped=self._is_looped)
         except BundleError as error:
             return error
 
     def traced(self) -> Any:
-        """Traces the module to TorchScript, frozen.
+        """Traces the module to TorchScript.
 
         Raises:
             BundleError: If the trace would hold for the example alone.
@@ -197,14 +227,49 @@ class ModuleSource(torch.nn.Module, Source):
             return trace(self, to_tensors(self.example), None if isinstance(program, BundleError) else program)
 
     def write_onnx(self, path: Path) -> None:
-        """Writes it by way of the captured graph."""
+        """Writes it by way of the captured graph, of which the newer exporter takes all but loops."""
         from rollout.bundle.exporter import to_onnx  # noqa: PLC0415  what it imports takes seconds
 
-        to_onnx(self.program(), list(self.example)).save(path)
+        if self._is_looped:
+            self._write_loops(path)
+        else:
+            to_onnx(self.program(), list(arguments(self.example))).save(path)
+
+    def _write_loops(self, path: Path) -> None:
+        self.traced()  # or what the exporter traces itself would not hold either
+        try:
+            self.write_former_onnx(self, path, LOOPS_OPSET)
+        except Exception as error:
+            raise BundleError(
+                f"its recurrent layer cannot be written: {first_line(error)}; where it gets a packed sequence, "
+                "unpack what it gives with pad_packed_sequence, and read the states there"
+            ) from error
+
+    def write_former_onnx(self, module: Any, path: Path, opset: int | None = None) -> None:
+        """Writes a module, or a trace of it, by PyTorch's former exporter.
+
+        Args:
+            module: It.
+            path: Where to.
+            opset: Version of the operators; the exporter's own unless it is said.
+        """
+        names = list(arguments(self.example))
+        axes = [{at: size.__name__ for at, size in sizes.items()} for sizes in self._dynamic_shapes()]
+        with torch.no_grad(), plain_attention():
+            torch.onnx.export(
+                module,
+                to_tensors(self.example),
+                str(path),
+                input_names=names,
+                output_names=["scores"],
+                dynamic_axes={**dict(zip(names, axes, strict=True)), "scores": {0: "rows"}},
+                opset_version=opset,
+                dynamo=False,
+            )
 
     def write_torchscript(self, path: Path) -> None:
         """Writes it by a trace."""
-        self.traced().save(str(path))
+        torch.jit.freeze(self.traced()).save(str(path))
 
     def write_export(self, path: Path) -> None:
         """Writes the captured graph."""
@@ -214,6 +279,11 @@ class ModuleSource(torch.nn.Module, Source):
         """Names the first layer whose output for the first row depends on the other rows of the batch."""
         with plain_attention():
             return batch_dependent_layer(self.module, to_tensors(inputs))
+
+    def padding_dependent_layer(self, inputs: Arrays, least: Mapping[str, int]) -> str | None:
+        """Names the first layer that answers otherwise when rows are padded further, if the module does."""
+        with plain_attention():
+            return padding_dependent_layer(self.module, to_tensors(inputs), to_tensors(inputs, least))
 
     def fast_path_difference(self, inputs: Arrays, scores: Scores) -> str:
         """Scores the rows again with the fast path."""
@@ -252,9 +322,37 @@ class ModuleSource(torch.nn.Module, Source):
                 hook.remove()
         if other := next((name for name in names if len(found.get(name, [])) != rows), None):
             raise BundleError(f"layer {other} is not run once a call: no stage can be compared with it")
-        return {name: np.stack(outputs) for name, outputs in found.items()}
+        return {name: stacked(outputs) for name, outputs in found.items()}
+
+    @property
+    def constants(self) -> frozenset[str]:
+        """What its graphs call the buffers of the module."""
+        return frozenset(name for name, _ in self.named_buffers())
+
+    @property
+    def _is_looped(self) -> bool:
+        """Whether a recurrent layer goes over rows of any length, for which its graph needs a loop."""
+        has_layer = any(isinstance(layer, torch.nn.RNNBase) for layer in self.module.modules())
+        return has_layer and any(map(is_ragged, self.example.values()))
+
+    def _dynamic_shapes(self) -> list[dict[int, Any]]:
+        """Says which dimensions of each argument may have any size: the rows, and those of free lengths."""
+        rows = torch.export.Dim("rows")
+        dimensions: dict[str, Any] = {}
+        shapes: list[dict[int, Any]] = []
+        for name, column in self.example.items():
+            shapes.append({0: rows})
+            if free := self._fields[name].free if is_ragged(column) else None:
+                own = free.name if free.is_shared else f"{name}_{free.name}"
+                bounded = torch.export.Dim(own, min=LEAST_WIDTH, max=free.longest)
+                shapes[-1][1] = dimensions.setdefault(own, bounded)
+                shapes.append({0: rows})
+        return shapes
 
 
-def to_tensors(arrays: Mapping[str, NDArray[Any]]) -> tuple[torch.Tensor, ...]:
-    """Copies the arrays of a batch to tensors, in the order of the fields."""
-    return tuple(torch.tensor(np.ascontiguousarray(array)) for array in arrays.values())
+def to_tensors(
+    arrays: Mapping[str, NDArray[Any]], least: Mapping[str, int] = NO_WIDTHS
+) -> tuple[torch.Tensor, ...]:
+    """Copies the columns of a batch to tensors, in the order of the module's arguments; see ``arguments``."""
+    given = arguments(arrays, least)
+    return tuple(torch.tensor(np.ascontiguousarray(array)) for array in given.values())

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rollout.bundle.columns import is_ragged, ragged
 from rollout.bundle.differences import ROUNDING, difference, fitting
 from rollout.bundle.evidence import Stage, WorstRow
 from rollout.bundle.faults import NOISE
@@ -37,7 +38,8 @@ class Ways(NamedTuple):
         source: The module with its last step.
         numbers: The rows' numbers among all raw rows.
         sent: What the service gets.
-        ours: What it decodes that to, for each field an array of shape ``(rows, *field.shape)``.
+        ours: What it decodes that to, for each field an array of shape ``(rows, *field.shape)``, or a ragged
+            column.
         theirs: What the author's own pipeline answers.
         outputs: The author's outputs, in the shape of those of the module.
         expected: The scores that follow from these.
@@ -62,18 +64,13 @@ class Ways(NamedTuple):
         """Returns the author's arrays where they fit, ours for other fields; and which fields these are."""
         given, own = dict(self.ours), []
         for name, ours in self.ours.items():
-            theirs = [fitting(array, ours.shape[1:]) for array in self.arrays(name)]
-            cast = None
-            if theirs and all(array is not None for array in theirs):
-                stacked = np.stack([array for array in theirs if array is not None])
-                with np.errstate(invalid="ignore"):
-                    cast = stacked.astype(ours.dtype)
-                is_whole = np.allclose(cast.astype(np.float64), stacked, ROUNDING, 0, equal_nan=True)
-                cast = cast if is_whole else None
-            if cast is None:
-                own.append(name)
+            theirs = self.arrays(name)
+            cast = [_cast(array, like) for array, like in zip(theirs, ours, strict=True)] if theirs else []
+            fits = [array for array in cast if array is not None]
+            if theirs and len(fits) == len(ours):
+                given[name] = ragged(fits) if is_ragged(ours) else np.stack(fits)
             else:
-                given[name] = cast
+                own.append(name)
         return given, own
 
 
@@ -113,10 +110,10 @@ def worst_rows(ways: Ways, refused: Mapping[int, str]) -> tuple[list[WorstRow], 
     for at in [at for at in np.lexsort((-has_moved, -far, ~flipped)) if apart[at]][:WORST_ROWS]:
         number, texts, files = ways.numbers[at], [], []
         for name, field in ways.schema.fields.items():
-            theirs = fitting(ways.arrays(name)[at], field.shape) if moved[name][at] else None
+            ours = ways.ours[name][at]
+            theirs = fitting(ways.arrays(name)[at], ours.shape) if moved[name][at] else None
             if theirs is None:
                 continue
-            ours = ways.ours[name][at]
             before, after = field.picture(theirs), field.picture(ours)
             if before is not None and after is not None:
                 files.append(f"reference/row-{number}-{name}.png")
@@ -128,11 +125,21 @@ def worst_rows(ways: Ways, refused: Mapping[int, str]) -> tuple[list[WorstRow], 
     return rows, pictures
 
 
+def _cast(theirs: NDArray[Any], ours: NDArray[Any]) -> NDArray[Any] | None:
+    """Returns the author's array as one of ours, if it fits and has no fraction that would be lost."""
+    fits = fitting(theirs, ours.shape)
+    if fits is None:
+        return None
+    with np.errstate(invalid="ignore"):
+        cast = fits.astype(ours.dtype)
+    return cast if np.allclose(cast.astype(np.float64), fits, ROUNDING, 0, equal_nan=True) else None
+
+
 def _moved(ours: NDArray[Any], theirs: list[NDArray[Any]]) -> NDArray[np.float64]:
     """How far each row of a field is from the author's array, if there is one."""
     far = np.zeros(len(ours))
     for at, array in enumerate(theirs):
-        fits = fitting(array, ours.shape[1:])
+        fits = fitting(array, ours[at].shape)
         if fits is None:
             far[at] = np.inf
         else:
@@ -142,8 +149,9 @@ def _moved(ours: NDArray[Any], theirs: list[NDArray[Any]]) -> NDArray[np.float64
 
 
 def _decoded(name: str, ours: NDArray[Any], theirs: list[NDArray[Any]]) -> Stage:
-    kinds = {array.dtype for array in theirs if (array.dtype.kind == "f") != (ours.dtype.kind == "f")}
-    note = f"the author's array is {kinds.pop()}, the bundle's {ours.dtype}" if kinds else ""
+    own = ours[0].dtype
+    kinds = {array.dtype for array in theirs if (array.dtype.kind == "f") != (own.kind == "f")}
+    note = f"the author's array is {kinds.pop()}, the bundle's {own}" if kinds else ""
     return _compare("decoded", name, ours, theirs, ROUNDING, note)
 
 
@@ -155,15 +163,18 @@ def _compare(
     rounding: float,
     note: str,
 ) -> Stage:
-    fits = [fitting(array, ours.shape[1:]) for array in theirs]
-    for array, fit in zip(theirs, fits, strict=True):
-        if fit is None:
-            shapes = f"the author's array has shape {array.shape}, the bundle's {ours.shape[1:]}"
+    far: list[NDArray[Any]] = []
+    apart: list[bool] = []
+    for own, array in zip(ours, theirs, strict=True):
+        fits = fitting(array, own.shape)
+        if fits is None:
+            shapes = f"the author's array has shape {array.shape}, the bundle's {own.shape}"
             rows = len(theirs)
             return Stage(where=where, name=name, rows=rows, differ=rows, largest=None, mean=None, note=shapes)
-    far, is_apart = difference(ours, np.stack([fit for fit in fits if fit is not None]), rounding)
-    apart = np.asarray(is_apart.reshape(len(theirs), -1).any(1))
-    return _stage(where, name, far, apart, note)
+        distances_of_row, is_apart = difference(own, fits, rounding)
+        far.append(np.ravel(distances_of_row))
+        apart.append(bool(np.any(is_apart)))
+    return _stage(where, name, np.concatenate(far), np.array(apart), note)
 
 
 def _stage(

@@ -18,6 +18,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
 
+from rollout.bundle.columns import arguments, sizes
 from rollout.bundle.machine import gpu_name
 from rollout.bundle.parity import count, take
 from rollout.bundle.quiet import quiet
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 CALIBRATION_BATCH = 32
 # Quantizing keeps what every layer gives for them in memory at once.
 CALIBRATION_ROWS = 1024
+# Rows of free lengths are padded to the longest of them: of long ones fewer are taken.
+CALIBRATION_BYTES = 4 * 1024 * 1024
 QUANTIZED = ["Conv", "MatMul", "Gemm"]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -81,7 +84,7 @@ class Variant(ABC):
         """Scores a batch; on a GPU this takes it there and brings the scores back.
 
         Args:
-            inputs: For each field an array of shape ``(rows, *field.shape)``.
+            inputs: For each field an array of shape ``(rows, *field.shape)``, or a ragged column.
 
         Returns:
             ``float32`` of shape ``(rows, task.outputs)``.
@@ -117,12 +120,16 @@ class Onnx(Variant):
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Arrays) -> Scores:
-        scores: Scores = self._session.run(self._outputs, inputs)[0]
+        scores: Scores = self._session.run(self._outputs, arguments(inputs))[0]
         return scores
 
 
 class OnnxInt8(Onnx):
-    """ONNX with convolutions and matrix products in 8 bits: static, per channel, calibrated."""
+    """ONNX with convolutions and matrix products in 8 bits: static, per channel, calibrated.
+
+    Those with constants, such as the waves of a spectrum, stay in single precision: nothing was trained to make
+    up for what they would lose.
+    """
 
     name = "onnx-int8"
     file = "onnx-int8/model.onnx"
@@ -139,7 +146,9 @@ class OnnxInt8(Onnx):
         prepared = folder / "onnx-int8" / "prepared.onnx"
         with quiet():
             quant_pre_process(folder / Onnx.file, prepared, skip_symbolic_shape=True)
-            if not any(node.op_type in QUANTIZED for node in onnx.load(prepared).graph.node):
+            nodes = [node for node in onnx.load(prepared).graph.node if node.op_type in QUANTIZED]
+            constant = [node.name for node in nodes if not source.constants.isdisjoint(node.input)]
+            if len(constant) == len(nodes):
                 prepared.unlink()
                 raise BundleError("it has no convolution and no matrix product to quantize")
             quantization.quantize_static(
@@ -148,6 +157,7 @@ class OnnxInt8(Onnx):
                 _Batches(calibration),
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=QUANTIZED,
+                nodes_to_exclude=constant,
                 per_channel=True,
                 # One freak value would coarsen every other: the range covers all but 0.001 % of them.
                 calibrate_method=quantization.CalibrationMethod.Percentile,
@@ -188,7 +198,7 @@ class TorchScript(Variant):
     def run(self, inputs: Arrays) -> Scores:
         with self._torch.inference_mode():
             # A decoded image can be a read-only view of the request, which torch would warn about.
-            tensors = (self._torch.tensor(array, device=self._device) for array in inputs.values())
+            tensors = (self._torch.tensor(array, device=self._device) for array in arguments(inputs).values())
             scores: Scores = self._module(*tensors).cpu().numpy()
             return scores
 
@@ -218,11 +228,14 @@ VARIANTS: dict[str, type[Variant]] = {kind.name: kind for kind in (Onnx, OnnxInt
 
 
 class _Batches:
-    """Feeds rows from all over the calibration part to onnxruntime's quantizer, in batches of one size."""
+    """Feeds rows from all over the calibration part to onnxruntime's quantizer, in batches of one shape."""
 
     def __init__(self, arrays: Arrays) -> None:
-        rows = count(arrays)
-        picked = np.unique(np.linspace(0, rows - 1, min(rows, CALIBRATION_ROWS)).astype(int))
+        longest = int(sizes(arrays).sum(1).max())
+        rows = min(count(arrays), CALIBRATION_ROWS, max(CALIBRATION_BATCH, CALIBRATION_BYTES // (longest or 1)))
+        picked = np.unique(np.linspace(0, count(arrays) - 1, rows).astype(int))
+        arrays = arguments(take(arrays, picked))
+        picked = np.arange(len(picked))
         self._batches = iter(
             take(arrays, picked[start : start + CALIBRATION_BATCH])
             for start in range(0, max(len(picked) - CALIBRATION_BATCH, 0) + 1, CALIBRATION_BATCH)

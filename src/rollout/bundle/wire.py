@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, Meta
 from numpy.typing import NDArray
 
+from rollout.bundle.columns import cell, is_ragged
+from rollout.errors import BundleError
+
 if TYPE_CHECKING:
     from rollout.bundle.image_file import PixelBudget
+
+LARGEST_ROW = 16 * 1024 * 1024  # of a free length, in bytes
+
+
+class Free(NamedTuple):
+    """A dimension that each row has its own size in.
+
+    Attributes:
+        name: Its name.
+        longest: Its largest size; the smallest is 1.
+        is_shared: Whether fields that give it the same name have one size in a row.
+    """
+
+    name: str
+    longest: int
+    is_shared: bool = True
 
 
 class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
     """One named input of a model.
 
     A field has ``shape`` and ``dtype`` of one row as the module gets it, and does no arithmetic on a value: every
-    numeric step belongs into the module, and so into every variant of it.
+    numeric step belongs into the module, and so into every variant of it. One that is free in its first dimension
+    makes ragged columns, see ``columns``.
 
     Attributes:
         is_text: Whether the JSON value is a string that says what it says as plain text, too.
@@ -29,8 +51,8 @@ class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
     media_types: ClassVar[tuple[str, ...]] = ()
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one row, without the batch dimension."""
+    def shape(self) -> tuple[int | str, ...]:
+        """Shape of one row, without the batch dimension; a free one is its name."""
         raise NotImplementedError
 
     @property
@@ -89,6 +111,57 @@ class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
             ValueError: If the value does not fit after all; the sentence says why.
         """
         raise NotImplementedError
+
+    @property
+    def free(self) -> Free | None:
+        """The dimension that each row has its own size in, if any: the first."""
+        return None
+
+    @property
+    def step_shape(self) -> tuple[int, ...]:
+        """Shape of one row without its free dimension."""
+        return tuple(size for size in self.shape if isinstance(size, int))
+
+    def shaped(self, numbers: NDArray[Any]) -> NDArray[Any]:
+        """Gives the numbers of one row its shape; those of a row with a length of its own become a cell."""
+        if self.free is None:
+            return numbers.reshape(self.step_shape)
+        return cell(numbers.reshape(-1, *self.step_shape))
+
+    def check_column(self, column: NDArray[Any]) -> None:
+        """Checks a column of shape ``(rows, *shape)``, or a ragged one.
+
+        Raises:
+            BundleError: If its shape or dtype does not fit.
+        """
+        if self.free is None:
+            if column.shape[1:] != self.step_shape or column.dtype != np.dtype(self.dtype):
+                raise BundleError(
+                    f"expected shape (rows, {', '.join(map(str, self.step_shape))}) and {self.dtype}, "
+                    f"got {column.shape} and {column.dtype}"
+                )
+            return
+        if not is_ragged(column) or column.ndim != 1:
+            raise BundleError(
+                f"expected rows of any length, as the field's encode() makes them, got {column.shape} and "
+                f"{column.dtype}"
+            )
+        for number, row in enumerate(column):
+            if row.shape[1:] != self.step_shape or row.dtype != np.dtype(self.dtype):
+                raise BundleError(
+                    f"row {number}: expected {self.dtype} and {self.expected}, got {row.dtype}, {row.shape}"
+                )
+            if not 1 <= len(row) <= self.free.longest:
+                raise BundleError(
+                    f"row {number}: it has {len(row)} {self.free.name}, not 1 to {self.free.longest}"
+                )
+
+    def require(self) -> None:
+        """Makes sure that values can be decoded here.
+
+        Raises:
+            BundleError: If what decodes them is not installed.
+        """
 
     def admit(self, array: NDArray[Any]) -> NDArray[Any]:
         """Checks numbers that came as an array of shape ``(rows, *shape)``, and fills in those that are missing.
@@ -163,6 +236,18 @@ class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
             ValueError: If a value does not fit.
         """
         return np.stack([self.decode(msgspec.convert(value, self.wire_type)) for value in values])
+
+
+def from_base64(text: str) -> bytes:
+    """Returns the file that a string of JSON stands for.
+
+    Raises:
+        ValueError: If it is not base64.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("the string is not base64; send the file's bytes in base64, nothing else") from None
 
 
 def nested(element: Any, shape: Iterable[int]) -> Any:

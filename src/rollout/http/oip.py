@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rollout.__about__ import __version__
-from rollout.bundle.schema import InvalidInputsError
+from rollout.bundle.codec import Codec
+from rollout.bundle.columns import LENGTHS
+from rollout.bundle.fields import Field, with_lengths
+from rollout.bundle.image_file import PixelBudget
+from rollout.bundle.schema import InputSchema, InvalidInputsError
 from rollout.bundle.task import Classification, Task
 from rollout.config import Settings
 from rollout.errors import FieldError, InvalidRequestError, UnknownModelError
 from rollout.http.bodies import ID_LIMIT, invalid
 from rollout.http.oip_messages import InferRequest, InputTensor, RequestedOutput
+from rollout.http.predict import decoding_threads
 from rollout.http.request_options import RequestOptions
 from rollout.http.tensors import (
     STRINGS,
@@ -23,11 +30,12 @@ from rollout.http.tensors import (
     Declaration,
     OutputTensor,
     SentRows,
-    count_rows,
+    cut,
     declare,
     fault,
     leave_out,
     read_content,
+    row_shape,
 )
 from rollout.inference.engine import Engine
 from rollout.inference.rows import Answers, Rows
@@ -70,7 +78,7 @@ def model_metadata(model: ServedModel, version: str) -> dict[str, Any]:
         "name": model.name,
         "versions": list(model.versions),
         "platform": loaded.variant,
-        "inputs": [declare(name, field)._asdict() for name, field in loaded.schema.fields.items()],
+        "inputs": [declare(name, field)._asdict() for name, field in _takes(loaded.schema).items()],
         "outputs": [output._asdict() for output in declare_outputs(loaded.manifest.task)],
     }
 
@@ -135,7 +143,7 @@ async def infer(
             client = _identifier(value, pointer)
             break
     key = request.parameters.key
-    columns = _read_inputs(request.inputs, contents, model, settings.max_instances)
+    columns = await _read(request.inputs, contents, model, settings)
     names = _output_names(request.outputs, model.task)
     sent = SentRows(columns, model.schema.fields)
     if key is not None and len(sent) > 1:
@@ -187,8 +195,24 @@ def _require_version(model: ServedModel, version: str, client: str, options: Req
         )
 
 
+async def _read(
+    inputs: Sequence[InputTensor], contents: Sequence[Content], model: ServedModel, settings: Settings
+) -> dict[str, Column]:
+    """Reads the inputs here, or in a thread where there are files among them."""
+    budget = PixelBudget(settings.max_pixels)
+    read = partial(_read_inputs, inputs, contents, model, settings.max_instances, budget)
+    files = {name for name, field in model.schema.fields.items() if field.media_types and field.limits is None}
+    if not any(tensor.name in files for tensor in inputs):
+        return read()
+    return await asyncio.get_running_loop().run_in_executor(decoding_threads(settings.workers), read)
+
+
 def _read_inputs(
-    inputs: Sequence[InputTensor], contents: Sequence[Content], model: ServedModel, most: int
+    inputs: Sequence[InputTensor],
+    contents: Sequence[Content],
+    model: ServedModel,
+    most: int,
+    budget: PixelBudget,
 ) -> dict[str, Column]:
     columns: dict[str, Column] = {}
     errors: list[FieldError] = []
@@ -196,27 +220,46 @@ def _read_inputs(
         try:
             if tensor.name in columns:
                 raise fault("/name", f"{tensor.name} is there twice")
-            columns[tensor.name] = _read_input(tensor, content, model, most)
+            columns[tensor.name] = _read_input(tensor, content, model, most, budget)
         except InvalidInputsError as error:
             errors += [FieldError(f"/inputs/{index}{pointer}", detail) for pointer, detail in error.errors]
+    for index, tensor in enumerate(inputs if not errors else ()):
+        cut_name = tensor.name.removesuffix(LENGTHS)
+        if tensor.name not in model.schema.fields and cut_name in columns:
+            try:
+                columns[cut_name] = cut(columns[cut_name], columns.pop(tensor.name))
+            except InvalidInputsError as error:
+                errors += [FieldError(f"/inputs/{index}{pointer}", detail) for pointer, detail in error.errors]
     if not errors:
         errors += _missing(columns, model)
+    if not errors:
+        arrays = {name: column.array for name, column in columns.items()}
+        errors += [FieldError("/inputs", f"{at[1:]} {why}") for at, why in model.schema.faults_of_lengths(arrays)]
     if errors:
         raise invalid(errors)
     rows = len(next(iter(columns.values())).array)
     return {name: columns.get(name) or leave_out(field, rows) for name, field in model.schema.fields.items()}
 
 
-def _read_input(tensor: InputTensor, content: Content, model: ServedModel, most: int) -> Column:
-    schema = model.schema
-    if tensor.name not in schema.fields:
-        raise fault("/name", f"{tensor.name} is not an input of this model; it takes {', '.join(schema.fields)}")
-    field = schema.fields[tensor.name]
+def _read_input(
+    tensor: InputTensor, content: Content, model: ServedModel, most: int, budget: PixelBudget
+) -> Column:
+    takes = _takes(model.schema)
+    if tensor.name not in takes:
+        raise fault("/name", f"{tensor.name} is not an input of this model; it takes {', '.join(takes)}")
+    field = takes[tensor.name]
     declared = declare(tensor.name, field)
     if tensor.datatype != declared.datatype:
         raise fault("/datatype", f"must be {declared.datatype}, not {tensor.datatype}")
-    rows = count_rows(tensor.shape, declared, most)
-    return read_content(content, field, schema.codecs[tensor.name], rows)
+    shape = row_shape(tensor.shape, declared, field.free, most)
+    codec = model.schema.codecs.get(tensor.name) or Codec(field)
+    return read_content(content, field, codec, tensor.shape[0], shape, budget)
+
+
+def _takes(schema: InputSchema) -> dict[str, Field]:
+    """Returns the inputs by name: the fields, and how long the rows of tensors are whose length is free."""
+    tensors = {name: field for name, field in schema.fields.items() if field.limits is not None}
+    return {**schema.fields, **with_lengths(tensors)}
 
 
 def _missing(columns: dict[str, Column], model: ServedModel) -> Iterator[FieldError]:

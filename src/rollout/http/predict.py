@@ -213,7 +213,7 @@ class Decoder:
         if not self._schema.is_slow(inputs):
             return self._schema.decode(inputs)
         budget = budget or PixelBudget(self._settings.max_pixels)
-        threads = _threads(self._settings.workers)
+        threads = decoding_threads(self._settings.workers)
         return await asyncio.get_running_loop().run_in_executor(threads, self._schema.decode, inputs, budget)
 
     def _require_somebody(self, now: float) -> None:
@@ -226,7 +226,7 @@ class Decoder:
 
 
 @lru_cache  # the CPU limit is read from files
-def _threads(workers: int) -> ThreadPoolExecutor:
+def decoding_threads(workers: int) -> ThreadPoolExecutor:
     """Returns the threads of one of so many workers, 0 for one on each core: as many as it has cores."""
     cores = usable_cores()
     return ThreadPoolExecutor(max(1, cores // (workers or cores)), thread_name_prefix="decode")

@@ -7,7 +7,7 @@ import math
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +17,7 @@ from rollout.bundle.parity import count, take
 from rollout.bundle.schema import Arrays
 from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError
 from rollout.inference.decisions import Decisions
+from rollout.inference.load import NOTHING, Load, loads
 from rollout.inference.profile import Profile
 from rollout.inference.watchdog import HANG_S
 
@@ -64,23 +65,33 @@ class BatchReport(NamedTuple):
 class _Request:
     """The rows of one caller, who is answered when the last of them is done."""
 
-    __slots__ = ("arrays", "deadline", "done", "future", "pending", "ran", "rows", "since", "waited")
+    __slots__ = ("arrays", "deadline", "done", "future", "order", "pending", "ran", "rows", "since", "waited")
 
-    def __init__(self, arrays: Arrays, rows: int, deadline: float, future: asyncio.Future[Ran]) -> None:
-        self.arrays = arrays
+    def __init__(
+        self,
+        arrays: Arrays,
+        rows: int,
+        deadline: float,
+        future: asyncio.Future[Ran],
+        order: Sequence[int] | None,
+    ) -> None:
+        # Where rows have lengths of their own, they are run from short to long.
+        self.order = range(rows) if order is None else order
+        self.arrays = arrays if order is None else take(arrays, np.array(order))
         self.deadline = deadline
         self.future = future
         self.rows = self.pending = rows
-        self.done: list[tuple[range, Decisions]] = []
+        self.done: list[tuple[Sequence[int], Decisions]] = []
         self.since = time.monotonic()
         self.waited = self.ran = 0.0
 
     def settle(self, start: int, decisions: Decisions, ran: float) -> None:
-        self.done.append((range(start, start + len(decisions)), decisions))
+        self.done.append((self.order[start : start + len(decisions)], decisions))
         self.pending -= len(decisions)
         self.ran += ran
         if not self.pending and not self.future.done():
-            whole = decisions if len(self.done) == 1 else Decisions.placed(self.done, self.rows)
+            is_whole = len(self.done) == 1 and isinstance(self.order, range)
+            whole = decisions if is_whole else Decisions.placed(self.done, self.rows)
             self.future.set_result(Ran(whole, self.waited, self.ran))
 
     def expire(self) -> None:
@@ -99,6 +110,7 @@ class _Block(NamedTuple):
     request: _Request
     start: int
     stop: int
+    load: Load
 
 
 class Batcher:
@@ -106,6 +118,8 @@ class Batcher:
 
     An idle batcher dispatches as soon as the event loop has taken in what had already arrived; while a batch
     runs, the next one collects. There is no window to wait out. A batch that is quick runs on the event loop.
+    Where rows differ in length, a batch is led by the one that waits longest and takes those that fit it; see
+    ``load``.
 
     Args:
         run: Scores a batch and decides on it: on each row, or with the error of that row alone.
@@ -137,6 +151,7 @@ class Batcher:
         self._hang_s = hang_s
         self._queue: deque[_Block] = deque()
         self._waiting_rows = 0
+        self._waiting_cost = 0.0
         self._slowdown = 1.0
         self._scheduled = False
         self._running: dict[asyncio.Future[Any], tuple[float, list[_Block]]] = {}
@@ -164,18 +179,18 @@ class Batcher:
     @property
     def waiting_seconds(self) -> float:
         """How long the rows that wait now will take."""
-        return self._waiting_rows / self._profile.rate * self._slowdown
+        return self._waiting_cost / self._profile.rate * self._slowdown
 
     def hangs(self) -> bool:
         """Whether a batch takes so long that it will not end; may be asked from any thread."""
         since = min((since for since, _ in tuple(self._running.values())), default=math.inf)
-        return time.monotonic() - since > max(self._hang_s, HANGS_AFTER * self._profile.seconds[-1])
+        return time.monotonic() - since > max(self._hang_s, HANGS_AFTER * self._profile.slowest)
 
     def submit(self, arrays: Arrays, deadline: float, *, at_once: bool = False) -> asyncio.Future[Ran]:
         """Queues the rows of one caller.
 
         Args:
-            arrays: For each field an array of shape ``(rows, *field.shape)``.
+            arrays: For each field an array of shape ``(rows, *field.shape)``, or a ragged column.
             deadline: ``time.monotonic()`` after which nobody waits for the answer.
             at_once: Whether all that had arrived is among these rows: then nothing else is waited for.
 
@@ -184,20 +199,39 @@ class Batcher:
             DeadlineExceededError: If the rows would not be scored before their deadline.
         """
         loop = asyncio.get_running_loop()
-        request = _Request(arrays, count(arrays), deadline, loop.create_future())
+        order, rows = loads(arrays)
+        request = _Request(arrays, count(arrays), deadline, loop.create_future(), order)
         if self._queue:
             self._require_room()
+        blocks = list(self._cut(request, rows))
+        cost = sum(self._profile.weigh(block.load) for block in blocks)
         if request.pending > 1 or self._queue:
-            self._require_time(request)
-        largest = self._profile.max_batch
-        for start in range(0, request.pending, largest):
-            self._queue.append(_Block(request, start, min(start + largest, request.pending)))
+            self._require_time(request, cost)
+        self._queue.extend(blocks)
         self._waiting_rows += request.pending
+        self._waiting_cost += cost
         if at_once and not self._running and not self._scheduled:
             self._dispatch()
         else:
             self._schedule()
         return request.future
+
+    def _cut(self, request: _Request, rows: Sequence[Load]) -> Iterator[_Block]:
+        """Cuts the rows of a request into blocks that may be a batch each."""
+        if not rows:
+            largest = self._profile.max_batch
+            for start in range(0, request.rows, largest):
+                stop = min(start + largest, request.rows)
+                yield _Block(request, start, stop, Load(stop - start))
+            return
+        start, load = 0, NOTHING
+        for place, row in enumerate(rows):
+            wider = load.beside(row)
+            if load.rows and not self._profile.takes(wider):
+                yield _Block(request, start, place, load)
+                start, wider = place, row
+            load = wider
+        yield _Block(request, start, request.rows, load)
 
     def _require_room(self) -> None:
         if self.waiting_seconds > self._longest_wait:
@@ -206,13 +240,13 @@ class Batcher:
                 headers={"Retry-After": str(math.ceil(self.waiting_seconds))},
             )
 
-    def seconds_for(self, rows: int) -> float:
-        """Estimates how long so many more rows would take from now."""
+    def seconds_for(self, rows: float) -> float:
+        """Estimates how long so many more rows would take from now, where they differ in length typical ones."""
         running = self._profile.seconds[-1] if self._running else 0.0
         return self.waiting_seconds + (running + rows / self._profile.rate) * self._slowdown
 
-    def _require_time(self, request: _Request) -> None:
-        takes = self.seconds_for(request.pending)
+    def _require_time(self, request: _Request, cost: float) -> None:
+        takes = self.seconds_for(cost)
         if request.since + takes > request.deadline:
             raise DeadlineExceededError(
                 f"{request.pending} rows would take about {takes:.2g} s from now: send fewer at a time, or give "
@@ -232,9 +266,8 @@ class Batcher:
             self._freed = False
             return
         arrays = _merge(batch)
-        rows = count(arrays)
         loop = asyncio.get_running_loop()
-        if self.inline and self._profile.seconds[rows] < INLINE_BELOW_S:
+        if self.inline and self._profile.estimate(_load(batch)) < INLINE_BELOW_S:
             self._settle(batch, *self.run(arrays))
             self._freed = True
         else:
@@ -250,25 +283,34 @@ class Batcher:
         now = time.monotonic()
         done = now + self._profile.seconds[min(self._waiting_rows, self._profile.max_batch)] * self._slowdown
         batch: list[_Block] = []
-        rows = 0
-        while self._queue:
-            request, start, stop = block = self._queue[0]
-            if rows + stop - start > self._profile.max_batch:
-                break
-            self._queue.popleft()
+        passed_over: list[_Block] = []
+        load = NOTHING
+        while self._queue and load.rows < self._profile.max_batch:
+            request, start, stop, own = block = self._queue.popleft()
+            wider = load.beside(own)
+            # What waits longest always goes; others whose lengths do not fit it lead a batch of theirs later.
+            if batch and not self._profile.takes(wider):
+                passed_over.append(block)
+                if not own.longest:
+                    break
+                continue
             self._waiting_rows -= stop - start
+            self._waiting_cost -= self._profile.weigh(own)
             if request.future.done():
                 continue
-            if done > request.deadline:
+            if max(done, now + self._profile.estimate(own) * self._slowdown) > request.deadline:
                 request.expire()
                 continue
             if not start:
                 request.waited = now - request.since
             batch.append(block)
-            rows += stop - start
+            load = wider
+        self._queue.extendleft(reversed(passed_over))
+        if not self._queue:
+            self._waiting_cost = 0.0  # sums of floats drift
         if batch:
             left: Left = "full" if self._queue else "freed" if self._freed else "idle"
-            self._on_batch(BatchReport(rows, now - batch[0].request.since, left))
+            self._on_batch(BatchReport(load.rows, now - batch[0].request.since, left))
         return batch
 
     def _finish(self, done: asyncio.Future[tuple[Decisions, float]]) -> None:
@@ -278,10 +320,10 @@ class Batcher:
         self._schedule()
 
     def _settle(self, batch: list[_Block], decisions: Decisions, ran: float) -> None:
-        slowdown = min(ran / self._profile.seconds[len(decisions)], LARGEST_SLOWDOWN)
+        slowdown = min(ran / self._profile.estimate(_load(batch)), LARGEST_SLOWDOWN)
         self._slowdown += SMOOTHING * (slowdown - self._slowdown)
         at = 0
-        for request, start, stop in batch:
+        for request, start, stop, _ in batch:
             request.settle(start, decisions.part(at, at + stop - start), ran)
             at += stop - start
 
@@ -325,10 +367,17 @@ class Batcher:
             )
 
 
+def _load(batch: list[_Block]) -> Load:
+    load = NOTHING
+    for block in batch:
+        load = load.beside(block.load)
+    return load
+
+
 def _merge(batch: list[_Block]) -> Arrays:
     parts = [
         request.arrays if stop - start == request.rows else take(request.arrays, slice(start, stop))
-        for request, start, stop in batch
+        for request, start, stop, _ in batch
     ]
     if len(parts) == 1:
         return parts[0]

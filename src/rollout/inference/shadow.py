@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from rollout.bundle.columns import sizes
 from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Classification, Task
 from rollout.inference.batcher import HANGS_AFTER
 from rollout.inference.decisions import Decision, Decisions
+from rollout.inference.load import NOTHING, Load, loads
 from rollout.inference.reviewing import Other, Pick, identify, review_items
 from rollout.inference.rows import Answers, Rows
 from rollout.inference.served_model import ServedModel
@@ -47,6 +49,11 @@ class _Unseen(NamedTuple):
     pi: float
     since: float
     size: int
+
+    @property
+    def load(self) -> Load:
+        _, held = loads(self.arrays)
+        return held[0] if held else Load(1)
 
     @property
     def arrays(self) -> Arrays:
@@ -95,14 +102,16 @@ class Shadow:
         now = time.monotonic()
         pi = _picked(split.shadow)
         size = sum(array.nbytes for array in rows.arrays.values()) // len(answers.decisions)
+        held = sizes(rows.arrays).sum(1).tolist()
         for index, assignment in enumerate(answers.assignments):
             if assignment.arm == "challenger" or not self._is_picked(split.experiment, split.shadow, rows, index):
                 continue
-            if len(self._queue) >= MOST_ROWS or self._bytes + size > MOST_BYTES:
+            own = size + held[index]
+            if len(self._queue) >= MOST_ROWS or self._bytes + own > MOST_BYTES:
                 snapshot.counts[assignment.arm].shadow["dropped"].inc()
                 continue
-            self._queue.append((snapshot, _Unseen(rows, answers, index, pi, now, size)))
-            self._bytes += size
+            self._queue.append((snapshot, _Unseen(rows, answers, index, pi, now, own)))
+            self._bytes += own
         self._arrived.set()
 
     def _is_picked(self, experiment: str, rate: float, rows: Rows, index: int) -> bool:
@@ -149,8 +158,11 @@ class Shadow:
         snapshot = self._queue[0][0]
         assert snapshot.challenger is not None  # noqa: S101  nothing is offered without one
         batch: list[_Unseen] = []
-        limit = snapshot.challenger.profile.max_batch
-        while self._queue and self._queue[0][0] is snapshot and len(batch) < limit:
+        load = NOTHING
+        while self._queue and self._queue[0][0] is snapshot:
+            load = load.beside(self._queue[0][1].load)
+            if batch and not snapshot.challenger.profile.takes(load):
+                break
             batch.append(self._pop()[1])
         return snapshot, batch
 
@@ -191,7 +203,7 @@ class Shadow:
         self._batches = {one: batch for one, batch in self._batches.items() if not batch.done()}
         self._batches[challenger] = running
         future = asyncio.wrap_future(running)
-        await asyncio.wait([future], timeout=max(HANG_S, HANGS_AFTER * challenger.profile.seconds[-1]))
+        await asyncio.wait([future], timeout=max(HANG_S, HANGS_AFTER * challenger.profile.slowest))
         if future.done():
             return future.result()
         future.cancel()

@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from rollout.bundle.columns import is_ragged
 from rollout.bundle.evidence import Finding
 from rollout.bundle.fields import Field
 from rollout.bundle.numbers import Time
@@ -73,8 +74,15 @@ def check_data(dataset: Dataset, inputs: Mapping[str, Field], task: Task) -> lis
 
 def row_keys(arrays: Arrays, inputs: Mapping[str, Field]) -> list[bytes]:
     """Returns a hash of the inputs of each row."""
-    columns = [_flat(np.ascontiguousarray(arrays[name])).view(np.uint8) for name in inputs]
-    return [hashlib.blake2b(row, digest_size=16).digest() for row in np.hstack(columns)]
+    columns = [_bytes(arrays[name]) for name in inputs]
+    return [hashlib.blake2b(b"".join(row), digest_size=16).digest() for row in zip(*columns, strict=True)]
+
+
+def _bytes(column: NDArray[Any]) -> list[bytes]:
+    """Returns what stands in each row; where rows differ in length, after how much it is."""
+    if is_ragged(column):
+        return [len(row).to_bytes(8) + row.tobytes() for row in column]
+    return [row.tobytes() for row in column]
 
 
 def _missing_values(parts: Mapping[str, Labelled], inputs: Mapping[str, Field]) -> Iterator[Finding]:
@@ -221,6 +229,10 @@ def _field_features(array: NDArray[Any], field: Field) -> Any:
 
 
 def _flat(array: NDArray[Any]) -> NDArray[Any]:
+    """Returns the numbers of each row; of free lengths, mean and deviation over the steps, and how many."""
+    if is_ragged(array):
+        parts = [row.reshape(len(row), -1).astype(np.float64) for row in array]
+        return np.stack([np.concatenate([part.mean(0), part.std(0), [len(part)]]) for part in parts])
     return array.reshape(len(array), math.prod(array.shape[1:]))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from rollout.bundle.audio import Audio
 from rollout.bundle.fields import Field, Tensor
 from rollout.bundle.image import Image
 from rollout.bundle.numbers import Number, Time
@@ -19,7 +20,9 @@ from rollout.bundle.table import Table
 from rollout.bundle.texts import Category, Text
 from service.console import sound
 from service.console.inputs import MOST_PIXELS, Shown, show_inputs
+from tests import sounds
 from tests.review.items import make_item
+from tests.sounds import in_base64, tone
 
 
 def shown(field: Field | None, value: Any) -> Shown:
@@ -58,6 +61,21 @@ def test_a_file_is_shown_as_it_was_sent_and_not_as_the_model_sees_it() -> None:
     assert one.size == (MOST_PIXELS, MOST_PIXELS // 2)
     assert not one.is_small
     assert PIL.Image.open(bytes_of(one.source, "image/png")).size == one.size
+
+
+def test_a_sound_file_is_heard_as_the_model_hears_it() -> None:
+    stereo = np.stack([tone(0.5, 44_100), tone(0.5, 44_100)], 1)
+    one = shown(Audio(sample_rate=16_000, longest_s=1), in_base64(sounds.sound(stereo, 44_100, "FLAC")))
+    assert (one.kind, one.text) == ("sound", "0.5 s")
+    assert one.path.startswith("M")
+    with wave.open(bytes_of(one.source, "audio/wav")) as played:
+        assert (played.getframerate(), played.getnframes(), played.getnchannels()) == (16_000, 8_000, 1)
+
+
+def test_rows_of_any_length_are_shown_as_numbers_or_a_curve() -> None:
+    assert shown(Tensor(shape=("steps", 2), longest=9), [[1, 2], [3, 4], [5, 6]]).rows[2] == ["5", "6"]
+    assert shown(Tensor(shape=("steps",), longest=9), [1, 2, 3, 2]).kind == "curve"
+    assert shown(Tensor(shape=("steps",), longest=9, sample_rate=8_000), [0, 0.5, -0.5]).kind == "sound"
 
 
 def test_a_file_that_lies_on_its_side_is_turned_upright() -> None:
