@@ -1,4 +1,4 @@
-"""Version 2: convolutions over the frames, taught by voices that are made higher and lower, too."""
+"""Version 2: convolutions over the frames, taught by voices that are made higher and lower, and by noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.speech.data import WORDS
+from models.speech.data import RATE, WORDS
 from models.speech.spoken import COEFFICIENTS, Spoken, within
 from rollout import Labelled
 from rollout.bundle.columns import arguments, ragged
@@ -18,6 +18,8 @@ HYPERPARAMETERS: dict[str, Any] = {
     "channels": 32,
     "dropout": 0.3,
     "stretches": [0.8, 0.9, 1.0, 1.1, 1.25],
+    "most_silence_s": 0.1,
+    "noise_db": [-80, -30],  # of the peak
     "epochs": 15,
     "batch": 64,
     "learning_rate": 4e-3,
@@ -50,17 +52,15 @@ class Convolutional(nn.Module):
 
 
 def train(part: Labelled, seed: int) -> Convolutional:
-    """Trains the network; the seed decides the initial weights, the order of the rows and the dropout."""
+    """Trains the network; the seed decides the initial weights, the noise, the rows' order and the dropout."""
     torch.manual_seed(seed)
     model = Convolutional().train()
-    words = torch.from_numpy(part.targets)
-    with torch.no_grad():
-        heard = [
-            model.spoken(
-                *map(torch.from_numpy, arguments({"sound": _stretch(part.inputs["sound"], by)}).values())
-            )
-            for by in HYPERPARAMETERS["stretches"]
-        ]
+    words, chance = torch.from_numpy(part.targets), np.random.default_rng(seed)
+    heard = []
+    for by in HYPERPARAMETERS["stretches"]:
+        sounds = ragged(_disturb(_stretch(sound, by), chance) for sound in part.inputs["sound"])
+        with torch.no_grad():
+            heard.append(model.spoken(*map(torch.from_numpy, arguments({"sound": sounds}).values())))
     epochs: int = HYPERPARAMETERS["epochs"]
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=HYPERPARAMETERS["learning_rate"], weight_decay=HYPERPARAMETERS["weight_decay"]
@@ -82,9 +82,14 @@ def train(part: Labelled, seed: int) -> Convolutional:
     return model.eval()
 
 
-def _stretch(sounds: NDArray[Any], by: float) -> NDArray[Any]:
-    """Lets sounds last longer and be lower, or shorter and higher, as a record does at another speed."""
-    return ragged(
-        np.interp(np.arange(0, len(sound) - 1, 1 / by), np.arange(len(sound)), sound).astype(np.float32)
-        for sound in sounds
-    )
+def _stretch(sound: NDArray[Any], by: float) -> NDArray[Any]:
+    """Lets a sound last longer and be lower, or shorter and higher, as a record does at another speed."""
+    return np.interp(np.arange(0, len(sound) - 1, 1 / by), np.arange(len(sound)), sound)
+
+
+def _disturb(sound: NDArray[Any], chance: np.random.Generator) -> NDArray[np.float32]:
+    """Puts silence around a sound, and noise over both."""
+    most = round(HYPERPARAMETERS["most_silence_s"] * RATE)
+    level = np.abs(sound).max() * 10 ** (chance.uniform(*HYPERPARAMETERS["noise_db"]) / 20)
+    longer = np.pad(sound, chance.integers(0, most, 2))
+    return (longer + chance.normal(0, level, len(longer))).astype(np.float32)

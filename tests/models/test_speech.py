@@ -108,6 +108,19 @@ def test_loudness_and_silence_around_a_word_change_nothing(
     assert torch.allclose(silence[0], silence[1], atol=1e-5)
 
 
+def test_the_second_version_knows_words_in_noise(dataset: Dataset, modules: dict[str, torch.nn.Module]) -> None:
+    part, chance = dataset.evaluation, np.random.default_rng(0)
+    noisy = ragged(
+        (samples + chance.normal(0, 0.01 * np.abs(samples).max(), len(samples))).astype(np.float32)
+        for samples in part.inputs["sound"]
+    )
+    first, second = (
+        (ask(module, {"sound": noisy}).argmax(1).numpy() == part.targets).mean() for module in modules.values()
+    )
+    assert second > 0.9
+    assert first < 0.8
+
+
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     build("speech")
