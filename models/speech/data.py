@@ -63,7 +63,7 @@ def recordings(folder: Path = FOLDER) -> list[Recording]:
 
 def parts(group_of: dict[str, str]) -> dict[str, int]:
     """Returns for each voice 0 for the training part, 1 for calibration and 2 for evaluation."""
-    part_of = {}
+    part_of: dict[str, int] = {}
     for group in sorted(set(group_of.values())):
         voices = [voice for voice, own in group_of.items() if own == group]
         voices.sort(key=lambda voice: hashlib.sha256(voice.encode()).digest())

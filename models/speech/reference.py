@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,9 +43,10 @@ def from_files(module: torch.nn.Module, dataset: Dataset) -> Reference:
 
 
 def _read(data: bytes) -> NDArray[np.float32]:
+    """Returns samples as ``librosa.load`` does: a length that comes out with a fraction is rounded up."""
     samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     mono: NDArray[np.float32] = soxr.resample(samples.mean(1), rate, RATE, quality="HQ")
-    return mono.clip(-1, 1)
+    return np.pad(mono, (0, 2))[: math.ceil(len(samples) * (RATE / rate))]
 
 
 def _mfcc(samples: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -84,7 +84,8 @@ def train(part: Labelled, seed: int) -> Convolutional:
 
 def _stretch(sound: NDArray[Any], by: float) -> NDArray[Any]:
     """Lets a sound last longer and be lower, or shorter and higher, as a record does at another speed."""
-    return np.interp(np.arange(0, len(sound) - 1, 1 / by), np.arange(len(sound)), sound)
+    stretched: NDArray[Any] = np.interp(np.arange(0, len(sound) - 1, 1 / by), np.arange(len(sound)), sound)
+    return stretched
 
 
 def _disturb(sound: NDArray[Any], chance: np.random.Generator) -> NDArray[np.float32]:

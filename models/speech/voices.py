@@ -43,7 +43,6 @@ SLOWEST, FASTEST = 120, 220  # words a minute; espeak-ng speaks 175
 LOWEST, HIGHEST = 30, 70  # of 0 to 99; espeak-ng speaks at 50
 # All are as loud as each other, and of 8 bits: what is finer weighs more than it tells.
 LOUDEST = 48
-LEAST_HEARD = 0.01  # of the loudest sample
 
 
 class Take(NamedTuple):
@@ -81,9 +80,9 @@ def say(take: Take) -> NDArray[np.int8]:
     file = subprocess.run([*command, "--stdout", take.word], capture_output=True, check=True).stdout
     samples, rate = soundfile.read(io.BytesIO(file), dtype="float32")
     samples = soxr.resample(samples, rate, RATE, quality="HQ")
-    samples /= np.abs(samples).max()
-    heard = np.flatnonzero(np.abs(samples) > LEAST_HEARD)
-    return np.rint(samples[heard[0] : heard[-1] + 1] * LOUDEST).astype(np.int8)
+    levels: NDArray[np.int8] = np.rint(samples / np.abs(samples).max() * LOUDEST).astype(np.int8)
+    heard = np.flatnonzero(levels)
+    return levels[heard[0] : heard[-1] + 1]
 
 
 def write(folder: Path, recordings: list[tuple[Take, NDArray[np.int8]]]) -> None:

@@ -110,15 +110,16 @@ def test_loudness_and_silence_around_a_word_change_nothing(
 
 def test_the_second_version_knows_words_in_noise(dataset: Dataset, modules: dict[str, torch.nn.Module]) -> None:
     part, chance = dataset.evaluation, np.random.default_rng(0)
+    longer = [np.pad(samples, (2_000, 4_000)) for samples in part.inputs["sound"]]
     noisy = ragged(
         (samples + chance.normal(0, 0.01 * np.abs(samples).max(), len(samples))).astype(np.float32)
-        for samples in part.inputs["sound"]
+        for samples in longer
     )
     first, second = (
         (ask(module, {"sound": noisy}).argmax(1).numpy() == part.targets).mean() for module in modules.values()
     )
     assert second > 0.9
-    assert first < 0.8
+    assert first < 0.7
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +160,9 @@ def test_a_bundle_decides_from_the_file_as_its_author(service: Service, version:
     manifest = open_bundle(f"speech:{version}")[1]
     found = manifest.reference
     assert found is not None
+    assert isinstance(manifest.task, Classification)
     assert found.by.startswith("models.speech.reference.")
     assert (found.rows, found.flipped, found.largest_difference < 1e-3) == (48, 0, True)
     assert [stage.differ for stage in found.stages if stage.where == "decoded"] == [0]
     assert "onnx" in manifest.variants
+    assert manifest.task.review_threshold < 1, "the surest are answered without a person"
