@@ -163,7 +163,7 @@ def _category(column: NDArray[Any], name: str, known: Sequence[str]) -> tuple[Fi
     texts = [None if is_missing(text) or text == "" else text for text in column.tolist()]  # as a CSV has it
     if not all(text is None or isinstance(text, str) for text in texts):
         raise ConfigError(f"{name} has values that are neither numbers nor texts")
-    values = tuple(sorted({*known, *texts} - {None}))
+    values = tuple(sorted({*known, *(text for text in texts if isinstance(text, str))}))
     try:
         field = Category(values=values, optional=True if None in texts else UNSET)
         return field, field.encode(texts)
