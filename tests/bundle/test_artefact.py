@@ -199,7 +199,7 @@ def test_an_estimator_is_held_to_a_reference_that_answers_with_its_probabilities
     def answer(raw: Mapping[str, Any]) -> Answered:
         return Answered(estimator.predict_proba([raw["x"]])[0], {"x": raw["x"]})
 
-    manifest = pack_two("held", artefact=estimator, task=RISKY, reference=Reference(rows, answer))
+    manifest = pack_two("held-estimator", artefact=estimator, task=RISKY, reference=Reference(rows, answer))
     assert manifest.reference is not None
     assert manifest.reference.flipped == 0
     assert manifest.reference.largest_difference < 1e-4
