@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import io
 import json
+import math
 import random
 import re
 import sys
@@ -28,8 +30,11 @@ from loadtests.fuzz_service import Target, fuzzed_service
 
 ANSWER_WITHIN_S = 20.0
 CONNECTIONS = 8
-# What a worker may grow by after a fifth of the time, in bytes.
-MAY_GROW = 96 * 1024 * 1024
+# What one process may grow by in the second half of the time, in bytes: what is made once, such as its threads,
+# is there by then.
+MAY_GROW = 32 * 1024 * 1024
+# When memory is looked at, as shares of the time.
+LOOKS = (0.0, 0.2, 0.5, 1.0)
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
 # Not ours to avoid: the caller gave too little time, or there is more to do than can be done.
 LEGITIMATE = (b"deadline-exceeded", b"overloaded")
@@ -119,12 +124,17 @@ class Findings:
     Attributes:
         statuses: How often each status was answered, by protocol.
         failures: What failed or hung, ready to be shown.
-        grown: By how much the workers grew, in bytes.
+        memory: What each process of the service has in memory at each of ``LOOKS``, in bytes.
     """
 
     statuses: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
-    grown: int = 0
+    memory: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def grown(self) -> dict[str, int]:
+        """By how much each process grew in the second half of the time."""
+        return {process: sizes[-1] - sizes[-2] for process, sizes in self.memory.items() if len(sizes) > 1}
 
 
 def corpus(image: list[list[int]]) -> list[Request]:
@@ -266,11 +276,13 @@ async def fuzz_grpc(
             findings.failures.append(f"{code.name} ({error.details()}) to {data[:2000]!r}")
 
 
-def memory(target: Target) -> int:
-    """Returns what the workers have in memory, in bytes."""
-    return sum(
-        worker.memory_info().rss for worker in psutil.Process(target.pid).children() if worker.is_running()
-    )
+def note_memory(target: Target, findings: Findings) -> None:
+    """Notes what each process of a service has in memory."""
+    first = psutil.Process(target.pid)
+    for process in (first, *first.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            name = f"{process.name()} {process.pid}"
+            findings.memory.setdefault(name, []).append(process.memory_info().rss)
 
 
 async def fuzz(target: Target, image: list[list[int]], seconds: float, seed: int) -> Findings:
@@ -287,27 +299,32 @@ async def fuzz(target: Target, image: list[list[int]], seconds: float, seed: int
     message = messages.ModelInferRequest(model_name="digits", id="1", raw_input_contents=[pixels])
     message.inputs.add(name="image", datatype="UINT8", shape=[1, 32, 32])
     message.parameters["client_id"].string_param = "fuzz"
-    end, warm = time.monotonic() + seconds, time.monotonic() + seconds / 5
-    before = memory(target)
+    began = time.monotonic()
+    end, looks = began + seconds, iter(LOOKS[:-1])
+    look_at = began + seconds * next(looks)
 
     async with grpc.aio.insecure_channel(f"{target.host}:{target.grpc_port}") as channel:
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
 
         async def work(number: int) -> None:
-            nonlocal before, warm
+            nonlocal look_at
             rng = random.Random(seed * 1000 + number)
             while time.monotonic() < end and len(findings.failures) < 20:
                 if number == 0:
                     await fuzz_grpc(call, message.SerializeToString(), rng, findings)
-                    if time.monotonic() > warm:
-                        before, warm = memory(target), end + 1
+                    if time.monotonic() > look_at:
+                        note_memory(target, findings)
+                        look_at = began + seconds * next(looks, math.inf)
                 else:
                     await fuzz_http(target, requests, rng, findings)
 
         await asyncio.gather(*(work(number) for number in range(CONNECTIONS)))
-    findings.grown = memory(target) - before
-    if findings.grown > MAY_GROW:
-        findings.failures.append(f"the workers grew by {findings.grown / 2**20:.0f} MiB")
+    note_memory(target, findings)
+    findings.failures += [
+        f"{process} grew by {grown / 2**20:.0f} MiB in the second half"
+        for process, grown in findings.grown.items()
+        if grown > MAY_GROW
+    ]
     return findings
 
 
@@ -322,7 +339,9 @@ def main() -> int:
         findings = asyncio.run(fuzz(target, target.image, options.seconds, options.seed))
     for status, count in sorted(findings.statuses.items()):
         print(f"{count:>9,}  {status}")
-    print(f"the workers grew by {findings.grown / 2**20:.1f} MiB")
+    print(f"MiB in memory after {', '.join(f'{look:.0%}' for look in LOOKS)} of the time:")
+    for process, sizes in findings.memory.items():
+        print(f"{process:>24}: {', '.join(f'{size / 2**20:.0f}' for size in sizes)}")
     for failure in findings.failures:
         print(f"✗ {failure}")
     return bool(findings.failures)

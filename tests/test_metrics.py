@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
+from rollout import metrics
 from rollout.metrics import Tally, flush_tallies
 
 
@@ -34,3 +35,19 @@ def test_a_tally_adds_up_to_the_same(observed: list[float]) -> None:
             tally.flush()
     flush_tallies()
     assert lines(tallied_registry) == lines(plain_registry)
+
+
+def test_only_what_is_served_is_shown() -> None:
+    for model in ("test-served", "test-removed"):
+        metrics.ERRORS.labels(model, "not-found").inc(3)
+        metrics.LATENCY.labels(model).observe(0.2)
+    metrics.SPOOL_BYTES.set(7)
+    text = metrics.render({"test-served"}).decode()
+    assert 'rollout_errors_total{model="test-served",type="not-found"} 3.0' in text
+    assert 'rollout_request_seconds_count{model="test-served"} 1.0' in text
+    assert "rollout_spool_bytes 7.0" in text
+    assert "test-removed" not in text
+    assert (
+        'rollout_errors_total{model="test-removed",type="not-found"} 3.0'
+        in metrics.render({"test-removed"}).decode()
+    )

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    generate_latest,
+    values,
+)
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 from rollout.buckets import CONFIDENCE_BUCKETS, SECONDS_BUCKETS
 
@@ -96,13 +107,41 @@ def flush_tallies() -> None:
         tally.flush()
 
 
-def render() -> bytes:
-    """Returns all metrics in the text format of Prometheus, added up over the workers."""
+class _Served(Collector):
+    """What is counted of some models, and what is of none; the series of others stay where they are counted.
+
+    Args:
+        registry: What all is counted in.
+        models: The values that the label ``model`` may have.
+    """
+
+    def __init__(self, registry: CollectorRegistry, models: Collection[str]) -> None:
+        self._registry, self._models = registry, models
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields the metrics without the series of other models."""
+        for metric in self._registry.collect():
+            metric.samples = [
+                sample
+                for sample in metric.samples
+                if "model" not in sample.labels or sample.labels["model"] in self._models
+            ]
+            yield metric
+
+
+def render(models: Collection[str]) -> bytes:
+    """Returns the metrics in the text format of Prometheus, added up over the workers.
+
+    Args:
+        models: Those that are served: of one whose split was removed, nothing is shown until it comes back.
+    """
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+    served = CollectorRegistry()
+    served.register(_Served(registry, models))
+    return generate_latest(served)
 
 
 def forget_dead_workers() -> None:

@@ -25,7 +25,9 @@ def test_a_new_model_packs_and_serves(tmp_path: Path) -> None:
     assert "rollout build models/fresh" in text
     assert "exists already" in run(tmp_path, "init", "fresh", code=1)
     assert "cannot name a model" in run(tmp_path, "init", "../x", code=1)
-    run(tmp_path, "build", "models/fresh")
+    built = run(tmp_path, "build", "models/fresh")
+    assert "comparing 40 raw rows with the reference" in built
+    assert "nobody has compared" not in built
     set_split(tmp_path, "--champion", "v1", model="fresh")
     data = load_breast_cancer()
     instances = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,11 @@ def models(service: Service) -> list[Any]:
         return [model["model"] for model in client.get("/v1/models").json()["models"]]
 
 
+def shown_in_metrics(service: Service) -> set[str]:
+    """Returns the models that any series of ``/metrics`` is of."""
+    return set(re.findall(r'model="([^"]*)"', httpx.get(f"{service.base}/metrics", timeout=30).text))
+
+
 def test_from_the_first_split_to_the_removal(running: Service, store: Path) -> None:
     assert statuses(running) == {404}
     set_split(
@@ -98,6 +104,7 @@ def test_from_the_first_split_to_the_removal(running: Service, store: Path) -> N
     assert "Traceback" not in log
 
     assert models(running) == ["digits", "languages"]
+    assert shown_in_metrics(running) == {"digits", "languages", "-"}
     with running.client() as client:
         assert "/v1/models/languages/predict" in client.get("/openapi.json").json()["paths"]
         assert client.get("/v2/models/languages/ready").status_code == 200
@@ -110,6 +117,7 @@ def test_from_the_first_split_to_the_removal(running: Service, store: Path) -> N
         assert (removed.status_code, removed.json()["removed"], removed.json()["why"]) == (200, True, "over")
     wait_until(lambda: statuses(running) == {404}, "no worker serves it")
     assert models(running) == ["digits"]
+    assert shown_in_metrics(running) == {"digits", "-"}
     assert not (running.home / "splits" / "languages.json").exists(), (
         "a start without Redis does not serve it either"
     )

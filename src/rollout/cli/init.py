@@ -12,10 +12,11 @@ from rollout.errors import ConfigError
 
 RECIPE = Template('''"""What `rollout build models/$name` trains and packs: put your data and your module here."""
 
+import numpy as np
 import torch
 from sklearn.datasets import load_breast_cancer
 
-from rollout import Classification, Dataset, Labelled, Recipe, Tensor, Version
+from rollout import Answered, Classification, Dataset, Labelled, Recipe, Reference, Tensor, Version
 
 HYPERPARAMETERS = {"hidden": 16, "epochs": 200, "learning_rate": 0.01}
 
@@ -59,11 +60,36 @@ def train(part, seed):
     return network.eval()
 
 
+def from_measurements(network, dataset):
+    """Returns raw rows as a caller sends them, and the way of a notebook from there to the logits.
+
+    Packing sends the same rows through the bundle, and refuses it where it decides otherwise. Put the pipeline of
+    your training here, such as pandas or Pillow, without what is inside of the module.
+    """
+    cells = dataset.train.inputs["cells"].astype(np.float64)
+    mean, scale = cells.mean(0), cells.std(0, ddof=1)
+
+    def answer(raw):
+        standardised = (np.array(raw["cells"]) - mean) / scale
+        logits = network.layers(torch.from_numpy(standardised[None].astype(np.float32)))
+        label = ["malignant", "benign"][int(logits.argmax())]
+        return Answered(logits, {"cells": np.array(raw["cells"], np.float32)}, label)
+
+    return Reference([{"cells": row.tolist()} for row in dataset.evaluation.inputs["cells"][:40]], answer)
+
+
 RECIPE = Recipe(
     name="$name",
     inputs={"cells": Tensor(shape=(30,), minimum=0, maximum=10_000)},
     load=load,
-    versions={"v1": Version(train, Classification(labels=["malignant", "benign"], risk=0.1), HYPERPARAMETERS)},
+    versions={
+        "v1": Version(
+            train,
+            Classification(labels=["malignant", "benign"], risk=0.1),
+            HYPERPARAMETERS,
+            reference=from_measurements,
+        )
+    },
 )
 ''')
 

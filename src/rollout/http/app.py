@@ -175,7 +175,8 @@ class Api(Gateway):
         return self.engine.model(request.path_params["model"])
 
     async def _metrics(self, _: Request) -> Response:
-        return Response(await asyncio.to_thread(metrics.render), media_type=CONTENT_TYPE_LATEST)
+        shown = {*self.engine.models, NO_MODEL}
+        return Response(await asyncio.to_thread(metrics.render, shown), media_type=CONTENT_TYPE_LATEST)
 
     async def _openapi(self, _: Request) -> Response:
         return json_response(build_openapi({name: model.schema for name, model in self.engine.models.items()}))

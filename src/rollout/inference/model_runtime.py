@@ -70,7 +70,7 @@ class ModelRuntime:
             loaded.close()
 
     async def leave(self) -> None:
-        """Ends likewise after the last requests, and says in the metrics that the model is not served."""
+        """Ends likewise after the last requests; should the model come back, its gauges begin anew."""
         give_up = time.monotonic() + LEAVE_WITHIN_S
         while not self._is_idle and time.monotonic() < give_up:  # noqa: ASYNC110  a batcher has no event for it
             await asyncio.sleep(0.05)
