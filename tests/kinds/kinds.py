@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from msgspec import UNSET
+from numpy.typing import NDArray
 from torch import nn
 
-from rollout import Category, Image, Number, Tensor, Text, Time
+from rollout import Category, Image, Number, Table, Tensor, Text, Time
 from rollout.bundle.fields import Field
 from rollout.bundle.schema import Arrays
-from tests.kinds import images, sequences, tables
+from tests.kinds import fitted, images, pretrained, sequences, tables
 
 SPREAD = 6.0
 PICTURE = {"image": Image(height=images.SIDE, width=images.SIDE, channels=3)}
@@ -28,6 +31,20 @@ COLUMNS: dict[str, Field] = {
     "airport": Category(values=tables.AIRPORTS),
     "at": Time(),
 }
+SPEECH = {
+    "sound": Tensor(shape=(pretrained.SAMPLES,), minimum=-1, maximum=1, sample_rate=pretrained.RATE),
+}
+GAPS: dict[str, Field] = {
+    "distance": Number(minimum=0, maximum=5000, optional=True),
+    "weight": Number(minimum=0, maximum=300, optional=True),
+}
+GAPS_AND_TEXTS: dict[str, Field] = GAPS | {"airport": Category(values=tables.AIRPORTS, optional=True)}
+GAPS_OF_ALL_SORTS: dict[str, Field] = {
+    "flight": Table(columns={name: GAPS[name] for name in GAPS}),  # type: ignore[misc]
+    "age": Number(minimum=0, maximum=80, optional=True),
+    "airport": Category(values=(*tables.AIRPORTS, "elsewhere"), other="elsewhere", optional=True),
+}
+MISSING = 0.2
 
 
 def answer(module: nn.Module, rows: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -61,23 +78,54 @@ class Kind(NamedTuple):
     """A model of a kind that teams have.
 
     Attributes:
-        make: Makes the module.
+        make: Makes the module; ``None`` if it is none.
         inputs: What it takes.
         labels: How many classes it tells apart; 0 for a regression.
+        fit: Fits an estimator to rows, in the place of a module.
     """
 
-    make: Callable[[], nn.Module]
+    make: Callable[[], nn.Module] | None
     inputs: Mapping[str, Field]
     labels: int = 0
+    fit: Callable[[fitted.Rows], Any] | None = None
 
     def module(self) -> nn.Module:
         """Returns the module, with the same weights each time."""
+        assert self.make is not None
         torch.manual_seed(0)
         module = self.make().eval()
         if not self.labels:
             return module
         rows = encode(self.inputs, raw_rows(self.inputs, 64, seed=9))
         return Centred(module, [torch.tensor(array) for array in rows.values()], SPREAD).eval()
+
+    def model(self) -> Callable[[fitted.Rows], NDArray[np.float32]]:
+        """Returns what answers raw rows in Python: with logits, or with values."""
+        if self.fit is None:
+            module = self.module()
+            return lambda rows: run_eagerly(module, encode(self.inputs, rows))
+        return partial(ask_fitted, self.estimator())
+
+    def estimator(self) -> Any:
+        """Returns the estimator, fitted to the same rows each time."""
+        assert self.fit is not None
+        return self.fit(raw_rows(self.inputs, 300, seed=9))
+
+
+def run_eagerly(module: nn.Module, inputs: Arrays) -> NDArray[np.float32]:
+    """Returns what the module gives in Python, each row by itself."""
+    tensors = [torch.tensor(array) for array in inputs.values()]
+    alone = [answer(module, [tensor[row : row + 1] for tensor in tensors]) for row in range(len(tensors[0]))]
+    given: NDArray[np.float32] = torch.cat(alone).numpy()
+    return given
+
+
+def ask_fitted(estimator: Any, rows: fitted.Rows) -> NDArray[np.float32]:
+    """Returns the logarithms of its own probabilities, or its own values."""
+    frame = fitted.frame_of(rows)
+    if hasattr(estimator, "predict_proba"):
+        return np.asarray(np.log(estimator.predict_proba(frame)), np.float32)
+    return np.asarray(estimator.predict(frame), np.float32)
 
 
 KINDS = {
@@ -87,7 +135,6 @@ KINDS = {
     "squeeze-excite": Kind(images.squeeze_excite, PICTURE, 4),
     "convnext": Kind(images.convnext, PICTURE, 4),
     "vision-transformer": Kind(images.VisionTransformer, PICTURE, 4),
-    "mixer": Kind(images.Mixer, PICTURE, 4),
     "weight-norm": Kind(images.weight_norm, PICTURE, 4),
     "siamese": Kind(images.Siamese, TWO_PICTURES, 2),
     "lstm": Kind(sequences.LastOfLstm, SERIES, 3),
@@ -102,15 +149,16 @@ KINDS = {
     "character-gru": Kind(sequences.CharacterGru, TEXT, 3),
     "masked-transformer": Kind(sequences.MaskedTransformer, TEXT, 3),
     "mixed-columns": Kind(tables.Mixed, COLUMNS, 3),
-    "wide-and-deep": Kind(tables.WideAndDeep, COLUMNS, 3),
     "standardised": Kind(tables.Standardised, FEATURES),
     "with-spread": Kind(tables.WithSpread, FEATURES),
-    "crossed": Kind(tables.Crossed, FEATURES, 3),
     "feature-attention": Kind(tables.FeatureAttention, FEATURES, 3),
     "nearest": Kind(tables.Nearest, FEATURES, 3),
-    "experts": Kind(tables.Experts, FEATURES, 3),
-    "radial": Kind(tables.Radial, FEATURES),
-    "trees": Kind(tables.Trees, FEATURES, 3),
+    "missing-values": Kind(tables.WithGaps, GAPS_OF_ALL_SORTS, 3),
+    "pretrained-speech": Kind(pretrained.SpeechKinds, SPEECH, 3),
+    "xgboost": Kind(None, GAPS, 3, fitted.boosted),
+    "lightgbm": Kind(None, GAPS, 0, fitted.boosted_value),
+    "histogram-boosting": Kind(None, GAPS, 3, fitted.histograms),
+    "text-pipeline": Kind(None, GAPS_AND_TEXTS, 3, fitted.pipeline),
 }
 
 
@@ -126,16 +174,28 @@ def encode(inputs: Mapping[str, Field], rows: list[dict[str, Any]]) -> Arrays:
 
 
 def _raw(field: Field, generator: np.random.Generator) -> Any:
+    if getattr(field, "missing", None) is not None and generator.random() < MISSING:
+        return None
+    if isinstance(field, Table):
+        return {name: _raw(column, generator) for name, column in field.columns.items()}
     if isinstance(field, Image):
         coarse = generator.integers(0, 256, (4, 4, 3)).repeat(field.height // 4, 0).repeat(field.width // 4, 1)
         return np.clip(coarse + generator.integers(-20, 20, coarse.shape), 0, 255).tolist()
+    if isinstance(field, Text | Category | Time):
+        return _raw_text(field, generator)
+    low, high = field.limits
+    drawn = generator.uniform(low, high, field.shape)
+    return (np.sin(np.cumsum(drawn / 20, 0)) * high / 2 if drawn.ndim else drawn).tolist()
+
+
+def _raw_text(field: Text | Category | Time, generator: np.random.Generator) -> str:
     if isinstance(field, Text):
         size = int(generator.integers(1, field.max_bytes))
         return "".join(chr(letter) for letter in generator.integers(ord("a"), ord("z") + 1, size))
     if isinstance(field, Category):
+        if field.other is not UNSET and generator.random() < MISSING:
+            return "none of them"
         return field.values[generator.integers(len(field.values))]
-    if isinstance(field, Time):
-        return f"2026-{generator.integers(1, 13):02}-{generator.integers(1, 29):02}T{generator.integers(24):02}:30:00Z"
-    low, high = field.limits
-    drawn = generator.uniform(low, high, field.shape)
-    return (np.sin(np.cumsum(drawn / 20, 0)) * high / 2 if drawn.ndim else drawn).tolist()
+    return (
+        f"2026-{generator.integers(1, 13):02}-{generator.integers(1, 29):02}T{generator.integers(24):02}:30:00Z"
+    )

@@ -9,9 +9,9 @@ from torch import nn
 
 from rollout.layers import HashedNgrams
 
-STEPS, CHANNELS = 20, 3
+STEPS, CHANNELS = 8, 3
 SAMPLES = 256
-BYTES = 32
+BYTES = 12
 LABELS = 3
 
 
