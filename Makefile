@@ -35,7 +35,7 @@ load: .venv/.installed-dev ## Send users to HOST:PORT, from locust's page or for
 	@$(VENV)/python -m locust -f loadtests/locustfile.py --host http://$(HOST):$(PORT) \
 	    $(if $(HEADLESS),--headless -u 30 -r 10 -t $(HEADLESS) --only-summary,--web-host 127.0.0.1)
 
-models: .venv/.installed-dev ## Pack small models of some thirty kinds: which variants they have, and how large those are
+models: .venv/.installed-dev ## Pack small models of some thirty kinds, and write docs/models.md: their variants, sizes and times
 	@$(VENV)/python -m tests.kinds $(ARGS)
 
 fuzz: .venv/.installed-dev ## Ten minutes of mutated requests in every protocol: does anything fail, hang or grow?

@@ -410,7 +410,7 @@ def test_a_category_is_no_column_of_a_booster() -> None:
     with pytest.raises(
         RolloutError, match="takes a table of numbers, and the field x has none: declare a Number"
     ):
-        open_source(plain(), TASK, {"x": color}, parts, 0.0)
+        open_source(ESTIMATORS["lightgbm"](), TASK, {"x": color}, parts, 0.0)
 
 
 def test_a_pickle_is_read_only_by_whoever_says_so(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def rows_of(rows: int, seed: int) -> tuple[pd.DataFrame, Any]:
         {
             COLUMNS[0]: np.where(generator.random(rows) < 0.1, np.nan, generator.uniform(0, 10, rows)),
             COLUMNS[1]: generator.choice(PORTS, rows),
-            COLUMNS[2]: pd.Series(generator.choice([None, *WEATHERS], rows)),
+            COLUMNS[2]: pd.Series(generator.choice(np.array([None, *WEATHERS], object), rows)),
         }
     )
     late = (frame.port == "JFK") ^ (frame[COLUMNS[0]].fillna(3) > 5) ^ (frame.weather == "wet")
@@ -117,7 +117,8 @@ def test_a_pipeline_over_texts_alone_is_packed_without_a_column_transformer() ->
         name: Labelled({field: part.inputs[field] for field in fields}, part.targets)
         for name, part in parts_of(SINGLE).items()
     }
-    manifest = pack_two("texts", artefact=pipeline, task=RISKY, inputs=fields, **parts)
+    changes: dict[str, Any] = {"artefact": pipeline, "task": RISKY, "inputs": fields, **parts}
+    manifest = pack_two("texts", **changes)
     assert "onnx" in manifest.variants
     assert manifest.lineage["artefact"]["compared"]["other answers"] == 0
 

@@ -150,25 +150,6 @@ class VisionTransformer(nn.Module):
         return logits
 
 
-class Mixer(nn.Module):
-    """Linear layers over patches and over channels in turn (Tolstikhin et al. 2021)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale, self.patches = Scaled(), nn.Conv2d(3, 12, 4, stride=4)
-        self.norms = nn.ModuleList([nn.LayerNorm(12), nn.LayerNorm(12)])
-        self.over_patches, self.over_channels = nn.Linear(16, 16), nn.Linear(12, 12)
-        self.linear = nn.Linear(12, LABELS)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Returns logits."""
-        x = self.patches(self.scale(image)).flatten(2).transpose(1, 2)
-        x = x + self.over_patches(self.norms[0](x).transpose(1, 2)).transpose(1, 2)
-        x = x + self.over_channels(self.norms[1](x))
-        logits: torch.Tensor = self.linear(x.mean(1)) * 20
-        return logits
-
-
 def weight_norm() -> nn.Module:
     """Weights that are parametrized: computed from others at each call (Salimans & Kingma 2016)."""
     norm = nn.utils.parametrizations.weight_norm

@@ -10,10 +10,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rollout.layers import HashedNgrams, Mfcc
 
-STEPS, CHANNELS = 20, 3
+STEPS, CHANNELS = 8, 3
 SAMPLES = 256
 RATE = 8_000
-BYTES = 32
+BYTES = 12
 LABELS = 3
 
 

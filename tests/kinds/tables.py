@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rollout.layers import CategoryIndex, HourOfDay, Weekday
+from rollout.layers import CategoryIndex, FillMissing, HourOfDay, Weekday
 
 FEATURES = 6
 AIRPORTS = ("EWR", "JFK", "LGA")
@@ -44,23 +44,6 @@ class Mixed(nn.Module):
         return logits
 
 
-class WideAndDeep(nn.Module):
-    """A linear model and a network, added (Cheng et al. 2016)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.columns, self.wide = Columns(), nn.Linear(14, LABELS)
-        self.deep = nn.Sequential(nn.Linear(14, 16), nn.ReLU(), nn.Linear(16, LABELS))
-
-    def forward(
-        self, distance: torch.Tensor, weight: torch.Tensor, airport: torch.Tensor, at: torch.Tensor
-    ) -> torch.Tensor:
-        """Returns logits."""
-        x = self.columns(distance, weight, airport, at)
-        logits: torch.Tensor = (self.wide(x) + self.deep(x)) * 10
-        return logits
-
-
 class Standardised(nn.Module):
     """A linear regression over standardised columns."""
 
@@ -90,23 +73,6 @@ class WithSpread(nn.Module):
         """Returns values and positive spreads, shape ``(rows, 2)``."""
         value, spread = self.layers(x).unbind(1)
         return torch.stack([value, nn.functional.softplus(spread) + 0.1], 1)
-
-
-class Crossed(nn.Module):
-    """Products of features, layer by layer (Wang et al. 2017)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cross = nn.ModuleList([nn.Linear(FEATURES, FEATURES) for _ in range(2)])
-        self.linear = nn.Linear(FEATURES, LABELS)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns logits."""
-        crossed = x
-        for layer in self.cross:
-            crossed = x * layer(crossed) / 10 + crossed
-        logits: torch.Tensor = self.linear(crossed)
-        return logits
 
 
 class FeatureAttention(nn.Module):
@@ -143,58 +109,20 @@ class Nearest(nn.Module):
         return torch.log(near @ self.votes + 1e-3)
 
 
-class Experts(nn.Module):
-    """Several networks, weighted by another (Jacobs et al. 1991)."""
+class WithGaps(nn.Module):
+    """A perceptron over columns that may be missing, each with a flag that says so."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate = nn.Linear(FEATURES, 3)
-        self.experts = nn.ModuleList([nn.Linear(FEATURES, LABELS) for _ in range(3)])
+        self.fill, self.age = FillMissing((800.0, 150.0)), FillMissing(40.0, learn=True)
+        self.airport, self.embed = CategoryIndex((*AIRPORTS, "elsewhere", "")), nn.Embedding(len(AIRPORTS) + 2, 4)
+        self.layers = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, LABELS))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, flight: torch.Tensor, age: torch.Tensor, airport: torch.Tensor) -> torch.Tensor:
         """Returns logits."""
-        answers = torch.stack([expert(x) for expert in self.experts], 1)
-        return (torch.softmax(self.gate(x), 1).unsqueeze(2) * answers).sum(1)
-
-
-class Radial(nn.Module):
-    """A regression by radial basis functions (Broomhead & Lowe 1988)."""
-
-    centres: torch.Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("centres", torch.randn(20, FEATURES) * 4)
-        self.linear = nn.Linear(20, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns values of shape ``(rows, 1)``."""
-        distances = ((x.unsqueeze(1) - self.centres) ** 2).mean(2)
-        values: torch.Tensor = self.linear(torch.exp(-distances / 8))
-        return values
-
-
-class Trees(nn.Module):
-    """Complete decision trees as gathers, as Hummingbird compiles them (Nakandala et al. 2020)."""
-
-    feature: torch.Tensor
-    threshold: torch.Tensor
-    leaves: torch.Tensor
-
-    def __init__(self, trees: int = 5, depth: int = 3) -> None:
-        super().__init__()
-        self.depth = depth
-        self.register_buffer("feature", torch.randint(FEATURES, (trees, 2**depth - 1)))
-        self.register_buffer("threshold", torch.randn(trees, 2**depth - 1) * 4)
-        self.register_buffer("leaves", torch.randn(trees, 2**depth, LABELS))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns logits."""
-        total = torch.zeros(x.shape[0], LABELS)
-        for feature, threshold, leaves in zip(self.feature, self.threshold, self.leaves, strict=True):
-            node = torch.zeros_like(x[:, 0], dtype=torch.int64)
-            for _ in range(self.depth):
-                goes_right = x.gather(1, feature[node].unsqueeze(1))[:, 0] > threshold[node]
-                node = 2 * node + 1 + goes_right.long()
-            total = total + leaves[node - leaves.shape[0] + 1]
-        return total
+        numbers, lacks = self.fill(flight)
+        years, has_none = self.age(age)
+        flags = torch.cat([lacks, has_none.unsqueeze(1)], 1).float()
+        parts = [numbers / 1000, years.unsqueeze(1) / 50, flags, self.embed(self.airport(airport))]
+        logits: torch.Tensor = self.layers(torch.cat(parts, 1)) * 10
+        return logits

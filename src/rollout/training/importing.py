@@ -160,10 +160,11 @@ def _field(column: NDArray[Any], name: str, known: Sequence[str] | None) -> tupl
 
 
 def _category(column: NDArray[Any], name: str, known: Sequence[str]) -> tuple[Field, NDArray[Any]]:
-    texts = [None if is_missing(text) or text == "" else text for text in column.tolist()]  # as a CSV has it
-    if not all(text is None or isinstance(text, str) for text in texts):
+    texts: list[Any] = [None if is_missing(text) or text == "" else text for text in column.tolist()]  # of a CSV
+    there = [text for text in texts if text is not None]
+    if not all(isinstance(text, str) for text in there):
         raise ConfigError(f"{name} has values that are neither numbers nor texts")
-    values = tuple(sorted({*known, *(text for text in texts if isinstance(text, str))}))
+    values = tuple(sorted({*known, *there}))
     try:
         field = Category(values=values, optional=True if None in texts else UNSET)
         return field, field.encode(texts)
