@@ -31,7 +31,7 @@ CHANGES = [
     ("change how an item is drawn", "service/console/item_view.py", '"item.html"'),
     ("change how a number is written in the console", "service/console/phrases.py", "def rate("),
     ("add a key in Redis", "src/rollout/keys.py", "class Keys("),
-    ("add a command", "src/rollout/cli/__init__.py", "add_command"),
+    ("add a command", "src/rollout/cli/__init__.py", "COMMANDS"),
     ("when the breaker opens", "src/rollout/inference/breaker.py", "class Breaker:"),
     ("how batches are formed", "src/rollout/inference/batcher.py", "class Batcher:"),
     ("when a verdict says rollback", "src/rollout/judge/verdict.py", "rollback"),

@@ -63,7 +63,10 @@ def test_every_metric_with_its_labels() -> None:
 def test_every_command() -> None:
     def commands(group: click.Group, prefix: str) -> set[str]:
         names: set[str] = set()
-        for name, command in group.commands.items():
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None
             names |= (
                 commands(command, f"{prefix} {name}")
                 if isinstance(command, click.Group)

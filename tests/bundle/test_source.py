@@ -126,7 +126,7 @@ def in_training(layer: nn.Module) -> nn.Module:
         (
             lambda: nn.Sequential(FixedRows(), Linear()).eval(),
             r"not one graph of torch operations.*torchscript: it cannot be made: a trace would fix a value for all "
-            r"rows in test_source.py, line \d+, `return torch.stack.*: work on all rows at once",
+            r"rows in test_source.py, line \d+, `return torch.stack.*: work on all rows and steps at once",
         ),
     ],
 )
