@@ -27,6 +27,7 @@ from rollout.cost import measure_speeds
 from rollout.errors import BundleError
 from tests.bundle.test_exchange import TAG, edit, repack, take
 from tests.bundle.test_signing import make_keys
+from tests.bundle.two import pack_two
 
 CODE = {name for name, kind in VARIANTS.items() if kind.can_run_code}
 NOT_LOADED = "the torchscript variant is not loaded: that can run code"
@@ -122,6 +123,12 @@ def test_what_was_packed_here_is_known_by_its_content(sent: Path) -> None:
     folder, manifest = opened()
     assert was_packed_here(manifest)
     assert verify_bundle(folder, manifest).keys() == manifest.variants.keys()
+
+
+def test_what_packing_returns_is_what_is_read_again() -> None:
+    manifest = pack_two("told", lineage={"of": ("a", "tuple")})
+    assert manifest == open_bundle("two:told")[1]
+    assert was_packed_here(manifest)
 
 
 def test_only_what_computes_is_exempt() -> None:

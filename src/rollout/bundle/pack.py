@@ -19,7 +19,7 @@ from rollout.bundle.evidence import Finding
 from rollout.bundle.fields import Field
 from rollout.bundle.golden import Golden, choose_golden, write_golden
 from rollout.bundle.lineage import describe_surroundings
-from rollout.bundle.manifest import LeftOut, Manifest, PackedVariant, hash_files, write_manifest
+from rollout.bundle.manifest import LeftOut, Manifest, PackedVariant, hash_files, read_manifest, write_manifest
 from rollout.bundle.parity import count, run_in_batches
 from rollout.bundle.probes import extreme_inputs, random_inputs
 from rollout.bundle.raw_examples import write_raw_examples
@@ -173,8 +173,7 @@ def pack(
             created_at=utc_now(),
         )
         write_manifest(folder, manifest)
-        save_bundle(folder, manifest)
-    return manifest
+        return read_manifest(save_bundle(folder, manifest))  # what JSON makes of it may differ
 
 
 def _in_order(part: Labelled, schema: InputSchema) -> Labelled:
