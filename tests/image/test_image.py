@@ -30,7 +30,18 @@ SECRETS = {"ROLLOUT_TOKENS": "app:app-token-0123456789,admin:admin-token-0123456
 APP = {"Authorization": "Bearer app-token-0123456789"}
 MODELS = "/opt/rollout/models"
 # What every Debian has; this machine's, which stands for the base image, may have more.
-LIBRARIES = {"libc", "libdl", "libgcc_s", "libm", "libmvec", "libpthread", "librt", "libstdc++", "libutil", "libz"}
+LIBRARIES = {
+    "libc",
+    "libdl",
+    "libgcc_s",
+    "libm",
+    "libmvec",
+    "libpthread",
+    "librt",
+    "libstdc++",
+    "libutil",
+    "libz",
+}
 
 
 @pytest.fixture(scope="session")
