@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import sys
 import time
 from array import array
@@ -138,6 +139,8 @@ def share_progress(counts: SynchronizedArray[int], enough: Event | None = None) 
     """Tells a new process where to count the requests that it has sent, and what ends it before all are."""
     global sent_so_far, is_enough
     sent_so_far, is_enough = counts, enough
+    # Not the handler of the process that it was forked from: what that raises may be lost, and the pool waits.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def send(part: Part) -> Tally:
