@@ -20,10 +20,11 @@ import pytest
 from backports import zstd
 from numpy.typing import NDArray
 
-from rollout import Image, InputSchema, Text
+from rollout import Image, InputSchema, Number, Text
 from rollout.bundle.schema import InvalidInputsError
 from rollout.bundle.wire import WireField
 from rollout.http.files import media_types_of, reader_of
+from rollout.http.openapi import build_openapi
 from rollout.http.routes import MIXED, MULTIPART
 from tests.conftest import ROOT, Service
 from tests.http.conftest import Endpoints
@@ -367,6 +368,12 @@ def test_openapi_says_what_each_model_takes(service: Service) -> None:
     assert content[MULTIPART]["encoding"]["image"]["contentType"] == f"{JPEG}, {PNG}, {WEBP}"
     places = {(one["in"], one["name"]) for one in operation["parameters"]}
     assert {("query", "client_id"), ("query", "key"), ("header", "X-Client-Id"), ("header", "X-Key")} <= places
+
+
+def test_openapi_asks_a_form_for_what_may_not_be_missing() -> None:
+    fields = {"age": Number(minimum=0, optional=True), "weight": Number(minimum=0)}
+    described = build_openapi({"people": InputSchema(fields)})["paths"]["/v1/models/people/predict"]["post"]
+    assert described["requestBody"]["content"][MULTIPART]["schema"]["required"] == ["weight"]
 
 
 class Sound(WireField, frozen=True, kw_only=True, tag="sound"):

@@ -186,8 +186,9 @@ def _form(schema: InputSchema) -> dict[str, Any]:
         name: BINARY if field.media_types else _component(field.wire_type)
         for name, field in schema.fields.items()
     }
+    required = [name for name, field in schema.fields.items() if field.missing is None]
     return {
-        "schema": {"type": "object", "properties": parts, "required": list(schema.fields)},
+        "schema": {"type": "object", "properties": parts, "required": required},
         "encoding": {
             name: {"contentType": ", ".join(field.media_types) or ("text/plain" if field.is_text else JSON)}
             for name, field in schema.fields.items()
