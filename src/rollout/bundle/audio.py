@@ -141,7 +141,8 @@ class Audio(WireField, frozen=True, kw_only=True, tag="audio"):
                 rate = file.samplerate
                 samples = file.read(self._require_short(file, budget), dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
-            raise ValueError(f"the sound file is damaged: {error}") from None
+            why = str(getattr(error, "error_string", error)).rstrip(".")  # without the object that was opened
+            raise ValueError(f"the sound file is damaged, or of a kind that is not taken: {why}") from None
         if len(samples) > rate * self.longest_s:  # whatever its header says
             raise ValueError(f"the sound lasts longer than {self.longest_s:g} s, which is the most that is taken")
         if not len(samples):
