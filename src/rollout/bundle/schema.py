@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rollout.bundle.codec import Codec, decode_named
 from rollout.bundle.columns import LENGTHS, lengths
-from rollout.bundle.fields import Field
+from rollout.bundle.fields import Field, with_lengths
 from rollout.bundle.image import Image
 from rollout.bundle.image_file import PixelBudget
 from rollout.errors import BundleError, FieldError
@@ -70,6 +70,10 @@ class InputSchema:
         for field in fields.values():
             field.require()
         self.codecs = {name: Codec(field) for name, field in fields.items()}
+        # What may come as tensors: the fields, and how long the rows of those are whose length is free.
+        numbers = {name: field for name, field in fields.items() if field.limits is not None}
+        self.tensors = {**fields, **with_lengths(numbers)}
+        self.tensor_codecs = {name: self.codecs.get(name) or Codec(field) for name, field in self.tensors.items()}
         required = [name for name, field in fields.items() if field.missing is None]
         # The field that a file alone fills: what may be missing beside it is missing then.
         self.file_field = required[0] if len(required) == 1 and fields[required[0]].media_types else None

@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollout.__about__ import __version__
-from rollout.bundle.codec import Codec
 from rollout.bundle.columns import LENGTHS
-from rollout.bundle.fields import Field, with_lengths
 from rollout.bundle.image_file import PixelBudget
-from rollout.bundle.schema import InputSchema, InvalidInputsError
+from rollout.bundle.schema import InvalidInputsError
 from rollout.bundle.task import Classification, Task
 from rollout.config import Settings
 from rollout.errors import FieldError, InvalidRequestError, UnknownModelError
@@ -78,7 +76,7 @@ def model_metadata(model: ServedModel, version: str) -> dict[str, Any]:
         "name": model.name,
         "versions": list(model.versions),
         "platform": loaded.variant,
-        "inputs": [declare(name, field)._asdict() for name, field in _takes(loaded.schema).items()],
+        "inputs": [declare(name, field)._asdict() for name, field in loaded.schema.tensors.items()],
         "outputs": [output._asdict() for output in declare_outputs(loaded.manifest.task)],
     }
 
@@ -244,7 +242,7 @@ def _read_inputs(
 def _read_input(
     tensor: InputTensor, content: Content, model: ServedModel, most: int, budget: PixelBudget
 ) -> Column:
-    takes = _takes(model.schema)
+    takes = model.schema.tensors
     if tensor.name not in takes:
         raise fault("/name", f"{tensor.name} is not an input of this model; it takes {', '.join(takes)}")
     field = takes[tensor.name]
@@ -252,14 +250,8 @@ def _read_input(
     if tensor.datatype != declared.datatype:
         raise fault("/datatype", f"must be {declared.datatype}, not {tensor.datatype}")
     shape = row_shape(tensor.shape, declared, field.free, most)
-    codec = model.schema.codecs.get(tensor.name) or Codec(field)
+    codec = model.schema.tensor_codecs[tensor.name]
     return read_content(content, field, codec, tensor.shape[0], shape, budget)
-
-
-def _takes(schema: InputSchema) -> dict[str, Field]:
-    """Returns the inputs by name: the fields, and how long the rows of tensors are whose length is free."""
-    tensors = {name: field for name, field in schema.fields.items() if field.limits is not None}
-    return {**schema.fields, **with_lengths(tensors)}
 
 
 def _missing(columns: dict[str, Column], model: ServedModel) -> Iterator[FieldError]:
