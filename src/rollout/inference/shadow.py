@@ -19,7 +19,7 @@ from rollout.bundle.schema import Arrays
 from rollout.bundle.task import Classification, Task
 from rollout.inference.batcher import HANGS_AFTER
 from rollout.inference.decisions import Decision, Decisions
-from rollout.inference.load import NOTHING, Load, loads
+from rollout.inference.load import NOTHING, Load
 from rollout.inference.reviewing import Other, Pick, identify, review_items
 from rollout.inference.rows import Answers, Rows
 from rollout.inference.served_model import ServedModel
@@ -49,11 +49,7 @@ class _Unseen(NamedTuple):
     pi: float
     since: float
     size: int
-
-    @property
-    def load(self) -> Load:
-        _, held = loads(self.arrays)
-        return held[0] if held else Load(1)
+    load: Load
 
     @property
     def arrays(self) -> Arrays:
@@ -102,15 +98,16 @@ class Shadow:
         now = time.monotonic()
         pi = _picked(split.shadow)
         size = sum(array.nbytes for array in rows.arrays.values()) // len(answers.decisions)
-        held = sizes(rows.arrays).sum(1).tolist()
+        held = sizes(rows.arrays).tolist()
         for index, assignment in enumerate(answers.assignments):
             if assignment.arm == "challenger" or not self._is_picked(split.experiment, split.shadow, rows, index):
                 continue
-            own = size + held[index]
+            load = Load(1, tuple(held[index]), sum(held[index]))
+            own = size + load.held
             if len(self._queue) >= MOST_ROWS or self._bytes + own > MOST_BYTES:
                 snapshot.counts[assignment.arm].shadow["dropped"].inc()
                 continue
-            self._queue.append((snapshot, _Unseen(rows, answers, index, pi, now, own)))
+            self._queue.append((snapshot, _Unseen(rows, answers, index, pi, now, own, load)))
             self._bytes += own
         self._arrived.set()
 
