@@ -148,25 +148,23 @@ def _tensor(name: str, field: Tensor, value: Any) -> Shown:
     if not array.ndim:
         return Shown(name=name, kind="fact", text=f"{array.item():,.7g}")
     if field.sample_rate is not UNSET:
-        return Shown(
-            name=name,
-            kind="sound",
-            text=f"{len(array) / field.sample_rate:.3g} s at {field.sample_rate:,} Hz",
-            source=_data_url("audio/wav", sound.wav(array, field.sample_rate)),
-            path=sound.waveform(array),
-        )
+        return _sound(name, array, field.sample_rate, f" at {field.sample_rate:,} Hz")
     if array.ndim == 1 and len(array) > 2:
         return Shown(name=name, kind="curve", text=_range(array), path=sound.curve(array), rows=[_written(array)])
     return Shown(name=name, kind="numbers", text=_range(array), rows=_table(array))
 
 
 def _audio(name: str, field: Audio, value: str) -> Shown:
-    samples = field.decode(value)[()]
+    return _sound(name, field.decode(value)[()], field.sample_rate)
+
+
+def _sound(name: str, samples: NDArray[Any], rate: int, at: str = "") -> Shown:
+    """Shows samples as something to play."""
     return Shown(
         name=name,
         kind="sound",
-        text=f"{len(samples) / field.sample_rate:.3g} s",
-        source=_data_url("audio/wav", sound.wav(samples, field.sample_rate)),
+        text=f"{len(samples) / rate:.3g} s{at}",
+        source=_data_url("audio/wav", sound.wav(samples, rate)),
         path=sound.waveform(samples),
     )
 
