@@ -23,16 +23,6 @@ LARGEST_ERROR = {"v1": 1.8, "v2": 2.3}
 DAY = 86_400
 
 
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    return RECIPE.load()
-
-
-@pytest.fixture(scope="module")
-def modules(dataset: Dataset) -> dict[str, torch.nn.Module]:
-    return {version: RECIPE.train(version, dataset.train, RECIPE.seed) for version in RECIPE.versions}
-
-
 def run(module: torch.nn.Module, inputs: Arrays) -> NDArray[Any]:
     with torch.no_grad():
         outputs: NDArray[Any] = module(*(torch.from_numpy(inputs[name]) for name in RECIPE.inputs)).numpy()

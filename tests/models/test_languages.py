@@ -20,16 +20,6 @@ SENTENCE = "Thursday's delivery was late"
 LEAST_ACCURACY = {"v1": 0.9, "v2": 0.94}
 
 
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    return RECIPE.load()
-
-
-@pytest.fixture(scope="module")
-def modules(dataset: Dataset) -> dict[str, torch.nn.Module]:
-    return {version: RECIPE.train(version, dataset.train, RECIPE.seed) for version in RECIPE.versions}
-
-
 def confidences(module: torch.nn.Module, texts: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         confidences: torch.Tensor = module(texts).softmax(1)

@@ -21,16 +21,6 @@ from tests.sounds import sound
 LEAST_ACCURACY = {"v1": 0.85, "v2": 0.95}
 
 
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    return RECIPE.load()
-
-
-@pytest.fixture(scope="module")
-def modules(dataset: Dataset) -> dict[str, torch.nn.Module]:
-    return {version: RECIPE.train(version, dataset.train, RECIPE.seed) for version in RECIPE.versions}
-
-
 def ask(module: torch.nn.Module, inputs: Arrays) -> torch.Tensor:
     with torch.no_grad():
         logits: torch.Tensor = module(*map(torch.from_numpy, arguments(inputs).values()))
