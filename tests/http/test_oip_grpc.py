@@ -215,6 +215,22 @@ def test_other_methods_and_paths_are_unimplemented_and_nothing_fails(endpoints: 
     assert endpoints.service.log.read_text().count("Traceback") == before
 
 
+def test_what_is_open_to_everybody_is_answered_unread(endpoints: Endpoints) -> None:
+    """Who sends no token could fill the memory with messages that never end, of as many calls as they like."""
+    no_message = b"\xff"
+    with grpc.insecure_channel(endpoints.grpc) as channel:
+        for name, answer in (
+            ("ServerLive", messages.ServerLiveResponse),
+            ("ServerReady", messages.ServerReadyResponse),
+        ):
+            path = f"/inference.GRPCInferenceService/{name}"
+            call = channel.unary_unary(path, response_deserializer=answer.FromString)
+            assert call(no_message) == call(b"") != answer()
+        with pytest.raises(grpc.RpcError) as refused:
+            channel.unary_unary("/inference.GRPCInferenceService/ServerMetadata")(no_message)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT, "what takes a token is read"
+
+
 def test_a_call_has_one_authorization(endpoints: Endpoints, stub: Any) -> None:
     twice = (("authorization", "Bearer nobody"), ("authorization", f"Bearer {endpoints.service.token}"))
     for metadata in (twice, twice[::-1]):

@@ -131,8 +131,8 @@ class _Method(NamedTuple):
 class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Stands in front of all methods: who may call them, the trace and the line of a call, failures as a status.
 
-    A call that may not pass is refused without its message being read; a method without a role in ``ROLES`` does
-    not exist.
+    A call that may not pass is refused without its message being read, and what is open to everybody answers so;
+    a method without a role in ``ROLES`` does not exist.
 
     Args:
         gateway: Knows the tokens.
@@ -162,6 +162,12 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no ty
             # As a stream of requests, of which none is read.
             return grpc.stream_unary_rpc_method_handler(refuse)
 
+        async def answer_unread(_: Any, context: Any) -> Any:
+            return await self._answer(name, metadata, handler.unary_unary, None, context)
+
+        if ROLES[name] is None:  # nobody fills the memory with messages that say nothing
+            return grpc.stream_unary_rpc_method_handler(answer_unread, None, handler.response_serializer)
+
         def decode(data: bytes) -> Any:
             try:
                 return handler.request_deserializer(data)
@@ -176,7 +182,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no ty
     async def _answer(
         self, name: str, metadata: dict[bytes, bytes], method: Method, request: Any, context: Any
     ) -> Any:
-        """Answers a call; ``request`` is its message, or what is wrong with it."""
+        """Answers a call; ``request`` is its message if it was read, or what is wrong with it."""
         call: dict[str, Any] = {"method": "gRPC", "matched": _Method(name)}
         begin(call, metadata)
         traceparent = call["traceparent"].decode()
