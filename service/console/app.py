@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from collections import defaultdict
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,6 +22,7 @@ from rollout.errors import (
     UnsupportedMediaTypeError,
 )
 from rollout.http.gateway import Gateway
+from rollout.http.hosts import is_of_host
 from rollout.http.problems import problem_response
 from rollout.http.routes import FORM, GatedRoute
 from rollout.inference.engine import Engine
@@ -213,9 +214,7 @@ def _require_same_site(request: Request) -> None:
     checked in any case.
     """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin", "null")
-    foreign = (
-        site != "same-origin" if site else origin != "null" and urlsplit(origin).netloc != request.url.netloc
-    )
+    foreign = site != "same-origin" if site else origin != "null" and not is_of_host(origin, request.url.netloc)
     if foreign:
         raise ForbiddenError("this form was sent by another site")
 

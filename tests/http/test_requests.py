@@ -253,6 +253,7 @@ def test_an_open_service_answers_to_this_machine_s_names(either: Service, host: 
         "Via: 1.1 proxy",
         "Origin: https://evil.example",
         "Origin: null",
+        "Origin: http://[",
         "Origin: https://evil.example\r\nSec-Fetch-Site: none",
         "Origin: https://evil.example\r\nSec-Fetch-Site: other",
         "X-Forwarded-Server: proxy",

@@ -68,7 +68,20 @@ def is_cross_origin(headers: Mapping[bytes, bytes], allowed: Collection[str]) ->
         return True
     if site == b"same-origin" or not origin:
         return False
-    return urlsplit(origin).netloc.encode("latin-1") != headers.get(b"host")
+    return not is_of_host(origin, headers.get(b"host", b"").decode("latin-1"))
+
+
+def is_of_host(origin: str, host: str) -> bool:
+    """Whether an origin is at a host and port; one that is no URL is at none.
+
+    Example:
+        >>> is_of_host("https://a.example:1", "a.example:1"), is_of_host("http://[", "[")
+        (True, False)
+    """
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:  # as of an address that is not closed
+        return False
 
 
 def is_forwarded(headers: Mapping[bytes, bytes]) -> bool:

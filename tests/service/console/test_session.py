@@ -203,6 +203,7 @@ async def test_forms_of_others_are_refused(stage: Stage, admin: Browser) -> None
         (form | own, {"Sec-Fetch-Site": "cross-site"}),
         (form | own, {"Sec-Fetch-Site": "same-site"}),
         (form | own, {"Origin": "https://evil.example"}),
+        (form | own, {"Origin": "http://["}),
     ):
         answer = await admin.post(f"{MODEL}/change", data=data, headers=headers)
         assert answer.status_code == 403, (data, headers)
