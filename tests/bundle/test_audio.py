@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tracemalloc
 from typing import Any
+from unittest import mock
 
 import msgspec
 import numpy as np
@@ -18,6 +19,9 @@ from rollout.bundle.image_file import PixelBudget
 from tests.sounds import in_base64, sound, tone
 
 FIELD = Audio(sample_rate=16_000, longest_s=2)
+# As players write them before an MP3: 200 bytes of padding; the other says that its head stands behind them again.
+TAG = b"ID3\4\0\0\0\0\1\x48" + b"\0" * 200
+TAG_WITH_FOOT = b"ID3\4\0\x10\0\0\0\x0a" + b"\0" * 10 + b"3DI\4\0\x10\0\0\0\x0a"
 
 
 def decode(data: bytes, field: Audio = FIELD, budget: PixelBudget | None = None) -> NDArray[Any]:
@@ -130,6 +134,32 @@ def test_a_small_file_that_is_an_hour_of_silence_costs_next_to_nothing() -> None
             decode(data)
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("place", [58, None], ids=["before the sound", "behind it"])
+def test_an_ogg_of_very_many_pages_is_refused_before_it_costs_much(place: int | None) -> None:
+    ogg = sound(tone(1, 16_000), 16_000, "OGG", "VORBIS")
+    pages = b"OggS" * 100_000  # half a second for libogg, and of 8 MiB twelve
+    opened = mock.patch("soundfile.SoundFile", side_effect=AssertionError("it is opened"))
+    with opened, pytest.raises(ValueError, match="very many pages"):
+        decode(ogg[:place] + pages + (b"" if place is None else ogg[place:]))
+    decode(ogg)
+
+
+@pytest.mark.parametrize("tags", [b"", TAG, TAG * 3, TAG_WITH_FOOT + TAG], ids=["none", "one", "three", "foot"])
+def test_behind_tags_no_other_kind_of_file_is_taken(tags: bytes) -> None:
+    mp3 = sound(tone(1, 16_000), 16_000, "MP3")
+    assert (decode(tags + mp3) == decode(mp3)).all()
+    for kind in ("AIFF", "AU", "CAF", "VOC", "NIST", "SDS"):
+        data = tags + sound(tone(1, 16_000), 16_000, kind, "PCM_16")
+        with (
+            mock.patch("soundfile.SoundFile", side_effect=AssertionError("it is opened")),
+            pytest.raises(ValueError, match="neither a WAV, FLAC, OGG nor an MP3"),
+        ):
+            decode(data)
+    for cut in (tags[:5], tags[:-1], TAG * 1000):
+        with pytest.raises(ValueError, match="neither a WAV, FLAC, OGG nor an MP3"):
+            decode(cut)
 
 
 def test_the_files_of_a_request_have_a_bound_together() -> None:

@@ -20,14 +20,19 @@ MOST_CHANNELS = 16
 # Of one file, in all channels, before it is mixed down.
 MAX_SAMPLES = 32_000_000
 # By what they begin with: libsndfile reads many more formats, which nobody needs and somebody may attack.
-# An MP3 begins with a tag, or with a frame of layer III in MPEG 1, 2 or 2.5, with a checksum or without.
+# An MP3 begins with a frame of layer III in MPEG 1, 2 or 2.5, with a checksum or without.
 BEGINNINGS = (
     b"RIFF",
     b"fLaC",
     b"OggS",
-    b"ID3",
     *(bytes([255, second]) for second in b"\xfb\xfa\xf3\xf2\xe3\xe2"),
 )
+# Before them a file may have tags (ID3v2.4, section 3.1), behind which libsndfile would read any format.
+TAG, TAG_HEAD, TAG_HAS_FOOT = b"ID3", 10, 0x10
+MOST_TAGS = 4
+# What begins a page of OGG, and how many a file may have: libogg takes long for very many that are none.
+PAGE = b"OggS"
+PAGES, BYTES_A_PAGE = 1000, 64
 # Of those; browsers and operating systems do not agree on what a WAV and a FLAC are called.
 MEDIA_TYPES = (
     "audio/wav",
@@ -134,8 +139,11 @@ class Audio(WireField, frozen=True, kw_only=True, tag="audio"):
         import soundfile  # noqa: PLC0415
         import soxr  # noqa: PLC0415
 
+        data = _behind_tags(data)
         if not data.startswith(BEGINNINGS):
             raise ValueError("the bytes are neither a WAV, FLAC, OGG nor an MP3 file")
+        if data.startswith(PAGE) and data.count(PAGE) > PAGES + len(data) // BYTES_A_PAGE:
+            raise ValueError("the OGG file is made of very many pages, which hold next to nothing: save it anew")
         try:
             with soundfile.SoundFile(io.BytesIO(data)) as file:
                 rate = file.samplerate
@@ -187,3 +195,16 @@ class Audio(WireField, frozen=True, kw_only=True, tag="audio"):
             resampled = math.ceil(frames * self.sample_rate / file.samplerate)
             budget.take(max(frames * int(file.channels), resampled), "sounds", "samples")
         return frames
+
+
+def _behind_tags(data: bytes) -> bytes:
+    at = 0
+    for _ in range(MOST_TAGS):
+        head = data[at : at + TAG_HEAD]
+        if not head.startswith(TAG) or len(head) < TAG_HEAD:
+            break
+        size = 0
+        for byte in head[6:]:
+            size = size << 7 | byte & 0x7F
+        at += TAG_HEAD + size + (TAG_HEAD if head[5] & TAG_HAS_FOOT else 0)
+    return data[at:] if at else data

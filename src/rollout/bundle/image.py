@@ -24,6 +24,7 @@ from rollout.bundle.image_file import (
     decode_image,
     open_image,
 )
+from rollout.bundle.image_parts import count_passes
 from rollout.bundle.resizing import (
     FILTERS,
     KERNELS,
@@ -229,10 +230,10 @@ class Image(WireField, frozen=True, kw_only=True, omit_defaults=True, tag="image
     def _resized(self, size: Size) -> Size:
         return resized_size(size, (self.width, self.height), self.fit, self._shorter)
 
-    def _work(self, size: Size) -> int:
-        """Returns how many pixels are decoded or computed, whichever are more."""
+    def _work(self, size: Size, passes: int = 1) -> int:
+        """Returns how many pixels are decoded, in so many passes, or computed, whichever are more."""
         computed = pixels_computed(self._resized(size), (self.width, self.height), antialias=self.antialias)
-        return max(size[0] * size[1], computed)
+        return max(size[0] * size[1] * passes, computed)
 
     def read_cell(self, cell: str) -> Any:
         """Reads a cell of a CSV file: lists, or else a file in base64, which digits alone may be as well."""
@@ -254,7 +255,7 @@ class Image(WireField, frozen=True, kw_only=True, omit_defaults=True, tag="image
         """
         with open_image(data) as image:
             if budget is not None:
-                budget.take(self._work(image.size))
+                budget.take(self._work(image.size, count_passes(data)))
             name, words = AS_THE_MODEL_TAKES_IT
             is_ready = image.info.get(name) == words
             mode: Literal["L", "RGB"] = "L" if self.channels == 1 else "RGB"

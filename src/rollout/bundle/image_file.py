@@ -10,6 +10,8 @@ import PIL.Image
 import PIL.ImageOps
 import PIL.WebPImagePlugin  # or Pillow does not know the format
 
+from rollout.bundle.image_parts import count_passes
+
 Colour = int | tuple[int, int, int]
 """A grey from 0 to 255, or red, green and blue."""
 
@@ -68,6 +70,7 @@ def open_image(data: bytes) -> PIL.Image.Image:
     Raises:
         ValueError: If it is none of them, damaged, or too large an image.
     """
+    passes = count_passes(data)
     try:
         image = PIL.Image.open(io.BytesIO(data), formats=tuple(FORMATS.values()))
     except PIL.UnidentifiedImageError:
@@ -78,6 +81,11 @@ def open_image(data: bytes) -> PIL.Image.Image:
         raise ValueError(
             f"the image is {image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are taken, and "
             f"{MAX_SIDE:,} a side"
+        )
+    if passes > 1 and image.width * image.height * passes > MAX_PIXELS:
+        raise ValueError(
+            f"the image is {image.width}×{image.height} pixels in very many scans, each of which passes over all "
+            "of them: save it with fewer"
         )
     return image
 
