@@ -30,6 +30,8 @@ from tests.bundle.test_signing import make_keys
 from tests.bundle.two import pack_two
 
 CODE = {name for name, kind in VARIANTS.items() if kind.can_run_code}
+# What onnxruntime notes of a tensor that is in memory; the offset would be any address.
+MEMORY = "*/_ORT_MEM_ADDR_/*"
 NOT_LOADED = "the torchscript variant is not loaded: that can run code"
 
 
@@ -135,9 +137,10 @@ def test_only_what_computes_is_exempt() -> None:
     assert {"torchscript", "export"} == CODE, "a new variant can run code unless it says that it cannot"
 
 
-@pytest.mark.parametrize("location", ["../outside.bin", "{}/outside.bin", "link.bin", "inside.bin"])
-def test_onnx_takes_external_data_from_within_the_bundle_only(tmp_path: Path, location: str) -> None:
-    """What onnxruntime sees to."""
+@pytest.mark.parametrize("place", ["initializer", "constant", "branch", "constant of a branch", "function"])
+@pytest.mark.parametrize("location", ["../outside.bin", "{}/outside.bin", "link.bin", MEMORY, "inside.bin"])
+def test_onnx_takes_external_data_from_within_the_bundle_only(tmp_path: Path, location: str, place: str) -> None:
+    """What onnxruntime sees to, wherever in a graph a tensor may stand."""
     folder = tmp_path / "onnx"
     folder.mkdir()
     for file in (folder / "inside.bin", tmp_path / "outside.bin"):
@@ -145,13 +148,41 @@ def test_onnx_takes_external_data_from_within_the_bundle_only(tmp_path: Path, lo
     (folder / "link.bin").symlink_to(tmp_path / "outside.bin")
     weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
     weight.external_data.add(key="location", value=location.format(tmp_path))
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "y")]
-    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", values[:1], values[1:], [weight])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    weight.external_data.add(key="offset", value="0")
+    weight.external_data.add(key="length", value="16")
+    (folder / "model.onnx").write_bytes(adding(weight, place).SerializeToString())
     if location == "inside.bin":
-        onnxruntime.InferenceSession(folder / "model.onnx")
+        session = onnxruntime.InferenceSession(folder / "model.onnx")
+        x, yes = np.ones(4, np.float32), np.array(True)
+        assert session.run(None, {"x": x, "yes": yes})[0].tolist() == [1, 2, 3, 4]
         return
-    with pytest.raises(Exception, match=re.compile("escapes model directory|Absolute path not allowed")):
+    refusals = "escapes|[Aa]bsolute path|outside the directory|symbolic link|in-memory address|not regular file"
+    with pytest.raises(Exception, match=re.compile(refusals)):
         onnxruntime.InferenceSession(folder / "model.onnx")
-    assert onnx.load(folder / "model.onnx", load_external_data=False).graph.initializer[0].name == "w"
+
+
+def adding(weight: TensorProto, place: str) -> onnx.ModelProto:
+    """Returns a model that adds a tensor, which stands in some place of its graph."""
+    constant = helper.make_node("Constant", [], ["w"], value=weight)
+    functions = []
+    nodes, initializers = [helper.make_node("Add", ["x", "w"], ["y"])], []
+    if place == "initializer":
+        initializers = [weight]
+    elif place == "constant":
+        nodes.insert(0, constant)
+    elif place == "function":
+        opsets = [helper.make_opsetid("", 17)]
+        functions = [helper.make_function("own", "F", ["x"], ["y"], [constant, *nodes], opsets)]
+        nodes = [helper.make_node("F", ["x"], ["y"], domain="own")]
+    else:
+        inner = [helper.make_node("Add", ["x", "w"], ["z"])]
+        if place != "branch":
+            inner.insert(0, constant)
+        z = helper.make_tensor_value_info("z", TensorProto.FLOAT, [4])
+        branch = helper.make_graph(inner, "branch", [], [z], [weight] if place == "branch" else [])
+        nodes = [helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch)]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "y"))
+    yes = helper.make_tensor_value_info("yes", TensorProto.BOOL, [])
+    graph = helper.make_graph(nodes, "g", [x, yes], [y], initializers)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9, functions=functions)
