@@ -30,7 +30,7 @@ STORE = tempfile.mkdtemp(prefix="rollout-test-store-")
 IS_SHARED = "TEST_SHARED_BUNDLES" in os.environ  # with other runs, too; then somebody else removes it
 SHARED = Path(os.environ.setdefault("TEST_SHARED_BUNDLES", tempfile.mkdtemp(prefix="rollout-test-shared-")))
 # What a test needs beside what Rollout needs.
-TO_LOOK = ("+keys", "+type", "+ttl", "+pttl", "+xlen", "+hkeys", "+scard", "+copy", "+config", "+flushall")
+TO_LOOK = ("+keys", "+type", "+ttl", "+pttl", "+xlen", "+hkeys", "+copy", "+config", "+flushall")
 # Python is started hundreds of times: what is compiled once stays compiled, whatever the environment says.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

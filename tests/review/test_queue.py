@@ -13,7 +13,7 @@ from rollout.errors import StoreUnavailableError
 from rollout.keys import Keys
 from rollout.review.forget import forget_client
 from rollout.review.item import ReviewItem, item_id
-from rollout.review.queue import Budget, add_items, list_items
+from rollout.review.queue import MOST_LINKS, Budget, add_items, list_items, read_item, read_links
 from rollout.store import Redis, client_of
 from tests.review.items import make_item
 
@@ -71,6 +71,33 @@ async def test_inputs_have_a_budget_of_the_model_and_of_each_client(redis: Redis
         await redis.zadd(Keys("digits").reviews("weights"), {member: 1})
     assert await add(weighing(7, 2000, "fourth"), weighing(8, 1000, "fifth")) == [True, True]
     assert sorted((await weights(redis)).values()) == [1000, 2000, 3000]
+
+
+async def test_what_is_linked_to_an_item_weighs_too_and_has_a_number(redis: Redis) -> None:
+    first = make_item(0, client_id="big", same="a" * 32)
+    links = [
+        make_item(number, client_id="big", same="a" * 32, key=f"key-{number}", id=f"{number:032x}")
+        for number in range(1, MOST_LINKS + 2)
+    ]
+    assert await add_items(redis, [first, *links], 1) == [True] * (MOST_LINKS + 1) + [False]
+    assert len(await read_links(redis, "digits", first.id)) == MOST_LINKS
+    assert await redis.hget(Keys("digits").reviews("excess"), "low_confidence") == b"1", "the other is counted"
+    assert await add_items(redis, links, 1) == [True] * MOST_LINKS + [False], "what is there is there"
+    one = len(await redis.get(Keys("digits").review(links[0].id)))
+    assert (await weights(redis))[b"all"] > MOST_LINKS * one * 0.9
+    await forget_client(redis, "digits", "big", 60)
+    assert await weights(redis) == {}
+    budget = Budget(model=2 * one + 100, client=2 * one + 100)
+    await redis.delete(f"{Keys('digits').client('big')}:forgotten")
+    assert await add_items(redis, [first, *links[:3]], 1, budget=budget) == [True, True, True, False]
+
+
+async def test_the_name_of_another_key_is_no_item(redis: Redis) -> None:
+    item = make_item(1)
+    await add_items(redis, [item], 100)
+    assert await read_item(redis, "digits", item.id) is not None
+    for other in (f"{item.id}:inputs", f"{item.id}:work", f"{item.id}\n", item.id.upper(), "", "\ud800"):
+        assert await read_item(redis, "digits", other) is None
 
 
 async def test_models_have_queues_of_their_own(redis: Redis) -> None:

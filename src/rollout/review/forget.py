@@ -32,7 +32,9 @@ for _, part in ipairs(redis.call('ZRANGE', KEYS[1], 0, most - 1)) do
         end
         redis.call('ZREM', KEYS[4], id)
         redis.call('HDEL', KEYS[6], id)
-        local size, whose = redis.call('STRLEN', key .. ':inputs'), string.match(KEYS[1], '[^:]+$')
+        local is_link = item.linked_to ~= cjson.null
+        local size = redis.call('STRLEN', is_link and key or key .. ':inputs')
+        local whose = string.match(KEYS[1], '[^:]+$')
         lighten(prefix .. 'reviews:bytes', prefix .. 'reviews:weights', size .. ':' .. whose .. ':' .. id)
         for _, review in ipairs(cjson.decode(redis.call('GET', key .. ':work') or '{{}}').reviews or {{}}) do
             redis.call('SREM', prefix .. 'reviews:answered:' .. review.reviewer, id)

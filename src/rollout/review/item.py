@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import re
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -96,6 +97,10 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
     def rank(self) -> float:
         """The place in the queue, least first: seconds since 1970, less what a look is worth: nothing starves."""
         return milliseconds(self.at) / 1000 - LARGEST_LEAD_S * self.value_of_a_look
+
+
+ITEM_ID = re.compile("[0-9a-f]{32}")
+"""What ``item_id`` returns."""
 
 
 def item_id(client_id: str, key: str | None, inputs: bytes, secret: bytes = b"") -> str:

@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rollout.keys import Keys
-from rollout.review.item import GONE, ReviewItem, milliseconds
+from rollout.review.item import GONE, ITEM_ID, ReviewItem, milliseconds
 from rollout.review.policy import DEFAULT, ReviewPolicy
 from rollout.review.scripts import JOIN, KEEP, WEIGH
 from rollout.review.state import State, Work
 from rollout.store import Redis, guard, run_script
 
 CHUNK = 200
+# Predictions that are linked to one item, whoever looks at which reads all of them.
+MOST_LINKS = 1000
 # Where the items of a state lie, each a sorted set; open ones that lack a further review lie apart.
 PLACES: Mapping[State, tuple[str, ...]] = {
     State.OPEN: ("again", "open"),
@@ -49,15 +51,26 @@ for i = 1, (#KEYS - 10) / 6 do
     local first = redis.call('GET', same)
     local is_new = redis.call('EXISTS', item) == 0
         and tonumber(redis.call('GET', forgotten) or 0) < tonumber(at)
-    local has_room = redis.call('ZCARD', KEYS[1]) + redis.call('ZCARD', KEYS[2]) + redis.call('ZCARD', KEYS[3])
-        < limit
-        and tonumber(redis.call('HGET', KEYS[4], 'open|' .. reason) or 0)
-            + tonumber(redis.call('HGET', KEYS[4], 'leased|' .. reason) or 0) < tonumber(most)
-        and has_bytes('all', #sent, ARGV[4]) and has_bytes(whose, #sent, ARGV[5])
+    local is_link = first and redis.call('EXISTS', prefix .. first) == 1
+    -- JSON ends with "linked_to":null}}
+    local link = is_link and string.sub(json, 1, -6) .. '"' .. first .. '"}}'
+    -- Of what is linked no inputs are kept: it weighs what it says itself.
+    local size = #(link or sent)
+    local has_room = has_bytes('all', size, ARGV[4]) and has_bytes(whose, size, ARGV[5])
+    if is_link then
+        has_room = has_room and redis.call('SCARD', prefix .. first .. ':links') < {MOST_LINKS}
+    else
+        has_room = has_room
+            and redis.call('ZCARD', KEYS[1]) + redis.call('ZCARD', KEYS[2]) + redis.call('ZCARD', KEYS[3]) < limit
+            and tonumber(redis.call('HGET', KEYS[4], 'open|' .. reason) or 0)
+                + tonumber(redis.call('HGET', KEYS[4], 'leased|' .. reason) or 0) < tonumber(most)
+    end
     kept[i] = 1
-    if is_new and first and redis.call('EXISTS', prefix .. first) == 1 then
-        -- JSON ends with "linked_to":null}}
-        redis.call('SET', item, string.sub(json, 1, -6) .. '"' .. first .. '"}}')
+    if is_new and has_room then
+        weigh(KEYS[9], KEYS[10], size, whose, id, now + ttl * 1000)
+    end
+    if is_new and has_room and is_link then
+        redis.call('SET', item, link)
         redis.call('SADD', prefix .. first .. ':links', id)
         if redis.call('ZSCORE', KEYS[7], first) then
             redis.call('ZADD', KEYS[7], next_cursor(KEYS[7]), first)
@@ -65,7 +78,6 @@ for i = 1, (#KEYS - 10) / 6 do
     elseif is_new and has_room then
         redis.call('SET', item, json)
         redis.call('SET', inputs, sent, 'EX', ttl)
-        weigh(KEYS[9], KEYS[10], #sent, whose, id, now + ttl * 1000)
         redis.call('SET', same, id, 'EX', ttl)
         redis.call('ZADD', KEYS[1], rank, id)
         redis.call('HINCRBY', KEYS[4], 'open|' .. reason, 1)
@@ -166,9 +178,12 @@ async def read_items(
 ) -> list[tuple[ReviewItem, bytes | None]]:
     """Returns items with their inputs, if wanted, and their work as it is stored; what is not there is left out.
 
+    IDs may come from anybody: what is none could be the end of another key's name.
+
     Raises:
         StoreUnavailableError: If Redis does not answer.
     """
+    ids = [one for one in ids if ITEM_ID.fullmatch(one)]
     if not ids:
         return []
     names = Keys(model)
