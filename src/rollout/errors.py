@@ -6,7 +6,7 @@ An error reaches an HTTP caller as an RFC 9457 problem document, and a terminal 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 
 class FieldError(NamedTuple):
@@ -41,6 +41,15 @@ class RolloutError(Exception):
         self.detail = detail
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
+
+    def alone(self) -> Self:
+        """Returns the error without where it was raised, for whoever keeps it in a variable.
+
+        That keeps the frames that it went through and what is in them, such as a body; of these frames one holds
+        the error again, and so nothing of it is freed before the garbage collector comes, which may take long.
+        """
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self
 
 
 class MalformedBodyError(RolloutError):

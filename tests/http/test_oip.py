@@ -288,6 +288,8 @@ def ask(*inputs: dict[str, Any], **more: Any) -> dict[str, Any]:
         (ask(BINARY | {"datatype": "BYTES"}), b"\0" * 1024, None, 422, "must be UINT8, not BYTES"),
         (ask(BINARY | {"name": "pixels"}), b"\0" * 1024, None, 422, "pixels is not an input of this model; it takes image"),
         (ask(BINARY, BINARY), b"\0" * 2048, None, 422, "/inputs/1/name image is there twice"),
+        (ask(*[IMAGE | {"data": []}] * 100_000), b"", None, 422, "/inputs holds 100,000 tensors; digits has 1 inputs"),
+        (ask(BLACK, outputs=[{"name": "label"}] * 100_000), b"", None, 422, "/outputs holds 100,000 tensors; digits has 4 outputs"),
         (ask(), b"", None, 422, "/inputs lacks image, UINT8 of shape [-1, 32, 32]"),
         (ask(IMAGE | {"data": [[[256] * 32] * 32]}), b"", None, 422, "/inputs/0/data/0/0/0"),
         (ask(IMAGE | {"data": [256] * 1024}), b"", None, 422, "/inputs/0/data/0"),

@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 import tritonclient.grpc as triton
 from numpy.typing import NDArray
@@ -178,7 +179,9 @@ STRING = messages.InferParameter(string_param="x")
         ({"inputs": [IMAGE | {"parameters": {"shared_memory_region": STRING}}]}, "INVALID_ARGUMENT", "shared_memory_region is not a parameter"),
         (NOT_RAW | {"inputs": []}, "INVALID_ARGUMENT", "lacks image"),
         ({"outputs": [{"name": "digit"}]}, "INVALID_ARGUMENT", "digit is not an output"),
-        ({"outputs": [{"name": "scores"}] * 5000}, "INVALID_ARGUMENT", "scores is there twice"),
+        ({"outputs": [{"name": "scores"}] * 2}, "INVALID_ARGUMENT", "scores is there twice"),
+        ({"outputs": [{"name": "scores"}] * 5000}, "INVALID_ARGUMENT", "/outputs holds 5,000 tensors; digits has 4 outputs"),
+        (NOT_RAW | {"inputs": [{}] * 20_000}, "INVALID_ARGUMENT", "/inputs holds 20,000 tensors; digits has 1 inputs"),
         ({"outputs": [{"name": "label", "parameters": {"classification": STRING}}]}, "INVALID_ARGUMENT", "classification is not a parameter"),
         ({"parameters": {"client_id": messages.InferParameter(int64_param=7)}}, "INVALID_ARGUMENT", "/parameters/client_id expected str"),
         ({"parameters": {"client": STRING}}, "INVALID_ARGUMENT", "/parameters/client is not a parameter"),
@@ -229,6 +232,17 @@ def test_what_is_open_to_everybody_is_answered_unread(endpoints: Endpoints) -> N
         with pytest.raises(grpc.RpcError) as refused:
             channel.unary_unary("/inference.GRPCInferenceService/ServerMetadata")(no_message)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT, "what takes a token is read"
+
+
+def test_a_refused_message_is_not_kept_in_memory(endpoints: Endpoints, stub: Any) -> None:
+    workers = psutil.Process(endpoints.service.process.pid).children(recursive=True)
+    request = messages.ModelInferRequest(model_name="digits", raw_input_contents=[b"\0" * 7_000_000])
+    for number in range(40):
+        if number == 10:  # what a worker takes for the first stays for the next
+            before = sum(worker.memory_info().rss for worker in workers)
+        with pytest.raises(grpc.RpcError, match="must hold 0 items"):
+            stub.ModelInfer(request)
+    assert sum(worker.memory_info().rss for worker in workers) - before < 100_000_000
 
 
 def test_a_call_has_one_authorization(endpoints: Endpoints, stub: Any) -> None:

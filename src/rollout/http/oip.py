@@ -42,6 +42,8 @@ from rollout.inference.version import LoadedVersion
 from rollout.routing.assignment import assign
 
 NO_CLIENT = ""
+# What a request may name beside what the model has, so that one too many is named.
+MORE_TENSORS = 8
 
 
 class Inferred(NamedTuple):
@@ -108,6 +110,22 @@ def declare_outputs(task: Task) -> list[Declaration]:
     return [*parts, Declaration("review", STRINGS, [-1])]
 
 
+def check_counts(model: ServedModel, inputs: int, outputs: int) -> None:
+    """Refuses more tensors than could all be named when something is wrong with each.
+
+    Raises:
+        InvalidRequestError: If there are.
+    """
+    has = {"inputs": (inputs, len(model.schema.tensors)), "outputs": (outputs, len(declare_outputs(model.task)))}
+    errors = [
+        FieldError(f"/{name}", f"holds {count:,} tensors; {model.name} has {most} {name}")
+        for name, (count, most) in has.items()
+        if count > most + MORE_TENSORS
+    ]
+    if errors:
+        raise invalid(errors)
+
+
 async def infer(
     engine: Engine,
     model: ServedModel,
@@ -135,6 +153,7 @@ async def infer(
     Raises:
         RolloutError: If the request is refused, or a row of it fails: it is answered whole or not at all.
     """
+    check_counts(model, len(request.inputs), len(request.outputs))
     client = NO_CLIENT
     for pointer, value in (("/parameters/client_id", request.parameters.client_id), ("/client_id", client_id)):
         if value is not None:

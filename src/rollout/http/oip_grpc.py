@@ -24,7 +24,7 @@ from rollout.errors import (
 )
 from rollout.http.bodies import invalid
 from rollout.http.gateway import Gateway
-from rollout.http.oip import find_version, infer, model_metadata, server_metadata
+from rollout.http.oip import check_counts, find_version, infer, model_metadata, server_metadata
 from rollout.http.oip_messages import InferRequest, explain
 from rollout.http.problems import NO_MODEL, as_rollout_error
 from rollout.http.request_log import begin, end
@@ -67,6 +67,8 @@ ROLES: Mapping[str, Role | None] = {
     "ModelMetadata": "app",
     "ModelInfer": "app",
 }
+# More than there are, so that one too many is named.
+MOST_PARAMETERS = 16
 # A call's deadline comes with the call.
 METADATA = {"x-client-segment", "x-rollout-arm"}
 CONTENTS = {
@@ -154,7 +156,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no ty
             if ROLES[name] is not None:
                 self._gateway.authorize(metadata, self._gateway.settings.host, ROLES[name])
         except RolloutError as error:
-            refused = error
+            refused = error.alone()
 
             async def refuse(_: Any, context: Any) -> Any:
                 return await self._answer(name, metadata, handler.unary_unary, refused, context)
@@ -174,9 +176,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no ty
             except DecodeError as error:  # which grpc takes for a fault of ours
                 return MalformedBodyError(f"the message is not what this method takes: {error}")
 
-        async def answer(request: Any, context: Any) -> Any:
-            return await self._answer(name, metadata, handler.unary_unary, request, context)
-
+        answer = functools.partial(self._answer, name, metadata, handler.unary_unary)
         return grpc.unary_unary_rpc_method_handler(answer, decode, handler.response_serializer)
 
     async def _answer(
@@ -195,6 +195,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no ty
         except Exception as error:
             ours = as_rollout_error(error)
             model = self._label(request)
+            del request  # which the error that `abort` raises would keep, as it keeps this frame
             call |= {"problem": ours.type, "model": model}
             end(call, ours.status, every=False)
         else:
@@ -254,6 +255,7 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
         settings = self._gateway.settings
         remaining = context.time_remaining()
         deadline = time.monotonic() + (settings.timeout_ms / 1000 if remaining is None else remaining)
+        check_counts(model, len(request.inputs), len(request.outputs))
         message = _to_request(request)
         metadata = dict(context.invocation_metadata())
         headers = DEFAULTS._replace(traceparent=_traceparent.get())
@@ -318,6 +320,8 @@ def _to_request(request: Any) -> InferRequest:
 
 
 def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    if len(parameters) > MOST_PARAMETERS:
+        raise invalid([FieldError("/parameters", f"holds {len(parameters):,} of them, and there are fewer")])
     chosen = ((name, value, value.WhichOneof("parameter_choice")) for name, value in parameters.items())
     return {name: choice and getattr(value, choice) for name, value, choice in chosen}
 

@@ -55,6 +55,6 @@ def problem_response(error: RolloutError, model: str = NO_MODEL, path: str = "")
 def as_rollout_error(error: Exception) -> RolloutError:
     """Returns the error itself where it is one of ours, and otherwise logs it and says no more than that."""
     if isinstance(error, RolloutError):
-        return error
+        return error.alone()
     logger.error("an unforeseen error", exc_info=error)
     return RolloutError("the service's log has the details")

@@ -145,7 +145,7 @@ class PredictStream:
             try:
                 instances[number] = decode_instance(text)
             except RolloutError as error:
-                errors[number] = error
+                errors[number] = error.alone()
         decoded = dict(zip(instances, await self._decoder.decode(list(instances.values())), strict=True))
         for number, one in decoded.items():
             if isinstance(one, list):
@@ -192,7 +192,7 @@ class PredictStream:
                 await asyncio.sleep(PAUSE_S)
             except PredictionFailedError as error:
                 if count == 1:
-                    return [error]
+                    return [error.alone()]
                 middle = count // 2
                 return [
                     *await self._score(_part(rows, slice(middle))),
