@@ -32,7 +32,7 @@ from service.console import change, login, models, review
 from service.console.logins import has_ended
 from service.console.page_context import Page, PageContext
 from service.console.render import page, static
-from service.console.session import COOKIE, Session, Sessions
+from service.console.session import Session, Sessions, cookie_in
 
 ROOT = "/console"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -97,7 +97,7 @@ class Console:
             OverloadedError: If the service is starting or stopping.
         """
         engine, sessions = self._gateway.engine, self.sessions
-        session = sessions.read(request.cookies.get(COOKIE))
+        session = sessions.read(cookie_in(request.headers.get("cookie", "")))
         if session is not None and await has_ended(engine.redis, session.id):
             session = None
         if session is None and wanted.role is not None:
@@ -132,7 +132,8 @@ class Console:
         """Returns an error as a page, or as JSON for a script."""
         if request.headers.get("accept") == "application/json":
             return problem_response(error)
-        session = self.sessions.read(request.cookies.get(COOKIE)) if self._gateway.is_open else None
+        cookie = cookie_in(request.headers.get("cookie", ""))
+        session = self.sessions.read(cookie) if self._gateway.is_open else None
         response = page("problem.html", error.status, session=session, problem=error)
         response.headers.update(error.headers)
         return response

@@ -16,6 +16,25 @@ COOKIE = "rollout_console"
 LASTS_S = 12 * 3600
 
 
+def cookie_in(header: str) -> str | None:
+    """Returns the cookie of a session among all of a request, or ``None``.
+
+    Ours is never quoted. What Python unquotes with takes ten seconds for 64 KiB that were made for it.
+
+    Args:
+        header: The value of ``Cookie``.
+
+    Example:
+        >>> cookie_in("theme=dark; rollout_console=abc.def")
+        'abc.def'
+    """
+    for pair in header.split(";"):
+        name, _, value = pair.partition("=")
+        if name.strip() == COOKIE:
+            return value.strip()
+    return None
+
+
 class Session(NamedTuple):
     """Somebody who logged in.
 

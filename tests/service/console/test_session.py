@@ -7,6 +7,7 @@ import gzip
 import re
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -188,6 +189,19 @@ async def test_a_link_from_elsewhere_asks_again_with_the_cookie(stage: Stage) ->
         answer = await browser.get(MODEL)
         assert answer.status_code == 200
         assert 'http-equiv="refresh"' in answer.text
+
+
+async def test_no_cookie_takes_long_to_read(stage: Stage, admin: Browser) -> None:
+    """64 KiB of such a cookie took Python ten seconds, without a token, and so ended the worker."""
+    own = f"{COOKIE}={admin.cookies[COOKIE]}"
+    with mock.patch("http.cookies._unquote", side_effect=AssertionError("it takes long")):
+        async with stage.browser() as browser:
+            for unit in ("\\a", '\\"', "\\0"):
+                long = f'theme="{unit * 30_000}"'
+                assert (await browser.get("/console/login", headers={"Cookie": long})).status_code == 200
+                assert (await browser.get("/console/nothing", headers={"Cookie": long})).status_code == 404
+                for cookie in (f"{long}; {own}", f"{own};{long}"):
+                    assert (await browser.get(MODEL, headers={"Cookie": cookie})).status_code == 200
 
 
 async def test_forms_of_others_are_refused(stage: Stage, admin: Browser) -> None:
