@@ -79,7 +79,10 @@ class Keys(NamedTuple):
         return f"rollout:{{{self.model}}}:reviews:offered:{minute}"
 
     def review(self, item_id: str, part: str = "") -> str:
-        """One review item, JSON; its ``:inputs`` expire, its ``:work``, ``:events`` and ``:links`` stay."""
+        """One review item, JSON; its ``:inputs`` expire, its ``:work``, ``:events`` and ``:links`` stay.
+
+        Predictions that are linked to an item are some, too, of which ``rollout.review.queue`` bounds the number.
+        """
         return f"rollout:{{{self.model}}}:review:{item_id}{part}"
 
     def same_inputs(self, digest: str) -> str:
