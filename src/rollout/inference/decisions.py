@@ -54,7 +54,7 @@ class Decisions:
     def failed(cls, rows: int, error: RolloutError) -> Decisions:
         """Returns rows that all failed alike."""
         columns = np.zeros(rows, np.int64), np.full((rows, 0), np.nan), np.zeros(rows, bool)
-        return cls(*columns, dict.fromkeys(range(rows), error))
+        return cls(*columns, dict.fromkeys(range(rows), error.alone()))
 
     @classmethod
     def placed(cls, parts: Iterable[tuple[Sequence[int], Decisions]], rows: int) -> Decisions:
