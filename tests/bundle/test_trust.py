@@ -164,8 +164,9 @@ def test_onnx_takes_external_data_from_within_the_bundle_only(tmp_path: Path, lo
 def adding(weight: TensorProto, place: str) -> onnx.ModelProto:
     """Returns a model that adds a tensor, which stands in some place of its graph."""
     constant = helper.make_node("Constant", [], ["w"], value=weight)
-    functions = []
-    nodes, initializers = [helper.make_node("Add", ["x", "w"], ["y"])], []
+    functions: list[onnx.FunctionProto] = []
+    initializers: list[TensorProto] = []
+    nodes = [helper.make_node("Add", ["x", "w"], ["y"])]
     if place == "initializer":
         initializers = [weight]
     elif place == "constant":
