@@ -23,7 +23,7 @@ from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc import service_pb2_grpc as stubs
 from tritonclient.utils import InferenceServerException
 
-from rollout import RolloutError, __version__
+from rollout import Regression, RolloutError, __version__
 from rollout.config import Settings
 from rollout.errors import HTTP_ERRORS, DeadlineExceededError
 from rollout.http import oip_grpc
@@ -288,7 +288,8 @@ async def test_the_rows_get_as_long_as_the_call_has_and_a_refusal_says_when_to_c
 
     monkeypatch.setattr(oip_grpc, "infer", refuse)
     gateway, call = Gateway(), Call()
-    engine: Any = SimpleNamespace(models={"digits": None}, model=lambda name: SimpleNamespace(name=name))
+    model = SimpleNamespace(name="digits", schema=SimpleNamespace(tensors={}), task=Regression())
+    engine: Any = SimpleNamespace(models={"digits": None}, model=lambda _: model)
     gateway.open(engine, Settings(home=tmp_path))
 
     async def find(_: Any) -> Any:
