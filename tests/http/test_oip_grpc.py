@@ -184,6 +184,7 @@ STRING = messages.InferParameter(string_param="x")
         (NOT_RAW | {"inputs": [{}] * 20_000}, "INVALID_ARGUMENT", "/inputs holds 20,000 tensors; digits has 1 inputs"),
         ({"outputs": [{"name": "label", "parameters": {"classification": STRING}}]}, "INVALID_ARGUMENT", "classification is not a parameter"),
         ({"parameters": {"client_id": messages.InferParameter(int64_param=7)}}, "INVALID_ARGUMENT", "/parameters/client_id expected str"),
+        ({"parameters": {str(number): STRING for number in range(20)}}, "INVALID_ARGUMENT", "/parameters holds 20; at most 16"),
         ({"parameters": {"client": STRING}}, "INVALID_ARGUMENT", "/parameters/client is not a parameter"),
         ({"parameters": {"client": messages.InferParameter()}}, "INVALID_ARGUMENT", "/parameters/client is not a parameter"),
         ({"model_name": "cats"}, "NOT_FOUND", "there is no model 'cats'"),

@@ -321,7 +321,9 @@ def _to_request(request: Any) -> InferRequest:
 
 def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if len(parameters) > MOST_PARAMETERS:
-        raise invalid([FieldError("/parameters", f"holds {len(parameters):,} of them, and there are fewer")])
+        raise invalid(
+            [FieldError("/parameters", f"holds {len(parameters):,}; at most {MOST_PARAMETERS} are taken")]
+        )
     chosen = ((name, value, value.WhichOneof("parameter_choice")) for name, value in parameters.items())
     return {name: choice and getattr(value, choice) for name, value, choice in chosen}
 
