@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
-from rollout.judge.client_sums import Arm, ClientSums, difference, sum_clients
+from rollout.judge.client_sums import Arm, difference, sum_clients
 from rollout.judge.disagreements import Labelled, accuracy_difference
-from rollout.judge.evidence import ArmCounts, Disagreements, Outcomes, Stage, TrialEvidence
+from rollout.judge.evidence import ArmCounts, Outcomes, Stage, TrialEvidence
 from rollout.judge.policy import Policy
 from rollout.judge.sample_ratio import as_counted, e_value
-from rollout.judge.sequences import Floats, asymptotic_mean, bounded_mean, proportion
-from rollout.judge.verdict import judge
+from rollout.judge.sequences import asymptotic_mean, bounded_mean, proportion
+from rollout.judge.verdict import Reason, Verdict, judge
 
 ALPHA = 0.05
 RAMP = (0.01, 0.05, 0.1, 0.25, 0.5)
@@ -125,7 +126,9 @@ def cover_proportion(runs: int, trials: int, rate: float, seed: int) -> float:
     successes = (np.random.default_rng(seed).random((runs, trials)) < rate).cumsum(axis=1)
     excluded = np.zeros(runs, bool)
     for trial in range(1, trials + 1):
-        ends = {int(count): proportion(int(count), trial, ALPHA, 300) for count in np.unique(successes[:, trial - 1])}
+        ends = {
+            int(count): proportion(int(count), trial, ALPHA, 300) for count in np.unique(successes[:, trial - 1])
+        }
         wrong = [count for count, (low, high) in ends.items() if not low <= rate <= high]
         excluded |= np.isin(successes[:, trial - 1], wrong)
     return float(1 - excluded.mean())
@@ -165,7 +168,9 @@ def simpson(runs: int, seed: int) -> dict[str, int]:
                 rows[:, 2 * stage + 1] = 10
         counts = ArmCounts(clients=1_000, rows=10_000, requests=10_000)
         evidence = TrialEvidence(
-            stages=tuple(Stage(share=share, seconds=1e6, control=counts, challenger=counts) for share in (0.05, 0.5)),
+            stages=tuple(
+                Stage(share=share, seconds=1e6, control=counts, challenger=counts) for share in (0.05, 0.5)
+            ),
             outcomes={"accuracy": Outcomes(**{arm: sum_clients(rows) for arm, rows in vectors.items()})},
         )
         verdict = judge(evidence, Policy(margin=0.02)).verdict
@@ -181,7 +186,11 @@ def requests_until_rollback(rate: float, base: float, runs: int, seed: int, most
         failed, others = ((generator.random(most) < one).cumsum() for one in (rate, base))
         needed.append(
             next(
-                (n for n in range(5, most, 5) if _failing(int(failed[n - 1]), int(others[n - 1]), n) == "rollback"),
+                (
+                    n
+                    for n in range(5, most, 5)
+                    if _failing(int(failed[n - 1]), int(others[n - 1]), n) == "rollback"
+                ),
                 most,
             )
         )
@@ -189,11 +198,9 @@ def requests_until_rollback(rate: float, base: float, runs: int, seed: int, most
 
 
 def _failing(failures: int, control: int, requests: int) -> str:
-    counts = ArmCounts(clients=requests // 2, rows=requests, requests=requests)
-    replace = {"control": control, "challenger": failures}
     arms = {
-        arm: ArmCounts(clients=counts.clients, rows=requests, requests=requests, failures=one)
-        for arm, one in replace.items()
+        arm: ArmCounts(clients=requests // 2, rows=requests, requests=requests, failures=failed)
+        for arm, failed in (("control", control), ("challenger", failures))
     }
     return judge(TrialEvidence(stages=(Stage(share=0.1, **arms),))).verdict
 
@@ -210,7 +217,9 @@ def labels_until_verdict(runs: int, seed: int, most: int = 60_000) -> tuple[floa
         disagreed = int(generator.binomial(shadowed, rate))
         d = generator.choice([1, -1, 0], size=2_000, p=chances)
         by_disagreement.append(
-            _first(lambda n, d=d, k=disagreed: accuracy_difference(shadowed, k, d[:n].tolist(), ALPHA).low > 0, 2_000)
+            _first(
+                lambda n, d=d, k=disagreed: accuracy_difference(shadowed, k, d[:n].tolist(), ALPHA).low > 0, 2_000
+            )
         )
         # A label of a row that is drawn from all says who was right there, too: 0 where both decide alike.
         rows = generator.choice([1, -1, 0], size=most, p=[0.6 * rate, 0.2 * rate, 1 - 0.8 * rate])
@@ -227,7 +236,9 @@ def _first(is_so: Callable[[int], bool], most: int) -> int:
     return high
 
 
-def ratio_alarms(runs: int, looks: int, clients: int, odds: Sequence[float], seed: int, *, counted: bool) -> float:
+def ratio_alarms(
+    runs: int, looks: int, clients: int, odds: Sequence[float], seed: int, *, counted: bool
+) -> float:
     """Returns the share of ramps in which the sample ratio was ever refused at ``ALPHA``.
 
     Args:
@@ -254,15 +265,48 @@ def ratio_alarms(runs: int, looks: int, clients: int, odds: Sequence[float], see
     return alarms / runs
 
 
-def random_client_sums(clients: int, stages: int, generator: np.random.Generator) -> tuple[Floats, ClientSums]:
-    """Returns clients and their sums."""
-    rows = generator.poisson(3, (clients, stages)).astype(float)
-    vectors = np.stack([generator.binomial(rows.astype(int), 0.8), rows], axis=-1).reshape(clients, -1)
-    return vectors, sum_clients(vectors)
+def outcomes(control: int, challenger: int, rate: float = 0.8, better: float = 0.0, stages: int = 1) -> Outcomes:
+    """Returns what so many clients with ten rows each had, without chance: the outcomes of each are its rate."""
+    arms = {}
+    for arm, clients, one in (("control", control, rate), ("challenger", challenger, rate + better)):
+        vectors = np.zeros((clients, 2 * stages))
+        right = np.where(np.arange(clients) % 2, 0.1, -0.1) + one
+        vectors[:, -2], vectors[:, -1] = 10 * right, 10
+        arms[arm] = sum_clients(vectors)
+    return Outcomes(**arms)
 
 
-def with_labels(labelled: Sequence[int], shadowed: int = 20_000, disagreed: int = 1_000) -> Disagreements:
-    """Returns disagreements of which some are decided."""
-    return Disagreements(
-        shadowed=shadowed, disagreed=disagreed, labelled=tuple(Labelled(right) for right in labelled)
-    )
+def fair(
+    clients: int = 1_000,
+    seconds: float = 90_000,
+    failures: int = 2,
+    requests: int = 5_000,
+    accuracy: Outcomes | None = None,
+) -> TrialEvidence:
+    """Returns a trial in which nothing is wrong, and the challenger is as good as the champion."""
+    counts = ArmCounts(clients=clients, rows=requests, requests=requests, failures=failures)
+    known = outcomes(clients, clients) if accuracy is None else accuracy
+    stage = Stage(share=0.1, seconds=seconds, control=counts, challenger=counts, outside=8 * requests)
+    return TrialEvidence(stages=(stage,), outcomes={"accuracy": known}, traffic=(100, 110, 90, 105))
+
+
+def held() -> dict[str, tuple[Reason, Verdict]]:
+    """Returns what has to hold, with the reason that it should have and the verdict."""
+    policy = Policy(margin=0.02)
+    trial, replace = fair(), msgspec.structs.replace
+    one = replace(trial.present, challenger=ArmCounts())
+    three = ArmCounts(clients=2, rows=3, requests=3)
+    failed = Stage(share=0.1, control=three, challenger=replace(three, failures=1))
+    nan = outcomes(1_000, 1_000, rate=float("nan"))
+    cases: dict[str, tuple[Reason, TrialEvidence]] = {
+        "no traffic": ("no_data", TrialEvidence(stages=(Stage(share=0.1),))),
+        "traffic dying": ("dried_up", replace(trial, traffic=(100, 110, 90, 3))),
+        "1 error in 3": ("too_few", TrialEvidence(stages=(failed,))),
+        "NaN": ("not_finite", replace(trial, outcomes={"accuracy": nan})),
+        "one arm": ("silent_arm", replace(trial, stages=(one,))),
+        "labels for one arm only": ("one_arm_labelled", fair(accuracy=outcomes(1_000, 0))),
+        "no labels": ("labels_missing", replace(trial, outcomes={})),
+        "an hour old": ("too_early", fair(seconds=3_600)),
+        "as many failures as requests, and one more": ("impossible", fair(requests=1_000, failures=1_001)),
+    }
+    return {what: (reason, judge(evidence, policy)) for what, (reason, evidence) in cases.items()}

@@ -9,9 +9,10 @@ from rollout.judge.sequences import log_beta
 
 # The standard error of Redis's HyperLogLog: 1.04 / sqrt(2**14).
 COUNTING_ERROR = 0.0081
-# Clients that the mixture knows the ratio from: the more, the smaller the imbalances that it looks for, here
-# about one in a hundred, and the later it sees large ones.
-PRIOR = 10_000
+# Clients that a mixture knows the ratio from: the more, the smaller the imbalances that it looks for, here about
+# one in ten, which is seen soon, and one in a hundred. The mean of two e-values is an e-value.
+PRIORS = (100, 10_000)
+LARGEST_LOG = 700.0
 
 
 def e_value(counts: Sequence[float], expected: Sequence[float]) -> float:
@@ -31,17 +32,22 @@ def e_value(counts: Sequence[float], expected: Sequence[float]) -> float:
 
     Example:
         >>> e_value([102_041, 97_959], [1, 1]) > 1e10, round(e_value([5_000, 5_100], [1, 1]), 2)
-        (True, 0.9)
+        (True, 0.53)
     """
     total = math.fsum(expected)
     shares = [share / total for share in expected]
-    prior = [PRIOR * share for share in shares]
+    return math.fsum(_ratio(counts, shares, prior) for prior in PRIORS) / len(PRIORS)
+
+
+def _ratio(counts: Sequence[float], shares: Sequence[float], weight: float) -> float:
+    """Returns the likelihood ratio of one mixture."""
+    prior = [weight * share for share in shares]
     log = (
         log_beta([one + count for one, count in zip(prior, counts, strict=True)])
         - log_beta(prior)
         - math.fsum(count * math.log(share) for count, share in zip(counts, shares, strict=True))
     )
-    return math.exp(log) if log < 700 else math.inf
+    return math.exp(log) if log < LARGEST_LOG else math.inf
 
 
 def as_counted(counts: Sequence[float]) -> list[float]:

@@ -144,6 +144,8 @@ def _worthless(evidence: TrialEvidence, policy: Policy, ratio: float) -> Iterato
     """Yields what makes comparisons worthless."""
     if not evidence.is_finite:
         yield _hold("not_finite", "a sum of outcomes is infinite or not a number", "outcomes that are numbers")
+    if silence := _silence(evidence):
+        yield _hold("silent_arm", silence, "somebody to find out why")
     stage = evidence.present
     if ratio >= 1 / policy.alpha:
         yield _hold(
@@ -152,8 +154,6 @@ def _worthless(evidence: TrialEvidence, policy: Policy, ratio: float) -> Iterato
             f"should be as many (e-value {ratio:.3g}): something loses clients of one arm",
             "somebody to find out what loses them",
         )
-    if silence := _silence(evidence):
-        yield _hold("silent_arm", silence, "somebody to find out why")
 
 
 def _silence(evidence: TrialEvidence) -> str:
