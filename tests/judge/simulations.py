@@ -12,7 +12,7 @@ from rollout.judge.client_sums import Arm, difference, sum_clients
 from rollout.judge.disagreements import Labelled, accuracy_difference
 from rollout.judge.evidence import ArmCounts, Outcomes, Stage, TrialEvidence
 from rollout.judge.policy import Policy
-from rollout.judge.sample_ratio import as_counted, e_value
+from rollout.judge.sample_ratio import REFUSED, as_counted, e_value
 from rollout.judge.sequences import asymptotic_mean, bounded_mean, proportion
 from rollout.judge.verdict import Reason, Verdict, judge
 
@@ -217,17 +217,17 @@ def labels_until_verdict(runs: int, seed: int, most: int = 60_000) -> tuple[floa
         disagreed = int(generator.binomial(shadowed, rate))
         d = generator.choice([1, -1, 0], size=2_000, p=chances)
         by_disagreement.append(
-            _first(
+            first(
                 lambda n, d=d, k=disagreed: accuracy_difference(shadowed, k, d[:n].tolist(), ALPHA).low > 0, 2_000
             )
         )
         # A label of a row that is drawn from all says who was right there, too: 0 where both decide alike.
         rows = generator.choice([1, -1, 0], size=most, p=[0.6 * rate, 0.2 * rate, 1 - 0.8 * rate])
-        by_row.append(_first(lambda n, rows=rows: bounded_mean(rows[:n], -1, 1, ALPHA)[0] > 0, most))
+        by_row.append(first(lambda n, rows=rows: bounded_mean(rows[:n], -1, 1, ALPHA)[0] > 0, most))
     return float(np.median(by_disagreement)), float(np.median(by_row))
 
 
-def _first(is_so: Callable[[int], bool], most: int) -> int:
+def first(is_so: Callable[[int], bool], most: int) -> int:
     """Returns about the first count at which it is so; what a sequence has excluded stays excluded."""
     low, high = 0, most
     while high - low > 1:
@@ -239,7 +239,7 @@ def _first(is_so: Callable[[int], bool], most: int) -> int:
 def ratio_alarms(
     runs: int, looks: int, clients: int, odds: Sequence[float], seed: int, *, counted: bool
 ) -> float:
-    """Returns the share of ramps in which the sample ratio was ever refused at ``ALPHA``.
+    """Returns the share of ramps in which the sample ratio was ever refused.
 
     Args:
         runs: Ramps.
@@ -260,7 +260,7 @@ def ratio_alarms(
             exact *= 1 + 0.0081 * generator.standard_normal((2,))
             exact = exact.round()
         alarms += any(
-            e_value(as_counted(pair) if counted else pair, (1, 1)) >= 1 / ALPHA for pair in exact.tolist()
+            e_value(as_counted(pair) if counted else pair, (1, 1)) >= REFUSED for pair in exact.tolist()
         )
     return alarms / runs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from functools import partial
 
 import numpy as np
 import pytest
@@ -65,10 +66,14 @@ def test_how_many_labels_are_wanted_is_about_right() -> None:
     for _ in range(30):
         labels = generator.choice([1, -1, 0], size=4_000, p=[0.45, 0.35, 0.2]).tolist()
         wanted = labels_wanted(40_000, 2_000, labels[:40], 0.05, limit=-0.005)
-        first = next(n for n in range(2, 4_000, 2) if labels_wanted(40_000, 2_000, labels[:n], 0.05, -0.005) == 0)
         said.append(40 + (wanted or 0))
-        needed.append(first)
+        is_so = partial(_is_decided, labels)
+        needed.append(simulations.first(is_so, 4_000))
     assert 0.5 < np.median(said) / np.median(needed) < 2
+
+
+def _is_decided(labels: list[int], count: int) -> bool:
+    return labels_wanted(40_000, 2_000, labels[:count], 0.05, -0.005) == 0
 
 
 def test_nothing_is_wanted_where_it_is_decided_or_nobody_can_know() -> None:

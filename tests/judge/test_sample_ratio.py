@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout.judge import sample_ratio
-from rollout.judge.sample_ratio import COUNTING_ERROR, as_counted, e_value
+from rollout.judge.sample_ratio import COUNTING_ERROR, REFUSED, as_counted, e_value
 from tests.judge import simulations
 
 COUNTS = st.integers(0, 1_000_000)
@@ -57,8 +57,8 @@ def test_counting_takes_from_what_clients_are_worth(one: int, other: int) -> Non
 @pytest.mark.parametrize("clients", [300, 3_000, 200_000])
 @pytest.mark.parametrize("counted", [False, True])
 def test_honest_ramps_are_taken_for_honest(clients: int, counted: bool) -> None:
-    """One in 20 may be refused ever; of 60, more than 10 come once in 2,000."""
-    assert simulations.ratio_alarms(60, 300, clients, (1, 1), seed=7, counted=counted) <= 10 / 60
+    """One in 200 may ever be refused; of 60, three or more come once in 300."""
+    assert simulations.ratio_alarms(60, 300, clients, (1, 1), seed=7, counted=counted) < 3 / 60
 
 
 def test_a_small_imbalance_is_found() -> None:
@@ -66,13 +66,13 @@ def test_a_small_imbalance_is_found() -> None:
     assert simulations.ratio_alarms(20, 300, 200_000, (50, 48), seed=8, counted=False) == 1
 
 
-@pytest.mark.parametrize(("control", "challenger"), [(200, 300), (3000, 2500), (100_000, 105_000), (400, 0)])
+@pytest.mark.parametrize(("control", "challenger"), [(200, 300), (3000, 2500), (100_000, 110_000), (400, 0)])
 def test_a_loss_is_noticed_though_counts_err(control: int, challenger: int) -> None:
-    assert e_value(as_counted([control, challenger]), [1, 1]) > 20
-    assert e_value(as_counted([challenger, control]), [1, 1]) > 20
+    assert e_value(as_counted([control, challenger]), [1, 1]) > REFUSED
+    assert e_value(as_counted([challenger, control]), [1, 1]) > REFUSED
 
 
 def test_what_counting_explains_is_no_loss() -> None:
     counts = [1_000_000, 1_034_000]  # 3 standard deviations of two HyperLogLogs
-    assert e_value(as_counted(counts), [1, 1]) < 20
-    assert e_value(counts, [1, 1]) == math.inf
+    assert e_value(as_counted(counts), [1, 1]) < REFUSED
+    assert e_value(counts, [1, 1]) > 1e100

@@ -18,7 +18,6 @@ import yaml
 from rollout.cli import cli
 from rollout.errors import HTTP_ERRORS
 from rollout.judge import sample_ratio, verdict
-from rollout.judge.policy import UNASKED
 from tests.conftest import ROOT, need
 from tests.k8s import promql
 
@@ -187,7 +186,7 @@ def test_alerts_judge_as_the_verdict_does() -> None:
     worth = recorded["namespace_model_revision:rollout_trial_clients_worth:max"]
     assert f"{sample_ratio.COUNTING_ERROR} ^ 2" in worth
     assert [int(prior) for prior in re.findall(r"worth:max \+ (\d+)", mismatch)] == list(sample_ratio.PRIORS)
-    assert f">= {1 / UNASKED.alpha:g} " in mismatch
+    assert f">= {sample_ratio.REFUSED:g} " in mismatch
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def labels_wanted(
 
     Example:
         >>> labels_wanted(20_000, 1_000, [1, 1, 1, -1, 0, 1, 1, -1, 1, 1], alpha=0.05, limit=0.0)
-        61
+        34
     """
     found = accuracy_difference(shadowed, disagreed, labelled, alpha)
     if found.low > limit or found.high < limit:

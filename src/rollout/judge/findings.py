@@ -12,7 +12,7 @@ from rollout.judge.client_sums import as_arm, design_effect, difference
 from rollout.judge.disagreements import accuracy_difference
 from rollout.judge.evidence import Disagreements, Outcomes, Stage, TrialEvidence
 from rollout.judge.policy import Policy
-from rollout.judge.sequences import asymptotic_mean, proportion
+from rollout.judge.sequences import asymptotic_mean, least_difference, proportion
 
 # Requests at which the sequences of failures are narrowest: those that fail should be seen soon.
 TUNED_FOR = 300
@@ -147,19 +147,19 @@ def _failures(evidence: TrialEvidence, policy: Policy) -> Finding:
     control = requests / (effect * effects[0])
     challenger = requests / effects[1]
 
-    def bounds(alpha: float) -> tuple[tuple[float, float], tuple[float, float]]:
-        of_control = proportion(share * control, control, alpha / 2, TUNED_FOR)
-        return of_control, proportion(failed / effects[1], challenger, alpha / 2, TUNED_FOR)
-
-    (_, control_high), (low, _) = bounds(policy.alpha_to_break)
-    (control_low, _), (_, high) = bounds(policy.alpha)
+    ours, theirs = (failed / effects[1], challenger), (share * control, control)
+    # Broken needs both, a share above the limit and above control's; cleared needs either, which share the error.
+    surely = proportion(*ours, policy.alpha_to_break, TUNED_FOR)[0]
+    at_most = proportion(*ours, policy.alpha / 2, TUNED_FOR)[1]
+    low = least_difference(ours, theirs, policy.alpha_to_break, TUNED_FOR)
+    high = -least_difference(theirs, ours, policy.alpha / 2, TUNED_FOR)
     at_control = f"{sum(stage.control.failures for stage in stages)} of {sum(s.control.requests for s in stages)}"
     return Finding(
         question="failures",
-        state=_state(cleared=high <= max(limit, control_low + limit), broken=low > max(limit, control_high)),
+        state=_state(cleared=min(high, at_most) <= limit, broken=low > 0 and surely > limit),
         estimate=failed / requests - share,
-        low=low - control_high,
-        high=high - control_low,
+        low=low,
+        high=high,
         limit=limit,
         detail=f"the challenger failed in {failed} of {requests} requests ({failed / requests:.1%}), "
         f"control in {at_control}",

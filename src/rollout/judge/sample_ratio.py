@@ -12,6 +12,8 @@ COUNTING_ERROR = 0.0081
 # Clients that a mixture knows the ratio from: the more, the smaller the imbalances that it looks for, here about
 # one in ten, which is seen soon, and one in a hundred. The mean of two e-values is an e-value.
 PRIORS = (100, 10_000)
+# Each stage of a ramp is refused at this e-value; over five of them, chance does that in one trial of 40.
+REFUSED = 200.0
 LARGEST_LOG = 700.0
 
 

@@ -20,6 +20,8 @@ Figures = TypeVar("Figures", float, Floats)
 # The largest part of the capital that is put on one value (Waudby-Smith & Ramdas 2023, c in equation 26).
 LARGEST_BET = 0.5
 STEPS = 60
+COARSE_STEPS = 25
+GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def bounded_mean(values: ArrayLike, low: float, high: float, alpha: float) -> tuple[float, float]:
@@ -97,9 +99,9 @@ def _bets(shares: Floats, weights: Floats, alpha: float) -> Floats:
     return bets
 
 
-def bisect(is_below: Callable[[float], bool], low: float, high: float) -> float:
+def bisect(is_below: Callable[[float], bool], low: float, high: float, steps: int = STEPS) -> float:
     """Returns where a condition that holds from the low end on ends to hold."""
-    for _ in range(STEPS):
+    for _ in range(steps):
         middle = (low + high) / 2
         low, high = (middle, high) if is_below(middle) else (low, middle)
     return (low + high) / 2
@@ -177,8 +179,7 @@ def proportion(successes: float, trials: float, alpha: float, tuned_for: float) 
     """
     if not trials:
         return 0.0, 1.0
-    weight = max(tuned_for / _tuning(alpha) - 1, 1e-3)
-    failures, threshold = trials - successes, math.log(1 / alpha)
+    failures, threshold, weight = trials - successes, math.log(1 / alpha), _weight(alpha, tuned_for)
 
     def is_refuted(p: float) -> bool:
         return _log_mixture(successes, failures, p, weight) > threshold
@@ -189,14 +190,86 @@ def proportion(successes: float, trials: float, alpha: float, tuned_for: float) 
     return low, high
 
 
+def least_difference(
+    one: tuple[float, float], other: tuple[float, float], alpha: float, tuned_for: float
+) -> float:
+    """Returns by how much the first proportion is surely larger than the second; negative where it may be
+    smaller.
+
+    The lower end of a sequence; the upper one is that of the second less the first, turned round. A difference
+    ``d`` is refuted where the product of both martingales of ``proportion`` is large for every pair ``p + d``
+    and ``p``. It is a martingale itself, since the arms are independent: exact as well, and much narrower than
+    what two sequences leave that share the error. On sequences for two streams: Turner & Grünwald, "Exact
+    anytime-valid confidence intervals for contingency tables and beyond", 2023.
+
+    Args:
+        one: Successes and trials, as ``proportion`` takes them.
+        other: Those of the other.
+        alpha: The probability of an error at any time.
+        tuned_for: The trials of each at which it should be narrowest, chosen before the first look.
+
+    Example:
+        >>> at_least = least_difference((12, 60), (0, 60), alpha=0.05, tuned_for=300)
+        >>> at_most = -least_difference((0, 60), (12, 60), alpha=0.05, tuned_for=300)
+        >>> round(at_least, 3), round(at_most, 3)
+        (0.02, 0.405)
+    """
+    if not one[1] or not other[1]:
+        return -1.0
+    weight, threshold = _weight(alpha, tuned_for), math.log(1 / alpha)
+    (share, share_of_other), failures = (
+        (one[0] / one[1], other[0] / other[1]),
+        (one[1] - one[0], other[1] - other[0]),
+    )
+
+    def is_refuted(difference: float) -> bool:
+        def evidence(p: float) -> float:
+            ours = _log_mixture(one[0], failures[0], p + difference, weight)
+            return ours + _log_mixture(other[0], failures[1], p, weight)
+
+        # What suits the one best, or the other, or lies between.
+        low, high = sorted((share - difference, share_of_other))
+        more = (high - low) / 10 + 1 / min(one[1], other[1])
+        return (
+            _least(evidence, max(0.0, -difference, low - more), min(1.0, 1 - difference, high + more)) > threshold
+        )
+
+    return bisect(is_refuted, -1.0, share - share_of_other, COARSE_STEPS)
+
+
+def _least(figure: Callable[[float], float], low: float, high: float) -> float:
+    """Returns the least value of a function that falls and then rises, by sections of the golden ratio."""
+    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+    at_left, at_right = figure(left), figure(right)
+    for _ in range(COARSE_STEPS):
+        if at_left < at_right:
+            high, right, at_right = right, left, at_left
+            left = high - GOLDEN * (high - low)
+            at_left = figure(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + GOLDEN * (high - low)
+            at_right = figure(right)
+    return min(at_left, at_right)
+
+
+def _weight(alpha: float, tuned_for: float) -> float:
+    """Returns how many trials the mixture around a candidate is worth."""
+    return max(tuned_for / _tuning(alpha) - 1, 1e-3)
+
+
 def _log_mixture(successes: float, failures: float, p: float, weight: float) -> float:
     """Returns the logarithm of the martingale; its expectation is 1 if ``p`` is the proportion."""
-    if p in (0.0, 1.0):
+    if not 0 < p < 1:
         return math.inf
-    prior = (weight * p, weight * (1 - p))
+    prior, other = weight * p, weight * (1 - p)
     return (
-        log_beta((prior[0] + successes, prior[1] + failures))
-        - log_beta(prior)
+        math.lgamma(prior + successes)
+        - math.lgamma(prior)
+        + math.lgamma(other + failures)
+        - math.lgamma(other)
+        + math.lgamma(weight)
+        - math.lgamma(weight + successes + failures)
         - successes * math.log(p)
         - failures * math.log1p(-p)
     )

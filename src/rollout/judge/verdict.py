@@ -16,7 +16,7 @@ from rollout.judge.disagreements import labels_wanted
 from rollout.judge.evidence import TrialEvidence, impossible
 from rollout.judge.findings import Finding, find
 from rollout.judge.policy import UNASKED, Policy
-from rollout.judge.sample_ratio import as_counted, e_value
+from rollout.judge.sample_ratio import REFUSED, as_counted, e_value
 
 Decision = Literal["promote", "rollback", "hold"]
 Reason = Literal[
@@ -94,7 +94,7 @@ def judge(evidence: TrialEvidence, policy: Policy | None = None, before: TrialEv
     # Outcomes that are no figures say nothing; that the challenger fails is another matter.
     findings = find(evidence if evidence.is_finite else msgspec.structs.replace(evidence, outcomes={}), asked)
     ratio = e_value(as_counted((evidence.present.control.clients, evidence.present.challenger.clients)), (1, 1))
-    worthless, unready = list(_worthless(evidence, asked, ratio)), list(_unready(evidence, asked))
+    worthless, unready = list(_worthless(evidence, ratio)), list(_unready(evidence, asked))
     early = list(_early(evidence, asked))
     decided = (
         _rollback(findings, comparable=not worthless)
@@ -140,14 +140,14 @@ def _hold(reason: Reason, detail: str, waits_for: str) -> Verdict:
     return Verdict(verdict="hold", reason=reason, detail=detail, waits_for=waits_for)
 
 
-def _worthless(evidence: TrialEvidence, policy: Policy, ratio: float) -> Iterator[Verdict]:
+def _worthless(evidence: TrialEvidence, ratio: float) -> Iterator[Verdict]:
     """Yields what makes comparisons worthless."""
     if not evidence.is_finite:
         yield _hold("not_finite", "a sum of outcomes is infinite or not a number", "outcomes that are numbers")
     if silence := _silence(evidence):
         yield _hold("silent_arm", silence, "somebody to find out why")
     stage = evidence.present
-    if ratio >= 1 / policy.alpha:
+    if ratio >= REFUSED:
         yield _hold(
             "sample_ratio",
             f"control has {stage.control.clients} clients and the challenger {stage.challenger.clients}, which "
