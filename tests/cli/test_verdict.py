@@ -15,12 +15,12 @@ from rollout.routing.traffic import Worker, add_traffic
 from rollout.routing.verdict import VerdictView
 from rollout.store import Redis
 from tests.cli.test_split import Command
-from tests.judge.simulations import fair
+from tests.judge.cases import fair
 
 
 @pytest.fixture
-def verdict(tmp_path: Path, redis_url: str, redis: Redis) -> Command:
-    return Command(tmp_path, redis_url, "verdict")
+def verdict(tmp_path: Path, valkey_url: str, redis: Redis) -> Command:
+    return Command(tmp_path, valkey_url, "verdict")
 
 
 async def test_the_exit_code_says_what_to_do(verdict: Command, redis: Redis) -> None:

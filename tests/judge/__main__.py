@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from tests.judge import simulations as trials
+from tests.judge.cases import held
 
 
 class Row(NamedTuple):
@@ -97,7 +98,7 @@ def ratios(scale: float) -> Iterator[Row]:
 
 def holds(_: float) -> Iterator[Row]:
     """Yields what holds, and why."""
-    for what, (reason, found) in trials.held().items():
+    for what, (reason, found) in held().items():
         said = f"{found.verdict}, {found.reason}"
         yield Row(what, f"hold, {reason}", said, said == f"hold, {reason}")
 

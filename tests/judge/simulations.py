@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from rollout.judge.client_sums import Arm, difference, sum_clients
@@ -14,7 +13,7 @@ from rollout.judge.evidence import ArmCounts, Outcomes, Stage, TrialEvidence
 from rollout.judge.policy import Policy
 from rollout.judge.sample_ratio import REFUSED, as_counted, e_value
 from rollout.judge.sequences import asymptotic_mean, bounded_mean, proportion
-from rollout.judge.verdict import Reason, Verdict, judge
+from rollout.judge.verdict import judge
 
 ALPHA = 0.05
 RAMP = (0.01, 0.05, 0.1, 0.25, 0.5)
@@ -263,50 +262,3 @@ def ratio_alarms(
             e_value(as_counted(pair) if counted else pair, (1, 1)) >= REFUSED for pair in exact.tolist()
         )
     return alarms / runs
-
-
-def outcomes(control: int, challenger: int, rate: float = 0.8, better: float = 0.0, stages: int = 1) -> Outcomes:
-    """Returns what so many clients with ten rows each had, without chance: the outcomes of each are its rate."""
-    arms = {}
-    for arm, clients, one in (("control", control, rate), ("challenger", challenger, rate + better)):
-        vectors = np.zeros((clients, 2 * stages))
-        right = np.where(np.arange(clients) % 2, 0.1, -0.1) + one
-        vectors[:, -2], vectors[:, -1] = 10 * right, 10
-        arms[arm] = sum_clients(vectors)
-    return Outcomes(**arms)
-
-
-def fair(
-    clients: int = 1_000,
-    seconds: float = 90_000,
-    failures: int = 2,
-    requests: int = 5_000,
-    accuracy: Outcomes | None = None,
-) -> TrialEvidence:
-    """Returns a trial in which nothing is wrong, and the challenger is as good as the champion."""
-    counts = ArmCounts(clients=clients, rows=requests, requests=requests, failures=failures)
-    known = outcomes(clients, clients) if accuracy is None else accuracy
-    stage = Stage(share=0.1, seconds=seconds, control=counts, challenger=counts, outside=8 * requests)
-    return TrialEvidence(stages=(stage,), outcomes={"accuracy": known}, traffic=(100, 110, 90, 105))
-
-
-def held() -> dict[str, tuple[Reason, Verdict]]:
-    """Returns what has to hold, with the reason that it should have and the verdict."""
-    policy = Policy(margin=0.02)
-    trial, replace = fair(), msgspec.structs.replace
-    one = replace(trial.present, challenger=ArmCounts())
-    three = ArmCounts(clients=2, rows=3, requests=3)
-    failed = Stage(share=0.1, control=three, challenger=replace(three, failures=1))
-    nan = outcomes(1_000, 1_000, rate=float("nan"))
-    cases: dict[str, tuple[Reason, TrialEvidence]] = {
-        "no traffic": ("no_data", TrialEvidence(stages=(Stage(share=0.1),))),
-        "traffic dying": ("dried_up", replace(trial, traffic=(100, 110, 90, 3))),
-        "1 error in 3": ("too_few", TrialEvidence(stages=(failed,))),
-        "NaN": ("not_finite", replace(trial, outcomes={"accuracy": nan})),
-        "one arm": ("silent_arm", replace(trial, stages=(one,))),
-        "labels for one arm only": ("one_arm_labelled", fair(accuracy=outcomes(1_000, 0))),
-        "no labels": ("labels_missing", replace(trial, outcomes={})),
-        "an hour old": ("too_early", fair(seconds=3_600)),
-        "as many failures as requests, and one more": ("impossible", fair(requests=1_000, failures=1_001)),
-    }
-    return {what: (reason, judge(evidence, policy)) for what, (reason, evidence) in cases.items()}

@@ -8,12 +8,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from rollout.judge.client_sums import sum_clients
 from rollout.judge.disagreements import Labelled
 from rollout.judge.evidence import ArmCounts, Disagreements, Outcomes, Stage, TrialEvidence
 from rollout.judge.policy import Guardrails, Policy
 from rollout.judge.verdict import Verdict, judge
-from tests.judge import simulations
-from tests.judge.simulations import fair, outcomes
+from tests.judge import cases, simulations
+from tests.judge.cases import fair, outcomes
 
 replace = msgspec.structs.replace
 POLICY = Policy(margin=0.02)
@@ -68,9 +69,9 @@ def test_a_challenger_that_is_worse_is_rolled_back() -> None:
     assert said(judge(fair(accuracy=outcomes(1_000, 1_000, better=-0.03)), POLICY)) == ("hold", "undecided")
 
 
-@pytest.mark.parametrize(("what"), simulations.held())
+@pytest.mark.parametrize(("what"), cases.held())
 def test_what_holds_says_why(what: str) -> None:
-    reason, verdict = simulations.held()[what]
+    reason, verdict = cases.held()[what]
     assert said(verdict) == ("hold", reason)
     assert verdict.waits_for
 
@@ -95,7 +96,7 @@ def test_a_stage_needs_its_time_its_clients_and_its_traffic() -> None:
 def test_all_alike_is_no_proof_before_many_have_said_so() -> None:
     """As by the rule of three: none of a hundred still leaves three in a hundred."""
     perfect = np.full((150, 2), 10.0)
-    sums = simulations.sum_clients(perfect)
+    sums = sum_clients(perfect)
     verdict = judge(fair(accuracy=Outcomes(control=sums, challenger=sums)), POLICY)
     assert said(verdict) == ("hold", "undecided")
     same = Outcomes(is_share=False, control=sums, challenger=sums)
@@ -133,7 +134,7 @@ def test_one_client_whose_every_request_fails_proves_nothing() -> None:
     many[:200, 0], one[0] = 1, (200, 200)
     counts = replace(FINE, requests=5_000, failures=200)
     for vectors, verdict in ((many, "rollback"), (one, "hold")):
-        known = Outcomes(control=simulations.sum_clients(rows), challenger=simulations.sum_clients(vectors))
+        known = Outcomes(control=sum_clients(rows), challenger=sum_clients(vectors))
         evidence = replace(trial(challenger=counts), outcomes={"failures": known})
         assert judge(evidence, POLICY).verdict == verdict
 

@@ -193,8 +193,7 @@ def proportion(successes: float, trials: float, alpha: float, tuned_for: float) 
 def least_difference(
     one: tuple[float, float], other: tuple[float, float], alpha: float, tuned_for: float
 ) -> float:
-    """Returns by how much the first proportion is surely larger than the second; negative where it may be
-    smaller.
+    """Returns by how much the first proportion is surely larger than the second; below 0 where it may be smaller.
 
     The lower end of a sequence; the upper one is that of the second less the first, turned round. A difference
     ``d`` is refuted where the product of both martingales of ``proportion`` is large for every pair ``p + d``

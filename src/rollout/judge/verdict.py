@@ -105,7 +105,7 @@ def judge(evidence: TrialEvidence, policy: Policy | None = None, before: TrialEv
     return Verdict(
         verdict=decided.verdict,
         reason=decided.reason,
-        detail="; ".join([*(_doubts(evidence) if is_held else ()), decided.detail]),
+        detail="; ".join([*(_doubts(evidence, findings) if is_held else ()), decided.detail]),
         waits_for=decided.waits_for,
         findings=tuple(findings),
         next_share=None
@@ -221,10 +221,11 @@ def _labels_wanted(evidence: TrialEvidence, policy: Policy) -> int | None:
     return labels_wanted(found.shadowed, found.disagreed, found.labelled, policy.alpha_to_break, limit)
 
 
-def _doubts(evidence: TrialEvidence) -> Iterator[str]:
+def _doubts(evidence: TrialEvidence, findings: Sequence[Finding]) -> Iterator[str]:
     """Says what speaks against the challenger without proving it."""
     failures, requests = evidence.total("challenger", "failures"), evidence.total("challenger", "requests")
-    if failures:
+    is_cleared = any(found.question == "failures" and found.state == "cleared" for found in findings)
+    if failures and not is_cleared:
         known = evidence.total("control", "requests")
         beside = (
             f"control in {evidence.total('control', 'failures')} of {known}, which is no proof"
