@@ -135,6 +135,6 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return next((stage for stage in self.stages if stage > share), None)
 
 
-# What is asked where nobody has said anything. The evidence is the last hour's then, and each hour another sequence,
-# so each errs less; and that a challenger is late proves nothing, since control has more time.
+# What is asked where nobody has said anything. The evidence is the last hour's then, and each hour is another
+# sequence, so each errs less; and that a challenger is late proves nothing, since control has more time.
 UNASKED = Policy(alpha=0.005, guardrails=Guardrails(fallbacks=None))
