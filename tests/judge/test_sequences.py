@@ -27,7 +27,7 @@ def test_the_examples() -> None:
     [(100, 0.05, 100, 30.35208990), (2_500, 0.01, 400, 184.99513253), (7, 0.05, 1_000, 28.35646889)],
 )
 def test_the_boundary_is_that_of_others(variance: float, alpha: float, tuned_for: float, expected: float) -> None:
-    """Of ``expectation``, and the first of ``confseq``, too."""
+    """Of ``confseq`` and ``expectation``, which agree."""
     assert normal_mixture(float(variance), alpha, tuned_for) == pytest.approx(expected, abs=1e-6)
 
 
@@ -44,7 +44,7 @@ def test_the_boundary_is_that_of_others(variance: float, alpha: float, tuned_for
 def test_proportions_are_those_of_others(
     successes: int, trials: int, alpha: float, tuned_for: float, expected: tuple[float, float]
 ) -> None:
-    """The first two of ``confseq``, the others from the martingale of ``expectation``."""
+    """Of ``confseq``, and by the martingale of ``expectation``."""
     assert proportion(successes, trials, alpha, tuned_for) == pytest.approx(expected, abs=2e-6)
 
 
@@ -56,7 +56,7 @@ def test_proportions_are_those_of_others(
     ],
 )
 def test_bets_are_those_of_others(values: list[float], alpha: float, expected: tuple[float, float]) -> None:
-    """Of ``confseq``'s ``betting_cs`` with the bets of the paper, on a grid of 20,000 means."""
+    """Of ``confseq``'s ``betting_cs`` with the bets of the paper, on a grid of means."""
     assert bounded_mean(values, 0, 1, alpha) == pytest.approx(expected, abs=1e-4)
 
 
