@@ -63,7 +63,7 @@ def ramps(scale: float) -> Iterator[Row]:
 
 def failing(scale: float) -> Iterator[Row]:
     """Yields how soon a challenger that fails is rolled back."""
-    runs = max(21, int(400 * scale))
+    runs = max(21, int(150 * scale))
     for rate, most in ((0.2, 150), (0.05, 600)):
         found = trials.requests_until_rollback(rate, 0.005, runs, seed=7)
         yield Row(

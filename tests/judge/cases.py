@@ -5,21 +5,20 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from rollout.judge.client_sums import sum_clients
+from rollout.judge.client_sums import ClientSums, sum_clients
 from rollout.judge.evidence import ArmCounts, Outcomes, Stage, TrialEvidence
 from rollout.judge.policy import Policy
 from rollout.judge.verdict import Reason, Verdict, judge
 
 
-def outcomes(control: int, challenger: int, rate: float = 0.8, better: float = 0.0, stages: int = 1) -> Outcomes:
-    """Returns what so many clients with ten rows each had, without chance: the outcomes of each are its rate."""
-    arms = {}
-    for arm, clients, one in (("control", control, rate), ("challenger", challenger, rate + better)):
-        vectors = np.zeros((clients, 2 * stages))
-        right = np.where(np.arange(clients) % 2, 0.1, -0.1) + one
-        vectors[:, -2], vectors[:, -1] = 10 * right, 10
-        arms[arm] = sum_clients(vectors)
-    return Outcomes(**arms)
+def outcomes(control: int, challenger: int, rate: float = 0.8, better: float = 0.0) -> Outcomes:
+    """Returns what so many clients with ten rows each had, without chance: half of them a little more than the rate."""
+    return Outcomes(control=_clients(control, rate), challenger=_clients(challenger, rate + better))
+
+
+def _clients(count: int, rate: float) -> ClientSums:
+    own = rate + np.where(np.arange(count) % 2, 0.1, -0.1)
+    return sum_clients(np.stack([10 * own, np.full(count, 10.0)], axis=1))
 
 
 def fair(

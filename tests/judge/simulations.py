@@ -74,7 +74,7 @@ class GrowingArms:
 
 
 def look_often(
-    runs: int, looks: int, margin: float, worse: float, seed: int, rows: int = 8, spread: float = 0.1
+    runs: int, looks: int, margin: float, worse: float, seed: int, rows: int = 3, spread: float = 0.1
 ) -> Looked:
     """Looks at trials with client effects and a ramp; the challenger's rate is lower by ``worse``.
 
@@ -170,7 +170,11 @@ def simpson(runs: int, seed: int) -> dict[str, int]:
             stages=tuple(
                 Stage(share=share, seconds=1e6, control=counts, challenger=counts) for share in (0.05, 0.5)
             ),
-            outcomes={"accuracy": Outcomes(**{arm: sum_clients(rows) for arm, rows in vectors.items()})},
+            outcomes={
+                "accuracy": Outcomes(
+                    control=sum_clients(vectors["control"]), challenger=sum_clients(vectors["challenger"])
+                )
+            },
         )
         verdict = judge(evidence, Policy(margin=0.02)).verdict
         told[verdict] = told.get(verdict, 0) + 1
@@ -197,11 +201,11 @@ def requests_until_rollback(rate: float, base: float, runs: int, seed: int, most
 
 
 def _failing(failures: int, control: int, requests: int) -> str:
-    arms = {
-        arm: ArmCounts(clients=requests // 2, rows=requests, requests=requests, failures=failed)
-        for arm, failed in (("control", control), ("challenger", failures))
-    }
-    return judge(TrialEvidence(stages=(Stage(share=0.1, **arms),))).verdict
+    ours, theirs = (
+        ArmCounts(clients=requests // 2, rows=requests, requests=requests, failures=failed)
+        for failed in (failures, control)
+    )
+    return judge(TrialEvidence(stages=(Stage(share=0.1, control=theirs, challenger=ours),))).verdict
 
 
 def labels_until_verdict(runs: int, seed: int, most: int = 60_000) -> tuple[float, float]:
