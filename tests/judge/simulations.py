@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from rollout.judge.disagreements import Labelled, accuracy_difference
 from rollout.judge.evidence import ArmCounts, Outcomes, Stage, TrialEvidence
 from rollout.judge.policy import Policy
 from rollout.judge.sample_ratio import REFUSED, as_counted, e_value
-from rollout.judge.sequences import asymptotic_mean, bounded_mean, proportion
+from rollout.judge.sequences import Floats, asymptotic_mean, bounded_mean, proportion
 from rollout.judge.verdict import judge
 
 ALPHA = 0.05
@@ -219,15 +220,19 @@ def labels_until_verdict(runs: int, seed: int, most: int = 60_000) -> tuple[floa
     for _ in range(runs):
         disagreed = int(generator.binomial(shadowed, rate))
         d = generator.choice([1, -1, 0], size=2_000, p=chances)
-        by_disagreement.append(
-            first(
-                lambda n, d=d, k=disagreed: accuracy_difference(shadowed, k, d[:n].tolist(), ALPHA).low > 0, 2_000
-            )
-        )
+        by_disagreement.append(first(partial(_is_better, shadowed, disagreed, d.tolist()), 2_000))
         # A label of a row that is drawn from all says who was right there, too: 0 where both decide alike.
         rows = generator.choice([1, -1, 0], size=most, p=[0.6 * rate, 0.2 * rate, 1 - 0.8 * rate])
-        by_row.append(first(lambda n, rows=rows: bounded_mean(rows[:n], -1, 1, ALPHA)[0] > 0, most))
+        by_row.append(first(partial(_is_better_by_rows, rows), most))
     return float(np.median(by_disagreement)), float(np.median(by_row))
+
+
+def _is_better(shadowed: int, disagreed: int, labels: list[int], count: int) -> bool:
+    return accuracy_difference(shadowed, disagreed, labels[:count], ALPHA).low > 0
+
+
+def _is_better_by_rows(rows: Floats, count: int) -> bool:
+    return bounded_mean(rows[:count], -1, 1, ALPHA)[0] > 0
 
 
 def first(is_so: Callable[[int], bool], most: int) -> int:
