@@ -38,6 +38,9 @@ load: .venv/.installed-dev ## Send users to HOST:PORT, from locust's page or for
 models: .venv/.installed-dev ## Pack small models of some thirty kinds, and write docs/models.md: their variants, sizes and times
 	@$(VENV)/python -m tests.kinds $(ARGS)
 
+judge: .venv/.installed-dev ## Simulate trials whose truth is known: how often is the verdict wrong, and how soon right?
+	@$(VENV)/python -m tests.judge $(ARGS)
+
 fuzz: .venv/.installed-dev ## Ten minutes of mutated requests in every protocol: does anything fail, hang or grow?
 	@$(VENV)/python -m loadtests.fuzz $(ARGS)
 
@@ -69,5 +72,5 @@ include k8s/deploy.mk
 .venv/.installed-%: pyproject.toml constraints.txt requirements/demo.txt requirements/build.txt scripts/install
 	@scripts/install $*
 
-.PHONY: help serve test check lint bench load models fuzz soak ramp reviews rehearse lock audit clean
+.PHONY: help serve test check lint bench load models judge fuzz soak ramp reviews rehearse lock audit clean
 .PRECIOUS: .venv/.installed-%

@@ -57,9 +57,9 @@ class Command:
         self.errors = done.stderr
         return done.stdout
 
-    def json(self, *arguments: str) -> Any:
+    def json(self, *arguments: str, code: int = 0) -> Any:
         """Runs it with ``--json``; returns what it printed."""
-        return json.loads(self(*arguments, "--json"))
+        return json.loads(self(*arguments, "--json", code=code))
 
     def ask(
         self, *arguments: str, answer: bytes, code: int, meanwhile: Callable[[], object] = lambda: None

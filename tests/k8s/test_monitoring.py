@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import shutil
@@ -180,10 +181,26 @@ def test_the_budget_counts_what_is_the_servers_fault() -> None:
 
 
 def test_alerts_judge_as_the_verdict_does() -> None:
+    recorded = {rule["record"]: rule["expr"] for rule in promql.rules("record")}
     mismatch = ALERTS["RolloutSampleRatioMismatch"]["expr"]
-    assert f"{sample_ratio.COUNTING_ERROR} ^ 2" in mismatch
-    assert f"> {sample_ratio.CRITICAL} " in mismatch
-    assert mismatch.endswith(f">= {sample_ratio.FEWEST}")
+    worth = recorded["namespace_model_revision:rollout_trial_clients_worth:max"]
+    assert f"{sample_ratio.COUNTING_ERROR} ^ 2" in worth
+    assert [int(prior) for prior in re.findall(r"worth:max \+ (\d+)", mismatch)] == list(sample_ratio.PRIORS)
+    assert f">= {sample_ratio.REFUSED:g} " in mismatch
+
+
+@pytest.mark.parametrize(
+    "counts", [(5_000, 5_800), (48_000, 50_000), (700, 800), (100, 130), (980_000, 1_030_000)]
+)
+def test_the_alerts_e_value_is_the_verdicts(counts: tuple[int, int]) -> None:
+    """What ``RolloutSampleRatioMismatch`` computes, without beta functions."""
+    worth = sum(sample_ratio.as_counted(counts))
+    away = ((counts[0] - counts[1]) / sum(counts) * worth) ** 2 / 2
+    found = (
+        sum(math.exp(away / (worth + prior)) / math.sqrt(1 + worth / prior) for prior in sample_ratio.PRIORS) / 2
+    )
+    exact = sample_ratio.e_value(sample_ratio.as_counted(counts), (1, 1))
+    assert math.log(found) == pytest.approx(math.log(exact), abs=0.1)
     assert f">= {verdict.EXPECTED} " in ALERTS["RolloutSilentArm"]["expr"]
 
 

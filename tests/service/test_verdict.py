@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from rollout.inference import gauges
+from rollout.judge.evidence import ArmCounts
 from rollout.routing.assignment import Arm, assign
 from rollout.routing.changes import rollback
 from rollout.routing.split import Split
@@ -45,7 +46,7 @@ def test_a_challenger_that_fails_is_to_be_rolled_back(bundles: str, tmp_path: Pa
     set_split(tmp_path, *HALF)
     with run_with(tmp_path, "raises", ROLLOUT_BREAKER_RATE="0.99") as service, service.client() as client:
         before = client.get(VERDICT).json()
-        assert (before["verdict"], before["reason"], before["revision"]) == ("hold", "undecided", 1)
+        assert (before["verdict"], before["reason"], before["revision"]) == ("hold", "no_data", 1)
         assert before["evidence"]["challenger"] == NOTHING
         send(client, CONTROL, image(), 48)
         send(client, CHALLENGED, image(), 4)
@@ -116,14 +117,14 @@ async def test_only_what_was_seen_of_this_trial_counts(redis: Redis) -> None:
     assert (await read_verdict(redis, "digits", off)).reason == "no_trial"
     again = await write_split(redis, "digits", msgspec.structs.replace(trial, revision=off.revision))
     verdict = await read_verdict(redis, "digits", again)
-    assert (verdict.verdict, verdict.reason) == ("hold", "undecided")
-    assert verdict.evidence["challenger"] == NOTHING
+    assert (verdict.verdict, verdict.reason) == ("hold", "no_data")
+    assert verdict.evidence["challenger"] == ArmCounts()
 
 
 async def test_rows_from_before_the_share_was_set_make_no_arm_silent(redis: Redis) -> None:
     before = await write_split(redis, "digits", Split(champion="v1"))
     await add_evidence(redis, before.revision, 0, 10_000)
     split = await write_split(redis, "digits", msgspec.structs.replace(SPLIT, revision=1, share=0.01))
-    assert (await read_verdict(redis, "digits", split)).reason == "undecided"
+    assert (await read_verdict(redis, "digits", split)).reason == "no_data"
     await add_evidence(redis, split.revision, 0, 10_000)
     assert (await read_verdict(redis, "digits", split)).reason == "silent_arm"

@@ -31,6 +31,7 @@ COMMANDS = {
     "serve": Lazy("serve", "Serve every model that has a split."),
     "sign": Lazy("sign", "Sign a bundle with a private key."),
     "split": Lazy("split", "See and change which version serves whom."),
+    "verdict": Lazy("verdict", "Say whether to promote the challenger, to hold or to roll back."),
     "verify": Lazy("verify", "Check a bundle again, from disk."),
 }
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from rollout.cli.output import NOTHING, Table, Text, make_console, make_grid, make_table, titled
+from rollout.cli.verdict import describe_verdict
 from rollout.routing.assignment import Arm, describe
 from rollout.routing.changes import consequences, default_experiment, percent
 from rollout.routing.control import Proposal
@@ -192,8 +193,7 @@ def _milliseconds(traffic: ArmTraffic, quantile: float) -> str:
 def _verdict(found: VerdictView) -> list[Text]:
     if found.reason == "no_trial":
         return []
-    style = "bold red" if found.verdict == "rollback" else ""
-    return [Text.assemble((found.verdict, style), f": {found.detail}")]
+    return [describe_verdict(found)]
 
 
 def _fallbacks(split: Split, traffic: Sequence[ArmTraffic]) -> list[Text]:

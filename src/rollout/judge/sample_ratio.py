@@ -1,30 +1,70 @@
-"""Are the two arms of a trial of the same size? If not, something loses clients: judge nothing."""
+"""Are the arms of a trial of the size that they should be? If not, something loses clients: judge nothing."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+from rollout.judge.sequences import log_beta
+
 # The standard error of Redis's HyperLogLog: 1.04 / sqrt(2**14).
 COUNTING_ERROR = 0.0081
-# Chi-square with one degree of freedom exceeds this with a probability of 1e-4: it is asked again and again.
-CRITICAL = 15.1
-FEWEST = 200
+# Clients that a mixture knows the ratio from: the more, the smaller the imbalances that it looks for, here about
+# one in ten, which is seen soon, and one in a hundred. The mean of two e-values is an e-value.
+PRIORS = (100, 10_000)
+# Each stage of a ramp is refused at this e-value; over five of them, chance does that in one trial of 40.
+REFUSED = 200.0
+LARGEST_LOG = 700.0
 
 
-def is_mismatch(control: int, challenger: int) -> bool:
-    """Whether the arms differ by more than chance and counting explain.
+def e_value(counts: Sequence[float], expected: Sequence[float]) -> float:
+    """Returns the evidence against the expected ratio: at ``1 / alpha``, at any look, it does not hold.
 
-    Control and challenger are ranges of the same length of one hash, so each client of the trial lies in either
-    with probability 1/2: the difference has the variance ``control + challenger`` (Fabijan et al., "Diagnosing
-    sample ratio mismatch in online controlled experiments", 2019), to which that of the counting is added.
+    The likelihood of the counts under a Dirichlet-multinomial mixture around the expected shares, divided by
+    that under these shares (Lindon & Malek, "Anytime-valid inference for multinomial count data", 2022,
+    equation 6). Its expectation is at most 1 while the ratio holds, so it ever reaches ``1 / alpha`` with a
+    probability of at most ``alpha`` (Ville 1939).
 
     Args:
-        control: Different clients in control.
-        challenger: Different clients in the challenger's arm.
+        counts: Different clients, by arm.
+        expected: Their shares, above 0; they are made to add up to 1.
+
+    Returns:
+        0 or more; infinity where it is larger than a float.
 
     Example:
-        >>> is_mismatch(5000, 5100), is_mismatch(5000, 5800)
-        (False, True)
+        >>> e_value([102_041, 97_959], [1, 1]) > 1e10, round(e_value([5_000, 5_100], [1, 1]), 2)
+        (True, 0.53)
     """
-    if control + challenger < FEWEST:
-        return False
-    variance = control + challenger + COUNTING_ERROR**2 * (control**2 + challenger**2)
-    return (control - challenger) ** 2 / variance > CRITICAL
+    total = math.fsum(expected)
+    shares = [share / total for share in expected]
+    return math.fsum(_ratio(counts, shares, prior) for prior in PRIORS) / len(PRIORS)
+
+
+def _ratio(counts: Sequence[float], shares: Sequence[float], weight: float) -> float:
+    """Returns the likelihood ratio of one mixture."""
+    prior = [weight * share for share in shares]
+    log = (
+        log_beta([one + count for one, count in zip(prior, counts, strict=True)])
+        - log_beta(prior)
+        - math.fsum(count * math.log(share) for count, share in zip(counts, shares, strict=True))
+    )
+    return math.exp(log) if log < LARGEST_LOG else math.inf
+
+
+def as_counted(counts: Sequence[float]) -> list[float]:
+    """Returns as many clients as the counts are worth, where HyperLogLogs made them.
+
+    Each errs by ``COUNTING_ERROR`` of itself, independently. The difference of two arms has the variance ``n``
+    by chance, and ``COUNTING_ERROR² * sum(count²)`` beside it: by so much less are ``n`` clients worth (Kish,
+    "Survey Sampling", 1965, the design effect).
+
+    Example:
+        >>> [round(count) for count in as_counted([102_041, 97_959])]
+        [13491, 12951]
+    """
+    total = math.fsum(counts)
+    if not total:
+        return list(counts)
+    effect = 1 + COUNTING_ERROR**2 * math.fsum(count**2 for count in counts) / total
+    return [count / effect for count in counts]

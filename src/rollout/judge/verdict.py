@@ -1,164 +1,245 @@
-"""From evidence to verdict: is the challenger fit to stay on trial?
+"""From evidence to verdict: promote the challenger, roll it back, or hold, and why.
 
-It says ``rollback`` on proof that the challenger fails, and ``hold`` otherwise: whether it is better is for
-people to say, who then promote it.
+Everything that compares is valid at any time, so a verdict may be asked for as often as anybody likes. What
+makes a comparison worthless, and what is not known, holds: no data never promotes.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import Literal
 
-from rollout.judge.sample_ratio import is_mismatch
+import msgspec
+
+from rollout.judge.disagreements import labels_wanted
+from rollout.judge.evidence import TrialEvidence, impossible
+from rollout.judge.findings import Finding, find
+from rollout.judge.policy import UNASKED, Policy
+from rollout.judge.sample_ratio import REFUSED, as_counted, e_value
 
 Decision = Literal["promote", "rollback", "hold"]
-Reason = Literal["no_trial", "failures", "sample_ratio", "silent_arm", "undecided"]
+Reason = Literal[
+    "proven",
+    "worse",
+    "guardrail",
+    "failures",
+    "no_trial",
+    "no_data",
+    "silent_arm",
+    "sample_ratio",
+    "impossible",
+    "not_finite",
+    "labels_missing",
+    "one_arm_labelled",
+    "too_few",
+    "too_early",
+    "dried_up",
+    "undecided",
+    "no_policy",
+]
 
-# The share of requests in which a challenger may fail, as long as the champion fails in fewer.
-TOLERATED = 0.01
-# Each look may err with this probability: a look a minute for a month adds up to 0.04.
-ERROR = 1e-6
 # Clients of the trial are in either arm with probability 1/2: all of so many are in one once in 2^19 times.
 FEWEST_CLIENTS = 20
 # Where no client of the trial is known, rows must do, although a few clients may have sent them all.
 EXPECTED = 50
 
 
-class ArmEvidence(NamedTuple):
-    """What is known of an arm.
-
-    Attributes:
-        clients: Different clients that the hash put there, under the present share.
-        rows: Rows of its clients that were answered since then, by whichever version.
-        requests: Requests in which its version attempted any row, since these bundles are on trial.
-        failures: Those of them in which it failed on a row, by an error of its own.
-        late: Rows that the champion answered because its version was late or its breaker open. They prove
-            nothing: the champion's own arm has more time.
-    """
-
-    clients: int
-    rows: int
-    requests: int
-    failures: int
-    late: int
-
-
-class Verdict(NamedTuple):
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What follows from the evidence.
 
     Attributes:
         verdict: What to do.
         reason: Why, as a word.
         detail: Why, in a sentence.
+        waits_for: What a ``hold`` waits for; empty otherwise.
+        findings: What is known about each question of the policy, the metric first.
+        next_share: The share of the next stage, where the present one has had its time and nothing speaks
+            against it.
+        ratio_e_value: Evidence against the arms being of one size; 1 is none.
+        labels_wanted: Labels of disagreements that are still to be expected until a verdict; ``None`` where
+            nobody knows, or they do not decide.
     """
 
     verdict: Decision
     reason: Reason
     detail: str
+    waits_for: str = ""
+    findings: tuple[Finding, ...] = ()
+    next_share: float | None = None
+    ratio_e_value: float = 1.0
+    labels_wanted: int | None = None
 
 
-def judge(share: float, outside: int, control: ArmEvidence, challenger: ArmEvidence) -> Verdict:
+NO_TRIAL = Verdict(
+    verdict="hold", reason="no_trial", detail="there is no challenger on trial", waits_for="a challenger"
+)
+
+
+def judge(evidence: TrialEvidence, policy: Policy | None = None, before: TrialEvidence | None = None) -> Verdict:
     """Judges a trial.
 
-    A proof of failure comes first; then whatever makes comparisons worthless.
+    In this order: counts that cannot be say nothing; a proof of failure needs no comparison of clients; then
+    what makes comparisons worthless holds; then proof that the challenger is worse; then what a promotion is
+    missing.
 
     Args:
-        share: Share of the clients that should be in each arm, 0 to 0.5.
-        outside: Rows of clients outside the trial that were answered since the share is what it is.
-        control: The champion's arm in the trial.
-        challenger: The challenger's.
+        evidence: All that is known.
+        policy: What decides; without one nothing is promoted, and what would be is said.
+        before: Evidence of an earlier look, to notice counters that went backwards.
     """
-    low, _ = failure_bounds(challenger.failures, challenger.requests)
-    _, high = failure_bounds(control.failures, control.requests)
-    if low > max(TOLERATED, high):
-        rate = challenger.failures / challenger.requests
-        return Verdict(
-            "rollback",
-            "failures",
-            f"the challenger failed in {challenger.failures} of {challenger.requests} requests ({rate:.1%}), "
-            f"surely more than {TOLERATED:.0%} and more than control with {control.failures} of "
-            f"{control.requests}",
-        )
-    if is_mismatch(control.clients, challenger.clients):
-        return Verdict(
-            "hold",
+    asked = policy or UNASKED
+    if wrong := impossible(evidence, before):
+        return Verdict(verdict="hold", reason="impossible", detail=wrong, waits_for="counts that can be believed")
+    # Outcomes that are no figures say nothing; that the challenger fails is another matter.
+    findings = find(evidence if evidence.is_finite else msgspec.structs.replace(evidence, outcomes={}), asked)
+    ratio = e_value(as_counted((evidence.present.control.clients, evidence.present.challenger.clients)), (1, 1))
+    worthless, unready = list(_worthless(evidence, ratio)), list(_unready(evidence, asked))
+    early = list(_early(evidence, asked))
+    decided = (
+        _rollback(findings, comparable=not worthless)
+        or next(iter([*worthless, *unready, *_unknown(evidence, findings, early)]), None)
+        or _promote(findings, policy)
+    )
+    is_held = decided.verdict == "hold"
+    return Verdict(
+        verdict=decided.verdict,
+        reason=decided.reason,
+        detail="; ".join([*(_doubts(evidence, findings) if is_held else ()), decided.detail]),
+        waits_for=decided.waits_for,
+        findings=tuple(findings),
+        next_share=None
+        if decided.verdict == "rollback" or worthless or unready or early
+        else asked.next_stage(evidence.present.share),
+        ratio_e_value=ratio,
+        labels_wanted=_labels_wanted(evidence, asked),
+    )
+
+
+def _rollback(findings: Sequence[Finding], *, comparable: bool) -> Verdict | None:
+    """Returns the verdict on a challenger that surely fails, or is surely worse where that can be compared."""
+    broken = {found.question: found for found in findings if found.state == "broken"}
+    if failures := broken.get("failures"):
+        detail = f"{failures.detail}, surely more than {failures.limit:.1%} and more than control"
+        return Verdict(verdict="rollback", reason="failures", detail=detail)
+    if not broken or not comparable:
+        return None
+    reason: Reason = "worse" if findings[0].question in broken else "guardrail"
+    return Verdict(verdict="rollback", reason=reason, detail="; ".join(one.detail for one in broken.values()))
+
+
+def _promote(findings: Sequence[Finding], policy: Policy | None) -> Verdict:
+    """Returns the verdict where every question is cleared."""
+    detail = "; ".join(found.detail for found in findings)
+    if policy is None:
+        return _hold("no_policy", f"all is proven: {detail}", "you to promote it, or a policy")
+    return Verdict(verdict="promote", reason="proven", detail=detail)
+
+
+def _hold(reason: Reason, detail: str, waits_for: str) -> Verdict:
+    return Verdict(verdict="hold", reason=reason, detail=detail, waits_for=waits_for)
+
+
+def _worthless(evidence: TrialEvidence, ratio: float) -> Iterator[Verdict]:
+    """Yields what makes comparisons worthless."""
+    if not evidence.is_finite:
+        yield _hold("not_finite", "a sum of outcomes is infinite or not a number", "outcomes that are numbers")
+    if silence := _silence(evidence):
+        yield _hold("silent_arm", silence, "somebody to find out why")
+    stage = evidence.present
+    if ratio >= REFUSED:
+        yield _hold(
             "sample_ratio",
-            f"control has {control.clients} clients and the challenger {challenger.clients}, which should be as "
-            "many: something loses clients of one arm",
+            f"control has {stage.control.clients} clients and the challenger {stage.challenger.clients}, which "
+            f"should be as many (e-value {ratio:.3g}): something loses clients of one arm",
+            "somebody to find out what loses them",
         )
-    if silence := _silence(share, outside, control, challenger):
-        return Verdict("hold", "silent_arm", silence)
-    return Verdict("hold", "undecided", f"{_doubts(control, challenger)}; whether it is better is yours to say")
 
 
-def _silence(share: float, outside: int, control: ArmEvidence, challenger: ArmEvidence) -> str:
+def _silence(evidence: TrialEvidence) -> str:
     """Says which arm should have been heard of, if one should."""
-    arms = {"control": control, "the challenger": challenger}
-    if clients := control.clients + challenger.clients:
+    stage = evidence.present
+    arms = {"control": stage.control, "the challenger": stage.challenger}
+    if clients := stage.control.clients + stage.challenger.clients:
         silent = [name for name, arm in arms.items() if not arm.clients]
         what, expected, is_enough = f"of {clients} clients in the trial", clients / 2, clients >= FEWEST_CLIENTS
     else:
         silent = [name for name, arm in arms.items() if not arm.rows]
-        what, expected = f"beside {outside} rows outside the trial", share * outside
+        what, expected = f"beside {stage.outside} rows outside the trial", stage.share * stage.outside
         is_enough = expected >= EXPECTED
     if not silent or not is_enough:
         return ""
     return f"{what} there are none of {' or '.join(silent)}, where about {expected:.0f} were expected"
 
 
-def _doubts(control: ArmEvidence, challenger: ArmEvidence) -> str:
+def _unready(evidence: TrialEvidence, policy: Policy) -> Iterator[Verdict]:
+    """Yields why there is too little traffic to say anything."""
+    if not any(
+        evidence.total(arm, "rows") + evidence.total(arm, "requests") for arm in ("control", "challenger")
+    ):
+        yield _hold("no_data", "no client of the trial was answered yet", "traffic")
+    if evidence.has_dried_up:
+        usual = median(evidence.traffic[:-1])
+        detail = f"{evidence.traffic[-1]} rows came lately in the trial, where {usual:.0f} are usual"
+        yield _hold("dried_up", detail, "traffic")
+    if (requests := evidence.total("challenger", "requests")) < policy.least_clients:
+        more = policy.least_clients - requests
+        yield _hold("too_few", f"{requests} requests are too few", f"{more} more requests to the challenger")
+
+
+def _early(evidence: TrialEvidence, policy: Policy) -> Iterator[Verdict]:
+    """Yields what the present stage needs to have had."""
+    stage = evidence.present
+    clients = min(stage.control.clients, stage.challenger.clients)
+    if clients < policy.least_clients:
+        more = policy.least_clients - clients
+        yield _hold("too_few", f"an arm has only {clients} clients", f"{more} more clients in each arm")
+    if stage.seconds < policy.least_s:
+        left = policy.least_s - stage.seconds
+        yield _hold("too_early", f"this stage has lasted {_time(stage.seconds)}", f"another {_time(left)}")
+
+
+def _unknown(evidence: TrialEvidence, findings: Sequence[Finding], early: Sequence[Verdict]) -> Iterator[Verdict]:
+    """Yields what is not known, what comes with time, and what is not sure."""
+    for found in findings:
+        if found.state == "missing":
+            outcomes = evidence.outcomes.get(found.question)
+            is_one = outcomes is not None and bool(outcomes.control.clients) != bool(outcomes.challenger.clients)
+            reason: Reason = "one_arm_labelled" if is_one else "labels_missing"
+            yield _hold(reason, found.detail, "labels" if found is findings[0] else found.question)
+    yield from early
+    for found in findings:
+        if found.state == "open":
+            yield _hold("undecided", found.detail, f"more evidence of {found.question}")
+
+
+def _labels_wanted(evidence: TrialEvidence, policy: Policy) -> int | None:
+    if policy.compare != "disagreements":
+        return None
+    found = evidence.disagreements
+    limit = policy.margin if policy.aim == "better" else -policy.margin
+    return labels_wanted(found.shadowed, found.disagreed, found.labelled, policy.alpha_to_break, limit)
+
+
+def _doubts(evidence: TrialEvidence, findings: Sequence[Finding]) -> Iterator[str]:
     """Says what speaks against the challenger without proving it."""
-    doubts = []
-    if challenger.failures:
+    failures, requests = evidence.total("challenger", "failures"), evidence.total("challenger", "requests")
+    is_cleared = any(found.question == "failures" and found.state == "cleared" for found in findings)
+    if failures and not is_cleared:
+        known = evidence.total("control", "requests")
         beside = (
-            f"control in {control.failures} of {control.requests}, which is no proof"
-            if control.requests
+            f"control in {evidence.total('control', 'failures')} of {known}, which is no proof"
+            if known
             else "there is no control to compare it with"
         )
-        doubts.append(
-            f"the challenger failed in {challenger.failures} of {challenger.requests} requests, {beside}"
-        )
-    if challenger.late:
-        doubts.append(
-            f"the champion answered {challenger.late} rows since the challenger was late or its breaker open"
-        )
-    return "; ".join(doubts) or "nothing speaks against the challenger"
+        yield f"the challenger failed in {failures} of {requests} requests, {beside}"
+    if late := evidence.total("challenger", "late"):
+        yield f"the champion answered {late} rows since the challenger was late or its breaker open"
 
 
-def failure_bounds(failures: int, requests: int) -> tuple[float, float]:
-    """Returns the rates of failure that the counts leave possible, each end with an error of at most ``ERROR``.
-
-    ``requests * kl(failures / requests, rate) <= ln(1 / ERROR)``, where ``kl`` is the divergence of two coins
-    (Chernoff, "A measure of asymptotic efficiency for tests of a hypothesis based on the sum of observations",
-    1952).
-
-    Args:
-        failures: Requests that failed.
-        requests: Requests in all; without any, every rate is possible.
-
-    Example:
-        >>> low, high = failure_bounds(30, 1000)
-        >>> round(low, 4), round(high, 4)
-        (0.0097, 0.0673)
-    """
-    if not requests:
-        return 0.0, 1.0
-    observed = failures / requests
-    slack = math.log(1 / ERROR) / requests
-    return _furthest(observed, 0.0, slack), _furthest(observed, 1.0, slack)
-
-
-def _furthest(observed: float, end: float, slack: float) -> float:
-    """Finds the rate between the observed one and an end whose divergence is the slack, by bisection."""
-    near, far = observed, end
-    for _ in range(50):
-        middle = (near + far) / 2
-        near, far = (middle, far) if _divergence(observed, middle) <= slack else (near, middle)
-    return near
-
-
-def _divergence(observed: float, rate: float) -> float:
-    return sum(
-        part * math.log(part / other) if part else 0.0
-        for part, other in ((observed, rate), (1 - observed, 1 - rate))
-    )
+def _time(seconds: float) -> str:
+    """Writes a time for people."""
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,137 @@
+"""``make judge``: simulates trials whose truth is known, and prints what is wanted beside what was found."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from tests.judge import simulations as trials
+from tests.judge.cases import held
+
+
+class Row(NamedTuple):
+    """A line of the table.
+
+    Attributes:
+        simulated: What.
+        wanted: What should come of it.
+        found: What did.
+        holds: Whether that is as wanted.
+    """
+
+    simulated: str
+    wanted: str
+    found: str
+    holds: bool
+
+
+def often(scale: float) -> Iterator[Row]:
+    """Yields what a thousand looks make of identical models, and of one at the margin's edge."""
+    runs = max(20, int(2_000 * scale))
+    looks = max(50, int(1_000 * scale**0.5))
+    for what, margin, worse in (("A/A", 0.0, 0.0), ("worse by the margin", 0.02, 0.02)):
+        found = trials.look_often(runs, looks, margin, worse, seed=1)
+        yield Row(
+            f"{what}: {looks:,} looks, {runs:,} runs, client effects, a ramp",
+            "false promote and rollback each ≤ 5 %",
+            f"{found.promoted:.1%}, {found.rolled_back:.1%}",
+            max(found) <= trials.ALPHA,
+        )
+
+
+def coverage(scale: float) -> Iterator[Row]:
+    """Yields how often the truth stayed within each sequence at all times."""
+    runs = max(100, int(2_000 * scale))
+    covered = {
+        "bounded_mean, beta(2, 6), 2,000 values": trials.cover_bounded(runs, 2_000, seed=2),
+        "asymptotic_mean, exponential, 100 to 5,000 values": trials.cover_asymptotic(runs, 5_000, seed=3),
+        "proportion, 2 % of 1,000": trials.cover_proportion(runs, 1_000, 0.02, seed=4),
+        "accuracy_difference, 400 labels, two probabilities": trials.cover_disagreements(runs, 400, seed=5),
+    }
+    for what, share in covered.items():
+        yield Row(f"coverage at all times: {what}", "≥ 95 %", f"{share:.1%}", share >= 1 - trials.ALPHA)
+
+
+def ramps(scale: float) -> Iterator[Row]:
+    """Yields what becomes of identical models whose base rate drifts."""
+    told = trials.simpson(max(20, int(400 * scale)), seed=6)
+    said = ", ".join(f"{verdict} {count}" for verdict, count in sorted(told.items()))
+    yield Row("Simpson ramp, identical models", "never rollback", said, "rollback" not in told)
+
+
+def failing(scale: float) -> Iterator[Row]:
+    """Yields how soon a challenger that fails is rolled back."""
+    runs = max(21, int(150 * scale))
+    for rate, most in ((0.2, 150), (0.05, 600)):
+        found = trials.requests_until_rollback(rate, 0.005, runs, seed=7)
+        yield Row(
+            f"challenger fails in {rate:.0%} of its requests, control in 0.5 %",
+            f"rollback after ≤ {most}, at the median",
+            f"{found:.0f}",
+            found <= most,
+        )
+
+
+def labels(scale: float) -> Iterator[Row]:
+    """Yields how many labels it takes."""
+    few, many = trials.labels_until_verdict(max(11, int(100 * scale)), seed=8)
+    yield Row(
+        "2 points better, disagreement 5 %: labels until a verdict",
+        "≤ 1/10 of those of rows drawn from all",
+        f"{few:.0f} and {many:.0f}: 1/{many / few:.0f}",
+        10 * few <= many,
+    )
+
+
+def ratios(scale: float) -> Iterator[Row]:
+    """Yields what the sample ratio says."""
+    runs = max(20, int(400 * scale))
+    for counted in (False, True):
+        by = "HyperLogLogs" if counted else "counts"
+        found = trials.ratio_alarms(runs, 1_000, 200_000, (1, 1), seed=9, counted=counted)
+        yield Row(f"sample ratio, perfect, 1,000 looks, by {by}", "≤ 0.5 %", f"{found:.2%}", found <= 0.005)
+    found = trials.ratio_alarms(runs, 1_000, 200_000, (50, 48), seed=10, counted=False)
+    yield Row("sample ratio 50/48 at 200,000 clients", "found", f"{found:.1%}", found == 1)
+
+
+def holds(_: float) -> Iterator[Row]:
+    """Yields what holds, and why."""
+    for what, (reason, found) in held().items():
+        said = f"{found.verdict}, {found.reason}"
+        yield Row(what, f"hold, {reason}", said, said == f"hold, {reason}")
+
+
+SIMULATIONS: tuple[Callable[[float], Iterator[Row]], ...] = (
+    holds,
+    failing,
+    labels,
+    ramps,
+    ratios,
+    coverage,
+    often,
+)
+
+
+def main(scale: float = 1.0) -> bool:
+    """Prints the table.
+
+    Args:
+        scale: Of the runs, 1 for all.
+
+    Returns:
+        Whether everything is as wanted.
+    """
+    print("| simulated | wanted | found | |\n| --- | --- | --- | --- |")  # noqa: T201
+    fine, began = True, time.monotonic()
+    for simulation in SIMULATIONS:
+        for row in simulation(scale):
+            fine &= row.holds
+            print(f"| {row.simulated} | {row.wanted} | {row.found} | {'✓' if row.holds else '✗'} |", flush=True)  # noqa: T201
+    print(f"\n{time.monotonic() - began:.0f} s")  # noqa: T201
+    return fine
+
+
+if __name__ == "__main__":
+    sys.exit(not main(*map(float, sys.argv[1:])))
