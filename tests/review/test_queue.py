@@ -83,7 +83,7 @@ async def test_what_is_linked_to_an_item_weighs_too_and_has_a_number(redis: Redi
     assert len(await read_links(redis, "digits", first.id)) == MOST_LINKS
     assert await redis.hget(Keys("digits").reviews("excess"), "low_confidence") == b"1", "the other is counted"
     assert await add_items(redis, links, 1) == [True] * MOST_LINKS + [False], "what is there is there"
-    one = len(await redis.get(Keys("digits").review(links[0].id)))
+    one = len(await redis.get(Keys("digits").review(links[0].id)) or "")
     assert (await weights(redis))[b"all"] > MOST_LINKS * one * 0.9
     await forget_client(redis, "digits", "big", 60)
     assert await weights(redis) == {}
