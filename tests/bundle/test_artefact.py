@@ -119,7 +119,7 @@ def packed_scores(tag: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
     verify_bundle(folder, manifest)
     task = manifest.task
     scores = {name: load_variant(folder, manifest, name).run(inputs) for name in manifest.variants}
-    if isinstance(task, Regression):
+    if not isinstance(task, Classification):
         return {name: each[:, 0] for name, each in scores.items()}
     return {name: softmax(np.log(each + 1e-30) * task.temperature) for name, each in scores.items()}
 
@@ -362,7 +362,7 @@ COMPANY = [
         (
             lambda: graph([LOGITS], [answers("logits")], w=WEIGHT),
             {"task": Classification(labels=["a", "b", "c"])},
-            r"gives outputs of shape \(2, 2\) for 2 rows; 3 labels need",
+            r"gives outputs of shape \(600, 2\) for 600 rows; 3 labels need",
         ),
         (lambda: torch.jit.script(Two()), {}, "is in training mode"),
         (otherwise, {}, r"answers 600 of 600 rows otherwise than in Python .*calibration row 0: .* became"),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout import Category, Image, Number, Tensor, Text, Time
-from rollout.bundle.codec import Codec, CodecError, split_location
+from rollout.bundle.codec import Codec, CodecError, located, split_location
 from rollout.bundle.fields import Field
 
 FIELDS: list[Field] = [
@@ -169,3 +169,18 @@ def test_only_images_are_slow() -> None:
 def test_bytes_that_are_not_utf8_are_refused() -> None:
     with pytest.raises(CodecError):
         Codec(Text()).decode(b'"\xff"')
+
+
+@pytest.mark.parametrize(
+    ("pointer", "detail", "wanted"),
+    [
+        ("/values/...", "expected float, got null", "/values/high~1low"),
+        ("/heads/.../labels/1", "expected str, got int", "/heads/b/labels/1"),
+        ("/heads/...", "expected object, got str", "/heads/..."),
+        ("/values/...", "integer value out of range", "/values/..."),
+        ("/values/low", "expected float, got null", "/values/low"),
+    ],
+)
+def test_a_member_of_an_object_is_pointed_at_by_its_name(pointer: str, detail: str, wanted: str) -> None:
+    body = b'{"values": {"low": 1, "high/low": null}, "heads": {"a": {"labels": ["x", "y"]}, "b": {"labels": ["x", 1]}}}'
+    assert located(pointer, detail, body) == wanted

@@ -22,6 +22,7 @@ import pytest
 from bentoml._internal.models import ModelStore
 from onnx import TensorProto, helper
 
+from rollout.bounded import usable_memory
 from rollout.bundle import exchange, golden_run, store
 from rollout.bundle.archive import unpack
 from rollout.bundle.exchange import Pull
@@ -280,13 +281,14 @@ def test_a_model_that_ends_its_process_is_left_out(
 
 def test_a_model_has_a_limit_of_memory() -> None:
     code = (
-        "from rollout.bundle.golden_run import limit_memory; import numpy; limit_memory(300_000_000);"
-        "numpy.ones(200_000_000, 'u1'); print('enough'); numpy.ones(400_000_000, 'u1')"
+        "from rollout.bounded import limit_memory; import numpy; limit_memory(300_000_000);"
+        "numpy.ones(200_000_000, 'u1'); print('enough', open('/proc/self/oom_score_adj').read(), end='');"
+        "numpy.ones(400_000_000, 'u1')"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert ended.stdout == "enough\n"
+    assert ended.stdout == "enough 1000\n"
     assert "Unable to allocate 381. MiB" in ended.stderr
-    assert 0 < golden_run.usable_memory() <= psutil.virtual_memory().total
+    assert 0 < usable_memory() <= psutil.virtual_memory().total
 
 
 def test_what_was_refused_is_not_fetched_again(

@@ -10,9 +10,10 @@ import torch
 
 from rollout.bundle.lineage import describe_surroundings
 from rollout.bundle.machine import cpu_name, gpu_name
-from rollout.bundle.variants import VARIANTS
+from rollout.bundle.variants import VARIANTS, to_pack
 
-ONNX, TORCH = ("onnx", "onnx-int8"), ("torchscript", "export")
+ONNX = ("onnx", "onnx-int8", "onnx-fp16")
+TORCH = ("torchscript", "torchscript-fp16", "torchscript-bf16", "export")
 
 
 def devices() -> dict[str, list[str]]:
@@ -32,11 +33,13 @@ def has_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_variant_asks_what_runs_it(no_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices() == {name: ["cpu"] for name in VARIANTS}
+    assert [kind.name for kind in to_pack()] == ["onnx", "onnx-int8", "torchscript", "export"]
     has_gpu(monkeypatch)
     assert devices() == {name: ["cpu"] for name in ONNX} | {name: ["cpu", "cuda"] for name in TORCH}
     providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
     assert devices() == {name: ["cpu", "cuda"] for name in VARIANTS}
+    assert [kind.name for kind in to_pack()] == list(VARIANTS)
 
 
 def test_without_torch_there_is_no_gpu_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,8 @@ from rollout.bundle.manifest import Manifest
 from rollout.bundle.report import describe
 from rollout.bundle.source import ModuleSource
 from rollout.bundle.store import open_bundle
-from rollout.bundle.task import Task
 from rollout.bundle.verify import load_variant
+from rollout.heads import Head
 
 RNG = np.random.default_rng(0)
 LABELS = ["a", "b", "c"]
@@ -66,7 +66,7 @@ class LastStep(nn.Module):
         return torch.as_tensor(self.head(steps[torch.arange(len(ids)), last]) * 8)
 
 
-class Head(nn.Module):
+class Gives(nn.Module):
     """A linear layer, and what a function makes of it."""
 
     def __init__(self, then: Callable[[torch.Tensor], Any] = lambda out: out, outputs: int = 3) -> None:
@@ -80,7 +80,7 @@ class Head(nn.Module):
         return self.then(self.head(x) * 8)
 
 
-class ChangesItsInput(Head):
+class ChangesItsInput(Gives):
     """Adds to its input in place."""
 
     def forward(self, x: torch.Tensor) -> Any:
@@ -89,7 +89,7 @@ class ChangesItsInput(Head):
         return self.head(x)
 
 
-class Branches(Head):
+class Branches(Gives):
     """Goes another way for one row in very many."""
 
     def forward(self, x: torch.Tensor) -> Any:
@@ -100,7 +100,7 @@ class Branches(Head):
         return out * 8
 
 
-class TakesOut(Head):
+class TakesOut(Gives):
     """Takes a value out of a tensor, although it is the same for all rows."""
 
     def forward(self, x: torch.Tensor) -> Any:
@@ -274,9 +274,9 @@ def test_where_torch_export_fails_torchscript_packs_alone() -> None:
         pytest.param(nn.DataParallel, id="parallel"),
         pytest.param(lambda module: nn.Sequential(parametrizations.weight_norm(module[0])), id="weight-norm"),
         pytest.param(lambda module: module.requires_grad_(False), id="frozen"),
-        pytest.param(lambda _: Head(lambda out: (out,)), id="a-tuple"),
-        pytest.param(lambda _: Head(lambda out: {"logits": out, "loss": None}), id="a-dict"),
-        pytest.param(lambda _: Head(Output), id="an-output"),
+        pytest.param(lambda _: Gives(lambda out: (out,)), id="a-tuple"),
+        pytest.param(lambda _: Gives(lambda out: {"logits": out, "loss": None}), id="a-dict"),
+        pytest.param(lambda _: Gives(Output), id="an-output"),
     ],
 )
 def test_no_variant_is_lost_to_a_wrapper(wrap: Callable[[nn.Module], nn.Module]) -> None:
@@ -291,14 +291,14 @@ def test_no_variant_is_lost_to_a_wrapper(wrap: Callable[[nn.Module], nn.Module])
 def test_one_logit_speaks_for_the_second_label() -> None:
     task = Classification(labels=["no", "yes"], risk=0.2)
     for then in (lambda out: out, lambda out: out[:, 0]):
-        source = ModuleSource(Head(then, 1).eval(), task, EXAMPLE)
+        source = ModuleSource(Gives(then, 1).eval(), task, EXAMPLE)
         assert source.run(EXAMPLE).sum(1) == pytest.approx([1, 1])
         logits = source.module(torch.tensor(EXAMPLE["x"])).reshape(-1)
         assert source.run(EXAMPLE)[:, 1] == pytest.approx(torch.sigmoid(logits).detach().numpy(), abs=1e-6)
     x = numbers(160)
     with torch.no_grad():
-        targets = (Head(outputs=1)(torch.tensor(x["x"]))[:, 0] > 0).long().numpy()
-    manifest = packed("logit", Head(outputs=1).eval(), rows=lambda _: x, task=task, targets=targets)
+        targets = (Gives(outputs=1)(torch.tensor(x["x"]))[:, 0] > 0).long().numpy()
+    manifest = packed("logit", Gives(outputs=1).eval(), rows=lambda _: x, task=task, targets=targets)
     assert {"onnx", "torchscript", "export"} <= set(manifest.variants)
     assert manifest.metrics["accuracy"] == 1
     assert isinstance(manifest.task, Classification)
@@ -312,38 +312,42 @@ THREE = Classification(labels=LABELS)
     ("module", "task", "words"),
     [
         (
-            Head(lambda out: (out, out[:, :1])),
+            Gives(lambda out: (out, out[:, :1])),
             THREE,
             r"a tuple with 0: float32 \(2, 3\), 1: float32 \(2, 1\); 3 labels",
         ),
-        (Head(lambda out: {"kind": out, "price": out}), THREE, r"a dict with kind: .*, price: .* not taken yet"),
-        (Head(lambda out: Output(out, out)), THREE, r"a Output with logits: .*, loss: float32"),
-        (Head(lambda _: None), THREE, "the module returns None; 3 labels need logits"),
-        (Head(lambda out: out.numpy()), THREE, "the module returns a numpy.ndarray; 3 labels need"),
-        (Head(lambda out: out > 0), THREE, "the module returns truth values; .* before a comparison"),
-        (Head(lambda out: out.long()), THREE, "the module returns numbers of type int64"),
-        (Head(lambda out: out.to(torch.complex64)), THREE, "the module returns numbers of type complex64"),
-        (Head(lambda out: out.sum()), THREE, r"outputs of shape \(\) for 2 rows"),
         (
-            Head(lambda out: torch.nested.as_nested_tensor(list(out), layout=torch.jagged)),
+            Gives(lambda out: {"kind": out, "price": out}),
+            THREE,
+            r"a dict with kind: .*, price: .* give each answer a head",
+        ),
+        (Gives(lambda out: Output(out, out)), THREE, r"a Output with logits: .*, loss: float32"),
+        (Gives(lambda _: None), THREE, "the module returns None; 3 labels need logits"),
+        (Gives(lambda out: out.numpy()), THREE, "the module returns a numpy.ndarray; 3 labels need"),
+        (Gives(lambda out: out > 0), THREE, "the module returns truth values; .* before a comparison"),
+        (Gives(lambda out: out.long()), THREE, "the module returns numbers of type int64"),
+        (Gives(lambda out: out.to(torch.complex64)), THREE, "the module returns numbers of type complex64"),
+        (Gives(lambda out: out.sum()), THREE, r"outputs of shape \(\) for 2 rows"),
+        (
+            Gives(lambda out: torch.nested.as_nested_tensor(list(out), layout=torch.jagged)),
             THREE,
             "a nested tensor",
         ),
-        (Head(lambda out: out.to_sparse()), THREE, "a sparse tensor"),
+        (Gives(lambda out: out.to_sparse()), THREE, "a sparse tensor"),
         (ChangesItsInput(), THREE, r"module itself \(ChangesItsInput\) changes the tensor that it is given"),
-        (nn.Sequential(nn.ReLU(inplace=True), Head()), THREE, r"layer 0 \(ReLU\) changes the tensor that it is"),
+        (nn.Sequential(nn.ReLU(inplace=True), Gives()), THREE, r"layer 0 \(ReLU\) changes the tensor that it is"),
         (
             TwoArguments(),
             THREE,
             r"forward takes \(x.*, mask.*\).*one tensor for each field, in their order: x: miss",
         ),
         (nn.Sequential(nn.LazyLinear(3)), THREE, r"layer 0 \(LazyLinear\) was never called"),
-        (Head().half(), THREE, r"layer head \(Linear\) holds float16.*call module.float\(\)"),
+        (Gives().half(), THREE, r"layer head \(Linear\) holds float16.*call module.float\(\)"),
         (nn.Linear(4, 3, device="meta"), THREE, "lies on the meta device"),
         (nn.Linear(5, 3), THREE, "the module cannot take its own fields: mat1 and mat2"),
     ],
 )
-def test_what_is_not_taken_is_named(module: nn.Module, task: Task, words: str) -> None:
+def test_what_is_not_taken_is_named(module: nn.Module, task: Head, words: str) -> None:
     with pytest.raises(RolloutError, match=words):
         ModuleSource(module.eval(), task, EXAMPLE)
 
@@ -367,8 +371,8 @@ def test_a_trace_does_not_keep_a_value_that_was_taken_out() -> None:
 
 
 def test_several_targets_are_not_taken_for_a_spread() -> None:
-    with pytest.raises(RolloutError, match="several targets are not taken yet"):
-        packed("targets", Head(outputs=2).eval(), task=Regression(), targets=np.zeros(160))
+    with pytest.raises(RolloutError, match="several targets need their names"):
+        packed("targets", Gives(outputs=2).eval(), task=Regression(), targets=np.zeros(160))
 
 
 def test_arguments_in_another_order_are_refused() -> None:
@@ -389,7 +393,7 @@ def test_layers_may_return_anything() -> None:
     class Layers(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layers = nn.ModuleList(map(Head, outputs))
+            self.layers = nn.ModuleList(map(Gives, outputs))
 
         def forward(self, x: torch.Tensor) -> Any:
             for layer in self.layers:

@@ -11,11 +11,12 @@ import pytest
 
 from rollout import Classification, Labelled, Regression, RolloutError, Tensor
 from rollout.bundle import verify
+from rollout.bundle.effort import EVERY_SIZE
 from rollout.bundle.golden import read_golden, write_golden
 from rollout.bundle.manifest import Manifest, hash_files, read_manifest, write_manifest
-from rollout.bundle.parity import MAX_BATCH, compare, run_in_batches, run_in_every_size
+from rollout.bundle.parity import MAX_BATCH, compare, run_in_batches, run_in_sizes
 from rollout.bundle.store import bundle_path, open_bundle
-from rollout.bundle.variants import VARIANTS
+from rollout.bundle.variants import to_pack
 from rollout.bundle.verify import check_golden, choose_variant, load_variant, verify_bundle
 from rollout.config import Settings
 from rollout.inference.version import LoadedVersion
@@ -34,9 +35,9 @@ def bundle() -> tuple[Path, Manifest]:
 def test_packs_every_variant_and_verifies_from_disk() -> None:
     steps: list[str] = []
     manifest = pack_two("v1", Linear().eval(), on_step=steps.append, lineage={"seeds": {"torch": 3}})
-    assert set(manifest.variants) == set(VARIANTS)
+    assert set(manifest.variants) == {kind.name for kind in to_pack()}
     assert not manifest.left_out
-    assert sum(line.startswith("exporting") for line in steps) == len(VARIANTS)
+    assert sum(line.startswith("exporting") for line in steps) == len(manifest.variants)
     assert manifest.metrics["accuracy"] == 1
     assert manifest.metrics["calibration_error"] <= manifest.metrics["calibration_error_before"]
     assert manifest.lineage["seeds"] == {"torch": 3}
@@ -128,7 +129,7 @@ def test_batches_of_every_size_go_round_the_rows() -> None:
     assert np.array_equal(run_in_batches(run, {"x": numbers}), numbers)
     assert sizes == [64, 6]
     sizes.clear()
-    rows, scores = run_in_every_size(run, {"x": numbers})
+    rows, scores = run_in_sizes(run, {"x": numbers}, EVERY_SIZE)
     assert sizes == list(range(1, MAX_BATCH + 1))
     assert set(rows) == set(range(70))
     assert np.array_equal(scores[:, 0], rows)

@@ -20,10 +20,10 @@ from rollout.bundle.manifest import Manifest, hash_files
 from rollout.bundle.raw_examples import FILE_NAME, ROWS, read_raw_examples
 from rollout.bundle.schema import Arrays
 from rollout.bundle.store import bundle_exists, open_bundle
-from rollout.bundle.task import Scores
 from rollout.bundle.variants import VARIANTS, Onnx
 from rollout.bundle.verify import choose_variant, verify_bundle
 from rollout.config import Settings
+from rollout.heads import Scores
 from rollout.inference.version import LoadedVersion
 from tests.bundle.seen import answer, compare, files, pack_seen
 

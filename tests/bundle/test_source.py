@@ -13,7 +13,7 @@ from torch.nn import functional
 from rollout import Classification, Regression, RolloutError, Tensor
 from rollout.bundle.source import ModuleSource
 from rollout.bundle.store import bundle_exists
-from rollout.bundle.task import Task
+from rollout.heads import Head
 from tests.bundle.two import TASK, Linear, Two, pack_two, part
 
 THREE = Classification(labels=["a", "b", "c"])
@@ -189,7 +189,7 @@ def test_a_regression_gives_value_and_half_its_interval(
         (Columns(0, 1, 1), Regression(), r"a regression needs values of shape \(rows,\)"),
     ],
 )
-def test_outputs_that_do_not_fit_the_task_are_refused(module: nn.Module, task: Task, words: str) -> None:
+def test_outputs_that_do_not_fit_the_task_are_refused(module: nn.Module, task: Head, words: str) -> None:
     with pytest.raises(RolloutError, match=words):
         ModuleSource(module.eval(), task, EXAMPLE)
 

@@ -11,8 +11,8 @@ from torch import nn
 from rollout import Classification, Labelled, Tensor, pack
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.schema import Arrays
-from rollout.bundle.task import Scores
 from rollout.bundle.variants import Onnx
+from rollout.heads import Scores
 
 
 class Two(nn.Module):

@@ -22,8 +22,8 @@ from rollout.bundle.quiet import quiet
 from rollout.bundle.schema import Labelled
 from rollout.bundle.script_source import ExportedSource, ScriptSource
 from rollout.bundle.source import ModuleSource, Source
-from rollout.bundle.task import Task
 from rollout.errors import BundleError
+from rollout.heads import Head
 
 PICKLES = (".pkl", ".pickle", ".joblib")
 
@@ -65,7 +65,7 @@ class Kind(ABC):
 
     @abstractmethod
     def source(
-        self, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+        self, thing: Any, task: Head, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
     ) -> Source:
         """Makes a source of an object of this kind; see ``open_source``."""
 
@@ -85,7 +85,7 @@ class OnnxFile(Kind):
         return model
 
     def source(
-        self, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+        self, thing: Any, task: Head, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
     ) -> Source:
         """Makes the fields its inputs."""
         rows = {name: np.concatenate([part.inputs[name] for part in parts.values()]) for name in fields}
@@ -112,7 +112,7 @@ class TorchScriptFile(Kind):
         return [argument.name for argument in thing.forward.schema.arguments[1:]]
 
     def source(
-        self, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+        self, thing: Any, task: Head, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
     ) -> Source:
         """Takes it as the module that it is."""
         return ScriptSource(thing, task, take(parts["evaluation"].inputs, slice(0, 2)), fields)
@@ -138,7 +138,7 @@ class ExportFile(Kind):
         return list(thing.graph_signature.user_inputs)
 
     def source(
-        self, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+        self, thing: Any, task: Head, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
     ) -> Source:
         """Takes the module of the program."""
         return ExportedSource(thing, task, take(parts["evaluation"].inputs, slice(0, 2)), fields)
@@ -155,7 +155,7 @@ class ModuleObject(Kind):
         return isinstance(thing, torch.nn.Module)
 
     def source(
-        self, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+        self, thing: Any, task: Head, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
     ) -> Source:
         """Takes it."""
         return ModuleSource(thing, task, take(parts["evaluation"].inputs, slice(0, 2)), fields)
@@ -194,7 +194,7 @@ class Fitted(Kind):
         return self._estimator(thing).known_texts() if self._estimator.takes_texts else None
 
     def source(
-        self, thing: Any, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+        self, thing: Any, task: Head, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
     ) -> Source:
         """Converts it and compares."""
         return make_source(self._estimator(thing), task, fields, parts, flip_rate)
@@ -222,7 +222,7 @@ KINDS: tuple[Kind, ...] = (OnnxFile(), TorchScriptFile(), ExportFile(), ModuleOb
 
 def open_source(
     artefact: Any,
-    task: Task,
+    task: Head,
     fields: Mapping[str, Field],
     parts: Mapping[str, Labelled],
     flip_rate: float,
@@ -248,10 +248,7 @@ def open_source(
         artefact = load_artefact(path, trust_pickle=trust_pickle)
         origin = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     kind = kind_of(artefact)
-    parts = {
-        name: Labelled({field: part.inputs[field] for field in fields}, part.targets)
-        for name, part in parts.items()
-    }
+    parts = {name: part.only(fields) for name, part in parts.items()}
     source = kind.source(artefact, task, fields, parts, flip_rate)
     source.origin = {"kind": kind.name, **origin, **source.origin}
     return source

@@ -12,7 +12,7 @@ from rollout.bundle.module import first_line, named_layers
 from rollout.bundle.parity import Run, compare, run_in_batches
 from rollout.bundle.quiet import quiet
 from rollout.bundle.schema import Arrays
-from rollout.bundle.task import Scores, Task
+from rollout.heads import Head, Scores
 
 WITH_FAST_PATH = (torch.nn.MultiheadAttention, torch.nn.TransformerEncoderLayer, torch.nn.TransformerEncoder)
 
@@ -43,7 +43,7 @@ def plain_attention() -> Iterator[None]:
                 torch.backends.mha.set_fastpath_enabled(_was_on)
 
 
-def fast_path_difference(module: torch.nn.Module, task: Task, run: Run, inputs: Arrays, scores: Scores) -> str:
+def fast_path_difference(module: torch.nn.Module, task: Head, run: Run, inputs: Arrays, scores: Scores) -> str:
     """Says by how much a module answers otherwise with the fast path than without it.
 
     Args:

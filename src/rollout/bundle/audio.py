@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
+import msgspec
 import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from rollout.bundle.columns import LEAST_WIDTH, cell
+from rollout.bundle.apart import Apart, sound
+from rollout.bundle.columns import LEAST_WIDTH, bare, cell, flat, lengths
 from rollout.bundle.image_file import PixelBudget
+from rollout.bundle.wav import wav
 from rollout.bundle.wire import LARGEST_ROW, Free, WireField, from_base64
 from rollout.errors import BundleError
+from rollout.judge.features import Features, number
 
 SAMPLE_RATES = (3_000, 768_000)
 MOST_CHANNELS = 16
@@ -48,6 +53,8 @@ LOUDEST = 1.0
 # Filters ring: beside a loud sample another may well be beyond it, as in training.
 LARGEST = 2.0
 QUALITY = "HQ"
+# Mean square of a sound of -100 dB, below which nothing is heard.
+SILENCE = 1e-10
 UNKNOWN = 2**63 - 1
 
 
@@ -125,6 +132,16 @@ class Audio(WireField, frozen=True, kw_only=True, tag="audio"):
         """
         return self.decode_file(from_base64(value))
 
+    def sound(self, array: NDArray[Any]) -> tuple[NDArray[Any], int]:
+        """Returns the samples and their rate."""
+        return array, self.sample_rate
+
+    def keep(self, sent: msgspec.Raw | None, array: NDArray[Any]) -> Any:
+        """Returns what is kept of a row for a reviewer: the file as it came, or samples as a WAV file."""
+        if sent is None:
+            return base64.b64encode(wav(bare(array), self.sample_rate)).decode()
+        return super().keep(sent, array)
+
     def decode_file(self, data: bytes, budget: PixelBudget | None = None) -> NDArray[Any]:
         """Turns a file into a cell of samples.
 
@@ -165,6 +182,30 @@ class Audio(WireField, frozen=True, kw_only=True, tag="audio"):
             size = math.ceil(len(mono) * (self.sample_rate / rate))
             mono = np.pad(resampled[:size], (0, max(0, size - len(resampled))))
         return cell(np.clip(mono[: self.free.longest], -LARGEST, LARGEST).astype(np.float32, copy=False))
+
+    def features(self, column: NDArray[Any]) -> Features:
+        """Returns length, loudness, the loudest sample, and how often the sign changes, as it does at a pitch."""
+        long = lengths(column)
+        starts = np.cumsum(long) - long
+        samples = flat(column).astype(np.float64) if len(column) else np.zeros(0)
+        if not len(column):
+            square = loudest = crossings = np.zeros(0)
+        else:
+            square = np.add.reduceat(samples**2, starts) / long
+            loudest = np.maximum.reduceat(np.abs(samples), starts)
+            changes = np.append(0.0, np.diff(samples >= 0))
+            changes[starts] = 0
+            crossings = np.add.reduceat(changes, starts) * self.sample_rate / long
+        return {
+            "duration": number(long / self.sample_rate, "s"),
+            "loudness": number(10 * np.log10(square + SILENCE), "dB"),
+            "loudest": number(loudest),
+            "crossings": number(crossings, "1/s"),
+        }
+
+    def take_apart(self, row: NDArray[Any], background: NDArray[Any]) -> Apart:
+        """Takes the sound apart into slices of time."""
+        return sound(row, self.sample_rate)
 
     def _require_short(self, file: Any, budget: PixelBudget | None) -> int:
         """Returns how many frames are to be read at most, by what the header says.

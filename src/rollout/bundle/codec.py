@@ -10,7 +10,7 @@ import binascii
 import contextlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from rollout.bundle.fields import Tensor
 from rollout.bundle.image import QUICK_BYTES, Image
 from rollout.bundle.image_file import PixelBudget
 from rollout.bundle.wire import WireField, from_base64
-from rollout.errors import FieldError
+from rollout.errors import FieldError, step_to
 
 NUMBER_CHARACTERS = b"0123456789+-.eE \t\r\n"
 ELEMENTS: dict[str, tuple[Literal["u", "i", "d"], type[np.generic]]] = {
@@ -198,7 +198,7 @@ def decode_named(
         sent = values.get(name)
         if sent is None:
             if codec.missing is None:
-                errors.append(FieldError(_pointer(name), f"is required: {codec.expected}"))
+                errors.append(FieldError(step_to(name), f"is required: {codec.expected}"))
             else:
                 arrays[name] = codec.missing
             continue
@@ -209,10 +209,10 @@ def decode_named(
             else:
                 arrays[name] = codec.decode_file(sent, budget)
         except CodecError as error:
-            errors += [FieldError(f"{_pointer(name)}{pointer}", detail) for pointer, detail in error.errors]
+            errors += [FieldError(f"{step_to(name)}{pointer}", detail) for pointer, detail in error.errors]
     if known != len(values):
         errors += [
-            FieldError(_pointer(name), f"is not {kind}; it takes {', '.join(codecs)}")
+            FieldError(step_to(name), f"is not {kind}; it takes {', '.join(codecs)}")
             for name in islice(values.keys() - codecs.keys(), MOST_UNKNOWN)
         ]
     return arrays, errors
@@ -220,11 +220,6 @@ def decode_named(
 
 def _fault(detail: str) -> CodecError:
     return CodecError(FieldError("", detail))
-
-
-def _pointer(name: str) -> str:
-    """Returns a name as a part of a JSON pointer (RFC 6901, section 3)."""
-    return f"/{name.replace('~', '~0').replace('/', '~1')}"
 
 
 def _skeleton(shape: tuple[int, ...]) -> bytes:
@@ -244,4 +239,43 @@ def split_location(error: msgspec.DecodeError) -> tuple[str, str]:
     text, _, path = str(error).partition(" - at `$")
     text = (text[0].lower() + text[1:]).replace("`", "")
     steps = re.findall(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]", path.rstrip("`"))
-    return text, "".join(f"/{name or index}" for name, index in steps)
+    return text, "".join(step_to(name or index) for name, index in steps)
+
+
+# What msgspec calls the types of JSON.
+_KINDS = {type(None): "null", bool: "bool", int: "int", float: "float", str: "str", list: "array", dict: "object"}
+
+
+def located(pointer: str, detail: str, body: bytes) -> str:
+    """Puts names in the place of ``...``, by which ``msgspec`` points at any member of an object.
+
+    Args:
+        pointer: As ``split_location`` returns it.
+        detail: What is wrong, which says what was found there.
+        body: The JSON.
+
+    Returns:
+        A pointer to the first value of that type in such a place, or ``pointer`` where there is none.
+
+    Example:
+        >>> located("/values/...", "expected float, got null", b'{"values": {"low": 1, "high": null}}')
+        '/values/high'
+    """
+    _, got, kind = detail.partition(", got ")
+    if not got or "/..." not in pointer:
+        return pointer
+    return next(_places(msgspec.json.decode(body), pointer.split("/")[1:], kind, ""), pointer)
+
+
+def _places(value: object, steps: list[str], kind: str, at: str) -> Iterator[str]:
+    if not steps:
+        if _KINDS[type(value)] == kind:
+            yield at
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            if steps[0] in ("...", name):
+                yield from _places(inner, steps[1:], kind, at + step_to(name))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            if steps[0] in ("...", str(index)):
+                yield from _places(inner, steps[1:], kind, f"{at}/{index}")

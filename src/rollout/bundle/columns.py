@@ -47,6 +47,11 @@ def stacked(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return np.stack(rows) if len({row.shape for row in rows}) == 1 else ragged(rows)
 
 
+def first(column: NDArray[Any]) -> NDArray[Any]:
+    """Returns the first row of a column as ``decode`` makes it: in a cell, if it has a length of its own."""
+    return cell(column[0]) if is_ragged(column) else np.asarray(column[0])
+
+
 def is_ragged(column: NDArray[Any]) -> bool:
     """Whether each row of a column has a length of its own."""
     return column.dtype == object

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
-import msgspec
 import numpy as np
 import onnx
 import scipy.special
@@ -25,8 +24,8 @@ from rollout.bundle.parity import run_in_batches
 from rollout.bundle.quiet import quiet
 from rollout.bundle.schema import Labelled
 from rollout.bundle.table import Table as RowTable
-from rollout.bundle.task import Classification, Task
 from rollout.errors import BundleError
+from rollout.heads import Head
 
 # Trees compare in double precision there and in single precision here: where a value lies on a threshold, a row
 # falls to the other side, and everything else agrees far better than this. A probability, or a value in units of
@@ -68,7 +67,7 @@ class Estimator(ABC):
         self.classes: list[Any] | None = None if classes is None else np.asarray(classes).tolist()
 
     @abstractmethod
-    def convert(self, task: Task, texts: Sequence[bool]) -> onnx.ModelProto:
+    def convert(self, task: Head, texts: Sequence[bool]) -> onnx.ModelProto:
         """Returns it as a graph whose inputs are one table, or its columns one by one.
 
         Args:
@@ -79,10 +78,10 @@ class Estimator(ABC):
             Exception: Whatever the converter raises on what it does not know.
         """
 
-    def predict(self, columns: Columns, task: Task) -> NDArray[Any]:
+    def predict(self, columns: Columns, task: Head) -> NDArray[Any]:
         """Returns its own predictions: probabilities, shape ``(rows, classes)``, or values, shape ``(rows,)``."""
         rows = np.stack(columns, axis=1) if self.names is None else _data_frame(columns, self.names)
-        if isinstance(task, Classification):
+        if task.classes:
             return np.asarray(self.fitted.predict_proba(rows))
         return np.asarray(self.fitted.predict(rows))
 
@@ -95,13 +94,13 @@ class Estimator(ABC):
         """Returns by the names of columns the texts that it was fitted on, where it says so."""
         return {}
 
-    def require(self, task: Task) -> None:
+    def require(self, task: Head) -> None:
         """Refuses an estimator that cannot do what a task asks for.
 
         Raises:
             BundleError: If it gives no probabilities.
         """
-        if isinstance(task, Classification) and not hasattr(self.fitted, "predict_proba"):
+        if task.classes and not hasattr(self.fitted, "predict_proba"):
             raise BundleError(
                 f"{type(self.fitted).__name__} gives no probabilities: fit it inside a CalibratedClassifierCV"
             )
@@ -113,7 +112,7 @@ class Sklearn(Estimator):
     called = "a scikit-learn estimator"
     takes_texts = True
 
-    def convert(self, task: Task, texts: Sequence[bool]) -> onnx.ModelProto:
+    def convert(self, task: Head, texts: Sequence[bool]) -> onnx.ModelProto:
         """Converts it; a ``ColumnTransformer`` may ask for columns by name, and then gets them one by one."""
         from skl2onnx import get_latest_tested_opset_version, to_onnx  # noqa: PLC0415
         from skl2onnx.common.data_types import FloatTensorType, StringTensorType  # noqa: PLC0415
@@ -128,7 +127,7 @@ class Sklearn(Estimator):
             types = [(name, kind([None, 1])) for name, kind in zip(names, kinds, strict=True)]
         else:
             types = [(TABLE, kinds[0]([None, len(kinds)]))]
-        options = {"zipmap": False} if isinstance(task, Classification) else None
+        options = {"zipmap": False} if task.classes else None
         model: onnx.ModelProto = to_onnx(
             _convertible(self.fitted),
             initial_types=types,
@@ -174,15 +173,15 @@ class Boosted(Estimator):
     def ask(self, table: Table) -> NDArray[Any]:
         """Returns what the booster itself says: values, or probabilities of the second class or of all."""
 
-    def require(self, task: Task) -> None:
+    def require(self, task: Head) -> None:
         """Leaves it to the comparison: a booster does not say what it predicts."""
 
-    def predict(self, columns: Columns, task: Task) -> NDArray[Any]:
+    def predict(self, columns: Columns, task: Head) -> NDArray[Any]:
         """Returns its own predictions."""
         if self.fitted is not self.booster:
             return super().predict(columns, task)
         said = self.ask(np.stack(columns, axis=1))
-        if isinstance(task, Classification) and said.ndim == 1:
+        if task.classes and said.ndim == 1:
             return np.stack([1 - said, said], axis=1)
         return said
 
@@ -210,7 +209,7 @@ class Xgboost(Boosted):
         margins = np.asarray(self.booster.predict(rows, output_margin=True))
         return scipy.special.softmax(margins, -1) if margins.ndim == 2 else np.asarray(self.booster.predict(rows))
 
-    def convert(self, task: Task, texts: Sequence[bool]) -> onnx.ModelProto:
+    def convert(self, task: Head, texts: Sequence[bool]) -> onnx.ModelProto:
         """Converts a copy, without the names of the columns, which the converter does not take."""
         from onnxmltools import convert_xgboost  # noqa: PLC0415
         from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: PLC0415
@@ -243,7 +242,7 @@ class Lightgbm(Boosted):
         """Asks it."""
         return np.asarray(self.booster.predict(table))
 
-    def convert(self, task: Task, texts: Sequence[bool]) -> onnx.ModelProto:
+    def convert(self, task: Head, texts: Sequence[bool]) -> onnx.ModelProto:
         """Converts it."""
         from onnxmltools import convert_lightgbm  # noqa: PLC0415
         from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: PLC0415
@@ -254,7 +253,7 @@ class Lightgbm(Boosted):
 
 
 def make_source(
-    estimator: Estimator, task: Task, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
+    estimator: Estimator, task: Head, fields: Mapping[str, Field], parts: Mapping[str, Labelled], flip_rate: float
 ) -> OnnxSource:
     """Converts an estimator and compares the graph with it on the author's rows.
 
@@ -295,7 +294,7 @@ def as_identifier(name: str) -> str:
 def _compare(
     estimator: Estimator,
     source: OnnxSource,
-    task: Task,
+    task: Head,
     fields: Mapping[str, Field],
     parts: Mapping[str, Labelled],
     flip_rate: float,
@@ -305,13 +304,10 @@ def _compare(
     apart: list[str] = []
     for name, part in parts.items():
         inputs = {field: part.inputs[field] for field in source.example}
-        expected = _expected(estimator, read_columns(fields, inputs), task)
-        got = run_in_batches(source.outputs, inputs)
-        unit = 1.0
-        if isinstance(task, Classification):
-            got = msgspec.structs.replace(task, temperature=1.0).scores(got)
-        else:
-            got, unit = got.reshape(len(got), -1)[:, :1], float(np.std(part.targets)) or 1.0
+        expected = _expected(estimator, read_columns(fields, inputs), source)
+        got, unit = run_in_batches(source.outputs, inputs), float(np.std(part.targets)) or 1.0
+        if task.classes:
+            got, unit = scipy.special.softmax(got, axis=-1), 1.0
         if expected.shape != got.shape:
             raise BundleError(
                 f"{estimator.called} gives {expected.shape[1]} numbers a row; the task takes {got.shape[1]}"
@@ -354,11 +350,12 @@ def _teach_boosters(fitted: Any) -> None:
         )
 
 
-def _expected(estimator: Estimator, columns: Columns, task: Task) -> NDArray[np.float64]:
-    expected = estimator.predict(columns, task).astype(np.float64)
-    if not isinstance(task, Classification):
-        return expected.reshape(len(expected), -1)[:, :1]
-    order = order_of_labels(estimator.classes, task)
+def _expected(estimator: Estimator, columns: Columns, source: OnnxSource) -> NDArray[Any]:
+    """Returns what it predicts itself: probabilities in the order of the labels, or the outputs of the head."""
+    expected = estimator.predict(columns, source.task)
+    if not source.task.classes:
+        return source.to_outputs(expected)
+    order = order_of_labels(estimator.classes, source.task)
     return expected if order is None else expected[:, order]
 
 

@@ -7,11 +7,10 @@ from typing import Literal
 import msgspec
 
 Decision = Literal["better", "not worse", "worse", "cannot decide"]
-Metric = Literal["error rate", "mean absolute error"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing in the data that a person should look at before training.
+    """One thing in the data, or in the training, that a person should look at.
 
     Attributes:
         check: The check that found it, such as ``duplicates``.
@@ -38,30 +37,6 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
     deviation: float
 
 
-class ReviewEvidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What the calibration part says about answers that go out without review.
-
-    Attributes:
-        is_given: Whether the author gave the threshold; otherwise packing computed it.
-        rows: Calibration rows that decide: those that the temperature was not fitted on.
-        errors: Wrong answers among them.
-        answered: Rows at the threshold or above.
-        answered_errors: Wrong answers among these.
-        bound: The largest error rate that these are compatible with, at the task's ``delta``; 1 without any.
-        needed: So many rows without an error would do for the task's ``risk``.
-        lowest_risk: The smallest risk, in whole percent, that a threshold would have kept; ``None`` if none.
-    """
-
-    is_given: bool
-    rows: int
-    errors: int
-    answered: int
-    answered_errors: int
-    bound: float
-    needed: int
-    lowest_risk: float | None
-
-
 class PValues(msgspec.Struct, frozen=True, kw_only=True):
     """How likely chance alone would be to speak as clearly: a claim needs both to be small.
 
@@ -80,6 +55,7 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         against: The version of the champion.
         seeds: Seeds that each was trained with.
+        most_seeds: Seeds that each would have been trained with at most.
         margin: The largest loss, in units of the metric, that still counts as not worse.
         metric: What is compared; less is better.
         candidate: The candidate's metric.
@@ -94,8 +70,9 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
 
     against: str
     seeds: int
+    most_seeds: int | None = None
     margin: float
-    metric: Metric
+    metric: str
     candidate: Spread
     champion: Spread
     baselines: dict[str, float]
@@ -104,6 +81,76 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     at: str
     by: str
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """A mean over rows, and an interval that holds the true one with 95 %.
+
+    Attributes:
+        mean: The mean.
+        low: The lower end.
+        high: The upper end.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """One of two versions that are compared by what they cost and how good they are.
+
+    Attributes:
+        version: The version.
+        variant: The variant that was measured: the fastest with one row of those that may serve.
+        size: Bytes of its file.
+        row_seconds: What it takes to answer one row alone.
+        rows_per_second: What it answers with batches of the best size.
+        loss: Its loss, in units of the metric.
+    """
+
+    version: str
+    variant: str
+    size: int
+    row_seconds: float
+    rows_per_second: float
+    loss: Figure
+
+
+class Parted(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows that two versions answer with different labels.
+
+    Attributes:
+        teacher: What the teacher answers.
+        student: What the student answers.
+        rows: So many rows.
+    """
+
+    teacher: str
+    student: str
+    rows: int
+
+
+class Distillation(msgspec.Struct, frozen=True, kw_only=True):
+    """How a student compares with its teacher.
+
+    Attributes:
+        machine: The processor on which both were timed.
+        rows: Evaluation rows.
+        metric: What the losses are called; less is better.
+        teacher: The teacher.
+        student: The student.
+        agreement: Share of rows that both answer alike.
+        parted: The labels that most often part them, most frequent first.
+    """
+
+    machine: str
+    rows: int
+    metric: str
+    teacher: Side
+    student: Side
+    agreement: Figure
+    parted: list[Parted]
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rollout.bundle.archive import unpack
+from rollout.bundle.baseline import read_baseline
 from rollout.bundle.golden_run import run_golden
 from rollout.bundle.manifest import FILE_NAME, SIGNATURE, Manifest, digest, read_whole
 from rollout.bundle.storage import Storage, open_storage
@@ -164,6 +165,7 @@ class Pull:
             unpack(archive, folder)
             archive.unlink()
             manifest = check_bundle(folder, tag, self._key)
+            read_baseline(folder)  # or nothing could serve it
             run, not_run = _run_golden(folder, manifest, is_trusted=self._is_trusted)
             place_bundle(folder, manifest, stage)
         more = f"; not run here: {', '.join(not_run)}" if not_run else ""

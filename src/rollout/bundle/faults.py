@@ -9,8 +9,9 @@ import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from rollout.bundle.capture import explain
-from rollout.bundle.module import called, named_layers, one_tensor
+from rollout.bundle.module import called, named_layers, tensors_of
 from rollout.errors import BundleError
+from rollout.heads import Head
 
 NOISE = 1e-3
 # A dropout over few values may well do the same twice.
@@ -37,16 +38,16 @@ def require_eval(module: torch.nn.Module) -> None:
         )
 
 
-def require_repeatable(module: torch.nn.Module, inputs: Inputs, needs: str) -> None:
+def require_repeatable(module: torch.nn.Module, inputs: Inputs, head: Head) -> None:
     """Refuses a module that changes its inputs or its buffers, or answers differently when it is asked twice.
 
     Args:
         module: It.
         inputs: A batch for it.
-        needs: What the task needs, in words.
+        head: What it answers.
 
     Raises:
-        BundleError: If so, if it cannot take its own fields, or if it returns no single tensor.
+        BundleError: If so, if it cannot take its own fields, or if it returns other tensors than the head needs.
     """
     before = {name: tensor.clone() for name, tensor in _state(module).items()}
     given = tuple(tensor.clone() for tensor in inputs)
@@ -62,7 +63,7 @@ def require_repeatable(module: torch.nn.Module, inputs: Inputs, needs: str) -> N
             f"{_changer(module, inputs)} changes the tensor that it is given: let it work on a new one, such as "
             "x = x + 1 in the place of x += 1, or on x.clone()"
         )
-    one_tensor(returned, needs)
+    tensors_of(returned, head)
     for name, tensor in _state(module).items():
         if not _same(before[name], tensor):
             layer, _, buffer = name.rpartition(".")

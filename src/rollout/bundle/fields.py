@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 
+from rollout.bundle.apart import Apart, numbers, sound, steps
 from rollout.bundle.audio import SAMPLE_RATES, Audio
 from rollout.bundle.columns import LEAST_WIDTH, LENGTHS
 from rollout.bundle.image import Image
@@ -143,6 +144,16 @@ class Tensor(WireField, frozen=True, kw_only=True, tag="tensor"):
         if sent is None and self.nan is True:
             return np.where(np.isnan(array), None, array).tolist()  # type: ignore[call-overload]
         return super().keep(sent, array)
+
+    def sound(self, array: NDArray[Any]) -> tuple[NDArray[Any], int] | None:
+        """Returns samples and their rate, where there is one."""
+        return None if self.sample_rate is UNSET else (array, self.sample_rate)
+
+    def take_apart(self, row: NDArray[Any], background: NDArray[Any]) -> Apart:
+        """Takes sound apart into slices of time, rows of a free length into steps, and others into numbers."""
+        if self.sample_rate is not UNSET:
+            return sound(row, self.sample_rate)
+        return numbers(row) if self.free is None else steps(row, background)
 
     def _float32(self, value: Any) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from rollout.bundle.columns import flat, is_ragged, lengths, ragged, sizes
 from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
-from rollout.bundle.task import Scores, Task
 from rollout.errors import BundleError
+from rollout.heads import Head, Scores
 
 FILE_NAME = "golden.npz"
 ROWS = 32
@@ -37,7 +37,7 @@ class Golden(NamedTuple):
     scores: Scores
 
 
-def choose_golden(task: Task, inputs: Arrays, scores: Scores) -> Golden:
+def choose_golden(task: Head, inputs: Arrays, scores: Scores) -> Golden:
     """Picks examples: half of them the least sure, where a flip would show first, half spread evenly."""
     row_bytes = sum(array[:1].nbytes for array in inputs.values()) + int(sizes(inputs).sum(1).max())
     rows = max(1, min(ROWS, MOST_BYTES // 2 // row_bytes))

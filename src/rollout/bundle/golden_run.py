@@ -1,33 +1,25 @@
-"""The golden and raw examples of a bundle from elsewhere, run in a process that ends, whatever its model does.
-
-While a model runs in C++, no signal reaches Python. It is the system that ends this process: when its time is
-over, or when the process that waits for it has ended.
-"""
+"""The golden and raw examples of a bundle from elsewhere, run in a process that ends, whatever its model does."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import resource
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from rollout.bounded import bound
 from rollout.bundle.golden import read_golden
 from rollout.bundle.manifest import Manifest, read_manifest
 from rollout.bundle.raw_examples import read_raw_examples
 from rollout.bundle.verify import check_golden, check_raw_examples, load_variant
-from rollout.cores import own_cgroups
 from rollout.errors import BundleError
 
 SECONDS = 120  # for each variant
 MEMORY_SHARE = 0.75
 LONGEST_REASON = 2000
 REFUSED = 3
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 def run_golden(folder: Path, manifest: Manifest, names: list[str]) -> None:
@@ -62,37 +54,8 @@ def run_golden(folder: Path, manifest: Manifest, names: list[str]) -> None:
         )
 
 
-def usable_memory() -> int:
-    """Returns the bytes of memory of the machine, or of the container if these are fewer."""
-    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for folder in own_cgroups():
-        with suppress(OSError, ValueError):  # `max` is no number
-            most = min(most, int((folder / "memory.max").read_text()))
-    return most
-
-
-def limit_memory(further: int) -> None:
-    """Gives this process so many bytes beyond those that it has.
-
-    Only on Linux, which counts what can be written to (RLIMIT_DATA). A limit of addresses (RLIMIT_AS) would count
-    what libraries reserve and never use.
-    """
-    with suppress(OSError):
-        pages = int(Path("/proc/self/statm").read_text().split()[5])
-        most = pages * resource.getpagesize() + further
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-
-
 def _in_words(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-
-
-def _end_with(parent: int) -> None:
-    """Has this process killed when its parent ends, on Linux; elsewhere the alarm ends it later."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            sys.exit(REFUSED)
 
 
 def _refuse(why: str) -> NoReturn:
@@ -101,10 +64,7 @@ def _refuse(why: str) -> NoReturn:
 
 
 def _main(place: str, seconds: str, parent: str, *names: str) -> None:
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(int(seconds))
-    _end_with(int(parent))
-    limit_memory(int(usable_memory() * MEMORY_SHARE))
+    bound(int(seconds), int(parent), MEMORY_SHARE)
     folder = Path(place)
     manifest = read_manifest(folder)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import struct
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -15,6 +16,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngInfo
 
+from rollout.bundle.apart import Apart, patches
 from rollout.bundle.image_file import (
     FORMATS,
     MAX_SIDE,
@@ -36,10 +38,13 @@ from rollout.bundle.resizing import (
     resized_size,
 )
 from rollout.bundle.wire import WireField, from_base64, nested
+from rollout.judge.features import Features, number
 
 # A PNG of no more bytes and pixels is decoded sooner than a thread is reached.
 QUICK_BYTES = 4096
 QUICK_PIXELS = 4096
+# Numbers of an image that are looked at to compare it with others.
+PIXELS = 16_384
 PNG_HEAD = struct.Struct(">8s4x4sII")  # signature, length and name of the first chunk, width, height
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # These hold compressed text and profiles, which a few bytes can make long.
@@ -86,6 +91,7 @@ class Image(WireField, frozen=True, kw_only=True, omit_defaults=True, tag="image
                [  7,   0]], dtype=uint8)
     """
 
+    is_image: ClassVar[bool] = True
     media_types: ClassVar[tuple[str, ...]] = tuple(FORMATS)
 
     height: int
@@ -187,6 +193,19 @@ class Image(WireField, frozen=True, kw_only=True, omit_defaults=True, tag="image
         return f"{shape} nested lists of whole numbers from 0 to 255, or {self._file}"
 
     @property
+    def moves(self) -> str:
+        """Why a place in what the module gets is not the same part of a file."""
+        if self.fit in ("crop", "pad"):
+            seen = "the middle of a file" if self.fit == "crop" else "a file with something around it"
+            return (
+                f"fit={self.fit!r} shows the module {seen}. Take fit='stretch', or fit='exact' for files that "
+                "have the model's size, and crop or pad inside forward if the network needs it"
+            )
+        if not self.upright:
+            return "upright=False shows the module files lying that others see upright: leave it at True"
+        return ""
+
+    @property
     def _file(self) -> str:
         return "a PNG, JPEG or WebP file in base64" + FITS[self.fit].format(self._shorter)
 
@@ -242,6 +261,28 @@ class Image(WireField, frozen=True, kw_only=True, omit_defaults=True, tag="image
     def picture(self, array: NDArray[Any]) -> NDArray[np.uint8]:
         """Returns the array: it is an image."""
         return array.astype(np.uint8)
+
+    def features(self, column: NDArray[Any]) -> Features:
+        """Returns brightness, contrast, how sharp it is along its lines, how much redder than blue; from 0 to 1.
+
+        Of a large image, of lines that are spread evenly over it: they tell as much as all of them.
+        """
+        lines = max(1, PIXELS // (self.width * self.channels))
+        seen = column[:, :: -(-self.height // lines)].astype(np.float32) / 255
+        inside = tuple(range(1, seen.ndim))
+        edges = np.abs(np.diff(seen, axis=2))
+        found = {
+            "brightness": number(seen.mean(inside)),
+            "contrast": number(seen.std(inside)),
+            "sharpness": number(edges.sum(inside) / max(1, math.prod(edges.shape[1:]))),
+        }
+        if self.channels == 1:
+            return found
+        return found | {"warmth": number((seen[..., 0] - seen[..., 2]).mean((1, 2)))}
+
+    def take_apart(self, row: NDArray[Any], background: NDArray[Any]) -> Apart:
+        """Takes the image that the model takes apart into patches."""
+        return patches(row, background)
 
     def decode_file(self, data: bytes, budget: PixelBudget | None = None) -> NDArray[np.uint8]:
         """Turns a file into an array of ``shape`` and ``uint8``.

@@ -18,12 +18,21 @@ from rollout.bundle.columns import content
 from rollout.bundle.machine import gpu_name, user_name
 from rollout.bundle.schema import Labelled
 
-RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow", "scikit-learn")
+RECORDED_PACKAGES = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "pytorch-lightning",
+)
 LOCK = Path("constraints.txt")
 # What a version comes from, each head with the entries of the lineage that belong to it.
 HEADS = {
     "environment": ("environment",),
-    "code": ("code", "seeds", "hyperparameters", "artefact"),
+    "code": ("code", "seeds", "hyperparameters", "training", "teacher", "again", "artefact"),
     "data": ("data",),
 }
 Changes = dict[str, tuple[Any, Any]]
@@ -53,7 +62,10 @@ def hash_rows(*parts: Labelled) -> str:
         for name, array in part.inputs.items():
             digest.update(name.encode())
             digest.update(content(array))
-        digest.update(np.ascontiguousarray(part.targets.astype(np.float64)).tobytes())
+        for own in part.targets.dtype.names or ("",):  # of several heads, those of each by its name
+            column = part.targets[own] if own else part.targets
+            digest.update(own.encode())
+            digest.update(np.ascontiguousarray(column.astype(np.float64)).tobytes())
     return digest.hexdigest()
 
 

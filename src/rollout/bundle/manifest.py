@@ -9,11 +9,13 @@ from typing import Any
 
 import msgspec
 
-from rollout.bundle.evidence import Finding, GateResult, ReferenceResult, ReviewEvidence
+from rollout.bundle.evidence import Finding, GateResult, ReferenceResult
 from rollout.bundle.fields import Field
 from rollout.bundle.parity import Parity
-from rollout.bundle.task import Classification, Task
 from rollout.errors import BundleError
+from rollout.heads import Head, decode_head
+from rollout.heads.review_evidence import ReviewEvidence
+from rollout.notebook import figure, show
 
 FILE_NAME = "manifest.json"
 SIGNATURE = "manifest.sig"
@@ -30,11 +32,17 @@ class PackedVariant(msgspec.Struct, frozen=True, kw_only=True):
         file: Its path in the bundle.
         parity: How far it is from the source, on each set of rows.
         is_exact: Whether it is held to the source's scores, not just to its decisions.
+        device: Where it was compared.
+        elsewhere: How far its golden examples are from the source on other devices of the machine that packed it.
+        memory: Bytes that it takes there with its largest batch, weights included; 0 if that is not known.
     """
 
     file: str
     parity: dict[str, Parity]
     is_exact: bool
+    device: str = "cpu"
+    elsewhere: dict[str, Parity] = {}
+    memory: int = 0
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +70,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         left_out: The variants that did not.
         hashes: SHA-256 of every other file of the bundle, by path.
         metrics: Figures measured when packing, such as the accuracy on the evaluation part.
-        review: What the calibration part says about answers without review; ``None`` for a regression.
+        review: What the calibration part says about answers without review, where that has a threshold.
         lineage: What made it: seeds, data, code and environment.
         findings: What the checks of the data found.
         fast_path: How the module itself answers otherwise where PyTorch takes its fast path of attention, in a
@@ -76,7 +84,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     version: str
     inputs: dict[str, Field]
-    task: Task
+    task: Head
     variants: dict[str, PackedVariant]
     left_out: dict[str, LeftOut] = {}
     hashes: dict[str, str]
@@ -93,6 +101,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def tag(self) -> str:
         """Name and version, as BentoML's model store spells them."""
         return f"{self.name}:{self.version}"
+
+    def _repr_html_(self) -> str:
+        rows = [("input", name, field.expected) for name, field in self.inputs.items()]
+        rows += [("figure", name.replace("_", " "), figure(value)) for name, value in self.metrics.items()]
+        rows += [
+            ("variant", name, "as its source" if variant.is_exact else f"parity: {compared}")
+            for name, variant in self.variants.items()
+            for compared in [next(iter(variant.parity.values()), "")]
+        ]
+        rows += [("left out", name, left.why) for name, left in self.left_out.items()]
+        text = (self.task.summary, self.task.policy, f"packed {self.created_at}")
+        return show(self.tag, text, ("", "name", ""), rows)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -139,7 +159,7 @@ def read_manifest(folder: Path) -> Manifest:
                 f"{path} has schema version {found}; this Rollout reads {SCHEMA_VERSION}: "
                 "delete the bundle and pack it again"
             )
-        return msgspec.json.decode(data, type=Manifest)
+        return msgspec.json.decode(data, type=Manifest, dec_hook=decode_head)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{path} is not a manifest: {error}") from None
 
@@ -181,13 +201,17 @@ def require_interchangeable(
         BundleError: If they do not take the same inputs, or do not have the same labels.
     """
     for manifest in (champion, challenger):
-        own = manifest.task.labels if isinstance(manifest.task, Classification) else []
+        own = manifest.task.labels_used
         if unknown := sorted(labels.get(manifest.version, {}).keys() - set(own)):
             raise BundleError(f"{manifest.tag} has no label {unknown[0]!r} that could mean something else")
     if challenger.inputs != champion.inputs:
         raise BundleError(f"{challenger.tag} takes other inputs than {champion.tag}: they cannot share a split")
-    one, other = (answers(each.task, labels.get(each.version, {})) for each in (champion, challenger))
-    if one != other:
+    one, other = (each.task.public(labels.get(each.version, {})) for each in (champion, challenger))
+    if one.signature != other.signature:
+        if sorted(one.labels_used) == sorted(other.labels_used):
+            raise BundleError(
+                f"{challenger.tag} answers with something else than {champion.tag}: they cannot share a split"
+            )
         raise BundleError(
             f"{challenger.tag} has other labels than {champion.tag}: they cannot share a split unless its "
             "`labels` say what each of them means"
@@ -200,13 +224,6 @@ def digest(manifest: Manifest) -> str:
     Without the gate, which is added to a bundle that may be serving already.
     """
     return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(manifest, gate=None))).hexdigest()
-
-
-def answers(task: Task, names: Mapping[str, str]) -> list[str] | None:
-    """Returns the labels that callers see, in alphabetical order; ``None`` for a regression."""
-    if not isinstance(task, Classification):
-        return None
-    return sorted({names.get(label, label) for label in task.labels})
 
 
 def _too_large(name: str) -> BundleError:

@@ -1,4 +1,4 @@
-"""The module as it is packed: a copy on the processor, its wrappers off, and the one tensor that it returns."""
+"""The module as it is packed: a copy on the processor, its wrappers off, and the tensors that it returns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import inspect
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,9 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from rollout.bundle.quiet import quiet
 from rollout.errors import BundleError
+from rollout.heads import Head
+from rollout.heads.parts import Part, Parts, leaves
+from rollout.heads.steps import Step, places
 
 
 def own_copy(module: torch.nn.Module) -> torch.nn.Module:
@@ -71,26 +74,88 @@ def require_signature(module: torch.nn.Module, fields: Sequence[str]) -> None:
         raise BundleError(f"{takes}; {given}: the same names in another order")
 
 
-def one_tensor(returned: object, needs: str) -> torch.Tensor:
-    """Takes the tensor out of what a module returned.
+def tensors_of(returned: object, head: Head) -> list[torch.Tensor]:
+    """Takes the tensors out of what a module returned.
 
     Args:
-        returned: A tensor, or a tuple, mapping or dataclass with a single entry beside ``None``.
-        needs: What the task needs, in words.
+        returned: A tensor, or a tuple, mapping or dataclass with a single entry beside ``None``; where there are
+            several parts, a mapping or dataclass that has them by name, or a tuple in their order.
+        head: What it answers.
 
     Returns:
-        It, in single precision.
+        They, in single precision and in the order of the parts.
 
     Raises:
         BundleError: If it is anything else; the sentence says what, and what is taken.
     """
+    return list(_tensors(returned, head.parts, head, ()))
+
+
+def _tensors(returned: object, parts: Parts, head: Head, path: tuple[str, ...]) -> Iterator[torch.Tensor]:
+    if isinstance(parts, Part):
+        yield _one_tensor(returned, parts, head.needs_at(path))
+        return
+    entries = _entries_for(returned, parts, head.needs_at(path))
+    for name, inside in parts.items():
+        yield from _tensors(entries[name], inside, head, (*path, name))
+
+
+def as_table(tensors: Sequence[torch.Tensor], parts: Parts) -> torch.Tensor:
+    """Puts tensors side by side as columns, ``float32`` of shape ``(rows, width)``."""
+    columns = []
+    for tensor, part in zip(tensors, leaves(parts), strict=True):
+        if tuple(tensor.shape[1:]) == part.shape or not part.alone:
+            columns.append(tensor.reshape(-1, part.width))
+        else:
+            one = tensor.reshape(-1, 1)
+            columns += [one if number is None else torch.full_like(one, number) for number in part.alone]
+    return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
+
+
+class LastStep(torch.nn.Module):
+    """What becomes of the columns of the outputs, as a layer.
+
+    Args:
+        steps: The steps, one after the other for columns that follow each other.
+    """
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        super().__init__()
+        self._steps = list(places(steps))
+        self.training = False
+        for at, (step, _) in enumerate(self._steps):
+            for name in ("scale", "shift"):
+                numbers = torch.tensor(getattr(step, name), dtype=torch.float32).reshape(1, -1)
+                self.register_buffer(f"{name}{at}", numbers, persistent=False)
+
+    def forward(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Makes scores of outputs, both of shape ``(rows, columns)``."""
+        done = []
+        for at, (step, own) in enumerate(self._steps):
+            columns = outputs if len(self._steps) == 1 else outputs[:, own]
+            if step.scale != 1:
+                columns = columns * self.get_buffer(f"scale{at}")
+            if step.shift != 0:
+                columns = columns + self.get_buffer(f"shift{at}")
+            if step.then == "sigmoid":
+                columns = torch.sigmoid(columns)
+            elif step.then == "softmax" and step.classes == step.columns:
+                columns = torch.softmax(columns, dim=-1)
+            elif step.then == "softmax":
+                apart = columns.reshape(-1, step.columns // step.classes, step.classes)
+                columns = torch.softmax(apart, dim=-1).reshape(-1, step.columns)
+            done.append(columns)
+        return done[0] if len(done) == 1 else torch.cat(done, dim=1)
+
+
+def _one_tensor(returned: object, part: Part, needs: str) -> torch.Tensor:
     tensor = returned if isinstance(returned, torch.Tensor) else _only_entry(returned, needs)
     if tensor.is_nested or tensor.layout != torch.strided:
         kind = "a nested" if tensor.is_nested else "a sparse"
         raise BundleError(
             f"the module returns {kind} tensor; {needs}: to_padded_tensor() or to_dense() makes one"
         )
-    if not tensor.is_floating_point():
+    if not tensor.is_floating_point() and not part.takes_integers:
         what = "truth values" if tensor.dtype == torch.bool else f"numbers of type {str(tensor.dtype)[6:]}"
         raise BundleError(
             f"the module returns {what}; {needs}, in floating point: return what was there before a comparison, "
@@ -156,23 +221,52 @@ def _simplify(layer: torch.nn.Module) -> None:
 
 
 def _only_entry(returned: object, needs: str) -> torch.Tensor:
-    if isinstance(returned, Mapping):
-        entries = {str(name): entry for name, entry in returned.items()}
-    elif isinstance(returned, list | tuple):
-        entries = {str(place): entry for place, entry in enumerate(returned)}
-    elif dataclasses.is_dataclass(returned) and not isinstance(returned, type):
-        entries = {field.name: getattr(returned, field.name) for field in dataclasses.fields(returned)}
-    else:
+    entries = _entries(returned)
+    if entries is None:
         raise BundleError(f"the module returns {_in_words(returned)}; {needs}, as a tensor")
-    entries = {name: entry for name, entry in entries.items() if entry is not None}
     only = next(iter(entries.values()), None)
     if len(entries) == 1 and isinstance(only, torch.Tensor):
         return only
-    holds = ", ".join(f"{name}: {_in_words(entry)}" for name, entry in entries.items()) or "nothing"
     raise BundleError(
-        f"the module returns a {type(returned).__name__} with {holds}; {needs}, in one tensor: several answers "
-        "of one model are not taken yet, so let forward return the one that is to be served"
+        f"the module returns a {type(returned).__name__} with {_holds(entries)}; {needs}, in one tensor: let "
+        "forward return the one that is to be served, or give each answer a head, Heads(heads={name: …})"
     )
+
+
+def _entries_for(returned: object, parts: Mapping[str, Parts], needs: str) -> dict[str, Any]:
+    """Returns what was returned for each part: by name, or in their order from a tuple."""
+    wanted = ", ".join(parts)
+    entries = _entries(returned)
+    if entries is None and len(parts) == 1:
+        entries = {next(iter(parts)): returned}
+    if entries is None:
+        raise BundleError(f"the module returns {_in_words(returned)}; {needs}: {wanted}, by name or as a tuple")
+    if set(parts) <= set(entries):
+        return entries
+    if isinstance(returned, list | tuple) and len(entries) == len(parts):
+        return dict(zip(parts, entries.values(), strict=True))
+    raise BundleError(
+        f"the module returns a {type(returned).__name__} with {_holds(entries)}; {needs}: {wanted}, by name or "
+        f"as a tuple of {len(parts)}"
+    )
+
+
+def _entries(returned: object) -> dict[str, Any] | None:
+    """Returns what a tuple, mapping or dataclass holds beside ``None``; ``None`` for anything else."""
+    if isinstance(returned, Mapping):
+        entries = {str(name): entry for name, entry in returned.items()}
+    elif isinstance(returned, list | tuple):
+        names = getattr(returned, "_fields", range(len(returned)))
+        entries = {str(name): entry for name, entry in zip(names, returned, strict=True)}
+    elif dataclasses.is_dataclass(returned) and not isinstance(returned, type):
+        entries = {field.name: getattr(returned, field.name) for field in dataclasses.fields(returned)}
+    else:
+        return None
+    return {name: entry for name, entry in entries.items() if entry is not None}
+
+
+def _holds(entries: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}: {_in_words(entry)}" for name, entry in entries.items()) or "nothing"
 
 
 def _in_words(value: object) -> str:

@@ -12,8 +12,10 @@ from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 
 from rollout.bundle.scalar import Scalar
+from rollout.judge.features import DAY_S, WEEK_S, Feature, Features
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -108,6 +110,10 @@ class Number(Scalar, frozen=True, kw_only=True, tag="number"):
         """Returns what stands for values in a ``Table``."""
         return self.encode(values)
 
+    def features_of_codes(self, codes: NDArray[np.float32]) -> Features:
+        """Returns the numbers, of those that stand for values in a ``Table``."""
+        return self.features(codes)
+
     def value_of(self, code: float) -> float:
         """Returns the value that a number of a ``Table`` stands for."""
         return code
@@ -158,9 +164,31 @@ class Time(Scalar, frozen=True, kw_only=True, tag="time"):
         """Turns an aware ``datetime`` into seconds since 1970, rounded down."""
         return np.array((value - EPOCH) // timedelta(seconds=1), np.int64)
 
+    def keep(self, sent: msgspec.Raw | None, array: NDArray[Any]) -> Any:
+        """Returns what is kept of a row for a reviewer: of seconds the moment, ``UNSET`` where it is missing."""
+        if sent is not None:
+            return super().keep(sent, array)
+        seconds = int(array)
+        return UNSET if seconds == self.MISSING else (EPOCH + timedelta(seconds=seconds)).isoformat()
+
+    def in_words(self, array: NDArray[Any]) -> str:
+        """Returns the seconds of one row as the moment that they are."""
+        seconds = int(array)
+        return "missing" if seconds == self.MISSING else (EPOCH + timedelta(seconds=seconds)).isoformat()
+
     def read_cell(self, cell: str) -> Any:
         """Reads a cell of a CSV file; an empty one is a value that is missing."""
         return cell or None
+
+    def features(self, column: NDArray[Any]) -> Features:
+        """Returns the hour of the day and the day of the week, in UTC: later rows have later times anyway."""
+        is_missing = column == self.MISSING
+        hours = np.where(is_missing, np.nan, column % DAY_S // 3600)
+        days = np.where(is_missing, np.nan, (column // DAY_S + EPOCH.weekday()) % len(WEEKDAYS))
+        return {
+            "hour": Feature(hours, unit="h", period_s=DAY_S),
+            "weekday": Feature(days, WEEKDAYS, period_s=WEEK_S),
+        }
 
     def to_wire(self, value: Any) -> Any:
         """Returns a moment in ISO 8601; of pandas as well."""

@@ -13,9 +13,11 @@ from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 
 from rollout.bundle.fields import Field
 from rollout.bundle.fitted_columns import text_columns
-from rollout.bundle.task import Classification, Task
 from rollout.bundle.texts import Category
 from rollout.errors import BundleError
+from rollout.heads import Head
+from rollout.heads.parts import Part, Shape, named
+from rollout.heads.steps import places
 
 # Names of the original graph stand behind this, names of fields are identifiers: they never collide.
 PREFIX = "model/"
@@ -29,7 +31,7 @@ PASSED_THROUGH = ("Identity", "Cast")
 # What skl2onnx has for a text that is missing.
 MISSING_TEXT = "nan"
 
-Form = Literal["as it is", "logit", "probability", "probabilities"]
+Form = Literal["as it is", "probability", "probabilities"]
 
 
 class Answer(NamedTuple):
@@ -88,107 +90,142 @@ def take_fields(model: onnx.ModelProto, fields: Mapping[str, Field]) -> onnx.Mod
     return model
 
 
-def find_answer(model: onnx.ModelProto, task: Task) -> Answer:
-    """Finds the tensor that a task is about: before a ZipMap, a softmax or a sigmoid at the end.
+def find_answers(model: onnx.ModelProto, head: Head) -> list[Answer]:
+    """Finds the tensors that a head is about: before a ZipMap, and before a last activation that it does itself.
+
+    Several are found by their names, or else by their order.
 
     Raises:
-        BundleError: If there is none, or there are several.
+        BundleError: If there are others, or not so many.
     """
     made_by = {output: node for node in model.graph.node for output in node.output}
     candidates = []
     for output in model.graph.output:
         node = made_by.get(output.name)
         if node is not None and node.op_type == "ZipMap":
-            candidates.append((node.input[0], _classes(node)))
+            candidates.append((output.name, node.input[0], _classes(node)))
         elif output.type.HasField("tensor_type") and output.type.tensor_type.elem_type in FLOATS:
-            candidates.append((output.name, None))
-    if len(candidates) != 1:
+            candidates.append((output.name, output.name, None))
+    wanted = [name for name, _ in named(head.parts)]
+    by_name = {name.removeprefix(PREFIX): (tensor, classes) for name, tensor, classes in candidates}
+    found = [by_name[name] for name in wanted] if set(wanted) <= set(by_name) else [*by_name.values()]
+    if len(found) != len(wanted):
         outputs = ", ".join(output.name.removeprefix(PREFIX) for output in model.graph.output)
         raise BundleError(
             f"the graph has the outputs {outputs}, of which {len(candidates)} hold numbers with a fraction; it "
-            f"must have one, for {_wanted(task)}"
+            f"must have {'one' if len(wanted) == 1 else len(wanted)}: {head.needs}"
         )
-    tensor, classes = candidates[0]
-    last = _maker(made_by, tensor)
-    if last is None or not isinstance(task, Classification):
+    return [_answer(_maker(made_by, tensor), tensor, classes, head) for tensor, classes in found]
+
+
+def _answer(last: onnx.NodeProto | None, tensor: str, classes: list[Any] | None, head: Head) -> Answer:
+    if last is None or not head.activation:
         return Answer(tensor, classes=classes)
     if last.op_type in ("Softmax", "Sigmoid"):
         return Answer(last.input[0], is_cut=True, classes=classes)
     return Answer(tensor, classes=classes or _classes(last))
 
 
-def form_of(answer: Answer, task: Task, outputs: NDArray[Any]) -> Form:
+def form_of(answer: Answer, head: Head, outputs: NDArray[Any]) -> Form:
     """Says what a graph answers with, from what it gave for all rows that there are.
 
     Rows that each sum to 1 are probabilities: rows of logits do so by chance only. One column is about the second
     of two labels.
     """
-    if not isinstance(task, Classification):
+    if not head.classes:
         return "as it is"
-    if outputs.shape[1:] in ((), (1,)) and task.outputs == 2:
+    if outputs.shape[1:] in ((), (1,)) and head.outputs == 2:
         is_probability = not answer.is_cut and ((outputs >= 0) & (outputs <= 1)).all()
-        return "probability" if is_probability else "logit"
+        return "probability" if is_probability else "as it is"
     # Sums in single precision may leave a forest a little below 0.
     sums_to_1 = outputs.ndim == 2 and (outputs > -SMALLEST).all() and np.allclose(outputs.sum(-1), 1, atol=1e-3)
     return "probabilities" if sums_to_1 and not answer.is_cut else "as it is"
 
 
+def giving(model: onnx.ModelProto, answer: Answer) -> onnx.ModelProto:
+    """Returns a copy whose one output, ``outputs``, is what it answers with, ``float32``."""
+    tail = _Tail(f"{PREFIX}answer")
+    return tail.put_on(model, tail.add("Cast", answer.tensor, to=TensorProto.FLOAT), "outputs", None)
+
+
 def answering(
-    model: onnx.ModelProto, answer: Answer, form: Form = "as it is", order: list[int] | None = None
+    model: onnx.ModelProto,
+    answers: Sequence[Answer],
+    parts: Sequence[Part],
+    given: Sequence[Shape],
+    form: Form = "as it is",
+    order: list[int] | None = None,
 ) -> onnx.ModelProto:
-    """Returns a copy whose one output, ``outputs``, is logits or values, ``float32``.
+    """Returns a copy whose one output, ``outputs``, is that of a head, ``float32`` of shape ``(rows, width)``.
 
     Args:
         model: The model.
-        answer: Where it answers.
-        form: With what; probabilities become their logarithms, from ``SMALLEST`` on.
+        answers: Where it answers, for each part.
+        parts: The parts of the head.
+        given: What shape it gives for each, of one row.
+        form: With what, where it is one part; probabilities become their logarithms, from ``SMALLEST`` on.
         order: For each label the column of it, if that is not the order of the labels.
     """
     tail = _Tail(f"{PREFIX}answer")
-    tensor = tail.add("Cast", answer.tensor, to=TensorProto.FLOAT)
-    if form in ("logit", "probability"):
-        column = tail.add("Reshape", tensor, np.array([-1, 1]))
-        rest = np.float32(1) if form == "probability" else column
-        first = tail.add("Sub", rest, column)
-        tensor = tail.add("Concat", first, column, axis=1)
-    if form in ("probability", "probabilities"):
-        tensor = tail.add("Log", tail.add("Clip", tensor, np.float32(SMALLEST), np.float32(1)))
+    columns = []
+    for answer, part, shape in zip(answers, parts, given, strict=True):
+        tensor = tail.add("Cast", answer.tensor, to=TensorProto.FLOAT)
+        if shape == part.shape or not part.alone:
+            columns.append(tail.add("Reshape", tensor, np.array([-1, part.width])))
+            continue
+        one = tail.add("Reshape", tensor, np.array([-1, 1]))
+        if form == "probability":
+            columns += [tail.add("Sub", np.float32(1), one), one]
+            continue
+        for number in part.alone:
+            columns.append(
+                one
+                if number is None
+                else tail.add("Expand", np.full((1, 1), number, np.float32), tail.add("Shape", one))
+            )
+    table = columns[0] if len(columns) == 1 else tail.add("Concat", *columns, axis=1)
+    if form != "as it is":
+        table = tail.add("Log", tail.add("Clip", table, np.float32(SMALLEST), np.float32(1)))
     if order is not None:
-        tensor = tail.add("Gather", tensor, np.array(order), axis=1)
-    return tail.put_on(model, tensor, "outputs", None)
+        table = tail.add("Gather", table, np.array(order), axis=1)
+    return tail.put_on(model, table, "outputs", None)
 
 
 def as_logits(given: NDArray[np.float32], form: Form) -> NDArray[np.float32]:
-    """Makes logits or values of what a graph gave, as the nodes do that ``answering`` adds."""
-    outputs = given
-    if form in ("logit", "probability"):
+    """Makes logits of probabilities that a graph gave, as the nodes do that ``answering`` adds."""
+    if form == "as it is":
+        return given
+    if form == "probability":
         column = given.reshape(-1, 1)
-        outputs = np.concatenate([1 - column if form == "probability" else 0 * column, column], axis=1)
-    if form in ("probability", "probabilities"):
-        outputs = np.log(np.clip(outputs, SMALLEST, 1))
-    return outputs.astype(np.float32)
+        given = np.concatenate([1 - column, column], axis=1)
+    return np.log(np.clip(given, SMALLEST, 1)).astype(np.float32)
 
 
-def scoring(model: onnx.ModelProto, task: Task, columns: int) -> onnx.ModelProto:
+def scoring(model: onnx.ModelProto, head: Head) -> onnx.ModelProto:
     """Returns a copy of a model that answers with ``outputs``, with the last step on it and ``scores`` instead.
 
     Args:
         model: The model.
-        task: What it answers, calibrated.
-        columns: How many columns ``outputs`` has.
+        head: What it answers, calibrated.
     """
     tail = _Tail(f"{PREFIX}scores")
-    if isinstance(task, Classification):
-        tensor = tail.add("Div", "outputs", np.float32(task.temperature))
-        return tail.put_on(model, tail.add("Softmax", tensor, axis=-1), "scores", task.outputs)
-    half_width = np.float32(task.half_width)
-    table = tail.add("Reshape", "outputs", np.array([-1, columns]))
-    value = tail.add("Gather", table, np.array([0]), axis=1)
-    if columns == 2:
-        half = tail.add("Mul", tail.add("Gather", table, np.array([1]), axis=1), half_width)
-    else:
-        half = tail.add("Expand", np.full((1, 1), half_width), tail.add("Shape", value))
-    return tail.put_on(model, tail.add("Concat", value, half, axis=1), "scores", 2)
+    done = []
+    for step, own in places(head.last_step):
+        columns = "outputs"
+        if step.columns != head.width:
+            columns = tail.add("Slice", columns, np.array([own.start]), np.array([own.stop]), np.array([1]))
+        if step.scale != 1:
+            columns = tail.add("Mul", columns, np.array(step.scale, np.float32))
+        if step.shift != 0:
+            columns = tail.add("Add", columns, np.array(step.shift, np.float32))
+        if step.then == "sigmoid":
+            columns = tail.add("Sigmoid", columns)
+        elif step.then == "softmax":
+            apart = tail.add("Reshape", columns, np.array([-1, step.columns // step.classes, step.classes]))
+            columns = tail.add("Reshape", tail.add("Softmax", apart, axis=-1), np.array([-1, step.columns]))
+        done.append(columns)
+    scores = done[0] if len(done) == 1 else tail.add("Concat", *done, axis=1)
+    return tail.put_on(model, scores, "scores", head.outputs)
 
 
 class _Nodes:
@@ -390,7 +427,3 @@ def _classes(node: onnx.NodeProto) -> list[Any] | None:
             value = helper.get_attribute_value(attribute)
             return [each.decode() if isinstance(each, bytes) else each for each in value] or None
     return None
-
-
-def _wanted(task: Task) -> str:
-    return f"{task.outputs} labels" if isinstance(task, Classification) else "the value"

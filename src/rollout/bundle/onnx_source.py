@@ -15,12 +15,24 @@ from rollout.bundle.columns import NO_WIDTHS, arguments
 from rollout.bundle.faults import ASKED_AGAIN, NOISE
 from rollout.bundle.fields import Field, with_lengths
 from rollout.bundle.module import first_line
-from rollout.bundle.onnx_graph import Answer, answering, as_logits, find_answer, form_of, scoring, take_fields
-from rollout.bundle.parity import run_in_batches, take
+from rollout.bundle.onnx_graph import (
+    Answer,
+    Form,
+    answering,
+    as_logits,
+    find_answers,
+    form_of,
+    giving,
+    scoring,
+    take_fields,
+)
+from rollout.bundle.parity import count, run_in_batches, take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.source import Source
-from rollout.bundle.task import Classification, Scores, Task
+from rollout.bundle.variants import Precision
 from rollout.errors import BundleError
+from rollout.heads import Head, Scores
+from rollout.heads.parts import leaves
 
 NO_MODULE = "there is no PyTorch module that it could be made of: {} is served as ONNX"
 MOST_BYTES = 2**31 - 1
@@ -46,7 +58,7 @@ class OnnxSource(Source):
     def __init__(
         self,
         model: onnx.ModelProto,
-        task: Task,
+        task: Head,
         fields: Mapping[str, Field],
         rows: Arrays,
         classes: Sequence[Any] | None = None,
@@ -58,36 +70,42 @@ class OnnxSource(Source):
         self.task = task
         self.example = take(rows, slice(0, 2))
         taken = take_fields(model, with_lengths(fields))
-        answer = find_answer(taken, task)
-        given = run_in_batches(_Session(answering(taken, answer)).run, rows)
-        form = form_of(answer, task, given)
-        self.output_shape = given.shape[1:]
-        self._order = order_of_labels(answer.classes if classes is None else classes, task)
-        self._graph = answering(taken, answer, form, self._order)
+        answers = find_answers(taken, task)
+        form: Form = "as it is"
+        self.given, self._order = [], None
+        for answer, part in zip(answers, leaves(task.parts), strict=True):
+            given = run_in_batches(_Session(giving(taken, answer)).run, rows)
+            if not part.fits(given.shape[1:]) or len(given) != count(rows):
+                raise BundleError(
+                    f"the graph gives outputs of shape {given.shape} for {count(rows)} rows; {task.needs}"
+                )
+            self.given.append(given.shape[1:])
+            if len(answers) == 1:
+                form = form_of(answer, task, given)
+                self._order = order_of_labels(answer.classes if classes is None else classes, task)
+        self._graph = answering(taken, answers, leaves(task.parts), self.given, form, self._order)
         self._session = _Session(self._graph)
         outputs = self.outputs(self.example)
-        if not task.fits(outputs.shape[1:]) or len(outputs) != len(next(iter(self.example.values()))):
-            raise BundleError(f"the graph gives outputs of shape {outputs.shape} for 2 rows; {task.needs}")
         again = [self.outputs(self.example) for _ in range(ASKED_AGAIN)]
         if not all(np.array_equal(outputs, each, equal_nan=True) for each in again):
             raise BundleError(
                 "the graph gives different answers to the same input: is there a random number in it, or a "
                 "dropout that was exported in training mode?"
             )
-        self._columns = outputs.size // len(outputs)
 
     def outputs(self, inputs: Arrays) -> NDArray[np.float32]:
-        """Returns the logits, or the values, or values and spreads."""
+        """Returns the outputs of the head, shape ``(rows, task.width)``."""
         return self._session.run(inputs)
 
     def to_outputs(self, given: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Makes logits of what the graph itself gives, of probabilities too, in the order of the labels."""
-        outputs = as_logits(given, form_of(Answer(""), self.task, given))
+        """Makes outputs of what the graph itself gives, of probabilities too, in the order of the labels."""
+        form = form_of(Answer(""), self.task, given) if len(self.given) == 1 else "as it is"
+        outputs = super().to_outputs(given) if form == "as it is" else as_logits(given, form)
         return outputs if self._order is None else outputs[:, self._order]
 
-    def run(self, inputs: Arrays) -> Scores:
-        """Scores a batch; the last step is NumPy's, not that of the graph which is written."""
-        return self.task.scores(self.outputs(inputs))
+    def scores(self, outputs: NDArray[np.float32]) -> Scores:
+        """Applies the last step, which is NumPy's, not that of the graph which is written."""
+        return self.task.scores(outputs)
 
     def batch_dependent_layer(self, inputs: Arrays) -> str:
         """Names the graph: which node it is cannot be told from outside."""
@@ -100,9 +118,9 @@ class OnnxSource(Source):
 
     def write_onnx(self, path: Path) -> None:
         """Writes the graph with the last step on it."""
-        onnx.save(scoring(self._graph, self.task, self._columns), path)
+        onnx.save(scoring(self._graph, self.task), path)
 
-    def write_torchscript(self, path: Path) -> None:
+    def write_torchscript(self, path: Path, precision: Precision = "float32") -> None:
         """Refuses."""
         raise BundleError(NO_MODULE.format(self.called))
 
@@ -111,7 +129,7 @@ class OnnxSource(Source):
         raise BundleError(NO_MODULE.format(self.called))
 
 
-def order_of_labels(classes: Sequence[Any] | None, task: Task) -> list[int] | None:
+def order_of_labels(classes: Sequence[Any] | None, task: Head) -> list[int] | None:
     """Returns for each label of a task the column of it, or ``None`` where they are in the same order.
 
     Classes that are texts must be the labels. Numbers stand for the labels in their order, unless they are them.
@@ -119,15 +137,15 @@ def order_of_labels(classes: Sequence[Any] | None, task: Task) -> list[int] | No
     Raises:
         BundleError: If classes and labels do not fit.
     """
-    if classes is None or not isinstance(task, Classification):
+    if classes is None or not task.classes:
         return None
     names = [str(each) for each in classes]
-    if set(names) == set(task.labels):
-        order = [names.index(label) for label in task.labels]
+    if set(names) == set(task.classes):
+        order = [names.index(label) for label in task.classes]
         return None if order == list(range(len(order))) else order
-    if len(names) != task.outputs or any(isinstance(each, str) for each in classes):
+    if len(names) != len(task.classes) or any(isinstance(each, str) for each in classes):
         raise BundleError(
-            f"its classes are {', '.join(names)} and the labels of the task are {', '.join(task.labels)}: give "
+            f"its classes are {', '.join(names)} and the labels of the task are {', '.join(task.classes)}: give "
             "the labels their names"
         )
     return None

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
-import scipy.special
 import torch
-from numpy.typing import NDArray
 
-from rollout.bundle import reliability
 from rollout.bundle.artefact import open_source
-from rollout.bundle.calibration import calibrate, half_widths, residuals
+from rollout.bundle.baseline import measure_baseline, write_baseline
+from rollout.bundle.effort import Packing, take_effort, threads_kept
 from rollout.bundle.evidence import Finding
 from rollout.bundle.fields import Field
 from rollout.bundle.golden import Golden, choose_golden, write_golden
 from rollout.bundle.lineage import describe_surroundings
 from rollout.bundle.manifest import LeftOut, Manifest, PackedVariant, hash_files, read_manifest, write_manifest
-from rollout.bundle.parity import count, run_in_batches
+from rollout.bundle.parity import run_in_batches
 from rollout.bundle.probes import extreme_inputs, random_inputs
 from rollout.bundle.raw_examples import write_raw_examples
 from rollout.bundle.reference import Compared, Reference, compare_reference
@@ -28,14 +27,15 @@ from rollout.bundle.schema import Arrays, InputSchema, Labelled
 from rollout.bundle.screening import EXAMPLES, Screening, require_answers, require_masks, require_numbers
 from rollout.bundle.source import Source
 from rollout.bundle.store import save_bundle
-from rollout.bundle.task import Classification, Scores, Task
-from rollout.bundle.variants import VARIANTS
+from rollout.bundle.variants import VARIANTS, to_pack
 from rollout.clock import utc_now
 from rollout.errors import BundleError
+from rollout.heads import Head, Scores, reliability
+from rollout.heads.measured import Evaluated
+from rollout.judge.baseline import Baseline
 
-RANDOM_ROWS = 256
 
-
+@threads_kept()
 def pack(
     module: torch.nn.Module | None = None,
     *,
@@ -44,7 +44,7 @@ def pack(
     name: str,
     version: str,
     inputs: Mapping[str, Field],
-    task: Task,
+    task: Head,
     calibration: Labelled,
     evaluation: Labelled,
     examples: Arrays | None = None,
@@ -52,7 +52,10 @@ def pack(
     lineage: Mapping[str, Any] | None = None,
     findings: Sequence[Finding] = (),
     flip_rate: float = 0.002,
+    variants: Collection[str] | None = None,
+    lineage_of: Callable[[Path, Manifest], Mapping[str, Any]] = lambda _folder, _manifest: {},
     on_step: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[Packing], None] = lambda _: None,
 ) -> Manifest:
     """Packs a module with its preprocessing inside, or an artefact, into a bundle in the store.
 
@@ -60,6 +63,8 @@ def pack(
     A field with a free dimension comes padded, and with the lengths of its rows as the next argument.
     Each variant is compared with it on the evaluation part, on golden, random and extreme inputs and in batches
     of every size; one that does not pass is left out, and nothing is stored unless one that can serve remains.
+    Where a row takes longer than 5 ms, batches have the sizes 1 to 9, 16, 17, 32, 33 and 64, there are fewer
+    random inputs, and all cores compute.
 
     Args:
         module: The trained module, in eval mode; it is copied, not changed.
@@ -82,7 +87,12 @@ def pack(
         findings: What the checks of the data found.
         flip_rate: Largest share of evaluation rows that a quantized variant may answer differently, and of both
             parts that a converted estimator may.
+        variants: Those to pack. Without any, all but ``onnx-fp16``, ``torchscript-fp16`` and
+            ``torchscript-bf16``, which pay on a GPU, and these too where there is one.
+        lineage_of: Measures the finished bundle, in its folder, before it is stored; returns what its lineage
+            says besides.
         on_step: Called with a line for each step, to show progress.
+        on_progress: Called after each batch that is scored, with how far packing is and about how long it takes.
 
     Returns:
         The manifest of the stored bundle.
@@ -93,10 +103,7 @@ def pack(
             can be made or agrees with it, the calibration part is too small for intervals, or the version exists.
     """
     schema = InputSchema(inputs)
-    for part in (calibration, evaluation):
-        if schema.check_arrays(part.inputs) != len(part.targets):
-            raise BundleError("inputs and targets have different numbers of rows")
-        task.check_targets(part.targets)
+    _check(schema, task, calibration, evaluation)
     calibration, evaluation = (_in_order(part, schema) for part in (calibration, evaluation))
 
     if (module is None) == (artefact is None):
@@ -106,26 +113,24 @@ def pack(
     source = open_source(
         module if artefact is None else artefact, task, schema.fields, parts, flip_rate, trust_pickle=trust_pickle
     )
+    effort = take_effort(source.run, evaluation.inputs)
     require_answers(source, schema.fields, evaluation.inputs)
     require_masks(source, schema.fields, evaluation.inputs)
     on_step("calibrating")
     outputs = run_in_batches(source.outputs, calibration.inputs)
     require_numbers(~np.isnan(outputs), "calibration inputs")
-    source.task, review = calibrate(task, outputs, calibration.targets)
+    source.task, review = task.calibrated(outputs, calibration.targets)
     compared = None
     if reference is not None:
         on_step(f"comparing {len(reference.rows):,} raw rows with the reference")
         compared = compare_reference(reference, schema, source, f"{name}:{version}")
-    scores = run_in_batches(source.run, evaluation.inputs)
+    found = run_in_batches(source.outputs, evaluation.inputs)
+    scores = source.scores(found)
     golden = choose_golden(source.task, evaluation.inputs, scores)
-    further = {
-        "random": random_inputs(schema.fields, RANDOM_ROWS, seed=0),
-        "extreme": extreme_inputs(schema.fields),
-    }
-    if examples is not None:
-        schema.check_arrays(examples)
-        further[EXAMPLES] = {name: examples[name] for name in schema.fields}
+    further = _further_inputs(schema, effort.random_rows, examples)
+    if EXAMPLES in further:
         golden = _add_examples(golden, further[EXAMPLES], source)
+    kinds = to_pack(variants)
     screening = Screening(
         source,
         calibration.inputs,
@@ -134,34 +139,38 @@ def pack(
         golden,
         further,
         flip_rate,
+        effort,
+        on_progress,
+        len(kinds),
         None if compared is None else compared.probe,
     )
 
     with tempfile.TemporaryDirectory(prefix="rollout-pack-") as temporary:
         folder = Path(temporary)
-        variants: dict[str, PackedVariant] = {}
+        kept: dict[str, PackedVariant] = {}
         left_out: dict[str, LeftOut] = {}
-        for kind in VARIANTS.values():
+        for kind in kinds:
             on_step(f"exporting {kind.name} and comparing it with the source")
             outcome = screening.export(kind, folder)
             if isinstance(outcome, LeftOut):
                 left_out[kind.name] = outcome
                 on_step(f"{kind.name} is left out: {outcome.why}")
             else:
-                variants[kind.name] = outcome
-        if not any(VARIANTS[variant].is_served for variant in variants):
+                kept[kind.name] = outcome
+        if not any(VARIANTS[variant].is_served for variant in kept):
             raise BundleError(f"{name}:{version} is refused: {_why_none(left_out)}")
         write_golden(folder, golden)
+        write_baseline(folder, _baseline(source.task, schema, evaluation, scores))
         if compared is not None:
             _write_compared(folder, compared)
-        metrics, diagram = _measure(source, outputs, calibration.targets, evaluation, scores)
-        (folder / reliability.FILE_NAME).write_text(diagram, "utf-8")
+        evaluated = (outputs, calibration.targets), found, scores, evaluation.targets
+        metrics = _measure(source.task, Evaluated(*evaluated), folder)
         manifest = Manifest(
             name=name,
             version=version,
             inputs=schema.fields,
             task=source.task,
-            variants=variants,
+            variants=kept,
             left_out=left_out,
             hashes=hash_files(folder),
             metrics=metrics,
@@ -172,8 +181,34 @@ def pack(
             reference=None if compared is None else compared.result,
             created_at=utc_now(),
         )
+        manifest = msgspec.structs.replace(manifest, lineage={**manifest.lineage, **lineage_of(folder, manifest)})
         write_manifest(folder, manifest)
         return read_manifest(save_bundle(folder, manifest))  # what JSON makes of it may differ
+
+
+def _further_inputs(schema: InputSchema, rows: int, examples: Arrays | None) -> dict[str, Arrays]:
+    """Returns inputs beside the evaluation part: random, extreme, and the author's examples if there are some."""
+    further = {
+        "random": random_inputs(schema.fields, rows, seed=0),
+        "extreme": extreme_inputs(schema.fields),
+    }
+    if examples is not None:
+        schema.check_arrays(examples)
+        further[EXAMPLES] = {name: examples[name] for name in schema.fields}
+    return further
+
+
+def _baseline(task: Head, schema: InputSchema, evaluation: Labelled, scores: Scores) -> Baseline:
+    losses = task.losses(scores, evaluation.targets) if task.has_loss and task.is_rate else None
+    return measure_baseline(schema.fields, task, evaluation.inputs, task.numbers(scores), losses)
+
+
+def _check(schema: InputSchema, task: Head, *parts: Labelled) -> None:
+    task.check_inputs(schema.fields)
+    for part in parts:
+        if schema.check_arrays(part.inputs) != len(part.targets):
+            raise BundleError("inputs and targets have different numbers of rows")
+        task.check_targets(part.targets)
 
 
 def _in_order(part: Labelled, schema: InputSchema) -> Labelled:
@@ -200,37 +235,13 @@ def _write_compared(folder: Path, compared: Compared) -> None:
         (folder / name).write_bytes(picture)
 
 
-def _measure(
-    source: Source,
-    calibrated_on: NDArray[np.float32],
-    calibration_targets: NDArray[Any],
-    evaluation: Labelled,
-    scores: Scores,
-) -> tuple[dict[str, float], str]:
-    """Returns the figures of the evaluation part, and its reliability diagram."""
-    task, targets = source.task, evaluation.targets
-    outputs = run_in_batches(source.outputs, evaluation.inputs)
-    right = task.right(scores, targets)
-    answered = ~task.needs_review(scores)
-    metrics = {"evaluation_rows": float(count(evaluation.inputs)), "review_rate": float((~answered).mean())}
-    if isinstance(task, Classification):
-        metrics["accuracy"] = float(right.mean())
-        if answered.any():
-            metrics["accuracy_without_review"] = float(right[answered].mean())
-        before, after = (
-            reliability.bin_by_confidence(each.max(-1), right) for each in (_softmax(outputs), scores)
-        )
-        metrics["calibration_error_before"] = before.calibration_error
-        metrics["calibration_error"] = after.calibration_error
-        return metrics, reliability.draw_confidence(before, after)
-    metrics["mean_absolute_error"] = float(task.losses(scores, targets).mean())
-    metrics["coverage"] = float(right.mean())
-    metrics["mean_interval_width"] = float(scores[:, 1].mean() * 2)
-    widths = half_widths(residuals(calibrated_on, calibration_targets), reliability.LEVELS)
-    observed = (residuals(outputs, targets)[:, None] <= widths).mean(0)
-    return metrics, reliability.draw_coverage(observed, task.coverage)
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    scores: NDArray[np.float32] = scipy.special.softmax(logits, axis=-1)
-    return scores
+def _measure(task: Head, evaluated: Evaluated, folder: Path) -> dict[str, float]:
+    """Returns the figures of the evaluation part, and writes a diagram into the bundle if there is one."""
+    found = task.measured(evaluated)
+    if found.diagram:
+        (folder / reliability.FILE_NAME).write_text(found.diagram, "utf-8")
+    return {
+        "evaluation_rows": float(len(evaluated.scores)),
+        "review_rate": float(task.needs_review(evaluated.scores).mean()),
+        **found.figures,
+    }

@@ -14,8 +14,8 @@ from rollout.bundle.columns import bare
 from rollout.bundle.image_file import PixelBudget
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.schema import Arrays, InputSchema, InvalidInputsError, RawInputs
-from rollout.bundle.task import Flags, Scores, Task
 from rollout.errors import BundleError
+from rollout.heads import Flags, Head, Scores
 
 FILE_NAME = "reference.ndjson"
 ROWS = 32
@@ -55,7 +55,7 @@ class RawExamples(NamedTuple):
 
 
 def choose_rows(
-    task: Task, schema: InputSchema, raws: list[RawInputs], scores: Scores, flipped: Flags
+    task: Head, schema: InputSchema, raws: list[RawInputs], scores: Scores, flipped: Flags
 ) -> list[int]:
     """Picks rows to be kept: those decided otherwise, then the least sure, then some spread evenly."""
     unsure = np.argsort(task.sureness(scores), kind="stable")

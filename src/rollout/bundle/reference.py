@@ -13,15 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from rollout.bundle.evidence import ReferenceResult
-from rollout.bundle.explanation import explain
 from rollout.bundle.golden import Golden
 from rollout.bundle.module import first_line
-from rollout.bundle.parity import decided_otherwise, distances, run_in_batches
+from rollout.bundle.parity import decided_otherwise, run_in_batches
 from rollout.bundle.raw_examples import RawExample, choose_rows, hash_array
 from rollout.bundle.schema import Arrays, InputSchema, InvalidInputsError, RawInputs
 from rollout.bundle.source import Source
 from rollout.bundle.stages import Answer, Ways, compare_stages, worst_rows
-from rollout.bundle.task import Classification
+from rollout.bundle.why_different import explain
 from rollout.errors import BundleError
 
 RawRow = Mapping[str, Any]
@@ -130,7 +129,7 @@ def compare_reference(reference: Reference, schema: InputSchema, source: Source,
     )
     _require_labels(ways, by)
     flipped = decided_otherwise(task, ways.expected, ways.scores)
-    largest = float(distances(task, ways.expected, ways.scores).max(initial=0.0))
+    largest = float(task.distances(ways.expected, ways.scores).max(initial=0.0))
     stages = compare_stages(ways) if decoded else []
     worst, pictures = worst_rows(ways, refused)
     kept = choose_rows(task, schema, ways.sent, ways.expected, flipped) if decoded else []
@@ -278,9 +277,9 @@ def _require_labels(ways: Ways, by: str) -> None:
     for number, answer, scores in zip(ways.numbers, ways.theirs, ways.expected, strict=True):
         if answer.label is None:
             continue
-        if not isinstance(task, Classification):
-            raise BundleError(f"the reference {by} gives a label, and a regression has none")
-        if answer.label != (ours := task.labels[int(scores.argmax())]):
+        if not task.classes:
+            raise BundleError(f"the reference {by} gives a label, and the model answers with none")
+        if answer.label != (ours := task.classes[int(scores.argmax())]):
             raise BundleError(
                 f"the reference {by} calls raw row {number} {answer.label!r}, and the label of its largest "
                 f"output is {ours!r} here: give the labels in the order of the logits"

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 
 from rollout.bundle.differences import in_figures
-from rollout.bundle.evidence import Finding, GateResult, ReferenceResult, ReviewEvidence, Stage
+from rollout.bundle.evidence import Distillation, Figure, Finding, GateResult, ReferenceResult, Stage
 from rollout.bundle.lineage import by_head
 from rollout.bundle.manifest import LeftOut, Manifest
 from rollout.bundle.parity import TOLERANCE
-from rollout.bundle.reliability import FILE_NAME as DIAGRAM
-from rollout.bundle.task import Classification, Task
+from rollout.heads.reliability import FILE_NAME as DIAGRAM
+from rollout.judge.baseline import Baseline
 
 LONGEST = 300
 OF_CALIBRATION = {"calibration_error_before", "calibration_error", "coverage", "mean_interval_width"}
@@ -56,6 +56,22 @@ class Picture(msgspec.Struct, frozen=True):
     caption: str
 
 
+class Example(msgspec.Struct, frozen=True):
+    """A row, to be looked at.
+
+    Attributes:
+        caption: What it is an example of.
+        facts: What is to be read of its inputs, by field.
+        pictures: What is to be seen, by field: PNG.
+        sounds: What is to be heard, by field: WAV.
+    """
+
+    caption: str
+    facts: dict[str, str] = {}
+    pictures: dict[str, bytes] = {}
+    sounds: dict[str, bytes] = {}
+
+
 class Section(msgspec.Struct, frozen=True):
     """A part of a report. What is empty is not shown; commands in sentences stand between backticks.
 
@@ -65,7 +81,8 @@ class Section(msgspec.Struct, frozen=True):
         facts: What is to be known, by name.
         table: A table.
         items: A list.
-        pictures: Images, after all else.
+        pictures: Images, after the list.
+        examples: Rows, after all else.
     """
 
     title: str
@@ -74,22 +91,42 @@ class Section(msgspec.Struct, frozen=True):
     table: Table | None = None
     items: list[str] = []
     pictures: list[Picture] = []
+    examples: list[Example] = []
 
 
-def describe(manifest: Manifest, *, is_signed: bool) -> list[Section]:
-    """Says everything about a bundle that a person may ask for: the headline, then the sections."""
-    return [
-        _headline(manifest, is_signed=is_signed),
-        _figures(manifest),
-        _calibration(manifest),
-        _variants(manifest),
-        *(_left_out(name, left) for name, left in manifest.left_out.items()),
-        describe_reference(manifest.reference, manifest.hashes),
-        describe_gate(manifest.tag, manifest.gate),
-        _inputs(manifest),
-        _findings(manifest.findings),
-        *_lineage(manifest),
-    ]
+class Report(list[Section]):
+    """All sections; in a notebook it shows their texts, facts and tables."""
+
+    def _repr_html_(self) -> str:
+        from rollout.bundle.report_page import fragment  # noqa: PLC0415  which imports this
+
+        return fragment(self)
+
+
+def describe(manifest: Manifest, *, is_signed: bool, baseline: Baseline | None = None) -> Report:
+    """Says everything about a bundle that a person may ask for: the headline, then the sections.
+
+    Args:
+        manifest: Its manifest.
+        is_signed: Whether it has a signature.
+        baseline: What its evaluation part was like.
+    """
+    return Report(
+        [
+            _headline(manifest, is_signed=is_signed),
+            _figures(manifest),
+            _calibration(manifest),
+            _variants(manifest),
+            *(_left_out(name, left) for name, left in manifest.left_out.items()),
+            describe_reference(manifest.reference, manifest.hashes),
+            *_distillation(manifest),
+            describe_gate(manifest.tag, manifest.gate),
+            _inputs(manifest),
+            *([] if baseline is None else [describe_baseline(baseline)]),
+            _findings(manifest.findings),
+            *_lineage(manifest),
+        ]
+    )
 
 
 def describe_gate(tag: str, gate: GateResult | None) -> Section:
@@ -98,6 +135,8 @@ def describe_gate(tag: str, gate: GateResult | None) -> Section:
         command = f"`rollout gate {tag} --against VERSION`"
         return Section("No gate", [f"{command} compares it with a champion over several seeds."])
     seeds = "1 seed" if gate.seeds == 1 else f"{gate.seeds} seeds"
+    if gate.most_seeds not in (None, gate.seeds):
+        seeds += f" of at most {gate.most_seeds}"
     spreads = {tag: gate.candidate, f"{tag.partition(':')[0]}:{gate.against}": gate.champion}
     table = Table(
         f"{gate.metric.capitalize()} on the evaluation part, {seeds}",
@@ -107,6 +146,45 @@ def describe_gate(tag: str, gate: GateResult | None) -> Section:
     )
     decided = {"decided": f"{_time(gate.at)} by {gate.by}"}
     return Section(f"Gate: {gate.decision}", [gate.why], facts=decided, table=table)
+
+
+def _distillation(manifest: Manifest) -> list[Section]:
+    """Says how a student compares with its teacher, where the bundle is one of a student."""
+    if "distillation" not in manifest.lineage:
+        return []
+    found = msgspec.convert(manifest.lineage["distillation"], Distillation)
+    teacher, student = found.teacher, found.student
+    cost = teacher.rows_per_second / student.rows_per_second
+    text = [
+        f"It learnt from {manifest.name}:{teacher.version} besides the targets. On {found.rows:,} evaluation "
+        f"rows they agree on {_percent(found.agreement)}. A prediction of the student costs {cost:.2g} times "
+        f"what one of the teacher does, and its file has {student.size / teacher.size:.2g} times the size. Both "
+        f"were timed on one core of {found.machine}, without HTTP; intervals hold with 95 %."
+    ]
+    rows = {
+        f"{manifest.name}:{side.version}": [
+            [
+                side.variant,
+                f"{side.size / 1024:,.1f} KiB",
+                f"{side.row_seconds * 1e3:.3g} ms",
+                f"{side.rows_per_second:,.0f}",
+                f"{side.loss.mean:.4f} ({side.loss.low:.4f} to {side.loss.high:.4f})",
+            ]
+        ]
+        for side in (teacher, student)
+    }
+    columns = ["", "variant", "size", "one row", "rows per second", found.metric]
+    items = [
+        f"{parted.rows:,} of the rows on which they part: {parted.teacher or 'nothing'} for the teacher, "
+        f"{parted.student or 'nothing'} for the student."
+        for parted in found.parted
+    ]
+    table = Table("Teacher and student", columns, rows, texts=2)
+    return [Section("Compared with its teacher", text, table=table, items=items)]
+
+
+def _percent(figure: Figure) -> str:
+    return f"{figure.mean:.1%} ({figure.low:.1%} to {figure.high:.1%})"
 
 
 def describe_reference(result: ReferenceResult | None, files: Collection[str]) -> Section:
@@ -155,19 +233,15 @@ def _headline(manifest: Manifest, *, is_signed: bool) -> Section:
     facts = {"packed": f"{_time(manifest.created_at)} by {lineage.get('by', 'unknown')}"}
     if command := lineage.get("command"):
         facts["command"] = shlex.join(command) if isinstance(command, list) else str(command)
+    for place, run in lineage.get("tracking", {}).items():
+        facts[f"run in {place}"] = str(run.get("url", run.get("run")))
     facts["files"] = f"{len(manifest.hashes)}, and each matches its hash"
     facts["signature"] = (
         f"there; `rollout verify {tag} --key FILE` checks whose it is"
         if is_signed
         else f"none; `rollout sign {tag} --key FILE` makes one"
     )
-    return Section(tag, [_answer(manifest.task), _sentence(manifest.task.policy)], facts=facts)
-
-
-def _answer(task: Task) -> str:
-    if isinstance(task, Classification):
-        return _short(f"Answers with one of {len(task.labels)} labels: {', '.join(task.labels)}.")
-    return f"Answers with a number, and an interval that holds the true one {task.coverage:.1%} of the time."
+    return Section(tag, [_short(manifest.task.summary), _sentence(manifest.task.policy)], facts=facts)
 
 
 def _figures(manifest: Manifest) -> Section:
@@ -181,80 +255,22 @@ def _figures(manifest: Manifest) -> Section:
 
 
 def _calibration(manifest: Manifest) -> Section:
-    task, metrics = manifest.task, manifest.metrics
-    if isinstance(task, Classification):
-        text = describe_review(task, manifest.review)
-        facts = {"temperature": f"{task.temperature:.4f}"}
-        if "calibration_error_before" in metrics:
-            facts["calibration error before scaling"] = f"{metrics['calibration_error_before']:.4f}"
-            facts["calibration error after scaling"] = f"{metrics['calibration_error']:.4f}"
-    else:
-        text = (
-            f"Intervals are to hold {task.coverage:.1%} of the targets, and are as wide as the calibration part "
-            "asks for that."
-        )
-        facts = {"coverage asked for": f"{task.coverage:.1%}"}
-        if "coverage" in metrics:
-            facts["coverage observed"] = f"{metrics['coverage']:.1%}"
-            facts["mean width of an interval"] = _number(metrics["mean_interval_width"])
-        facts["standard deviation of the targets"] = _number(task.scale)
+    text, facts = manifest.task.report(manifest.metrics, manifest.review)
     diagram = Picture(DIAGRAM, "Reliability diagram. Its figures stand in the list above.")
     return Section("Calibration", [text], facts, pictures=[diagram] if DIAGRAM in manifest.hashes else [])
-
-
-def describe_review(task: Classification, review: ReviewEvidence | None) -> str:
-    """Says what the review threshold of a task is worth, and where all goes to review, what it would take."""
-    probability = f"{1 - task.delta:.0%}"
-    if review is None or not (review.is_given or task.review_limit > 1):
-        return (
-            f"With probability {probability}, at most {task.risk:.1%} of the answers that go out without "
-            f"review are wrong: those with a confidence of {task.review_limit:.4f} or more."
-        )
-    seen = f"{review.errors:,} of {review.rows:,} calibration rows are answered wrongly"
-    if review.is_given and not review.answered:
-        return (
-            f"The review threshold of {task.review_limit:.4f} is the author's own. No calibration row reaches "
-            f"it, so nothing is known of the answers that go out without review; over all, {seen}."
-        )
-    if review.is_given:
-        return (
-            f"The review threshold of {task.review_limit:.4f} is the author's own. Of the {review.answered:,} "
-            f"calibration rows that reach it, {review.answered_errors:,} are answered wrongly: with probability "
-            f"{probability}, at most {review.bound:.1%} of the answers that go out without review are wrong."
-        )
-    if review.needed > review.rows:
-        takes = (
-            f"that takes {review.needed:,} rows that are sure and right, {review.needed - review.rows:,} more "
-            "than decide on it now (two thirds of the calibration part)"
-        )
-    else:
-        takes = f"that takes {review.needed:,} rows without an error among the surest, or more with few: {seen}"
-    could = (
-        "no risk below 100 % could be kept"
-        if review.lowest_risk is None
-        else f"a risk of {review.lowest_risk:.0%} could be kept"
-    )
-    return (
-        f"Every answer goes to review: no threshold keeps the error at {task.risk:.1%} with probability "
-        f"{probability}. On this calibration part, {could}; for {task.risk:.1%}, {takes}. More rows, a better "
-        "model, a larger `risk` or a `review_threshold` of your own change that."
-    )
 
 
 def _variants(manifest: Manifest) -> Section:
     exact = [name for name, variant in manifest.variants.items() if variant.is_exact]
     reduced = [name for name in manifest.variants if name not in exact]
-    scores = (
-        "a score"
-        if isinstance(manifest.task, Classification)
-        else "a value, in standard deviations of the targets"
-    )
     text = [
         "Each variant is compared with its source module: rows that it answers differently, rows that only one "
-        f"of the two sends to review, and the largest difference of {scores}."
+        f"of the two sends to review, and the largest difference of {manifest.task.unit_of_scores}."
     ]
     if exact:
-        text.append(f"Held to every decision, and every score within {TOLERANCE:g}: {', '.join(exact)}.")
+        own = max(parity.tolerance for name in exact for parity in manifest.variants[name].parity.values())
+        rounded = "" if own == TOLERANCE else ", as far as the module's own rounding moves it"
+        text.append(f"Held to every decision, and every score within {own:.2g}{rounded}: {', '.join(exact)}.")
     if reduced:
         text.append(f"Held to the decisions, in lower precision: {', '.join(reduced)}.")
     if manifest.reference is not None:
@@ -291,15 +307,26 @@ def _inputs(manifest: Manifest) -> Section:
     return Section("Inputs", ["What a caller sends, in this order."], facts=facts)
 
 
+def describe_baseline(baseline: Baseline) -> Section:
+    """Says what live rows are compared with to see whether they drift."""
+    text = [f"What {baseline.rows:,} rows of the evaluation part were like; live rows are compared with that."]
+    if baseline.left_out:
+        text.append(f"{baseline.left_out:,} further features are not looked at.")
+    facts = {name: bins.in_words for name, bins in baseline.features.items()}
+    return Section("Baseline of drift", text, facts=facts)
+
+
 def _findings(findings: list[Finding]) -> Section:
     if not findings:
-        return Section("Checks of the data", ["They found nothing."])
+        return Section("Checks of the data and the training", ["They found nothing."])
     items = [
         f"{_sentence(finding.check)[:-1]} ({finding.where}): {finding.detail}"
         + (f" Rows: {', '.join(map(str, finding.rows))}." if finding.rows else "")
         for finding in findings
     ]
-    return Section("Checks of the data", ["What they found, for a person to look at:"], items=items)
+    return Section(
+        "Checks of the data and the training", ["What they found, for a person to look at:"], items=items
+    )
 
 
 def _lineage(manifest: Manifest) -> list[Section]:

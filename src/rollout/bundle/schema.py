@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,7 +14,7 @@ from rollout.bundle.columns import LENGTHS, lengths
 from rollout.bundle.fields import Field, with_lengths
 from rollout.bundle.image import Image
 from rollout.bundle.image_file import PixelBudget
-from rollout.errors import BundleError, FieldError
+from rollout.errors import BundleError, FieldError, step_to
 
 Arrays = dict[str, NDArray[Any]]
 RawInputs = dict[str, msgspec.Raw]
@@ -33,6 +33,10 @@ class Labelled(NamedTuple):
 
     inputs: Arrays
     targets: NDArray[Any]
+
+    def only(self, names: Iterable[str]) -> Labelled:
+        """Returns the rows with these inputs, in this order, and no others."""
+        return Labelled({name: self.inputs[name] for name in names}, self.targets)
 
 
 class InvalidInputsError(ValueError):
@@ -104,6 +108,14 @@ class InputSchema:
             raise InvalidInputsError(errors)
         return arrays
 
+    def decode_row(self, inputs: SentInputs) -> Arrays:
+        """Decodes as ``decode`` does, and returns columns of one row.
+
+        Raises:
+            InvalidInputsError: If a field is missing that must be there, unknown or does not fit.
+        """
+        return {name: array[None] for name, array in self.decode(inputs).items()}
+
     def faults_of_lengths(self, arrays: Mapping[str, NDArray[Any]]) -> list[FieldError]:
         """Returns what is wrong with the lengths of fields whose free dimensions have the same name.
 
@@ -112,7 +124,7 @@ class InputSchema:
         """
         return [
             FieldError(
-                f"/{other}", f"has {found[1]} {dimension} where {name} has {found[0]}: they must be as many"
+                step_to(other), f"has {found[1]} {dimension} where {name} has {found[0]}: they must be as many"
             )
             for name, other, dimension in self._alike
             if (found := _first_unequal(arrays[name], arrays[other]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,31 +11,36 @@ from numpy.typing import NDArray
 
 from rollout.bundle.capture import explain
 from rollout.bundle.columns import sizes, widths
+from rollout.bundle.effort import Effort, Packing, RowsToScore
 from rollout.bundle.fields import Field
 from rollout.bundle.golden import Golden
 from rollout.bundle.manifest import LeftOut, PackedVariant
 from rollout.bundle.mcnemar import mcnemar
+from rollout.bundle.memory import taken_by
 from rollout.bundle.module import first_line
 from rollout.bundle.parity import (
+    ELSEWHERE,
     MAX_BATCH,
+    TOLERANCE,
     Parity,
     compare,
     count,
     decided_otherwise,
-    distances,
     run_in_batches,
-    run_in_every_size,
+    run_in_sizes,
     take,
 )
+from rollout.bundle.precision import tolerances
 from rollout.bundle.probes import gaps, whole_rows
 from rollout.bundle.schema import Arrays, Labelled
 from rollout.bundle.source import Source
-from rollout.bundle.task import Scores
-from rollout.bundle.variants import Variant
+from rollout.bundle.variants import VARIANTS, Variant
 from rollout.errors import BundleError
+from rollout.heads import Scores
 
 EXAMPLES = "examples"
 REFERENCE = "reference"
+BATCH_SIZES = "batch sizes"
 WORST_ROWS = 3
 PADDED_ROWS = 8
 SIGNIFICANT = 0.05
@@ -119,6 +126,9 @@ class Screening:
         further: Further inputs by name: random, extreme, and ``EXAMPLES``, which even a quantized variant must
             answer as the source does.
         flip_rate: Largest share of real rows that a variant in lower precision may answer differently.
+        effort: How much is compared.
+        on_progress: Called after each batch that is scored.
+        kinds: How many kinds of variants there are to compare.
         reference: Raw rows, decoded, with the scores of the author's own pipeline.
 
     Raises:
@@ -135,32 +145,46 @@ class Screening:
         golden: Golden,
         further: dict[str, Arrays],
         flip_rate: float,
+        effort: Effort,
+        on_progress: Callable[[Packing], None],
+        kinds: int = len(VARIANTS),
         reference: Golden | None = None,
     ) -> None:
         self._source = source
+        self._effort = effort
         self._calibration = calibration
         self._targets = evaluation.targets
         self._flip_rate = flip_rate
+        spread = np.linspace(0, count(evaluation.inputs) - 1, MAX_BATCH).astype(int)
+        self._neighbours = take(evaluation.inputs, np.unique(spread))
+        held = [evaluation.inputs, golden.inputs, *further.values(), self._neighbours]
+        self._rows = sum(map(count, held)) + sum(effort.sizes)  # that a variant scores
+        self._progress = RowsToScore(self._rows * (1 + kinds), on_progress)
+        self._exported = 0
+        run = self._progress.counting(source.run)
         self._probes = {
             "evaluation": Golden(evaluation.inputs, scores),
             "golden": golden,
-            **{name: Golden(inputs, run_in_batches(source.run, inputs)) for name, inputs in further.items()},
+            **{name: Golden(inputs, run_in_batches(run, inputs)) for name, inputs in further.items()},
         }
         for name, probe in self._probes.items():
             require_numbers(np.isfinite(probe.scores), f"{name} inputs")
+        measured = tolerances(source, self._probes)
+        # What real rows are allowed, of which golden examples are the least sure, others are as well.
+        real = max(measured["evaluation"], measured["golden"])
+        self._tolerances = {name: max(real, own) for name, own in (measured | {BATCH_SIZES: real}).items()}
+        self._tolerances["golden"] = real
         if reference is not None:
             self._probes[REFERENCE] = reference
-        spread = np.linspace(0, count(evaluation.inputs) - 1, MAX_BATCH).astype(int)
-        self._neighbours = take(evaluation.inputs, np.unique(spread))
         try:
-            self._alone = run_in_batches(source.run, self._neighbours, size=1)
+            self._alone = run_in_batches(run, self._neighbours, size=1)
         except Exception as error:
             raise BundleError(f"the module cannot answer a single row: {explain(error)}") from error
         try:
-            rows, scores = run_in_every_size(source.run, self._neighbours)
+            rows, scores = run_in_sizes(run, self._neighbours, effort.sizes)
         except Exception as error:
             raise BundleError(f"the module cannot answer batches of every size: {explain(error)}") from error
-        if not compare(source.task, self._alone[rows], scores).is_exact:
+        if not compare(source.task, self._alone[rows], scores, real).is_exact:
             raise BundleError(
                 f"{source.batch_dependent_layer(self._neighbours)} answers for a row according to the rest of "
                 "its batch: a prediction would depend on other callers"
@@ -168,24 +192,33 @@ class Screening:
 
     def export(self, kind: type[Variant], folder: Path) -> PackedVariant | LeftOut:
         """Writes a variant into ``folder`` and compares it; one that does not pass is removed again."""
+        self._exported += 1
+        self._progress.reach(self._rows * self._exported)
+        device, *others = reversed(kind.devices()) if kind.is_for_gpu else kind.devices()
         path = folder / kind.file
         path.parent.mkdir()
         try:
             kind.export(self._source, self._calibration, folder)
-            variant = kind(path)
-            got = {name: run_in_batches(variant.run, probe.inputs) for name, probe in self._probes.items()}
-            parity = {
-                name: compare(self._source.task, probe.scores, got[name]) for name, probe in self._probes.items()
-            }
-            rows, scores = run_in_every_size(variant.run, self._neighbours)
-            alone = run_in_batches(variant.run, self._neighbours, size=1)
-            parity["batch sizes"] = compare(self._source.task, alone[rows], scores)
+            variant, memory = taken_by(lambda: self._loaded(kind, path, device), device)
+            run = self._progress.counting(variant.run)
+            got = {name: run_in_batches(run, probe.inputs) for name, probe in self._probes.items()}
+            parity = {name: self._compare(name, probe.scores, got[name]) for name, probe in self._probes.items()}
+            rows, scores = run_in_sizes(run, self._neighbours, self._effort.sizes)
+            alone = run_in_batches(run, self._neighbours, size=1)
+            parity[BATCH_SIZES] = self._compare(BATCH_SIZES, alone[rows], scores)
         except Exception as error:
             outcome: PackedVariant | LeftOut = LeftOut(why=f"it cannot be made: {first_line(error)}")
         else:
             why = self._fault(kind, parity, got)
             outcome = (
-                PackedVariant(file=kind.file, parity=parity, is_exact=kind.is_exact)
+                PackedVariant(
+                    file=kind.file,
+                    parity=parity,
+                    is_exact=kind.is_exact,
+                    device=device,
+                    elsewhere=self._elsewhere(kind, path, others),
+                    memory=memory,
+                )
                 if why is None
                 else LeftOut(why=why, worst=self._worst(got))
             )
@@ -195,9 +228,28 @@ class Screening:
             path.parent.rmdir()
         return outcome
 
+    def _loaded(self, kind: type[Variant], path: Path, device: str) -> Variant:
+        """Loads a variant and runs the largest batch, for which it takes what memory it ever does."""
+        variant = kind(path, self._effort.threads, device)
+        variant.run(take(self._neighbours, np.arange(max(self._effort.sizes)) % count(self._neighbours)))
+        return variant
+
+    def _elsewhere(self, kind: type[Variant], path: Path, devices: Iterable[str]) -> dict[str, Parity]:
+        """Compares the golden examples on other devices; where it cannot be run, a worker there says so."""
+        golden, tolerance = self._probes["golden"], max(self._tolerances["golden"], ELSEWHERE)
+        found = {}
+        for device in devices:
+            with suppress(Exception):
+                scores = run_in_batches(kind(path, self._effort.threads, device).run, golden.inputs)
+                found[device] = compare(self._source.task, golden.scores, scores, tolerance)
+        return found
+
+    def _compare(self, name: str, expected: Scores, got: Scores) -> Parity:
+        return compare(self._source.task, expected, got, self._tolerances.get(name, TOLERANCE))
+
     def _fault(self, kind: type[Variant], parity: dict[str, Parity], got: dict[str, Scores]) -> str | None:
         for name, found in parity.items():
-            is_exact = (kind.is_exact and name != REFERENCE) or name == "batch sizes"
+            is_exact = (kind.is_exact and name != REFERENCE) or name == BATCH_SIZES
             if is_exact and not found.is_exact:
                 return f"it disagrees with the source ({name}): {found}"
             if not np.isfinite(found.largest_difference):
@@ -237,7 +289,7 @@ class Screening:
         task = self._source.task
         lines = []
         for name, probe in self._probes.items():
-            far = distances(task, probe.scores, got[name])
+            far = task.distances(probe.scores, got[name])
             flipped = task.flipped(probe.scores, got[name])
             order = np.lexsort((-far, ~flipped))[:WORST_ROWS]
             lines += [

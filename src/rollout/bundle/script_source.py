@@ -12,8 +12,8 @@ from rollout.bundle.attention import plain_attention
 from rollout.bundle.fields import Field
 from rollout.bundle.schema import Arrays
 from rollout.bundle.source import NO_FIELDS, ModuleSource, to_tensors
-from rollout.bundle.task import Task
 from rollout.errors import BundleError
+from rollout.heads import Head
 
 
 class ScriptSource(ModuleSource):
@@ -42,7 +42,7 @@ class ExportedSource(ModuleSource):
     def __init__(
         self,
         program: torch.export.ExportedProgram,
-        task: Task,
+        task: Head,
         example: Arrays,
         fields: Mapping[str, Field] = NO_FIELDS,
     ) -> None:

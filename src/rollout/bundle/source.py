@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -22,11 +23,21 @@ from rollout.bundle.faults import (
     require_repeatable,
 )
 from rollout.bundle.fields import Field
-from rollout.bundle.module import first_line, named_layers, one_tensor, own_copy, require_signature
+from rollout.bundle.module import (
+    LastStep,
+    as_table,
+    first_line,
+    named_layers,
+    own_copy,
+    require_signature,
+    tensors_of,
+)
 from rollout.bundle.parity import count, take
 from rollout.bundle.schema import Arrays
-from rollout.bundle.task import Classification, Scores, Task
+from rollout.bundle.variants import Precision
 from rollout.errors import BundleError
+from rollout.heads import Head, Scores
+from rollout.heads.parts import Shape, leaves, named
 
 NO_FIELDS: Mapping[str, Field] = {}
 # The first in which the former exporter writes all that recurrent layers need.
@@ -39,29 +50,50 @@ class Source(ABC):
     Attributes:
         task: What it answers; packing completes it.
         example: A few rows, for each field an array of shape ``(rows, *field.shape)``, or a ragged column.
-        output_shape: What the module or the artefact itself gives for one row; see ``to_outputs``.
+        given: Shapes of the tensors that the module or the artefact itself gives for one row; see ``to_outputs``.
         origin: What the lineage says of what was packed.
     """
 
-    task: Task
+    task: Head
     example: Arrays
-    output_shape: tuple[int, ...]
+    given: Sequence[Shape]
     origin: Mapping[str, Any] = {}
 
     @abstractmethod
     def outputs(self, inputs: Arrays) -> NDArray[np.float32]:
-        """Returns what it gives for a batch: logits of all labels, or values, or values and spreads."""
+        """Returns what it gives for a batch, the outputs of the head, shape ``(rows, task.width)``."""
 
-    @abstractmethod
+    @property
+    def output_shape(self) -> Shape:
+        """The shape of what it gives itself for one row; of several tensors, all numbers in a row."""
+        return self.given[0] if len(self.given) == 1 else (sum(map(math.prod, self.given)),)
+
     def to_outputs(self, given: NDArray[np.float32]) -> NDArray[np.float32]:
         """Makes outputs of what the module or the artefact itself gives, shape ``(rows, *output_shape)``.
 
-        A single logit may speak for two labels there, and an artefact may give probabilities.
+        A single number may stand for several columns there, and an artefact may give probabilities.
         """
+        ends = np.cumsum([math.prod(shape) for shape in self.given])[:-1]
+        tensors = np.split(given.reshape(len(given), -1), ends, axis=1)
+        parts = zip(tensors, self.given, leaves(self.task.parts), strict=True)
+        columns = [part.columns(tensor.reshape(-1, *shape)) for tensor, shape, part in parts]
+        return np.concatenate(columns, axis=1)
 
     @abstractmethod
+    def scores(self, outputs: NDArray[np.float32]) -> Scores:
+        """Makes scores of outputs, shape ``(rows, task.outputs)``."""
+
     def run(self, inputs: Arrays) -> Scores:
         """Scores a batch, as the variants do; see ``Variant.run``."""
+        return self.scores(self.outputs(inputs))
+
+    def precise(self, inputs: Arrays) -> NDArray[Any]:
+        """Scores a batch in double precision.
+
+        Raises:
+            NotImplementedError: If it has only the precision that it was written in.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def batch_dependent_layer(self, inputs: Arrays) -> str:
@@ -111,7 +143,7 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def write_torchscript(self, path: Path) -> None:
+    def write_torchscript(self, path: Path, precision: Precision = "float32") -> None:
         """Writes it as frozen TorchScript, with the last step inside."""
 
     @abstractmethod
@@ -136,65 +168,67 @@ class ModuleSource(torch.nn.Module, Source):
     """
 
     def __init__(
-        self, module: torch.nn.Module, task: Task, example: Arrays, fields: Mapping[str, Field] = NO_FIELDS
+        self, module: torch.nn.Module, task: Head, example: Arrays, fields: Mapping[str, Field] = NO_FIELDS
     ) -> None:
         super().__init__()
         self._fields = fields
         self.module = own_copy(module)
         self.training = False
-        self.has_spread = False
         self.task = task
         self.example = example
         require_eval(self.module)
         require_signature(self.module, list(arguments(example)))
         tensors = to_tensors(example)
         with plain_attention():
-            require_repeatable(self.module, tensors, task.needs)
+            require_repeatable(self.module, tensors, task)
         with torch.inference_mode(), plain_attention():
-            shape = tuple(one_tensor(self.module(*tensors), task.needs).shape)
-        if not task.fits(shape[1:]) or shape[:1] != (len(tensors[0]),):
-            raise BundleError(
-                f"the module gives outputs of shape {shape} for {len(tensors[0])} rows; {task.needs}"
-            )
-        self.output_shape = shape[1:]
-        self.has_spread = shape[1:] == (2,)
+            given = tensors_of(self.module(*tensors), task)
+        for (name, part), tensor in zip(named(task.parts), given, strict=True):
+            shape = tuple(tensor.shape)
+            if not part.fits(shape[1:]) or shape[:1] != (len(tensors[0]),):
+                of = f" for {name}" if name else ""
+                raise BundleError(
+                    f"the module gives outputs of shape {shape}{of} for {len(tensors[0])} rows; {task.needs}"
+                )
+        self.given = [tuple(tensor.shape[1:]) for tensor in given]
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Returns scores, ``float32`` of shape ``(rows, task.outputs)``."""
-        outputs = self._answer(*inputs)
-        if isinstance(self.task, Classification):
-            return torch.softmax(outputs / self.task.temperature, dim=-1)
-        value = outputs[:, :1] if outputs.dim() == 2 else outputs.unsqueeze(1)
-        spread = outputs[:, 1:] if self.has_spread else torch.ones_like(value)
-        return torch.cat([value, spread * self.task.half_width], dim=1)
+        scores: torch.Tensor = self.last_step(self._answer(*inputs))
+        return scores
+
+    @property
+    def task(self) -> Head:
+        """What it answers."""
+        return self._head
+
+    @task.setter
+    def task(self, head: Head) -> None:
+        self._head = head
+        self.last_step = LastStep(head.last_step)
 
     def _answer(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return self._of_all_labels(one_tensor(self.module(*inputs), self.task.needs))
-
-    def _of_all_labels(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Puts the logits of all labels in the place of the one logit that two labels may have."""
-        if isinstance(self.task, Classification) and outputs.shape[1:] != (self.task.outputs,):
-            # The sigmoid of x is the second of the softmax of (0, x).
-            logit = outputs.reshape(-1, 1)
-            return torch.cat([torch.zeros_like(logit), logit], dim=1)
-        return outputs
+        head = self._head
+        return as_table(tensors_of(self.module(*inputs), head), head.parts)
 
     def outputs(self, inputs: Arrays) -> NDArray[np.float32]:
-        """Returns what the module gives for a batch: logits of all labels, or values and spreads."""
+        """Returns what the module gives for a batch, shape ``(rows, task.width)``."""
         with torch.inference_mode(), plain_attention():
             outputs: NDArray[np.float32] = self._answer(*to_tensors(inputs)).numpy()
             return outputs
 
-    def to_outputs(self, given: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Makes logits of both labels of one."""
-        outputs: NDArray[np.float32] = self._of_all_labels(torch.tensor(given)).numpy()
-        return outputs
-
-    def run(self, inputs: Arrays) -> Scores:
-        """Scores a batch, as the variants do; see ``Variant.run``."""
-        with torch.inference_mode(), plain_attention():
-            scores: Scores = self(*to_tensors(inputs)).numpy()
+    def scores(self, outputs: NDArray[np.float32]) -> Scores:
+        """Applies the last step."""
+        with torch.inference_mode():
+            scores: Scores = self.last_step(torch.tensor(outputs)).numpy()
             return scores
+
+    def precise(self, inputs: Arrays) -> NDArray[Any]:
+        """Scores a batch in double precision, whatever precision its code asks for."""
+        from rollout.bundle.precision import InDouble  # noqa: PLC0415  which compares sources
+
+        with torch.inference_mode(), plain_attention(), InDouble():
+            return np.asarray(self(*to_tensors(inputs)).numpy())
 
     def program(self) -> torch.export.ExportedProgram:
         """The module as one graph with a dynamic batch size.
@@ -267,9 +301,14 @@ class ModuleSource(torch.nn.Module, Source):
                 dynamo=False,
             )
 
-    def write_torchscript(self, path: Path) -> None:
-        """Writes it by a trace."""
-        torch.jit.freeze(self.traced()).save(str(path))
+    def write_torchscript(self, path: Path, precision: Precision = "float32") -> None:
+        """Writes it by a trace, which holds what autocast does."""
+        is_less = precision != "float32"
+        dtype = getattr(torch, precision) if is_less else None
+        # Without its cache: a weight that was cast for one trace is no constant of the next.
+        with torch.autocast("cpu", dtype, enabled=is_less, cache_enabled=False):
+            traced = self.traced()
+        torch.jit.freeze(traced).save(str(path))
 
     def write_export(self, path: Path) -> None:
         """Writes the captured graph."""
@@ -327,7 +366,7 @@ class ModuleSource(torch.nn.Module, Source):
     @property
     def constants(self) -> frozenset[str]:
         """What its graphs call the buffers of the module."""
-        return frozenset(name for name, _ in self.named_buffers())
+        return frozenset(f"module.{name}" for name, _ in self.module.named_buffers())
 
     @property
     def _is_looped(self) -> bool:

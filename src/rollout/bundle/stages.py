@@ -12,12 +12,12 @@ from rollout.bundle.columns import is_ragged, ragged
 from rollout.bundle.differences import ROUNDING, difference, fitting
 from rollout.bundle.evidence import Stage, WorstRow
 from rollout.bundle.faults import NOISE
-from rollout.bundle.parity import TOLERANCE, decided_otherwise, distances, run_in_batches
+from rollout.bundle.parity import TOLERANCE, decided_otherwise, run_in_batches
 from rollout.bundle.schema import Arrays, InputSchema, RawInputs
 from rollout.bundle.side_by_side import draw
 from rollout.bundle.source import Source
-from rollout.bundle.task import Scores
 from rollout.errors import BundleError
+from rollout.heads import Scores
 
 WORST_ROWS = 4
 
@@ -90,7 +90,7 @@ def compare_stages(ways: Ways) -> list[Stage]:
         ]
     outputs = run_in_batches(ways.source.outputs, given)
     stages.append(_compare("outputs", "", outputs, list(ways.outputs), NOISE, note))
-    far = distances(ways.source.task, ways.expected, ways.scores)
+    far = ways.source.task.distances(ways.expected, ways.scores)
     return [*stages, _stage("scores", "", far, far > TOLERANCE)]
 
 
@@ -102,7 +102,7 @@ def worst_rows(ways: Ways, refused: Mapping[int, str]) -> tuple[list[WorstRow], 
     ]
     pictures: dict[str, bytes] = {}
     task = ways.source.task
-    far = distances(task, ways.expected, ways.scores)
+    far = task.distances(ways.expected, ways.scores)
     flipped = decided_otherwise(task, ways.expected, ways.scores)
     moved = {name: _moved(array, ways.arrays(name)) for name, array in ways.ours.items()}
     has_moved = sum(moved.values(), np.zeros(len(far)))

@@ -124,7 +124,7 @@ def bundle_path(tag: str) -> Path:
         BundleError: If it is not a bundle of ours.
     """
     if not bundle_exists(tag):
-        raise MissingBundleError(f"there is no bundle {tag}; `bentoml models list` shows what the store has")
+        raise MissingBundleError(f"there is no bundle {tag}; `rollout ls` shows what the store has")
     path = _place(tag)
     if not (path / FILE_NAME).exists():
         raise BundleError(f"{tag} is a model of BentoML's store, but not a bundle that `rollout.pack` made")
@@ -183,7 +183,47 @@ def check_bundle(folder: Path, tag: str, key: Path | None = None) -> Manifest:
 
 def bundle_names() -> set[str]:
     """Returns the names of all models that have a bundle."""
-    return {file.parent.parent.name for file in _models().glob(f"*/*/{FILE_NAME}")}
+    return {tag.partition(":")[0] for tag in bundle_tags()}
+
+
+def bundle_tags() -> list[str]:
+    """Returns name and version of every bundle, whether or not it is whole."""
+    folders = (file.parent for file in _models().glob(f"*/*/{FILE_NAME}"))
+    return sorted(f"{folder.parent.name}:{folder.name}" for folder in folders)
+
+
+def bundle_bytes(tag: str) -> int:
+    """Returns how much a bundle takes on disk; a file that goes meanwhile takes nothing."""
+    size = 0
+    for path in _place(tag).rglob("*"):
+        with contextlib.suppress(OSError):
+            size += path.lstat().st_size if not path.is_dir() else 0
+    return size
+
+
+def is_signed(tag: str) -> bool:
+    """Whether a bundle has a signature, whoever made it."""
+    return (_place(tag) / SIGNATURE).is_file()
+
+
+def remove_bundle(tag: str) -> None:
+    """Takes a bundle out of the store, whole or not at all.
+
+    Raises:
+        MissingBundleError: If there is none.
+    """
+    if not bundle_exists(tag):
+        raise MissingBundleError(f"there is no bundle {tag}")
+    place = _place(tag)
+    with staging() as stage:
+        place.rename(stage / "removed")
+        _packed(tag).unlink(missing_ok=True)
+        left = [other for other in place.parent.iterdir() if other.is_dir()]
+        latest = place.parent / "latest"
+        if left and latest.is_file() and latest.read_text().strip() == place.name:
+            latest.write_text(max(left, key=lambda other: other.stat().st_mtime).name)
+        if not left:
+            shutil.rmtree(place.parent)
 
 
 def _models() -> Path:

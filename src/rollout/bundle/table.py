@@ -11,9 +11,11 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
+from rollout.bundle.apart import Apart, Part, features
 from rollout.bundle.numbers import Number
 from rollout.bundle.texts import Category
 from rollout.bundle.wire import WireField
+from rollout.judge.features import Features, named
 
 Column = Number | Category
 
@@ -145,6 +147,14 @@ Category(optional=UNSET, default=UNSET, values=('C', 'S'), other=UNSET)]
             raise ValueError(f"{name} must fit a finite float32")
         return array
 
+    def take_apart(self, row: NDArray[Any], background: NDArray[Any]) -> Apart:
+        """Takes the row apart into its columns."""
+        parts = [
+            Part(part=name, value="missing" if np.isnan(code) else f"{field.value_of(code)}")
+            for (name, field), code in zip(self.columns.items(), row.tolist(), strict=True)
+        ]
+        return features(row, parts, np.arange(len(row)))
+
     def admit(self, array: NDArray[Any]) -> NDArray[Any]:
         """Checks rows that came as an array of shape ``(rows, columns)``, and fills in what is missing.
 
@@ -167,6 +177,13 @@ Category(optional=UNSET, default=UNSET, values=('C', 'S'), other=UNSET)]
             return super().keep(sent, array)
         cells = zip(self.columns.items(), array.tolist(), strict=True)
         return {name: field.value_of(code) for (name, field), code in cells if not np.isnan(code)}
+
+    def features(self, column: NDArray[Any]) -> Features:
+        """Returns those of each column, by its name."""
+        found: Features = {}
+        for place, (name, field) in enumerate(self.columns.items()):
+            found |= named(name, field.features_of_codes(column[:, place]))
+        return found
 
     def encode(self, values: Any) -> NDArray[np.float32]:
         """Turns rows into a batch, shape ``(rows, columns)``: for training code.

@@ -6,14 +6,20 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
+import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 
+from rollout.bundle.apart import Apart, words
 from rollout.bundle.scalar import Scalar
+from rollout.judge.features import Feature, Features, number
 
 # Of a text that is none of the values of a category, characters.
 LONGEST_OTHER = 512
+# Of UTF-8 (RFC 3629, section 3): bytes that go on with a character.
+CONTINUES, CONTINUATION = 0b1100_0000, 0b1000_0000
+SPACE = 0x20
 # Values of a category that a sentence names.
 NAMED = 20
 
@@ -67,6 +73,10 @@ class Text(Scalar, frozen=True, kw_only=True, tag="text"):
         """Returns the padded bytes of one row as the text that they are."""
         return _shown(array)
 
+    def keep(self, sent: msgspec.Raw | None, array: NDArray[Any]) -> Any:
+        """Returns what is kept of a row for a reviewer; of padded bytes the text, ``UNSET`` of a missing one."""
+        return super().keep(sent, array) if sent is not None else _kept(array, self.missing)
+
     def decode_value(self, value: str) -> NDArray[np.uint8]:
         """Turns a string into its padded bytes.
 
@@ -79,6 +89,34 @@ class Text(Scalar, frozen=True, kw_only=True, tag="text"):
         if 0 in data:
             raise ValueError("the text holds a NUL character; leave it out")
         return _padded(data, self.max_bytes)
+
+    def features(self, column: NDArray[Any]) -> Features:
+        """Returns length and words, and the shares of letters, digits and characters beyond ASCII.
+
+        A text that is missing cannot be told from an empty one, where it may be missing.
+        """
+        begins = (column != 0) & (column & CONTINUES != CONTINUATION)
+        count = begins.sum(1).astype(np.float64)
+        if self.missing is not None:
+            count[count == 0] = np.nan
+        some = np.where(count > 0, count, np.nan)
+        lower = column | 0x20
+        is_space = np.pad(column <= SPACE, ((0, 0), (1, 0)), constant_values=True)
+        words = (is_space[:, :-1] & ~is_space[:, 1:]).sum(1)
+        shares = {
+            "letters": (lower >= ord("a")) & (lower <= ord("z")) & (column < 0x80),
+            "digits": (column >= ord("0")) & (column <= ord("9")),
+            "beyond_ascii": begins & (column >= 0x80),
+        }
+        return {
+            "characters": number(count),
+            "words": number(np.where(np.isnan(count), np.nan, words)),
+            **{name: number(is_one.sum(1) / some) for name, is_one in shares.items()},
+        }
+
+    def take_apart(self, row: NDArray[Any], background: NDArray[Any]) -> Apart:
+        """Takes the text apart into words."""
+        return words(row)
 
     def read_cell(self, cell: str) -> Any:
         """Reads a cell of a CSV file; an empty one is an empty text, unless the text may be missing."""
@@ -151,10 +189,33 @@ class Category(Scalar, frozen=True, kw_only=True, tag="category"):
         """Returns the padded bytes of one row as the text that they are."""
         return _shown(array)
 
+    def keep(self, sent: msgspec.Raw | None, array: NDArray[Any]) -> Any:
+        """Returns what is kept of a row for a reviewer; of padded bytes the text, ``UNSET`` of a missing one."""
+        return super().keep(sent, array) if sent is not None else _kept(array, self.missing)
+
     def decode_value(self, value: str) -> NDArray[np.uint8]:
         """Turns one of the values into its padded bytes, and every other text into those of ``other``."""
         known = value if self.other is UNSET or value in self._codes else self.other
         return _padded(known.encode(), self.shape[0])
+
+    def features(self, column: NDArray[Any]) -> Features:
+        """Returns which value it is."""
+        width = self.shape[0]
+        sent = np.ascontiguousarray(column).view(f"S{width}").ravel()
+        places = np.minimum(np.searchsorted(self._in_order[0], sent), len(self.values) - 1)
+        codes = np.where(self._in_order[0][places] == sent, self._in_order[1][places].astype(np.float64), np.inf)
+        return {"": Feature(np.where(sent == b"", np.nan, codes), self.values)}
+
+    @cached_property
+    def _in_order(self) -> tuple[NDArray[np.bytes_], NDArray[np.intp]]:
+        """The values as bytes in their order, and the index of each."""
+        known = np.array([value.encode() for value in self.values], f"S{self.shape[0]}")
+        order = np.argsort(known)
+        return known[order], order
+
+    def features_of_codes(self, codes: NDArray[np.float32]) -> Features:
+        """Returns which value it is, of numbers that stand for values in a ``Table``."""
+        return {"": Feature(codes.astype(np.float64), self.values)}
 
     @property
     def code_limits(self) -> tuple[float, float]:
@@ -186,6 +247,13 @@ class Category(Scalar, frozen=True, kw_only=True, tag="category"):
     @cached_property
     def _other_code(self) -> float:
         return 0.0 if self.other is UNSET else self._codes[self.other]
+
+
+def _kept(array: NDArray[Any], missing: NDArray[Any] | None) -> Any:
+    """Returns padded bytes as the text that they are, unless they are what a missing text has."""
+    if missing is not None and np.array_equal(array, missing):
+        return UNSET
+    return array.tobytes().rstrip(b"\0").decode(errors="replace")
 
 
 def _shown(array: NDArray[Any]) -> str:

@@ -8,33 +8,30 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 # onnxruntime reports to its makers unless told otherwise.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
 
-from rollout.bundle.columns import arguments, sizes
+from rollout.bundle.columns import arguments
 from rollout.bundle.machine import gpu_name
-from rollout.bundle.parity import count, take
+from rollout.bundle.on_card import OnCard
 from rollout.bundle.quiet import quiet
 from rollout.bundle.schema import Arrays
-from rollout.bundle.task import Scores
 from rollout.errors import BundleError
+from rollout.heads import Scores
 
 if TYPE_CHECKING:
     from rollout.bundle.source import Source
 
-CALIBRATION_BATCH = 32
-# Quantizing keeps what every layer gives for them in memory at once.
-CALIBRATION_ROWS = 1024
-# Rows of free lengths are padded to the longest of them: of long ones fewer are taken.
-CALIBRATION_BYTES = 4 * 1024 * 1024
-QUANTIZED = ["Conv", "MatMul", "Gemm"]
+Precision = Literal["float32", "float16", "bfloat16"]
+
+SHAPES = 20
+
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -54,6 +51,8 @@ class Variant(ABC):
     file: ClassVar[str]
     # Whether it computes in the source's precision, and so may flip no decision at all.
     is_exact: ClassVar[bool] = True
+    # Whether it pays on a GPU only, and is packed elsewhere if it is named.
+    is_for_gpu: ClassVar[bool] = False
     # Whether a worker may load it.
     is_served: ClassVar[bool] = True
     needs_torch: ClassVar[bool] = False
@@ -137,36 +136,32 @@ class OnnxInt8(Onnx):
 
     @classmethod
     def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
-        import onnx  # noqa: PLC0415
-        from onnxruntime import quantization  # noqa: PLC0415
-        from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
+        from rollout.bundle.quantizing import quantize  # noqa: PLC0415  what it imports takes seconds
 
         if not (folder / Onnx.file).exists():
             raise BundleError("there is no onnx variant to quantize")
-        prepared = folder / "onnx-int8" / "prepared.onnx"
         with quiet():
-            quant_pre_process(folder / Onnx.file, prepared, skip_symbolic_shape=True)
-            nodes = [node for node in onnx.load(prepared).graph.node if node.op_type in QUANTIZED]
-            constant = [node.name for node in nodes if not source.constants.isdisjoint(node.input)]
-            if len(constant) == len(nodes):
-                prepared.unlink()
-                raise BundleError("it has no convolution and no matrix product to quantize")
-            quantization.quantize_static(
-                prepared,
-                folder / cls.file,
-                _Batches(calibration),
-                quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=QUANTIZED,
-                nodes_to_exclude=constant,
-                per_channel=True,
-                # One freak value would coarsen every other: the range covers all but 0.001 % of them.
-                calibrate_method=quantization.CalibrationMethod.Percentile,
-                activation_type=quantization.QuantType.QUInt8,
-                weight_type=quantization.QuantType.QInt8,
-                # What a layer gives stays in single precision; what the next one takes is rounded once.
-                extra_options={"OpTypesToExcludeOutputQuantization": QUANTIZED},
-            )
-        prepared.unlink()
+            quantize(folder / Onnx.file, folder / cls.file, calibration, source.constants)
+
+
+class OnnxFp16(Onnx):
+    """ONNX in half precision; what comes in and the scores stay in single precision."""
+
+    name = "onnx-fp16"
+    file = "onnx-fp16/model.onnx"
+    is_exact = False
+    is_for_gpu = True
+
+    @classmethod
+    def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
+        import onnx  # noqa: PLC0415  serving does without
+        from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415
+
+        if not (folder / Onnx.file).exists():
+            raise BundleError("there is no onnx variant to convert")
+        with quiet():
+            graph = onnx.load(folder / Onnx.file)
+            onnx.save(convert_float_to_float16(graph, keep_io_types=True), folder / cls.file)
 
 
 class TorchScript(Variant):
@@ -175,11 +170,12 @@ class TorchScript(Variant):
     name = "torchscript"
     needs_torch = True
     file = "torchscript/model.pt"
+    precision: ClassVar[Precision] = "float32"
 
     @classmethod
     def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:
         with quiet():
-            source.write_torchscript(folder / cls.file)
+            source.write_torchscript(folder / cls.file, cls.precision)
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -190,17 +186,40 @@ class TorchScript(Variant):
         self._torch.set_num_threads(threads)
         self._device = device
         with quiet():
+            # Otherwise what is fused is compiled for the first two sizes of a batch alone, while callers wait.
+            self._torch.jit.set_fusion_strategy([("DYNAMIC", SHAPES)])
             self._module = self._load(path)
+        self._fed = None if device == "cpu" else OnCard(self._torch, self._module, device)
 
     def _load(self, path: Path) -> Any:
         return self._torch.jit.load(str(path), map_location=self._device)
 
     def run(self, inputs: Arrays) -> Scores:
+        if self._fed is not None:
+            return self._fed.run(list(arguments(inputs).values()))
         with self._torch.inference_mode():
             # A decoded image can be a read-only view of the request, which torch would warn about.
-            tensors = (self._torch.tensor(array, device=self._device) for array in arguments(inputs).values())
-            scores: Scores = self._module(*tensors).cpu().numpy()
+            tensors = map(self._torch.tensor, arguments(inputs).values())
+            scores: Scores = self._module(*tensors).numpy()
             return scores
+
+
+class TorchScriptFp16(TorchScript):
+    """TorchScript with convolutions and matrix products in half precision, as PyTorch's autocast chooses them."""
+
+    name = "torchscript-fp16"
+    file = "torchscript-fp16/model.pt"
+    precision: ClassVar[Precision] = "float16"
+    is_exact = False
+    is_for_gpu = True
+
+
+class TorchScriptBf16(TorchScriptFp16):
+    """The same in bfloat16: fewer digits, and the range of single precision."""
+
+    name = "torchscript-bf16"
+    file = "torchscript-bf16/model.pt"
+    precision: ClassVar[Precision] = "bfloat16"
 
 
 class Export(TorchScript):
@@ -224,25 +243,27 @@ class Export(TorchScript):
         return program.module()
 
 
-VARIANTS: dict[str, type[Variant]] = {kind.name: kind for kind in (Onnx, OnnxInt8, TorchScript, Export)}
+VARIANTS: dict[str, type[Variant]] = {
+    kind.name: kind for kind in (Onnx, OnnxInt8, OnnxFp16, TorchScript, TorchScriptFp16, TorchScriptBf16, Export)
+}
 
 
-class _Batches:
-    """Feeds rows from all over the calibration part to onnxruntime's quantizer, in batches of one shape."""
+def to_pack(names: Collection[str] | None = None) -> list[type[Variant]]:
+    """Returns the kinds of variants that are packed, in the order of the table.
 
-    def __init__(self, arrays: Arrays) -> None:
-        longest = int(sizes(arrays).sum(1).max())
-        rows = min(count(arrays), CALIBRATION_ROWS, max(CALIBRATION_BATCH, CALIBRATION_BYTES // (longest or 1)))
-        picked = np.unique(np.linspace(0, count(arrays) - 1, rows).astype(int))
-        arrays = arguments(take(arrays, picked))
-        picked = np.arange(len(picked))
-        self._batches = iter(
-            take(arrays, picked[start : start + CALIBRATION_BATCH])
-            for start in range(0, max(len(picked) - CALIBRATION_BATCH, 0) + 1, CALIBRATION_BATCH)
-        )
+    Args:
+        names: Those that are named. Without any, all but those that pay on a GPU only, and these where one is.
 
-    def get_next(self) -> Arrays | None:
-        return next(self._batches, None)
+    Raises:
+        BundleError: If there is no kind of a name.
+    """
+    if unknown := sorted(set(names or ()) - set(VARIANTS)):
+        raise BundleError(f"there is no variant {unknown[0]}; there are {', '.join(VARIANTS)}")
+    return [
+        kind
+        for kind in VARIANTS.values()
+        if (kind.name in names if names else not kind.is_for_gpu or "cuda" in kind.devices())
+    ]
 
 
 def _import_torch(variant: str) -> Any:

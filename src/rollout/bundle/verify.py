@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,18 +10,31 @@ from typing import NamedTuple
 import numpy as np
 
 from rollout.bundle.golden import Golden, read_golden
-from rollout.bundle.manifest import Manifest
-from rollout.bundle.parity import TOLERANCE, Parity, compare, decided_otherwise, run_in_batches
+from rollout.bundle.manifest import Manifest, PackedVariant
+from rollout.bundle.memory import free_memory, in_words
+from rollout.bundle.parity import (
+    ELSEWHERE,
+    TOLERANCE,
+    Parity,
+    compare,
+    decided_otherwise,
+    run_in_batches,
+    seconds_of,
+    take,
+)
 from rollout.bundle.raw_examples import RawExamples, read_raw_examples
 from rollout.bundle.schema import Arrays, InputSchema
 from rollout.bundle.store import was_packed_here
-from rollout.bundle.task import Scores
 from rollout.bundle.variants import VARIANTS, Variant
 from rollout.errors import BundleError
+from rollout.heads import Scores
+
+logger = logging.getLogger(__name__)
 
 # A quantized variant may compute a little differently on another processor, not much.
 SLACK = 2.0
 ROUNDS = 15
+LONGEST_TURN_S = 0.05
 # A variant further down the list must be this much faster: a race within the noise would be won by chance.
 CLEARLY = 0.9
 
@@ -32,12 +45,14 @@ class Choice(NamedTuple):
     Attributes:
         name: Its name.
         variant: It, loaded.
-        seconds: For each variant that passed, the median time of one batch of the golden examples.
+        parity: How far its golden examples are from the source here.
+        seconds: For each variant that passed, the median time of the same golden examples.
         refused: For each variant that did not, why.
     """
 
     name: str
     variant: Variant
+    parity: Parity
     seconds: dict[str, float]
     refused: dict[str, str]
 
@@ -76,6 +91,7 @@ def load_variant(
             f"{manifest.tag}: the {name} variant is not loaded: that can run code, and the bundle was neither "
             "packed here nor signed by the key that ROLLOUT_PUBLIC_KEY names; --trust or ROLLOUT_TRUST=1 loads it"
         )
+    require_room(manifest, name, device)
     try:
         return VARIANTS[name](folder / manifest.variants[name].file, threads, device)
     except BundleError:
@@ -84,23 +100,31 @@ def load_variant(
         raise BundleError(f"{manifest.tag}: the {name} variant cannot be loaded: {error}") from error
 
 
-def servable(manifest: Manifest, wanted: Collection[str] = ()) -> tuple[str, ...]:
+def servable(manifest: Manifest, wanted: Collection[str] = (), device: str = "cpu") -> tuple[str, ...]:
     """Returns the variants of a bundle that may serve, those to be preferred first.
 
     Args:
         manifest: Its manifest.
         wanted: Those that are named. Without any, those that need no torch if there are some, and the others if
-            not: importing torch costs a worker more memory than most models gain by it.
+            not: importing torch costs a worker more memory than most models gain by it. On a card, all that can
+            use it.
+        device: Where they run.
     """
     if wanted:
         return tuple(wanted)
     kinds = [kind for name, kind in VARIANTS.items() if name in manifest.variants and kind.is_served]
+    if device != "cpu":
+        there = [kind for kind in kinds if device in kind.devices()]
+        return tuple(kind.name for kind in there or kinds)  # or one of them says what is missing
     light = [kind.name for kind in kinds if not kind.needs_torch]
     return tuple(light or [kind.name for kind in kinds])
 
 
-def check_golden(golden: Golden, manifest: Manifest, name: str, variant: Variant) -> Parity:
+def check_golden(golden: Golden, manifest: Manifest, name: str, variant: Variant, device: str = "cpu") -> Parity:
     """Runs the golden examples of a bundle through a loaded variant of it.
+
+    On another device than where the variant was compared, scores may differ as far as single precision does from
+    one to the other. Decisions may not, but for ties, which are named.
 
     Raises:
         BundleError: If the examples do not fit the bundle, or a decision or a score differs from its promise.
@@ -109,30 +133,32 @@ def check_golden(golden: Golden, manifest: Manifest, name: str, variant: Variant
     _require_scores(golden.scores, shape, f"{manifest.tag} is refused: the scores of its golden examples")
     scores = run_in_batches(variant.run, golden.inputs)
     _require_scores(scores, shape, f"{manifest.tag} is refused: the scores of its {name} variant")
-    found = compare(manifest.task, golden.scores, scores)
     promised = manifest.variants[name]
+    found = compare(manifest.task, golden.scores, scores, _tolerance(promised, device))
     holds = found.is_exact
     if not promised.is_exact:
-        packed = promised.parity.get("golden")
+        packed = promised.elsewhere.get(device) or promised.parity.get("golden")
         if packed is None:
             raise BundleError(
                 f"{manifest.tag} is refused: its manifest does not say how far the {name} variant may be from "
                 "the source module"
             )
+        further = 0.0 if device == promised.device or device in promised.elsewhere else ELSEWHERE
         holds = (
             found.answers_flipped <= packed.answers_flipped
             and found.reviews_flipped <= packed.reviews_flipped
-            and found.largest_difference <= SLACK * packed.largest_difference
+            and found.largest_difference <= SLACK * packed.largest_difference + further
         )
     if not holds:
         raise BundleError(
-            f"{manifest.tag} is refused: its {name} variant disagrees with the source module: {found}"
+            f"{manifest.tag} is refused: its {name} variant disagrees with the source module"
+            f"{'' if device == promised.device else f' on {device}'}: {found}"
         )
     return found
 
 
 def check_raw_examples(
-    examples: RawExamples | None, manifest: Manifest, name: str, variant: Variant
+    examples: RawExamples | None, manifest: Manifest, name: str, variant: Variant, device: str = "cpu"
 ) -> Parity | None:
     """Runs the raw examples of a bundle, decoded on this machine, through a loaded variant of it.
 
@@ -148,13 +174,18 @@ def check_raw_examples(
     shape = examples.scores.shape[0], manifest.task.outputs
     scores = run_in_batches(variant.run, examples.inputs)
     _require_scores(scores, shape, f"{manifest.tag} is refused: the scores of its {name} variant")
-    found, promised = compare(manifest.task, examples.scores, scores), manifest.variants[name]
+    promised = manifest.variants[name]
+    tolerance = _tolerance(promised, device)
+    found = compare(manifest.task, examples.scores, scores, tolerance)
     packed = promised.parity.get("reference")
     if packed is None:
         raise BundleError(f"{manifest.tag} is refused: its {name} variant was not compared with its reference")
-    flipped = decided_otherwise(manifest.task, examples.scores, scores).sum()
-    allowed = packed.largest_difference + TOLERANCE if promised.is_exact else SLACK * packed.largest_difference
-    is_close = found.largest_difference <= max(allowed, manifest.reference.tolerance)
+    flipped = int((decided_otherwise(manifest.task, examples.scores, scores, tolerance)).sum())
+    slack = 1.0 if promised.is_exact else SLACK
+    further = tolerance if promised.is_exact or device != promised.device else 0.0
+    is_close = found.largest_difference <= max(
+        slack * packed.largest_difference + further, manifest.reference.tolerance
+    )
     if flipped > packed.answers_flipped + packed.reviews_flipped or not is_close:
         moved = "".join(
             f"; {field} is decoded to another array here than where the bundle was packed: is Pillow, or what "
@@ -166,6 +197,31 @@ def check_raw_examples(
             f"own pipeline: {found}{moved}"
         )
     return found
+
+
+def _tolerance(promised: PackedVariant, device: str) -> float:
+    """Returns how far scores may be off on a device, in units of ``task.scale``."""
+    packed = promised.parity.get("golden")
+    own = TOLERANCE if packed is None else packed.tolerance
+    return own if device == promised.device else max(own, ELSEWHERE)
+
+
+def require_room(manifest: Manifest, name: str, device: str) -> None:
+    """Refuses a variant that does not fit on a card; of one that does not fit in memory, a warning is logged.
+
+    Raises:
+        BundleError: If so; the sentence says what it takes and what is free.
+    """
+    takes, free = manifest.variants[name].memory, free_memory(device)
+    if free is None or takes <= free:
+        return
+    said = (
+        f"{manifest.tag}: the {name} variant takes some {in_words(takes)} on {device}, where {in_words(free)} "
+        "are free: let fewer versions or workers share it, serve a smaller variant, or give it more"
+    )
+    if device != "cpu":
+        raise BundleError(said)
+    logger.warning("%s", said)
 
 
 def may_load(manifest: Manifest, name: str, *, is_trusted: bool = False) -> bool:
@@ -222,13 +278,14 @@ def choose_variant(
         BundleError: If none passed; with the reason of each.
     """
     passed: dict[str, Variant] = {}
+    parity: dict[str, Parity] = {}
     refused: dict[str, str] = {}
     raw = read_raw_examples(folder, manifest)
     for name in names:
         try:
             variant = load_variant(folder, manifest, name, threads, device, is_trusted=is_trusted)
-            check_golden(golden, manifest, name, variant)
-            check_raw_examples(raw, manifest, name, variant)
+            parity[name] = check_golden(golden, manifest, name, variant, device)
+            check_raw_examples(raw, manifest, name, variant, device)
             passed[name] = variant
         except BundleError as error:
             refused[name] = error.detail
@@ -243,7 +300,7 @@ def choose_variant(
             best = name
     agreed = agree(best)
     best = agreed if agreed in passed else best
-    return Choice(best, passed[best], seconds, refused)
+    return Choice(best, passed[best], parity[best], seconds, refused)
 
 
 def _require_scores(scores: Scores, shape: tuple[int, int], whose: str) -> None:
@@ -253,10 +310,13 @@ def _require_scores(scores: Scores, shape: tuple[int, int], whose: str) -> None:
 
 
 def _race(variants: dict[str, Variant], inputs: Arrays) -> dict[str, float]:
+    """Times variants in turns, on as many rows as none takes long for."""
+    one = take(inputs, slice(0, 1))
+    # TorchScript compiles in its first two calls.
+    slowest = max(min(seconds_of(variant.run, one) for _ in range(3)) for variant in variants.values())
+    rows = take(inputs, slice(0, max(1, int(LONGEST_TURN_S / slowest))))
     times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(ROUNDS):
         for name, variant in variants.items():
-            start = time.perf_counter()
-            variant.run(inputs)
-            times[name].append(time.perf_counter() - start)
+            times[name].append(seconds_of(variant.run, rows))
     return {name: float(np.median(taken)) for name, taken in times.items()}

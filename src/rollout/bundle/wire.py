@@ -12,8 +12,10 @@ import numpy as np
 from msgspec import UNSET, Meta
 from numpy.typing import NDArray
 
-from rollout.bundle.columns import cell, is_ragged
+from rollout.bundle.apart import Apart, one_feature
+from rollout.bundle.columns import cell, flat, is_ragged, lengths
 from rollout.errors import BundleError
+from rollout.judge.features import Features, number, of_rows, spread
 
 if TYPE_CHECKING:
     from rollout.bundle.image_file import PixelBudget
@@ -43,10 +45,12 @@ class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
     makes ragged columns, see ``columns``.
 
     Attributes:
+        is_image: Whether it is a picture, in which things lie somewhere.
         is_text: Whether the JSON value is a string that says what it says as plain text, too.
         media_types: Of the files that may stand in the place of the JSON value; in JSON they are in base64.
     """
 
+    is_image: ClassVar[bool] = False
     is_text: ClassVar[bool] = False
     media_types: ClassVar[tuple[str, ...]] = ()
 
@@ -79,6 +83,11 @@ class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
     def limits(self) -> tuple[Any, Any] | None:
         """The smallest and the largest number taken; ``None`` where a value is no number."""
         return None
+
+    @property
+    def moves(self) -> str:
+        """Why a place in what the module gets is not the same part of what was sent; empty where it is."""
+        return ""
 
     @property
     def missing(self) -> NDArray[Any] | None:
@@ -146,14 +155,14 @@ class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
                 f"expected rows of any length, as the field's encode() makes them, got {column.shape} and "
                 f"{column.dtype}"
             )
-        for number, row in enumerate(column):
+        for place, row in enumerate(column):
             if row.shape[1:] != self.step_shape or row.dtype != np.dtype(self.dtype):
                 raise BundleError(
-                    f"row {number}: expected {self.dtype} and {self.expected}, got {row.dtype}, {row.shape}"
+                    f"row {place}: expected {self.dtype} and {self.expected}, got {row.dtype}, {row.shape}"
                 )
             if not 1 <= len(row) <= self.free.longest:
                 raise BundleError(
-                    f"row {number}: it has {len(row)} {self.free.name}, not 1 to {self.free.longest}"
+                    f"row {place}: it has {len(row)} {self.free.name}, not 1 to {self.free.longest}"
                 )
 
     def require(self) -> None:
@@ -225,9 +234,38 @@ class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
         """Returns an array as an image, ``(height, width)`` or ``(height, width, 3)``, if it is one."""
         return None
 
+    def sound(self, array: NDArray[Any]) -> tuple[NDArray[Any], int] | None:
+        """Returns an array as samples and how many there are a second, if it is a sound."""
+        return None
+
     def in_words(self, array: NDArray[Any]) -> str:
         """Returns an array of one row as a person would read it, shortened."""
         return np.array2string(array, threshold=8, edgeitems=3, precision=6, separator=", ").replace("\n", "")
+
+    def features(self, column: NDArray[Any]) -> Features:
+        """Returns what is looked at of rows to see whether they are like others.
+
+        Args:
+            column: Shape ``(rows, *shape)``, or a ragged one.
+
+        Returns:
+            By name, which is empty for the value itself; always the same names.
+        """
+        if self.free is None:
+            return of_rows(column)
+        starts = np.cumsum([0, *(row.size for row in column)])[:-1]
+        long = number(lengths(column), self.free.name)
+        numbers = flat(column).ravel() if len(column) else np.zeros(0)
+        return {"length": long, **spread(numbers, starts)}
+
+    def take_apart(self, row: NDArray[Any], background: NDArray[Any]) -> Apart:
+        """Takes the value of one row apart into what an explanation can say something of: here it is one part.
+
+        Args:
+            row: The array of the row, as ``decode`` makes it.
+            background: A column of other rows.
+        """
+        return one_feature(row, self.in_words(row))
 
     def encode(self, values: Sequence[Any]) -> NDArray[Any]:
         """Turns values as a caller would send them into a batch, shape ``(rows, *shape)``: for training code.

@@ -12,10 +12,9 @@ from rollout.bundle.differences import better_settings, difference, fitting, in_
 from rollout.bundle.evidence import Stage
 from rollout.bundle.faults import NOISE
 from rollout.bundle.fields import Field
-from rollout.bundle.parity import distances, run_in_batches, take
+from rollout.bundle.parity import run_in_batches, take
 from rollout.bundle.schema import InputSchema, InvalidInputsError
 from rollout.bundle.stages import Ways
-from rollout.bundle.task import Classification
 
 
 def explain(ways: Ways, refused: Mapping[int, str], stages: list[Stage]) -> str:
@@ -78,14 +77,14 @@ def _scores_alike(ways: Ways, name: str, other: Field) -> bool:
     field, task, schema = ways.schema.fields[name], ways.source.task, InputSchema({name: other})
     if (other.shape, other.dtype) != (field.shape, field.dtype):
         return False
-    for at in np.argsort(-distances(task, ways.expected, ways.scores)):  # the worst row tells soonest
+    for at in np.argsort(-task.distances(ways.expected, ways.scores)):  # the worst row tells soonest
         row = slice(at, at + 1)
         try:
             array = schema.decode({name: ways.sent[at][name]})[name]
         except InvalidInputsError:
             return False
         scores = ways.source.run({**take(ways.ours, row), name: array[None]})
-        if distances(task, ways.expected[row], scores).max() > NOISE:
+        if task.distances(ways.expected[row], scores).max() > NOISE:
             return False
     return True
 
@@ -102,11 +101,11 @@ def _settings_in_words(ways: Ways) -> list[str]:
 
 def _order_in_words(ways: Ways) -> list[str]:
     task = ways.source.task
-    if not isinstance(task, Classification):
+    if not task.classes:
         return []
     ours = run_in_batches(ways.source.outputs, ways.given()[0])
     order = other_order(ours, ways.outputs, NOISE)
     if order is None:
         return []
     at = next(at for at, other in enumerate(order) if other != at)
-    return [f"they are the same in another order: output {at} ({task.labels[at]}) is {order[at]} there"]
+    return [f"they are the same in another order: output {at} ({task.classes[at]}) is {order[at]} there"]
