@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from rollout.config import Settings
+from rollout.embedded import running_redis
+from rollout.store import connect
+from tests.inference.killed import Ramped, ramp_up
+from tests.judge import drift_simulations as traffic
 from tests.judge import simulations as trials
 from tests.judge.cases import held
 
@@ -96,6 +105,33 @@ def ratios(scale: float) -> Iterator[Row]:
     yield Row("sample ratio 50/48 at 200,000 clients", "found", f"{found:.1%}", found == 1)
 
 
+def drift(scale: float) -> Iterator[Row]:
+    """Yields what many looks make of unchanged traffic, and how soon what changed is told."""
+    runs, looks = max(10, int(300 * scale)), max(100, int(1_000 * scale**0.5))
+    for rows in (100, 1_000):
+        found = traffic.look_often(runs, looks, rows, 20, seed=12, alpha=0.05, least=0.0)
+        yield Row(
+            f"drift: unchanged traffic, {looks:,} looks, {runs:,} runs, {rows:,} evaluation rows, any distance",
+            "told in ≤ 5 %",
+            f"{found:.1%}",
+            found <= 0.05,
+        )
+    changes = {
+        "another unit, ×1,000": (traffic.scaled, 20),
+        "a new category in a quarter of the rows": (traffic.new_category, 60),
+        "a field that is not sent any more": (traffic.dropped, 30),
+        "what belongs together otherwise": (traffic.turned, 400),
+    }
+    for what, (change, most) in changes.items():
+        median, largest = traffic.until_told(change, 400, max(9, int(50 * scale)), seed=13)
+        yield Row(
+            f"drift: {what}, after 1,000 rows as ever",
+            f"told within {most} rows, at the median",
+            f"{median}, {largest} at most",
+            median <= most,
+        )
+
+
 def holds(_: float) -> Iterator[Row]:
     """Yields what holds, and why."""
     for what, (reason, found) in held().items():
@@ -103,14 +139,39 @@ def holds(_: float) -> Iterator[Row]:
         yield Row(what, f"hold, {reason}", said, said == f"hold, {reason}")
 
 
+def kills(scale: float) -> Iterator[Row]:
+    """Yields what becomes of a ramp whose controllers are killed, on a real Valkey."""
+    shares = [round(0.02 * step, 2) for step in range(1, max(4, int(20 * scale)) + 1)]
+
+    async def ramp(url: str) -> Ramped:
+        redis = await connect(url)
+        try:
+            return await ramp_up(redis, url, shares, kill_every=1, seed=11)
+        finally:
+            await redis.aclose()
+
+    with TemporaryDirectory() as home, running_redis(Settings(home=Path(home))) as url:
+        found = asyncio.run(ramp(url))
+    steps = Counter(one.share for one in found.history[1:])
+    twice = sum(count > 1 for count in steps.values())
+    yield Row(
+        f"two controllers, one killed in each of {len(shares) - 1} steps of a ramp",
+        "each step once",
+        f"{steps.total()} steps, {twice} twice; {found.killed} killed",
+        found.is_each_once(shares) and found.killed == len(shares) - 1,
+    )
+
+
 SIMULATIONS: tuple[Callable[[float], Iterator[Row]], ...] = (
     holds,
+    kills,
     failing,
     labels,
     ramps,
     ratios,
     coverage,
     often,
+    drift,
 )
 
 

@@ -70,6 +70,18 @@ def test_one_stratum_of_equal_weights_has_wilsons_interval() -> None:
     assert accuracy.high == pytest.approx(wilson.high, abs=1e-5)
 
 
+def test_what_is_right_in_part_has_the_interval_of_as_much_that_is_right() -> None:
+    in_part = estimate_accuracy({"audit": Stratum(5_000, [Reviewed(50, right=0.9)] * 100)})
+    wholly = estimate_accuracy({"audit": stratum(100, 90, weight=50)})
+    assert in_part[:4] == pytest.approx(wholly[:4])
+
+
+@pytest.mark.parametrize("right", [-0.1, 1.1, float("nan")])
+def test_nothing_is_right_to_more_than_1(right: float) -> None:
+    with pytest.raises(ValueError, match="right from 0 to 1"):
+        estimate_accuracy({"audit": Stratum(2, [Reviewed(1, 1), Reviewed(1, right)])})
+
+
 def test_uneven_weights_count_for_fewer_items() -> None:
     items = [Reviewed(100, right=row % 10 > 0) for row in range(100)]
     uneven = [Reviewed(190 if row < 50 else 10, item.right) for row, item in enumerate(items)]
@@ -145,3 +157,49 @@ def test_the_interval_holds_the_truth_in_95_of_100_worlds(world: World) -> None:
     assert 930 <= covered <= 985
     assert abs(np.mean(errors)) < 0.002
     assert np.mean(naive) < -0.1
+
+
+class Parts(NamedTuple):
+    """How far answers are right: all of them, or a share, and the others as a beta distribution says."""
+
+    wholly: float  # share that is right
+    not_at_all: float  # share that is wrong
+    first: float
+    second: float
+
+
+PARTS = {
+    "spread evenly": Parts(0, 0, 1, 1),
+    "nearly all alike": Parts(0, 0, 800, 200),
+    "mostly right, in part or wholly": Parts(0.7, 0.02, 6, 2),
+    "a small loss, seldom a whole one": Parts(0, 0.02, 900, 20),
+    "right or wrong": Parts(0.9, 0.1, 1, 1),
+}
+
+
+@pytest.mark.parametrize("decided", [30, 300])
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS.keys())
+def test_the_interval_holds_what_is_right_in_part(parts: Parts, decided: int) -> None:
+    """What came in whole and what is audited are of the same distribution; the audit decides the width."""
+    generator = np.random.default_rng(0)
+    covered, errors = 0, []
+    for _ in range(1_000):
+        chance = generator.random(4_000)
+        right = np.where(chance < parts.wholly, 1.0, generator.beta(parts.first, parts.second, 4_000))
+        right[chance > 1 - parts.not_at_all] = 0
+        audited, whole = right[:decided].tolist(), right[-400:].tolist()
+        accuracy = estimate_accuracy(
+            {
+                "low_confidence": Stratum(400, [Reviewed(1, one) for one in whole]),
+                "audit": Stratum(3_600, [Reviewed(3_600 / decided, one) for one in audited]),
+            }
+        )
+        assert accuracy.estimate is not None
+        assert accuracy.low is not None
+        assert accuracy.high is not None
+        covered += accuracy.low <= right.mean() <= accuracy.high
+        errors.append(accuracy.estimate - right.mean())
+    assert covered >= 930
+    assert abs(np.mean(errors)) < 4 * np.std(errors) / 1_000**0.5
+    if parts.wholly + parts.not_at_all == 1:
+        assert covered <= 985

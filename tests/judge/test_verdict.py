@@ -76,11 +76,61 @@ def test_what_holds_says_why(what: str) -> None:
     assert verdict.waits_for
 
 
+def unseen(shadowed: int = 5_000, seconds: float = 90_000, **found: object) -> TrialEvidence:
+    """A trial in shadow alone."""
+    seen = Disagreements(shadowed=shadowed, **found)  # type: ignore[arg-type]
+    return TrialEvidence(stages=(Stage(share=0.0, seconds=seconds, outside=10_000),), disagreements=seen)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "reason", "next_share", "says"),
+    [
+        (unseen(disagreed=200), "in_shadow", 0.01, "nothing speaks against its first clients"),
+        (unseen(disagreed=200, labelled=(1, -1) * 30), "in_shadow", 0.01, "nothing speaks against"),
+        (unseen(0), "no_data", None, "has scored nothing unseen"),
+        (unseen(99), "too_few", None, "scored 99 rows unseen"),
+        (unseen(seconds=60), "too_early", None, "lasted 1 min"),
+        (unseen(failed=20), "in_shadow", 0.01, "nothing speaks against"),
+        (
+            unseen(failed=500),
+            "in_shadow",
+            None,
+            "failed to score 500 of 5,500 rows in shadow, surely more than 1.0%",
+        ),
+        (unseen(0, failed=500), "in_shadow", None, "failed to score 500 of 500 rows"),
+        (unseen(disagreed=1_500, labelled=(-1,) * 300), "in_shadow", None, "differs by -30.00 points in shadow"),
+    ],
+)
+def test_a_trial_in_shadow_goes_on_to_its_first_clients_or_says_why_not(
+    evidence: TrialEvidence, reason: str, next_share: float | None, says: str
+) -> None:
+    verdict = judge(evidence, POLICY)
+    assert said(verdict) == ("hold", reason)
+    assert verdict.next_share == next_share
+    assert says in verdict.detail
+    assert verdict.waits_for
+
+
+def test_in_shadow_who_is_proven_worse_by_disagreements_is_rolled_back_and_nobody_is_promoted() -> None:
+    policy = replace(POLICY, compare="disagreements")
+    worse = unseen(disagreed=1_500, labelled=(-1,) * 300)
+    assert said(judge(worse, policy)) == ("rollback", "worse")
+    better = judge(unseen(disagreed=1_500, labelled=(1,) * 300), policy)
+    assert (said(better), better.next_share) == (("hold", "in_shadow"), 0.01)
+
+
+def test_a_trial_that_somebody_paused_does_not_go_on_by_itself() -> None:
+    had = Stage(share=0.1, seconds=180_000, control=FINE, challenger=FINE, outside=40_000)
+    seen = Disagreements(shadowed=9_000)
+    paused = TrialEvidence(stages=(had, Stage(share=0.0, seconds=180_000)), disagreements=seen)
+    assert judge(paused, POLICY).next_share is None
+
+
 def test_a_stage_needs_its_time_its_clients_and_its_traffic() -> None:
     assert judge(fair(), POLICY).next_share == 0.25
     young = judge(fair(seconds=3_600), POLICY)
     assert said(young) == ("hold", "too_early")
-    assert young.waits_for == "another 23.0 h"
+    assert young.waits_for == "another 23 h"
     few = judge(fair(clients=90, accuracy=outcomes(1_000, 1_000)), POLICY)
     assert said(few) == ("hold", "too_few")
     assert few.waits_for == "10 more clients in each arm"
@@ -107,7 +157,7 @@ def test_a_challenger_that_fails_is_rolled_back() -> None:
     failing = replace(FINE, failures=250)
     verdict = judge(trial(challenger=failing))
     assert said(verdict) == ("rollback", "failures")
-    assert "250 of 5000 requests (5.0%)" in verdict.detail
+    assert "250 of 5,000 requests (5.0%)" in verdict.detail
     lopsided = trial(replace(FINE, clients=3_000), failing)
     assert judge(lopsided).verdict == "rollback", "whatever the ratio"
     infinite = replace(trial(challenger=failing), outcomes={"accuracy": outcomes(1_000, 1_000, rate=math.inf)})
@@ -119,7 +169,7 @@ def test_a_few_failures_are_no_proof() -> None:
     verdict = judge(trial(challenger=replace(FINE, failures=40)))
     assert verdict.verdict == "hold", "0.8 % is tolerated"
     assert verdict.detail.startswith(
-        "the challenger failed in 40 of 5000 requests, control in 2 of 5000, which is no proof;"
+        "the challenger failed in 40 of 5,000 requests, control in 2 of 5,000, which is no proof;"
     )
 
 
@@ -177,11 +227,11 @@ def test_what_is_late_proves_nothing_unless_somebody_asked() -> None:
     late = trial(challenger=replace(FINE, requests=100, failures=0, late=4_900))
     assert judge(late).verdict == "hold"
     assert judge(late).detail.startswith(
-        "the champion answered 4900 rows since the challenger was late or its breaker open;"
+        "the champion answered 4,900 rows since the challenger was late or its breaker open;"
     )
     verdict = judge(late, POLICY)
     assert said(verdict) == ("rollback", "guardrail")
-    assert "4900 of 5000 rows (98.0%)" in verdict.detail
+    assert "4,900 of 5,000 rows (98.0%)" in verdict.detail
 
 
 def test_guardrails_are_asked_beside_the_metric() -> None:
@@ -221,7 +271,7 @@ def test_silence_is_told_by_clients_and_else_by_rows() -> None:
     assert said(judge(trial(replace(FINE, clients=40), nobody))) == ("hold", "silent_arm")
     verdict = judge(trial(replace(FINE, clients=0), nobody))
     assert said(verdict) == ("hold", "silent_arm"), "with no client known, rows speak for them"
-    assert "beside 40000 rows outside the trial there are none of the challenger" in verdict.detail
+    assert "beside 40,000 rows outside the trial there are none of the challenger" in verdict.detail
     few = replace(FINE, clients=12, rows=200_000)
     assert judge(trial(few, nobody, share=0.01)).reason == "too_few", "many rows of few clients"
     testers = ArmCounts(rows=200_000, requests=200_000)
@@ -242,7 +292,7 @@ def test_counters_that_went_backwards_hold() -> None:
     assert said(judge(fair(requests=6_000), POLICY, before)) == ("promote", "proven")
     after = judge(fair(requests=4_000), POLICY, before)
     assert said(after) == ("hold", "impossible")
-    assert after.detail == "rows of control in stage 1 went from 5000 back to 4000"
+    assert after.detail == "rows of control in stage 1 went from 5,000 back to 4,000"
     ramped = replace(before, stages=(*before.stages, Stage(share=0.25)))
     assert said(judge(before, POLICY, ramped)) == ("hold", "impossible")
     stages_of_another = replace(ramped, outcomes=fair().outcomes)

@@ -18,13 +18,13 @@ from rollout.routing.changes import (
     consequences,
     follow,
     moves,
-    percent,
     promote,
     ramp,
     rollback,
     trial_began,
 )
 from rollout.routing.split import Rule, Split
+from rollout.words import percent
 
 replace = msgspec.structs.replace
 ALONE = Split(champion="v1")

@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from rollout.bundle.manifest import digest, read_manifest, write_manifest
 from rollout.bundle.store import bundle_exists, bundle_path, save_bundle
-from rollout.bundle.task import Classification
 from rollout.errors import InvalidSplitError, QuarantinedError, SplitConflictError, StoreUnavailableError
+from rollout.heads import Classification
+from rollout.judge.policy import Policy
 from rollout.routing.changes import promote, ramp
 from rollout.routing.control import Proposal, carry_out, propose, propose_rollback
 from rollout.routing.split import Split
@@ -123,6 +124,13 @@ async def test_a_change_of_what_is_not_there_is_refused(redis: Redis) -> None:
         await propose(redis, "digits", ramped(0.1))
     with pytest.raises(InvalidSplitError, match="digits has no split"):
         await propose_rollback(redis, "digits")
+
+
+async def test_the_margin_of_an_accuracy_is_a_share_and_stored_ones_are_read(redis: Redis) -> None:
+    with pytest.raises(InvalidSplitError, match="the margin of an accuracy is below 1, not 2"):
+        await propose(redis, "digits", to(policy=Policy(margin=2)))
+    assert (await propose(redis, "digits", to(policy=Policy(metric="basket", margin=2)))).after.policy is not None
+    assert msgspec.json.decode(b'{"margin": 2}', type=Policy).margin == 2
 
 
 async def test_versions_with_other_labels_share_a_split_once_it_says_what_they_mean(

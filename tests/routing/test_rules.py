@@ -105,9 +105,9 @@ def test_patterns_know_the_star_and_the_question_mark_only(
     ],
 )
 def test_no_pattern_takes_long(pattern: str, client_id: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert not fits(pattern, client_id)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_ten_thousand_names_cost_a_request_next_to_nothing() -> None:

@@ -12,10 +12,10 @@ from rollout.keys import Keys
 from rollout.routing import traffic
 from rollout.routing.assignment import Arm
 from rollout.routing.traffic import (
+    EVIDENCE_KEPT_S,
     KEPT_S,
     SILENT_S,
     ArmTraffic,
-    Evidence,
     Worker,
     add_traffic,
     read_traffic,
@@ -86,16 +86,18 @@ async def test_what_workers_answered_is_added_up_by_arm_and_version(redis: Redis
     assert (control.arm, control.predictions, control.fallbacks) == ("control", 9, {})
 
 
-async def test_evidence_is_kept_by_revision(redis: Redis) -> None:
+async def test_evidence_is_kept_by_revision_and_longer(redis: Redis) -> None:
     for revision in (2, 3):
         counts: Counts = {
             ("challenger", "v2", f"evidence.{revision}.requests"): 10 * revision,
-            ("challenger", "v2", f"evidence.{revision}.failures"): revision,
+            ("challenger", "v2", f"evidence.{revision}.failures|7|y"): revision,
         }
         await add_traffic(redis, "digits", counts, worker("a"))
         await add_traffic(redis, "digits", counts, worker("b"))
-    (one,) = await read_traffic(redis, "digits")
-    assert one.evidence == {2: Evidence(requests=40, failures=4), 3: Evidence(requests=60, failures=6)}
+    assert await read_traffic(redis, "digits") == []
+    key = Keys("digits").evidence(3)
+    assert await redis.hgetall(key) == {b"challenger|requests": b"60", b"challenger|failures|7|y": b"6"}
+    assert EVIDENCE_KEPT_S - 5 <= await redis.ttl(key) <= EVIDENCE_KEPT_S
 
 
 async def test_one_arm_served_by_two_versions_is_two_lines(redis: Redis) -> None:

@@ -2,6 +2,9 @@
 
 The queue is no fair sample: it is full of what the model was unsure of. Each item carries the probability ``pi``
 with which it got there, so each stands for ``1 / pi`` predictions, and the audit speaks for what nobody doubted.
+
+An answer of several parts, such as spans or boxes, may be right in part: 1 less its loss, which is what accuracy
+is the mean of then.
 """
 
 from __future__ import annotations
@@ -19,11 +22,11 @@ class Reviewed(NamedTuple):
 
     Attributes:
         weight: Predictions that it stands for, ``1 / pi``: 1 or more.
-        right: Whether the model had said the same.
+        right: Whether the model had said the same; how far, from 0 to 1, where an answer may be right in part.
     """
 
     weight: float
-    right: bool
+    right: float
 
 
 class Stratum(NamedTuple):
@@ -42,8 +45,8 @@ class Accuracy(NamedTuple):
     """An estimate of the accuracy on all traffic.
 
     Attributes:
-        estimate: The share of predictions that are right, from 0 to 1; ``None`` where a stratum is missing or
-            nothing came in.
+        estimate: How far predictions are right on average, from 0 to 1: the share of those that are, where none
+            is right in part; ``None`` where a stratum is missing or nothing came in.
         low: Lower end of the 95 % confidence interval.
         high: Its upper end.
         reviewed: Decided items that it rests on.
@@ -77,8 +80,16 @@ def estimate_accuracy(strata: Mapping[str, Stratum]) -> Accuracy:
     "Construction of confidence limits about effect measures", 2008). Where ``pi < 1`` the weights
     ``W_h`` are estimates themselves; linearization (Särndal et al., 5.5) says how much that adds.
 
+    What is right in part has Wilson's interval as well. Its variance ``p * (1 - p)`` is the largest that values
+    from 0 to 1 with that mean can have (Bhatia & Davis, "A better bound on the variance", 2000), so that the
+    interval is as wide as such values could need, and wider than they do: a few decided items whose losses are
+    all alike do not show the large one that is rare.
+
     Args:
         strata: By reason. Which items of one are decided must not depend on whether they are right.
+
+    Raises:
+        ValueError: If an item is right to less than 0 or more than 1.
 
     Example:
         >>> uncertain = Stratum(1_000, [Reviewed(1, right=row < 700) for row in range(1_000)])
@@ -108,7 +119,9 @@ def estimate_accuracy(strata: Mapping[str, Stratum]) -> Accuracy:
 def _share_right(stratum: Stratum) -> _Share:
     weights = [item.weight for item in stratum.reviewed]
     sum_of_weights = math.fsum(weights)
-    p = math.fsum(item.weight for item in stratum.reviewed if item.right) / sum_of_weights
+    if not all(0 <= item.right <= 1 for item in stratum.reviewed):
+        raise ValueError("an item is right from 0 to 1")
+    p = math.fsum(item.weight * item.right for item in stratum.reviewed) / sum_of_weights
     n = sum_of_weights**2 / math.fsum(weight**2 for weight in weights)
     centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2)) / (1 + Z**2 / n)

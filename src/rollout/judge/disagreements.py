@@ -23,11 +23,12 @@ class Labelled(NamedTuple):
     """A disagreement that people have decided, without knowing which version said what.
 
     Attributes:
-        right: 1 if the challenger was right, -1 if the champion was, 0 if neither.
+        right: 1 if the challenger was right, -1 if the champion was, 0 if neither; between these where answers
+            may be right in part: the loss of the champion less that of the challenger.
         pi: The probability with which it was picked, above 0.
     """
 
-    right: int
+    right: float
     pi: float = 1.0
 
 
@@ -46,7 +47,7 @@ class AccuracyDifference(NamedTuple):
 
 
 def accuracy_difference(
-    shadowed: int, disagreed: int, labelled: Sequence[Labelled | int], alpha: float
+    shadowed: int, disagreed: int, labelled: Sequence[Labelled | float], alpha: float
 ) -> AccuracyDifference:
     """Returns the accuracy of the challenger less that of the champion, valid at any time.
 
@@ -75,7 +76,7 @@ def accuracy_difference(
 
 
 def labels_wanted(
-    shadowed: int, disagreed: int, labelled: Sequence[Labelled | int], alpha: float, limit: float
+    shadowed: int, disagreed: int, labelled: Sequence[Labelled | float], alpha: float, limit: float
 ) -> int | None:
     """Returns how many more labels are to be expected until one end has passed the limit.
 
@@ -123,10 +124,10 @@ def labels_wanted(
     return enough - len(labelled)
 
 
-def _columns(labelled: Sequence[Labelled | int]) -> tuple[Floats, Floats]:
+def _columns(labelled: Sequence[Labelled | float]) -> tuple[Floats, Floats]:
     """Returns who was right, and the weights, the largest of which is 1."""
     items = [item if isinstance(item, tuple) else Labelled(item) for item in labelled]
-    if not all(item.right in (-1, 0, 1) and 0 < item.pi < math.inf for item in items):
-        raise ValueError("a label is 1, 0 or -1, with a probability above 0")
+    if not all(-1 <= item.right <= 1 and 0 < item.pi < math.inf for item in items):
+        raise ValueError("a label is from -1 to 1, with a probability above 0")
     pi = np.array([item.pi for item in items], float)
     return np.array([item.right for item in items], float), pi.min(initial=np.inf) / pi if len(pi) else pi

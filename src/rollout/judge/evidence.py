@@ -74,10 +74,12 @@ class Disagreements(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         shadowed: Rows that both scored.
         disagreed: Those of them that they decided otherwise.
         labelled: Those that people decided, in that order.
+        failed: Rows beside these that the challenger failed to score.
     """
 
     shadowed: int = 0
     disagreed: int = 0
+    failed: int = 0
     labelled: tuple[Labelled, ...] = ()
 
 
@@ -105,6 +107,11 @@ class TrialEvidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def total(self, arm: str, name: str) -> int:
         """Returns a count of an arm over all stages."""
         return sum(getattr(getattr(stage, arm), name) for stage in self.stages)
+
+    @property
+    def is_shadow(self) -> bool:
+        """Whether no client has ever had the challenger: what there is to know of it, it did unseen."""
+        return len(self.stages) == 1 and not self.present.share
 
     @property
     def is_finite(self) -> bool:
@@ -153,7 +160,7 @@ def _steps_back(evidence: TrialEvidence, before: TrialEvidence) -> Iterator[str]
     for (where, now), (_, then) in zip(_arms(evidence), _arms(before), strict=False):
         for name in ("rows", "requests", "failures", "late"):
             if getattr(now, name) < getattr(then, name):
-                yield f"{name} of {where} went from {getattr(then, name)} back to {getattr(now, name)}"
+                yield f"{name} of {where} went from {getattr(then, name):,} back to {getattr(now, name):,}"
 
 
 def _arms(evidence: TrialEvidence) -> Iterator[tuple[str, ArmCounts]]:

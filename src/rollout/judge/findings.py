@@ -11,8 +11,9 @@ import msgspec
 from rollout.judge.client_sums import as_arm, design_effect, difference
 from rollout.judge.disagreements import accuracy_difference
 from rollout.judge.evidence import Disagreements, Outcomes, Stage, TrialEvidence
-from rollout.judge.policy import Policy
+from rollout.judge.policy import ACCURACY, REVIEWED, Policy
 from rollout.judge.sequences import asymptotic_mean, least_difference, proportion
+from rollout.words import plural
 
 # Requests at which the sequences of failures are narrowest: those that fail should be seen soon.
 TUNED_FOR = 300
@@ -62,6 +63,9 @@ def _metric(evidence: TrialEvidence, policy: Policy) -> Finding:
     limit = policy.margin if policy.aim == "better" else -policy.margin
     if policy.compare == "disagreements":
         return _disagreements(evidence.disagreements, limit, policy)
+    if policy.compare == "reviews":
+        what = f"{policy.metric} by reviewed rows"
+        return _compared(policy.metric, what, evidence.outcomes.get(REVIEWED), limit, policy)
     return _compared(policy.metric, policy.metric, evidence.outcomes.get(policy.metric), limit, policy)
 
 
@@ -109,7 +113,7 @@ def _compared(
 
 def _disagreements(found: Disagreements, limit: float, policy: Policy) -> Finding:
     if not found.labelled:
-        what = f"no label is known of {found.disagreed} disagreements in {found.shadowed} rows"
+        what = f"no label is known of {_disagreed(found)}"
         return Finding(question=policy.metric, state="missing", limit=limit, detail=what)
     shared = (found.shadowed, found.disagreed, found.labelled)
     estimate, low, _ = accuracy_difference(*shared, policy.alpha)
@@ -121,9 +125,38 @@ def _disagreements(found: Disagreements, limit: float, policy: Policy) -> Findin
         low=low,
         high=high,
         limit=limit,
-        detail=f"accuracy differs by {_figure(estimate)} ({_figure(low)} to {_figure(high)}; "
-        f"limit {_figure(limit)}), by {len(found.labelled)} labels of {found.disagreed} disagreements in "
-        f"{found.shadowed} rows",
+        detail=f"accuracy differs from the champion's by {_figure(estimate)} ({_figure(low)} to {_figure(high)}; "
+        f"limit {_figure(limit)}), by {plural(len(found.labelled), 'label')} of {_disagreed(found)}",
+    )
+
+
+def _disagreed(found: Disagreements) -> str:
+    return f"{plural(found.disagreed, 'disagreement')} in {plural(found.shadowed, 'row')}"
+
+
+def doubt_unseen(found: Disagreements, policy: Policy) -> str:
+    """Says what speaks against giving the challenger its first clients; empty where nothing does.
+
+    In shadow it scores what the champion could score: each failure is its own. Rows of one request may fail
+    together, so that this holds a ramp and rolls nothing back.
+
+    Args:
+        found: In shadow.
+        policy: What decides.
+    """
+    asked, limit = found.shadowed + found.failed, policy.guardrails.failures
+    if proportion(found.failed, asked, policy.alpha_to_break, TUNED_FOR)[0] > limit:
+        failed = f"the challenger failed to score {found.failed:,} of {plural(asked, 'row')} in shadow"
+        return f"{failed}, surely more than {limit:.1%}"
+    if policy.metric != ACCURACY or not found.labelled:
+        return ""
+    shared = (found.shadowed, found.disagreed, found.labelled)
+    difference = accuracy_difference(*shared, policy.alpha_to_break)
+    if difference.high >= min(-policy.margin, 0):
+        return ""
+    return (
+        f"the challenger's accuracy differs by {_figure(difference.estimate)} in shadow, surely by less than "
+        f"{_figure(difference.high)}, by {plural(len(found.labelled), 'label')} of disagreements"
     )
 
 
@@ -134,7 +167,8 @@ def _failures(evidence: TrialEvidence, policy: Policy) -> Finding:
     if not stages:
         failed, requests = evidence.total("challenger", "failures"), evidence.total("challenger", "requests")
         detail = (
-            f"the challenger failed in {failed} of {requests} requests, there is no control to compare it with"
+            f"the challenger failed in {failed:,} of {plural(requests, 'request')}, and there is no control to "
+            "compare it with"
         )
         return Finding(question="failures", state="missing", limit=limit, detail=detail)
     outcomes = evidence.outcomes.get("failures")
@@ -153,7 +187,7 @@ def _failures(evidence: TrialEvidence, policy: Policy) -> Finding:
     at_most = proportion(*ours, policy.alpha / 2, TUNED_FOR)[1]
     low = least_difference(ours, theirs, policy.alpha_to_break, TUNED_FOR)
     high = -least_difference(theirs, ours, policy.alpha / 2, TUNED_FOR)
-    at_control = f"{sum(stage.control.failures for stage in stages)} of {sum(s.control.requests for s in stages)}"
+    at_control = [sum(getattr(stage.control, name) for stage in stages) for name in ("failures", "requests")]
     return Finding(
         question="failures",
         state=_state(cleared=min(high, at_most) <= limit, broken=low > 0 and surely > limit),
@@ -161,8 +195,8 @@ def _failures(evidence: TrialEvidence, policy: Policy) -> Finding:
         low=low,
         high=high,
         limit=limit,
-        detail=f"the challenger failed in {failed} of {requests} requests ({failed / requests:.1%}), "
-        f"control in {at_control}",
+        detail=f"the challenger failed in {failed:,} of {plural(requests, 'request')} ({failed / requests:.1%}), "
+        f"control in {at_control[0]:,} of {at_control[1]:,}",
     )
 
 
@@ -198,8 +232,8 @@ def _fallbacks(evidence: TrialEvidence, policy: Policy, limit: float) -> Finding
         low=low,
         high=high,
         limit=limit,
-        detail=f"the champion answered {late} of {rows} rows ({late / rows:.1%}) since the challenger was late "
-        "or its breaker open",
+        detail=f"the champion answered {late:,} of {plural(rows, 'row')} ({late / rows:.1%}) since the "
+        "challenger was late or its breaker open",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Literal
 
@@ -12,6 +13,13 @@ from rollout.errors import InvalidSplitError
 DAY_S = 86_400
 MOST_NUMBERS = 20
 MOST_STAGES = 20
+NUMBER_NAME = re.compile("[a-z][a-z0-9_]{0,63}")
+# What is counted of every trial has these names.
+ACCURACY = "accuracy"
+REVIEWED = "reviewed"
+TAKEN_NAMES = (ACCURACY, REVIEWED, "failures", "fallbacks", "late")
+# Of a number that is reported: its squares must have sums.
+LARGEST_NUMBER = 1e15
 
 Act = Literal["step", "promote", "rollback"]
 
@@ -48,6 +56,7 @@ class Guardrails(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if len(self.numbers) > MOST_NUMBERS:
             raise InvalidSplitError(f"at most {MOST_NUMBERS} numbers can be guarded, not {len(self.numbers)}")
         for name, margin in self.numbers.items():
+            _require_name(name)
             if not 0 < margin < float("inf"):
                 raise InvalidSplitError(f"the number {name} may fall by a margin above 0, not {margin}")
 
@@ -57,6 +66,14 @@ class Guardrails(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         asked = ["failures"]
         asked += ["fallbacks"] * (self.fallbacks is not None) + ["late"] * (self.late_ms is not None)
         return (*asked, *self.numbers)
+
+
+def _require_name(name: str) -> None:
+    if not NUMBER_NAME.fullmatch(name) or name in TAKEN_NAMES:
+        raise InvalidSplitError(
+            f"{name!r} cannot be the name of a number: that is a small letter and up to 63 more, digits or _, "
+            f"and none of {', '.join(TAKEN_NAMES)}"
+        )
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,9 +89,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Attributes:
         metric: Name of the outcome that decides: ``accuracy``, or a number that is reported.
-        head: The model's head that it is about; empty for a model with one.
-        compare: Where it comes from: outcomes of both arms' own clients, or rows on which both disagree in
-            shadow.
+        head: The name of the head that it is about, where the model has several; empty for the one that the
+            model itself is judged by.
+        compare: Where it comes from: outcomes of both arms' own clients, what people decided in review on rows of
+            theirs, or rows on which both disagree in shadow.
         aim: Whether the challenger is to be ``not_worse`` by more than the margin, or ``better`` by at least it.
         margin: In the metric's unit; of an accuracy, 0.01 is one point.
         guardrails: What must not happen meanwhile.
@@ -94,9 +112,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         (0.05, None, 0.016666666666666666)
     """
 
-    metric: str = "accuracy"
+    metric: str = ACCURACY
     head: str = ""
-    compare: Literal["outcomes", "disagreements"] = "outcomes"
+    compare: Literal["outcomes", "reviews", "disagreements"] = "outcomes"
     aim: Literal["not_worse", "better"] = "not_worse"
     margin: float = 0.01
     guardrails: Guardrails = Guardrails()
@@ -108,10 +126,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     by_itself: tuple[Act, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.compare == "disagreements" and self.metric != "accuracy":
-            raise InvalidSplitError("only the accuracy can be compared by disagreements")
+        if self.compare != "outcomes" and self.metric != ACCURACY:
+            raise InvalidSplitError(f"only the accuracy can be compared by {self.compare}")
         if self.metric in self.guardrails.questions:
             raise InvalidSplitError(f"{self.metric} cannot be the metric and a guardrail at once")
+        if self.metric != ACCURACY:
+            _require_name(self.metric)
         if not 0 <= self.margin < float("inf"):
             raise InvalidSplitError(f"a margin is 0 or more, not {self.margin}")
         if not 1e-6 <= self.alpha <= 0.5:
@@ -135,6 +155,6 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return next((stage for stage in self.stages if stage > share), None)
 
 
-# What is asked where nobody has said anything. The evidence is the last hour's then, and each hour is another
-# sequence, so each errs less; and that a challenger is late proves nothing, since control has more time.
+# What is asked where nobody has said anything. Nobody has said what a mistake would cost, so they are rare. That
+# a challenger is late proves nothing, since control has more time.
 UNASKED = Policy(alpha=0.005, guardrails=Guardrails(fallbacks=None))

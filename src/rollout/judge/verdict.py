@@ -14,9 +14,11 @@ import msgspec
 
 from rollout.judge.disagreements import labels_wanted
 from rollout.judge.evidence import TrialEvidence, impossible
-from rollout.judge.findings import Finding, find
-from rollout.judge.policy import UNASKED, Policy
+from rollout.judge.findings import Finding, doubt_unseen, find
+from rollout.judge.policy import REVIEWED, UNASKED, Policy
 from rollout.judge.sample_ratio import REFUSED, as_counted, e_value
+from rollout.notebook import figure, show
+from rollout.words import duration, percent, plural
 
 Decision = Literal["promote", "rollback", "hold"]
 Reason = Literal[
@@ -34,6 +36,7 @@ Reason = Literal[
     "one_arm_labelled",
     "too_few",
     "too_early",
+    "in_shadow",
     "dried_up",
     "undecided",
     "no_policy",
@@ -55,7 +58,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         waits_for: What a ``hold`` waits for; empty otherwise.
         findings: What is known about each question of the policy, the metric first.
         next_share: The share of the next stage, where the present one has had its time and nothing speaks
-            against it.
+            against it; the first stage follows on the shadow.
         ratio_e_value: Evidence against the arms being of one size; 1 is none.
         labels_wanted: Labels of disagreements that are still to be expected until a verdict; ``None`` where
             nobody knows, or they do not decide.
@@ -69,6 +72,15 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     next_share: float | None = None
     ratio_e_value: float = 1.0
     labels_wanted: int | None = None
+
+    def _repr_html_(self) -> str:
+        columns = ("question", "state", "estimate", "low", "high", "limit", "in words")
+        rows = [
+            (one.question, one.state, *map(figure, (one.estimate, one.low, one.high, one.limit)), one.detail)
+            for one in self.findings
+        ]
+        waits = f"It waits for {self.waits_for}." if self.waits_for else ""
+        return show(f"Verdict: {self.verdict}", (self.detail, waits), columns, rows)
 
 
 NO_TRIAL = Verdict(
@@ -98,7 +110,8 @@ def judge(evidence: TrialEvidence, policy: Policy | None = None, before: TrialEv
     early = list(_early(evidence, asked))
     decided = (
         _rollback(findings, comparable=not worthless)
-        or next(iter([*worthless, *unready, *_unknown(evidence, findings, early)]), None)
+        or next(iter([*worthless, *unready, *_unseen(evidence, asked, early)]), None)
+        or next(_unknown(evidence, findings, asked, early), None)
         or _promote(findings, policy)
     )
     is_held = decided.verdict == "hold"
@@ -112,7 +125,7 @@ def judge(evidence: TrialEvidence, policy: Policy | None = None, before: TrialEv
         if decided.verdict == "rollback" or worthless or unready or early
         else asked.next_stage(evidence.present.share),
         ratio_e_value=ratio,
-        labels_wanted=_labels_wanted(evidence, asked),
+        labels_wanted=labels_until_verdict(evidence, asked),
     )
 
 
@@ -150,8 +163,9 @@ def _worthless(evidence: TrialEvidence, ratio: float) -> Iterator[Verdict]:
     if ratio >= REFUSED:
         yield _hold(
             "sample_ratio",
-            f"control has {stage.control.clients} clients and the challenger {stage.challenger.clients}, which "
-            f"should be as many (e-value {ratio:.3g}): something loses clients of one arm",
+            f"control has {plural(stage.control.clients, 'client')} and the challenger "
+            f"{stage.challenger.clients:,}, which should be as many (e-value {ratio:.3g}): something loses "
+            "clients of one arm",
             "somebody to find out what loses them",
         )
 
@@ -162,10 +176,11 @@ def _silence(evidence: TrialEvidence) -> str:
     arms = {"control": stage.control, "the challenger": stage.challenger}
     if clients := stage.control.clients + stage.challenger.clients:
         silent = [name for name, arm in arms.items() if not arm.clients]
-        what, expected, is_enough = f"of {clients} clients in the trial", clients / 2, clients >= FEWEST_CLIENTS
+        what = f"of {plural(clients, 'client')} in the trial"
+        expected, is_enough = clients / 2, clients >= FEWEST_CLIENTS
     else:
         silent = [name for name, arm in arms.items() if not arm.rows]
-        what, expected = f"beside {stage.outside} rows outside the trial", stage.share * stage.outside
+        what, expected = f"beside {plural(stage.outside, 'row')} outside the trial", stage.share * stage.outside
         is_enough = expected >= EXPECTED
     if not silent or not is_enough:
         return ""
@@ -174,36 +189,66 @@ def _silence(evidence: TrialEvidence) -> str:
 
 def _unready(evidence: TrialEvidence, policy: Policy) -> Iterator[Verdict]:
     """Yields why there is too little traffic to say anything."""
+    if evidence.is_shadow:
+        if not evidence.disagreements.shadowed + evidence.disagreements.failed:
+            yield _hold("no_data", "no client has the challenger, and it has scored nothing unseen", "traffic")
+        if doubt := doubt_unseen(evidence.disagreements, policy):
+            yield _hold("in_shadow", doubt, "a better version, or you to go on all the same")
+        return
     if not any(
         evidence.total(arm, "rows") + evidence.total(arm, "requests") for arm in ("control", "challenger")
     ):
         yield _hold("no_data", "no client of the trial was answered yet", "traffic")
     if evidence.has_dried_up:
         usual = median(evidence.traffic[:-1])
-        detail = f"{evidence.traffic[-1]} rows came lately in the trial, where {usual:.0f} are usual"
+        detail = f"{plural(evidence.traffic[-1], 'row')} came lately in the trial, where {usual:,.0f} are usual"
         yield _hold("dried_up", detail, "traffic")
     if (requests := evidence.total("challenger", "requests")) < policy.least_clients:
         more = policy.least_clients - requests
-        yield _hold("too_few", f"{requests} requests are too few", f"{more} more requests to the challenger")
+        detail = f"the challenger had {plural(requests, 'request')}, which is too few"
+        yield _hold("too_few", detail, f"{plural(more, 'more request')} to the challenger")
 
 
 def _early(evidence: TrialEvidence, policy: Policy) -> Iterator[Verdict]:
     """Yields what the present stage needs to have had."""
     stage = evidence.present
     clients = min(stage.control.clients, stage.challenger.clients)
-    if clients < policy.least_clients:
+    if evidence.is_shadow and (rows := evidence.disagreements.shadowed) < policy.least_clients:
+        more = policy.least_clients - rows
+        detail = f"the challenger scored {plural(rows, 'row')} unseen"
+        yield _hold("too_few", detail, f"{plural(more, 'more row')} in shadow")
+    elif not evidence.is_shadow and clients < policy.least_clients:
         more = policy.least_clients - clients
-        yield _hold("too_few", f"an arm has only {clients} clients", f"{more} more clients in each arm")
+        detail = f"an arm has only {plural(clients, 'client')}"
+        yield _hold("too_few", detail, f"{plural(more, 'more client')} in each arm")
     if stage.seconds < policy.least_s:
         left = policy.least_s - stage.seconds
-        yield _hold("too_early", f"this stage has lasted {_time(stage.seconds)}", f"another {_time(left)}")
+        yield _hold("too_early", f"this stage has lasted {duration(stage.seconds)}", f"another {duration(left)}")
 
 
-def _unknown(evidence: TrialEvidence, findings: Sequence[Finding], early: Sequence[Verdict]) -> Iterator[Verdict]:
+def _unseen(evidence: TrialEvidence, policy: Policy, early: Sequence[Verdict]) -> Iterator[Verdict]:
+    """Yields what a trial that is in shadow alone waits for: everything else takes clients."""
+    if not evidence.is_shadow:
+        return
+    yield from early
+    found = evidence.disagreements
+    detail = (
+        f"the challenger scored {plural(found.shadowed, 'row')} unseen and decided {found.disagreed:,} of them "
+        "otherwise; "
+        "nothing speaks against its first clients"
+    )
+    first = policy.next_stage(0.0) or 0
+    yield _hold("in_shadow", detail, f"a first share of {percent(first)}, by itself if the policy steps the ramp")
+
+
+def _unknown(
+    evidence: TrialEvidence, findings: Sequence[Finding], policy: Policy, early: Sequence[Verdict]
+) -> Iterator[Verdict]:
     """Yields what is not known, what comes with time, and what is not sure."""
     for found in findings:
         if found.state == "missing":
-            outcomes = evidence.outcomes.get(found.question)
+            is_reviewed = found is findings[0] and policy.compare == "reviews"
+            outcomes = evidence.outcomes.get(REVIEWED if is_reviewed else found.question)
             is_one = outcomes is not None and bool(outcomes.control.clients) != bool(outcomes.challenger.clients)
             reason: Reason = "one_arm_labelled" if is_one else "labels_missing"
             yield _hold(reason, found.detail, "labels" if found is findings[0] else found.question)
@@ -213,7 +258,8 @@ def _unknown(evidence: TrialEvidence, findings: Sequence[Finding], early: Sequen
             yield _hold("undecided", found.detail, f"more evidence of {found.question}")
 
 
-def _labels_wanted(evidence: TrialEvidence, policy: Policy) -> int | None:
+def labels_until_verdict(evidence: TrialEvidence, policy: Policy) -> int | None:
+    """Returns how many more labels of disagreements are to be expected; ``None`` where they do not decide."""
     if policy.compare != "disagreements":
         return None
     found = evidence.disagreements
@@ -228,18 +274,10 @@ def _doubts(evidence: TrialEvidence, findings: Sequence[Finding]) -> Iterator[st
     if failures and not is_cleared:
         known = evidence.total("control", "requests")
         beside = (
-            f"control in {evidence.total('control', 'failures')} of {known}, which is no proof"
+            f"control in {evidence.total('control', 'failures'):,} of {known:,}, which is no proof"
             if known
             else "there is no control to compare it with"
         )
-        yield f"the challenger failed in {failures} of {requests} requests, {beside}"
+        yield f"the challenger failed in {failures:,} of {plural(requests, 'request')}, {beside}"
     if late := evidence.total("challenger", "late"):
-        yield f"the champion answered {late} rows since the challenger was late or its breaker open"
-
-
-def _time(seconds: float) -> str:
-    """Writes a time for people."""
-    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
+        yield f"the champion answered {plural(late, 'row')} since the challenger was late or its breaker open"

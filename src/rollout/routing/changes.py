@@ -11,6 +11,7 @@ import msgspec
 from rollout.errors import InvalidSplitError
 from rollout.routing.assignment import CHALLENGER_START
 from rollout.routing.split import Split
+from rollout.words import percent
 
 BUCKETS = 10_000
 
@@ -61,13 +62,13 @@ def rollback(split: Split) -> tuple[Split, str]:
             "there is neither a challenger on trial nor a promotion to go back from; "
             "`rollout split set MODEL --champion VERSION` goes anywhere"
         )
-    after = msgspec.structs.replace(split.without_trial(), champion=champion, previous=None)
+    after = msgspec.structs.replace(split.without_trial(), champion=champion, previous=None, verdict=None)
     return _with_known(after, split), left
 
 
 def remove(split: Split) -> Split:
     """Ends serving: the model leaves, and its history stays."""
-    return msgspec.structs.replace(split.without_trial(), previous=None, rules=(), removed=True)
+    return msgspec.structs.replace(split.without_trial(), previous=None, rules=(), removed=True, verdict=None)
 
 
 def follow(current: Split | None, wanted: Split) -> Split:
@@ -76,13 +77,15 @@ def follow(current: Split | None, wanted: Split) -> Split:
     Who went back to a champion has nothing further to go back to, unless it came back by a trial.
     """
     if current is None:
-        return msgspec.structs.replace(wanted, revision=0, previous=None, digests={}, removed=False)
+        return msgspec.structs.replace(wanted, revision=0, previous=None, digests={}, removed=False, verdict=None)
     if wanted.champion == current.champion:
         previous = current.previous
     else:
         went_back = wanted.champion == current.previous and wanted.champion != current.challenger
         previous = None if went_back else current.champion
-    after = msgspec.structs.replace(wanted, revision=current.revision, previous=previous, removed=False)
+    after = msgspec.structs.replace(
+        wanted, revision=current.revision, previous=previous, removed=False, verdict=None
+    )
     return _with_known(after, current)
 
 
@@ -96,7 +99,7 @@ def _with_known(after: Split, before: Split) -> Split:
 
 
 def trial_began(history: Sequence[Split], split: Split) -> int:
-    """Returns the revision since which the same two bundles have been on trial without a break.
+    """Returns the revision since which the same bundles have been on trial without a break, on the same clients.
 
     Args:
         history: The changes before it, oldest first; where they do not reach back so far, the first of them.
@@ -105,7 +108,7 @@ def trial_began(history: Sequence[Split], split: Split) -> int:
     first = split.revision
     for before in reversed(history):
         if before.revision < first:
-            if _bundles(before) != _bundles(split):
+            if before.experiment != split.experiment or _bundles(before) != _bundles(split):
                 break
             first = before.revision
     return first
@@ -133,7 +136,9 @@ def moves(before: Split, after: Split) -> dict[tuple[str, str], float]:
 def consequences(before: Split | None, after: Split) -> list[str]:
     """Says in sentences what a change does to the clients."""
     if before is None:
-        return [f"Everybody gets {after.champion}."] if after.challenger is None else [_trial(after)]
+        if after.challenger is None:
+            return [f"Everybody gets {after.champion}."]
+        return [_trial(after), *([_by_itself(after)] if after.policy is not None else [])]
     if after.removed:
         return ["The model is not served any more: its callers get 404. Its bundles, history and reviews stay."]
     sentences = []
@@ -150,6 +155,8 @@ def consequences(before: Split | None, after: Split) -> list[str]:
             sentences.append("The new experiment key shuffles all clients: who was in the trial may now be out.")
     if after.challenger is not None and after.shadow != before.shadow:
         sentences.append(f"{after.challenger} scores {percent(after.shadow)} of the others' requests unseen.")
+    if after.challenger is not None and after.policy != before.policy:
+        sentences.append(_by_itself(after))
     if after.rules != before.rules:
         sentences.append(
             f"Rules before the hash: {len(before.rules)} → {len(after.rules)}. "
@@ -165,9 +172,16 @@ def _trial(split: Split) -> str:
     )
 
 
-def percent(share: float) -> str:
-    """Writes a share for people: 0.0525 is 5.25 %."""
-    return f"{share * 100:.4g} %"
+def _by_itself(split: Split) -> str:
+    acts = () if split.policy is None else split.policy.by_itself
+    if not acts:
+        return "Nothing happens by itself."
+    can = {
+        "step": f"gives {split.challenger} the next share of the ramp",
+        "promote": f"makes {split.challenger} champion",
+        "rollback": f"rolls {split.challenger} back",
+    }
+    return f"By itself, the service {', '.join(can[act] for act in acts)}, when the evidence says so."
 
 
 def _versions(split: Split) -> list[str]:

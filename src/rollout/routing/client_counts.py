@@ -34,11 +34,23 @@ async def add_clients(redis: Redis, model: str, revision: int, clients: Mapping[
         await pipe.execute()
 
 
-async def count_clients(redis: Redis, model: str, revision: int) -> dict[Arm, int]:
-    """Returns how many clients each arm of the trial has under a revision, with a standard error of 0.81 %.
+async def count_clients(
+    redis: Redis, model: str, revisions: Collection[int], outcome: str = ""
+) -> dict[Arm, int]:
+    """Returns how many clients each arm of the trial has under some revisions, with a standard error of 0.81 %.
+
+    Args:
+        redis: Connection.
+        model: The model.
+        revisions: At least one.
+        outcome: With a name, only clients are counted of whom this outcome is known.
 
     Raises:
         StoreUnavailableError: If Redis does not answer.
     """
+    keys = Keys(model)
     async with guard():
-        return {arm: await redis.pfcount(Keys(model).clients(revision, arm)) for arm in TRIAL}
+        return {
+            arm: await redis.pfcount(*(keys.clients(revision, arm, outcome) for revision in revisions))
+            for arm in TRIAL
+        }

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from rollout.errors import BundleError, InvalidSplitError, QuarantinedError, SplitConflictError
+from rollout.judge.policy import ACCURACY, Policy
 from rollout.routing.changes import follow, remove, rollback
 from rollout.routing.split import Split
 from rollout.routing.splits import read_latest, read_quarantine, read_split, write_split
 from rollout.store import Redis
+
+if TYPE_CHECKING:
+    from rollout.heads import Head
 
 
 class Proposal(NamedTuple):
@@ -147,6 +151,7 @@ def _vet(model: str, split: Split, key: Path | None) -> tuple[Split, list[str]]:
         champion = bundles[split.champion][1]
         for _, manifest in bundles.values():
             require_interchangeable(champion, manifest, split.labels)
+        _require_judge(champion.task, split.policy)
     except BundleError as error:
         raise InvalidSplitError(error.detail) from None
     warnings = []
@@ -158,6 +163,21 @@ def _vet(model: str, split: Split, key: Path | None) -> tuple[Split, list[str]]:
         )
     digests = split.digests | {version: digest(manifest) for version, (_, manifest) in bundles.items()}
     return msgspec.structs.replace(split, digests=digests), warnings
+
+
+def _require_judge(head: Head, policy: Policy | None) -> None:
+    if policy is None:
+        return
+    judge = head.judged(policy.head)
+    if policy.metric != ACCURACY:
+        return
+    if not judge.has_loss:
+        raise InvalidSplitError(
+            "the model's answers are neither right nor wrong: a policy needs another head, or as its metric a "
+            "number that callers report"
+        )
+    if policy.margin >= 1:  # not refused in older revisions
+        raise InvalidSplitError(f"the margin of an accuracy is below 1, not {policy.margin}: 0.01 is one point")
 
 
 async def _leaving(redis: Redis, model: str, after: Split, *, release: bool) -> tuple[str, ...]:

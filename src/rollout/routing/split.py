@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from rollout.errors import InvalidSplitError
+from rollout.judge.policy import Policy
 
 MOST_RULES = 100
 MOST_CLIENTS = 10_000
@@ -65,6 +66,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             control.
         experiment: The experiment key: the seed of the hash.
         shadow: Share of the requests outside the challenger's arm that it scores unseen, 0 to 1.
+        policy: What decides the trial, and what happens by itself; without one nothing does.
         rules: Assignments that come before the hash.
         labels: For a version whose labels have other names than those that callers know: what each means.
         previous: The champion before the last promotion; it stays loaded, so that going back is instant.
@@ -73,6 +75,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         by: Who made this change.
         at: When, ISO 8601 in UTC.
         why: What for.
+        verdict: What a change that happened by itself rests on: the verdict, with the interval of each question.
 
     Raises:
         InvalidSplitError: If the parts do not make a split.
@@ -88,6 +91,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     share: float = 0.0
     experiment: str = ""
     shadow: float = 0.0
+    policy: Policy | None = None
     rules: tuple[Rule, ...] = ()
     labels: dict[str, dict[str, str]] = {}
     previous: str | None = None
@@ -96,6 +100,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     by: str = ""
     at: str = ""
     why: str = ""
+    verdict: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 0.5:
@@ -109,6 +114,8 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise InvalidSplitError(f"a shadow rate must lie between 0 and 1, not {self.shadow}")
         if self.challenger is None and (self.share or self.shadow):
             raise InvalidSplitError("a share or a shadow rate needs a challenger")
+        if self.challenger is None and self.policy is not None:
+            raise InvalidSplitError("a policy needs a challenger whose trial it decides")
         if self.challenger is not None and not self.experiment:
             raise InvalidSplitError("a challenger needs an experiment key")
         if len(self.experiment) > LONGEST_KEY:
@@ -125,7 +132,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def without_trial(self) -> Split:
         """Returns this split with the champion alone."""
-        return msgspec.structs.replace(self, challenger=None, share=0.0, experiment="", shadow=0.0)
+        return msgspec.structs.replace(self, challenger=None, share=0.0, experiment="", shadow=0.0, policy=None)
 
     @property
     def versions(self) -> tuple[str, ...]:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
 from rollout.errors import InvalidSplitError
 from rollout.routing.split import Split
+from rollout.whole_file import write_whole
 
 FOLDER = "splits"
 
 
 def cache_split(home: Path, model: str, split: Split) -> None:
     """Writes a split down, in place of the one before."""
-    folder = home / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{model}.{os.getpid()}"
-    draft.write_bytes(msgspec.json.encode(split))
-    draft.replace(folder / f"{model}.json")
+    write_whole(home / FOLDER / f"{model}.json", msgspec.json.encode(split))
 
 
 def forget_split(home: Path, model: str, _: Split) -> None:

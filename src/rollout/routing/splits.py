@@ -108,6 +108,18 @@ async def write_split(
     return stored
 
 
+async def read_models(redis: Redis) -> list[str]:
+    """Returns the names of all models that have a split, or had one.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    before, after = Keys("*").split.split("*")
+    async with guard():
+        keys = [key.decode() async for key in redis.scan_iter(match=f"{before}*{after}", count=1000)]
+    return sorted({key[len(before) : -len(after)] for key in keys})
+
+
 async def read_history(redis: Redis, model: str, limit: int = 1000) -> list[Split]:
     """Returns the latest changes of a model's split, oldest first.
 

@@ -6,48 +6,38 @@ It is there to be looked at, and expires: metrics are Prometheus's to keep.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
 
-from rollout.buckets import CONFIDENCE_BUCKETS, SECONDS_BUCKETS
+from rollout.buckets import CONFIDENCE_BUCKETS, SECONDS_BUCKETS, quantile
 from rollout.keys import Keys
 from rollout.routing.assignment import Arm
+from rollout.routing.timeline import is_shown, windows
 from rollout.store import Redis, guard
 
 TICK_S = 10
 KEPT_S = 3600
+EVIDENCE_KEPT_S = 30 * 86400
 SILENT_S = 60
 
-# KEYS: counts of ten seconds, workers. ARGV: seconds to keep the counts, ID and JSON of the worker, then for each
-# count its name and what is added.
+# KEYS: workers, counts of ten seconds, windows of the timeline, then the evidence of each revision. ARGV: ID and
+# JSON of the worker, for each further key the seconds to keep it, then for each count the place of its key, its
+# name, what is added.
 TELL = """
-for i = 4, #ARGV, 2 do
-    redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])
+for i = #KEYS + 2, #ARGV, 3 do
+    redis.call('HINCRBY', KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2])
 end
-redis.call('EXPIRE', KEYS[1], ARGV[1])
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+for i = 2, #KEYS do
+    redis.call('EXPIRE', KEYS[i], ARGV[i + 1])
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 """
 
 BreakerState = Literal["closed", "open", "probing"]
-
-
-class Evidence(msgspec.Struct, kw_only=True):
-    """What speaks for or against the version of an arm, under one revision of the split.
-
-    Attributes:
-        rows: Rows answered, fallbacks included.
-        requests: Requests in which the version attempted any row; where it was late or spared, nothing is known.
-        failures: Those of them in which it failed on a row by an error of its own.
-        late: Rows that the champion answered because the version was late, or its breaker open.
-    """
-
-    rows: int = 0
-    requests: int = 0
-    failures: int = 0
-    late: int = 0
 
 
 class ArmTraffic(msgspec.Struct, kw_only=True):
@@ -65,7 +55,6 @@ class ArmTraffic(msgspec.Struct, kw_only=True):
         disagreed: Rows that it decided otherwise.
         shadow_failed: Rows that it failed to score unseen.
         shadow_dropped: Rows that it was spared, for lack of time.
-        evidence: For the verdict, by revision of the split.
     """
 
     arm: Arm
@@ -79,7 +68,6 @@ class ArmTraffic(msgspec.Struct, kw_only=True):
     disagreed: int = 0
     shadow_failed: int = 0
     shadow_dropped: int = 0
-    evidence: dict[int, Evidence] = {}
 
     @property
     def failure_rate(self) -> float | None:
@@ -93,19 +81,9 @@ class ArmTraffic(msgspec.Struct, kw_only=True):
         scored = self.agreed + self.disagreed
         return self.agreed / scored if scored else None
 
-    def latency(self, quantile: float) -> float | None:
+    def latency(self, wanted: float) -> float | None:
         """Returns a quantile of the seconds, interpolated within its bucket; ``None`` without requests."""
-        total = sum(self.seconds)
-        if not total:
-            return None
-        wanted = quantile * total
-        below = 0.0
-        edges = (0.0, *SECONDS_BUCKETS, SECONDS_BUCKETS[-1])
-        for index, (count, upto) in enumerate(zip(self.seconds, accumulate(self.seconds), strict=True)):
-            if upto >= wanted and count:
-                return edges[index] + (edges[index + 1] - edges[index]) * (wanted - below) / count
-            below = upto
-        return edges[-1]
+        return quantile(self.seconds, wanted)
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,29 +107,47 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def add_traffic(
-    redis: Redis, model: str, counts: Mapping[tuple[Arm, str, str], int], worker: Worker
+    redis: Redis,
+    model: str,
+    counts: Mapping[tuple[Arm, str, str], int],
+    worker: Worker,
+    of_no_arm: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
     """Adds what was answered since the last time, and says that this worker is there.
 
     Args:
         redis: Connection.
         model: The model.
-        counts: By (arm, version, name): ``predictions``, ``fallbacks.error``, ``seconds.3``, ``evidence.12.rows``
-            of revision 12 and so on.
+        counts: By (arm, version, name): ``predictions``, ``fallbacks.error``, ``seconds.3`` and so on; names such
+            as ``evidence.12.rows``, of revision 12, go to the evidence of the trial.
         worker: The worker.
+        of_no_arm: What else the timeline has: ``errors`` and ``reviewed``.
 
     Raises:
         StoreUnavailableError: If Redis does not answer; the counts may have been added.
     """
     now = time.time()
     keys = Keys(model)
-    tick = keys.traffic(int(now) // TICK_S)
-    arguments: list[str | bytes | int] = [KEPT_S, worker.id]
-    arguments.append(msgspec.json.encode(msgspec.structs.replace(worker, at=now)))
-    for parts, count in counts.items():
-        arguments += ["|".join(parts), count]
+    kept = {keys.traffic(int(now) // TICK_S): KEPT_S, **dict(windows(keys, now))}
+    places = range(3, 2 + len(kept))  # of the windows
+    shown = Counter(of_no_arm)
+    added: list[str | int] = []
+    for (arm, version, name), count in counts.items():
+        kind, _, rest = name.partition(".")
+        if kind == "evidence":
+            revision, _, what = rest.partition(".")
+            kept.setdefault(keys.evidence(int(revision)), EVIDENCE_KEPT_S)
+            added += [list(kept).index(keys.evidence(int(revision))) + 2, f"{arm}|{what}", count]
+            continue
+        added += [2, f"{arm}|{version}|{name}", count]
+        if is_shown(kind):
+            shown[name] += count
+    for name, count in shown.items():
+        for place in places:
+            added += [place, name, count]
+    told = msgspec.json.encode(msgspec.structs.replace(worker, at=now))
     async with guard():
-        await redis.eval(TELL, 2, tick, keys.workers, *arguments)
+        await redis.eval(TELL, 1 + len(kept), keys.workers, *kept, worker.id, told, *kept.values(), *added)
 
 
 async def read_traffic(redis: Redis, model: str, seconds: int = 300) -> list[ArmTraffic]:
@@ -165,20 +161,30 @@ async def read_traffic(redis: Redis, model: str, seconds: int = 300) -> list[Arm
     Raises:
         StoreUnavailableError: If Redis does not answer.
     """
-    last = int(time.time()) // TICK_S
-    pipeline = redis.pipeline(transaction=False)
-    for tick in range(last - seconds // TICK_S, last + 1):
-        pipeline.hgetall(Keys(model).traffic(tick))
-    async with guard():
-        ticks: Sequence[dict[bytes, bytes]] = await pipeline.execute()
     arms: dict[tuple[str, str], ArmTraffic] = {}
-    for counts in ticks:
+    for counts in (await read_ticks(redis, model, seconds)).values():
         for field, count in counts.items():
             arm, version, name = field.decode().split("|")
             if (arm, version) not in arms:
                 arms[arm, version] = msgspec.convert({"arm": arm, "version": version}, ArmTraffic)
             _add(arms[arm, version], name, int(count))
     return sorted(arms.values(), key=lambda one: (one.arm, one.version))
+
+
+async def read_ticks(redis: Redis, model: str, seconds: int) -> dict[int, dict[bytes, bytes]]:
+    """Returns the counts of each ten seconds as they are stored, by seconds since 1970 divided by ten.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    last = int(time.time()) // TICK_S
+    ticks = range(last - seconds // TICK_S, last + 1)
+    pipeline = redis.pipeline(transaction=False)
+    for tick in ticks:
+        pipeline.hgetall(Keys(model).traffic(tick))
+    async with guard():
+        found: Sequence[dict[bytes, bytes]] = await pipeline.execute()
+    return dict(zip(ticks, found, strict=True))
 
 
 async def read_workers(redis: Redis, model: str) -> list[Worker]:
@@ -199,11 +205,7 @@ async def read_workers(redis: Redis, model: str) -> list[Worker]:
 
 def _add(traffic: ArmTraffic, name: str, count: int) -> None:
     field, _, part = name.partition(".")
-    if field == "evidence":
-        revision, _, what = part.partition(".")
-        found = traffic.evidence.setdefault(int(revision), Evidence())
-        setattr(found, what, getattr(found, what) + count)
-    elif field == "fallbacks":
+    if field == "fallbacks":
         traffic.fallbacks[part] = traffic.fallbacks.get(part, 0) + count
     elif part:
         getattr(traffic, field)[int(part)] += count
