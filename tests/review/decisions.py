@@ -6,11 +6,11 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from rollout.heads import Truth
 from rollout.keys import Keys
 from rollout.review import state
 from rollout.review.item import ReviewItem
 from rollout.review.queue import add_items, read_items, read_work
-from rollout.review.state import Answer
 from rollout.review.transitions import Transition, commit
 from rollout.store import Redis
 
@@ -40,20 +40,22 @@ async def fill(redis: Redis, items: Sequence[ReviewItem]) -> None:
             assert all(await add_items(redis, items[start : start + GROUP], MOST))
 
 
-async def decide(redis: Redis, answers: Mapping[str, Answer], reviewer: str = "ada") -> None:
-    """Answers items of the model ``digits``: claimed and resolved by one reviewer, in order."""
+async def decide(
+    redis: Redis, answers: Mapping[str, Truth], reviewer: str = "ada", model: str = "digits"
+) -> None:
+    """Answers items of a model: claimed and resolved by one reviewer, in order."""
     ids = list(answers)
     async with _sparing_the_disk(redis):
         for start in range(0, len(ids), GROUP):
             now = time.time_ns() // 1_000_000
             transitions = []
-            for item, stored in await read_items(redis, "digits", ids[start : start + GROUP]):
+            for item, stored in await read_items(redis, model, ids[start : start + GROUP]):
                 before = read_work(stored)
                 claimed, _ = state.claim(before, reviewer, "token", now + 1000, now)
                 assert claimed.lease is not None
-                after, event = state.resolve(claimed, claimed.lease, answers[item.id], now, required=1)
+                after, event = state.resolve(claimed, claimed.lease, answers[item.id], now, 1, item.head.agreed)
                 transitions.append(Transition(item, stored, before, after, event))
-            assert all(await commit(redis, "digits", transitions))
+            assert all(await commit(redis, model, transitions))
 
 
 async def multiply(redis: Redis, item: ReviewItem, count: int) -> None:

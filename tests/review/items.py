@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from rollout.heads import Classification, Head, Regression
 from rollout.review.item import ReviewItem, item_id
 
+SCORES = {"3": 0.4, "8": 0.35}
+WIDEST = 12.0
 
-def make_item(number: int, **changes: Any) -> ReviewItem:
-    """Returns an item; those of another number have another client, key and time."""
+
+def make_item(
+    number: int,
+    *,
+    label: str = "3",
+    confidence: float = 0.4,
+    scores: Mapping[str, float] = SCORES,
+    **changes: Any,
+) -> ReviewItem:
+    """Returns an item of a classification; those of another number have another client, key and time."""
     fields: dict[str, Any] = {
         "id": item_id(f"client-{number}", f"key-{number}", b"{}"),
         "model": "digits",
@@ -23,11 +35,27 @@ def make_item(number: int, **changes: Any) -> ReviewItem:
         "version": "v1",
         "variant": "onnx",
         "revision": 1,
-        "label": "3",
-        "confidence": 0.4,
         "threshold": 0.6,
-        "scores": {"3": 0.4, "8": 0.35},
+        "task": written(Classification(labels=list(scores), review_threshold=0.6)),
+        "answer": {"label": label, "confidence": confidence, "scores": dict(scores)},
         "same": item_id(f"client-{number}", None, b"{}"),
         "inputs": msgspec.Raw(b'{"image":[[1]]}'),
     }
     return ReviewItem(**(fields | changes))
+
+
+def make_guess(
+    number: int, value: float = 9.0, interval: Sequence[float] = (4.0, 14.0), **changes: Any
+) -> ReviewItem:
+    """Returns an item of a regression."""
+    fields: dict[str, Any] = {
+        "threshold": WIDEST,
+        "task": written(Regression(widest=WIDEST)),
+        "answer": {"value": value, "interval": list(interval)},
+    }
+    return make_item(number, **(fields | changes))
+
+
+def written(head: Head) -> msgspec.Raw:
+    """Returns a head as an item has it."""
+    return msgspec.Raw(msgspec.json.encode(head))

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from rollout.errors import InvalidRequestError, LeaseLostError, UnknownItemError
+from rollout.heads import Truth
 from rollout.keys import Keys
 from rollout.review import actions
 from rollout.review.actions import Claim, Leased
@@ -18,11 +19,12 @@ from rollout.review.offers import SPARE
 from rollout.review.policy import ReviewPolicy, write_policy
 from rollout.review.queue import add_items, list_items, read_item
 from rollout.review.records import read_changes
-from rollout.review.state import Answer, Event, State
+from rollout.review.state import Event, State
+from rollout.review.stats import review_stats
 from rollout.store import Redis
-from tests.review.items import make_item
+from tests.review.items import make_guess, make_item
 
-SEVEN, NINE = Answer(label="3"), Answer(label="8")
+SEVEN, NINE = Truth(label="3"), Truth(label="8")
 
 
 async def fill(redis: Redis, *items: ReviewItem) -> None:
@@ -231,9 +233,17 @@ async def test_what_one_has_answered_is_passed_over_within_redis(redis: Redis) -
 async def test_what_does_not_fit_is_refused(redis: Redis) -> None:
     await fill(redis, make_item(1))
     leased = await claim_one(redis, "ada")
-    for answer in (Answer(label="cat"), Answer(value=3.0), Answer(), Answer(label="3", value=1.0)):
-        with pytest.raises(InvalidRequestError, match="label must be one of 3, 8"):
+    other = "/value is not what this model answers with: send label"
+    for answer, why, pointers in (
+        (Truth(label="cat"), "/label must be one of 3, 8", ["/label"]),
+        (Truth(value=3.0), f"{other}; /label is required", ["/value", "/label"]),
+        (Truth(), "/label is required", ["/label"]),
+        (Truth(label="3", value=1.0), other, ["/value"]),
+    ):
+        with pytest.raises(InvalidRequestError) as refused:
             await actions.resolve(redis, "digits", leased.item.id, leased.token, answer)
+        assert refused.value.detail == why
+        assert [fault.pointer for fault in refused.value.errors] == pointers
     with pytest.raises(UnknownItemError, match="no review item 'nothing'"):
         await actions.resolve(redis, "digits", "nothing", leased.token, SEVEN)
 
@@ -293,10 +303,36 @@ def test_ids_of_items_and_links_are_their_own() -> None:
 
 
 async def test_a_value_is_a_finite_number(redis: Redis) -> None:
-    await fill(redis, make_item(1, label=None, scores=None, confidence=None, value=3.0, interval=(1.0, 5.0)))
+    await fill(redis, make_guess(1, 3.0, (1.0, 5.0)))
     leased = await claim_one(redis, "ada")
-    for answer in (Answer(label="3"), Answer(value=math.inf), Answer(value=math.nan), Answer()):
-        with pytest.raises(InvalidRequestError, match="value must be a finite number"):
+    for answer, why in (
+        (Truth(label="3"), "send value; /value is required"),
+        (Truth(value=math.inf), "value must be a number"),
+        (Truth(value=math.nan), "value must be a number"),
+        (Truth(), "value is required"),
+    ):
+        with pytest.raises(InvalidRequestError, match=why):
             await actions.resolve(redis, "digits", leased.item.id, leased.token, answer)
-    work = await actions.resolve(redis, "digits", leased.item.id, leased.token, Answer(value=4.0))
+    work = await actions.resolve(redis, "digits", leased.item.id, leased.token, Truth(value=4.0))
     assert (work.state, work.value) == (State.RESOLVED, 4.0)
+
+
+async def test_that_an_explanation_was_seen_is_kept_with_the_answer_of_who_saw_it(redis: Redis) -> None:
+    await fill(redis, make_item(0))
+    await write_policy(redis, "digits", ReviewPolicy(required_reviews=2))
+    first = await claim_one(redis, "ada")
+    with pytest.raises(LeaseLostError):
+        await actions.explain(redis, "digits", first.item.id, "another")
+    await actions.explain(redis, "digits", first.item.id, first.token)
+    await actions.explain(redis, "digits", first.item.id, first.token)
+    await actions.release(redis, "digits", first.item.id, first.token)
+    again = await claim_one(redis, "ada")  # who has seen it has seen it
+    await actions.resolve(redis, "digits", again.item.id, again.token, SEVEN)
+    await actions.undo(redis, "digits", again.item.id, again.token)
+    await actions.resolve(redis, "digits", again.item.id, again.token, SEVEN)
+    other = await claim_one(redis, "bob")
+    work = await actions.resolve(redis, "digits", other.item.id, other.token, SEVEN)
+    assert [(review.reviewer, review.explained) for review in work.reviews] == [("ada", True), ("bob", False)]
+    found = await review_stats(redis, "digits")
+    assert {one.reviewer: one.explained for one in found.reviewers} == {"ada": 1, "bob": 0}
+    assert "explain" not in [did for did, *_ in await events(redis)]

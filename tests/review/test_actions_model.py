@@ -21,13 +21,14 @@ from hypothesis.stateful import (
 )
 
 from rollout.errors import LeaseLostError
+from rollout.heads import Truth
 from rollout.review import actions
 from rollout.review.actions import Leased
 from rollout.review.counts import read_counts
 from rollout.review.policy import ReviewPolicy, write_policy
 from rollout.review.queue import add_items, list_items
 from rollout.review.records import read_changes
-from rollout.review.state import Answer, State
+from rollout.review.state import State
 from rollout.store import Redis, client_of
 from tests.review.items import make_item
 
@@ -147,7 +148,7 @@ class Desk(RuleBasedStateMachine):
         one = self.known[item_id]
         call: Coroutine[Any, Any, Any]
         if did == "resolve":
-            call = actions.resolve(self.redis, "digits", item_id, token, Answer(label=label))
+            call = actions.resolve(self.redis, "digits", item_id, token, Truth(label=label))
         elif did == "release":
             call = actions.release(self.redis, "digits", item_id, token)
         else:

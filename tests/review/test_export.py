@@ -12,6 +12,7 @@ import pytest
 from rollout.bundle.manifest import digest
 from rollout.bundle.store import open_bundle
 from rollout.errors import InvalidRequestError
+from rollout.heads import Truth
 from rollout.keys import Keys
 from rollout.review import actions
 from rollout.review.access_log import read_access
@@ -21,13 +22,12 @@ from rollout.review.item import ReviewItem
 from rollout.review.outcomes import Outcome, record_outcomes
 from rollout.review.policy import ReviewPolicy, write_policy
 from rollout.review.queue import CHUNK
-from rollout.review.state import Answer
 from rollout.store import Redis
 from tests.review.decisions import decide, fill, multiply
-from tests.review.items import make_item
+from tests.review.items import make_guess, make_item
 
 NO_BUNDLES: Lineage = dict[str, dict[str, Any]]().get
-THREE, EIGHT = Answer(label="3"), Answer(label="8")
+THREE, EIGHT = Truth(label="3"), Truth(label="8")
 
 
 async def export(redis: Redis, since: int | None = None, **filters: str) -> list[dict[str, Any]]:
@@ -38,7 +38,7 @@ async def export(redis: Redis, since: int | None = None, **filters: str) -> list
 async def answer(redis: Redis, reviewer: str, label: str, *, escalated: bool = False) -> actions.Leased:
     """Claims the next item and answers it."""
     (leased,) = (await actions.claim(redis, "digits", reviewer, escalated=escalated)).items
-    await actions.resolve(redis, "digits", leased.item.id, leased.token, Answer(label=label))
+    await actions.resolve(redis, "digits", leased.item.id, leased.token, Truth(label=label))
     return leased
 
 
@@ -61,9 +61,9 @@ async def test_a_row_has_all_that_is_known(redis: Redis) -> None:
         "key": "key-1",
         "inputs": {"image": [[1]]},
         "label": "8",
-        "value": None,
         "retracted": False,
         "reviewers": ["ada"],
+        "explained": [],
         "agreement": 1.0,
         "reason": "audit",
         "pi": 0.25,
@@ -73,6 +73,7 @@ async def test_a_row_has_all_that_is_known(redis: Redis) -> None:
         "variant": "onnx",
         "revision": 1,
         "threshold": 0.6,
+        "unsure": None,
         "predicted": {"label": "3", "confidence": 0.4, "scores": {"3": 0.4, "8": 0.35}},
         "other": other,
         "outcome": None,
@@ -82,11 +83,10 @@ async def test_a_row_has_all_that_is_known(redis: Redis) -> None:
 
 
 async def test_a_regression_has_values(redis: Redis) -> None:
-    guess = {"label": None, "confidence": None, "scores": None, "value": 9.0, "interval": (4.0, 14.0)}
-    await fill(redis, [make_item(1, **guess)])
-    await actions.take_over(redis, "digits", make_item(1).id, "ada", Answer(value=12.5))
+    await fill(redis, [make_guess(1)])
+    await actions.take_over(redis, "digits", make_item(1).id, "ada", Truth(value=12.5))
     (row,) = await export(redis)
-    assert (row["label"], row["value"]) == (None, 12.5)
+    assert (row["value"], "label" in row) == (12.5, False)
     assert row["predicted"] == {"value": 9.0, "interval": [4.0, 14.0]}
 
 
@@ -120,7 +120,7 @@ async def test_a_label_taken_back_is_a_row_for_whoever_has_seen_it(redis: Redis)
     assert await export(redis, seen) == []
     await actions.undo(redis, "digits", first.item.id, first.token)
     (row,) = await export(redis, seen)
-    assert (row["id"], row["retracted"], row["label"], row["value"]) == (first.item.id, True, None, None)
+    assert (row["id"], row["retracted"], "label" in row) == (first.item.id, True, False)
     assert (row["agreement"], row["reviewers"], row["decided_at"]) == (None, [], None)
     assert [one["id"] for one in await export(redis)] == [make_item(2).id]
     await actions.resolve(redis, "digits", first.item.id, first.token, EIGHT)
@@ -185,7 +185,7 @@ async def test_the_outcome_comes_along(redis: Redis) -> None:
     await decide(redis, {make_item(number).id: THREE for number in (1, 2)})
     at = "2026-11-22T11:00:00Z"
     await record_outcomes(redis, "digits", [Outcome(client_id="client-2", key="key-2", at=at, label="8")], 60)
-    assert [row["outcome"] for row in await export(redis)] == [None, {"label": "8", "value": None, "at": at}]
+    assert [row["outcome"] for row in await export(redis)] == [None, {"label": "8", "at": at}]
 
 
 async def test_the_access_log_knows_every_row_before_it_is_seen(redis: Redis) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from loadtests.fleet import Valkey
 from rollout.errors import UnknownItemError
+from rollout.heads import Truth
 from rollout.keys import Keys
 from rollout.review import actions, state
 from rollout.review import forget as forget_module
@@ -27,7 +28,7 @@ from rollout.review.predictions import PendingOutcome, Predicted, Predictions, r
 from rollout.review.queue import add_items
 from rollout.review.sampling import Sampler
 from rollout.review.spool import Spool
-from rollout.review.state import Answer, State
+from rollout.review.state import State
 from rollout.store import Redis, connect
 from tests.review.items import make_item
 
@@ -55,7 +56,8 @@ def item_of(client_id: str, key: str, inputs: str = "", **changes: Any) -> Revie
 
 
 def waiting(client_id: str, key: str, at: str = "") -> PendingOutcome:
-    predicted = Predicted(at=at or now(), arm="control", version="v1", variant="onnx", revision=1, label="3")
+    answer = {"label": "3", "confidence": 0.9, "scores": {}}
+    predicted = Predicted(at=at or now(), arm="control", version="v1", variant="onnx", revision=1, answer=answer)
     return PendingOutcome(client_id, key, predicted)
 
 
@@ -73,11 +75,11 @@ async def fill(redis: Redis, client_id: str, prefix: str) -> None:
         await record_access(redis, "digits", "Ana", "reviewer", "claim", [one.item.id for one in claimed.items])
         ((one, token),) = [(leased.item.id, leased.token) for leased in claimed.items]
         if place == "resolved":
-            await actions.resolve(redis, "digits", one, token, Answer(label="3"))
+            await actions.resolve(redis, "digits", one, token, Truth(label="3"))
             await add_items(redis, [item_of(client_id, f"{prefix}-link", claimed.items[0].item.key or "")], 100)
         elif place == "again":
             await write_policy(redis, "digits", ReviewPolicy(required_reviews=2))
-            await actions.resolve(redis, "digits", one, token, Answer(label="3"))
+            await actions.resolve(redis, "digits", one, token, Truth(label="3"))
             await write_policy(redis, "digits", ReviewPolicy())
         elif place == "skipped":
             await actions.skip(redis, "digits", one, token, "blurred")
@@ -170,7 +172,7 @@ async def test_who_has_a_forgotten_item_is_told(redis: Redis) -> None:
     (leased,) = (await actions.claim(redis, "digits", "Ana")).items
     await forget_client(redis, "digits", CLIENT, DAY_S)
     with pytest.raises(UnknownItemError, match="forgotten"):
-        await actions.resolve(redis, "digits", leased.item.id, leased.token, Answer(label="3"))
+        await actions.resolve(redis, "digits", leased.item.id, leased.token, Truth(label="3"))
     assert CLIENT not in await dump(redis)
 
 

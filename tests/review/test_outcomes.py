@@ -34,8 +34,7 @@ def waiting(number: int = 1, **changes: Any) -> PendingOutcome:
         "version": "v2",
         "variant": "onnx",
         "revision": 7,
-        "label": "3",
-        "confidence": 0.9,
+        "answer": {"label": "3", "confidence": 0.9},
     }
     return PendingOutcome(f"client-{number}", f"key-{number}", Predicted(**(fields | changes)))
 
@@ -92,10 +91,10 @@ async def test_the_first_prediction_counts_and_joins_once(redis: Redis, early: b
         await tell(redis, report())
     await predict(redis, waiting())
     if not early:
-        await predict(redis, waiting(version="v9", label="1"))
+        await predict(redis, waiting(version="v9", answer={"label": "1", "confidence": 0.9}))
         await tell(redis, report())
     (joined,) = await everything(redis)
-    await predict(redis, waiting(version="v9", label="1"), waiting())
+    await predict(redis, waiting(version="v9", answer={"label": "1", "confidence": 0.9}), waiting())
     assert await everything(redis) == [joined]
     assert joined.predicted == waiting().predicted
 
@@ -129,13 +128,13 @@ async def test_outside_the_trial_an_outcome_is_joined_with_the_review_item(redis
     link = make_item(1, id=item_id("client-1", "key-9", b""), key="key-9", arm="champion", pi=0.25)
     reports = report(), report(key="key-9")
     if early:
-        assert {outcome.predicted for _, outcome in await tell(redis, *reports)} == {None}
+        assert [outcome.predicted for _, outcome in await tell(redis, *reports)] == [None, None]
     await add_items(redis, [item, link], 9)
     if not early:
         await tell(redis, *reports)
     first, second = await everything(redis)
     assert first.predicted is not None
-    assert (first.predicted.pi, first.predicted.reason, first.predicted.label) == (0.005, "audit", "3")
+    assert (first.predicted.pi, first.predicted.reason, first.predicted.answer["label"]) == (0.005, "audit", "3")
     assert second.predicted is not None
     assert (second.key, second.predicted.pi, second.predicted.version) == ("key-9", 0.25, "v1")
 

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout.errors import StoreUnavailableError
+from rollout.heads import Classification
 from rollout.keys import Keys
 from rollout.review.forget import forget_client
-from rollout.review.item import ReviewItem, item_id
+from rollout.review.item import GONE, ReviewItem, item_id
 from rollout.review.queue import MOST_LINKS, Budget, add_items, list_items, read_item, read_links
 from rollout.store import Redis, client_of
-from tests.review.items import make_item
+from tests.review.items import make_item, written
 
 
 async def keys(redis: Redis, model: str = "digits", since: str | None = None, **filters: str) -> list[str | None]:
@@ -43,7 +44,10 @@ async def test_a_full_queue_takes_nothing_new_but_knows_what_it_has(redis: Redis
 
 
 def weighing(number: int, size: int, client_id: str = "big") -> ReviewItem:
-    return make_item(number, client_id=client_id, inputs=msgspec.Raw(b'"%b"' % (b"x" * (size - 2))))
+    """Returns an item that takes so many bytes of Redis, with its inputs."""
+    bare = make_item(number, client_id=client_id, inputs=GONE)
+    left = size - len(msgspec.json.encode(bare)) - 2
+    return msgspec.structs.replace(bare, inputs=msgspec.Raw(b'"%b"' % (b"x" * left)))
 
 
 async def weights(redis: Redis) -> dict[bytes, int]:
@@ -51,14 +55,14 @@ async def weights(redis: Redis) -> dict[bytes, int]:
     return {name: int(size) for name, size in found.items()}
 
 
-async def test_inputs_have_a_budget_of_the_model_and_of_each_client(redis: Redis) -> None:
+async def test_items_have_a_budget_of_the_model_and_of_each_client(redis: Redis) -> None:
     budget = Budget(model=3000, client=2000)
 
     async def add(*items: ReviewItem) -> list[bool]:
         return await add_items(redis, items, 100, budget=budget)
 
-    assert await add(weighing(1, 1000), weighing(2, 1000), weighing(3, 1)) == [True, True, False]
-    assert await add(weighing(4, 1000, "other"), weighing(5, 1, "third")) == [True, False]
+    assert await add(weighing(1, 1000), weighing(2, 1000), weighing(3, 1000)) == [True, True, False]
+    assert await add(weighing(4, 1000, "other"), weighing(5, 1000, "third")) == [True, False]
     assert (await weights(redis))[b"all"] == 3000
     assert sorted((await weights(redis)).values()) == [1000, 2000, 3000]
     assert await add(weighing(1, 1000)) == [True], "what is there is there"
@@ -71,6 +75,15 @@ async def test_inputs_have_a_budget_of_the_model_and_of_each_client(redis: Redis
         await redis.zadd(Keys("digits").reviews("weights"), {member: 1})
     assert await add(weighing(7, 2000, "fourth"), weighing(8, 1000, "fifth")) == [True, True]
     assert sorted((await weights(redis)).values()) == [1000, 2000, 3000]
+
+
+async def test_what_a_head_says_of_itself_weighs_as_well(redis: Redis) -> None:
+    labels = [f"a class with a long name, the {number}th" for number in range(5000)]
+    items = [make_item(number, task=written(Classification(labels=labels)), client_id="big") for number in (1, 2)]
+    size = len(items[0].task)
+    budget = Budget(model=2 * size, client=2 * size)
+    assert await add_items(redis, items, 100, budget=budget) == [True, False]
+    assert (await weights(redis))[b"all"] > size
 
 
 async def test_what_is_linked_to_an_item_weighs_too_and_has_a_number(redis: Redis) -> None:
@@ -87,7 +100,7 @@ async def test_what_is_linked_to_an_item_weighs_too_and_has_a_number(redis: Redi
     assert (await weights(redis))[b"all"] > MOST_LINKS * one * 0.9
     await forget_client(redis, "digits", "big", 60)
     assert await weights(redis) == {}
-    budget = Budget(model=2 * one + 100, client=2 * one + 100)
+    budget = Budget(model=3 * one + 100, client=3 * one + 100)
     await redis.delete(f"{Keys('digits').client('big')}:forgotten")
     assert await add_items(redis, [first, *links[:3]], 1, budget=budget) == [True, True, True, False]
 
@@ -140,3 +153,15 @@ async def test_a_redis_that_is_gone_is_one_clear_error(redis: Redis) -> None:
     with pytest.raises(StoreUnavailableError, match="Redis does not answer"):
         await add_items(gone, [make_item(1)], 9)
     await gone.aclose()
+
+
+def test_disagreements_come_by_chance_and_before_what_is_sure() -> None:
+    other = {"version": "v2", "label": "8"}
+    sure: dict[str, Any] = {"scores": {"3": 0.99, "8": 0.01}}
+    items = [make_item(n, reason="disagreement", other=other, **(sure if n % 2 else {})) for n in range(400)]
+    worth = [item.value_of_a_look for item in items]
+    assert min(worth) >= 0.5
+    assert max(worth) < 1
+    assert abs(sum(worth[::2]) - sum(worth[1::2])) / 200 < 0.06, "whatever the champion's confidence"
+    assert make_item(1, **sure).value_of_a_look == pytest.approx(0.02)
+    assert make_item(1, reason="audit").value_of_a_look == 0

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from rollout.config import Settings
 from rollout.errors import ConfigError
+from rollout.heads import Truth
 from rollout.keys import Keys
 from rollout.metrics import WEBHOOKS
 from rollout.review import actions
@@ -24,7 +25,6 @@ from rollout.review import webhook as webhook_module
 from rollout.review.forget import forget_client
 from rollout.review.item import item_id, milliseconds
 from rollout.review.queue import add_items
-from rollout.review.state import Answer
 from rollout.review.webhook import Webhook, signed
 from rollout.store import Redis
 from tests.conftest import free_port
@@ -80,7 +80,7 @@ class Receiver:
 
     @property
     def labels(self) -> list[tuple[str, str | None]]:
-        return [(event["data"]["key"], event["data"]["label"]) for event in self.taken]
+        return [(event["data"]["key"], event["data"].get("label")) for event in self.taken]
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ async def decide(redis: Redis, *numbers: int, label: str = "3") -> list[actions.
     for number in numbers:
         await add_items(redis, [make_item(number)], 100)
         (leased,) = (await actions.claim(redis, "digits", "Ana", filters={"key": f"key-{number}"})).items
-        await actions.resolve(redis, "digits", leased.item.id, leased.token, Answer(label=label))
+        await actions.resolve(redis, "digits", leased.item.id, leased.token, Truth(label=label))
         decided.append(leased)
     return decided
 
@@ -151,7 +151,6 @@ async def test_a_decision_arrives_with_all_but_the_inputs(redis: Redis, receiver
         "client_id": "client-1",
         "key": "key-1",
         "label": "8",
-        "value": None,
         "reviewers": ["Ana"],
         "reason": "low_confidence",
         "pi": 1.0,
@@ -203,7 +202,7 @@ async def test_an_undone_decision_is_retracted(redis: Redis, receiver: Receiver)
         await until(lambda: receiver.taken)
         await actions.undo(redis, "digits", leased.item.id, leased.token)
         await until(lambda: len(receiver.taken) == 2)
-        await actions.resolve(redis, "digits", leased.item.id, leased.token, Answer(label="8"))
+        await actions.resolve(redis, "digits", leased.item.id, leased.token, Truth(label="8"))
         await until(lambda: len(receiver.taken) == 3)
     assert [event["type"].removeprefix("review.") for event in receiver.taken] == [
         "resolved",

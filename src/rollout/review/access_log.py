@@ -35,7 +35,7 @@ class AccessEntry(msgspec.Struct, frozen=True, kw_only=True):
         at: When, ISO 8601 in UTC.
         who: The reviewer's name, or where none was given what tells their token from others.
         role: The role of the token.
-        did: How: ``claim``, ``undo``, ``list``, ``show`` or ``export``.
+        did: How: ``claim``, ``explain``, ``undo``, ``list``, ``show`` or ``export``.
         ids: The items.
     """
 

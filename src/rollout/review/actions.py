@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
 import msgspec
 
-from rollout.errors import InvalidRequestError, LeaseLostError, UnknownItemError
+from rollout.errors import FieldError, LeaseLostError, UnknownItemError, require_none
+from rollout.heads import Head, Truth
 from rollout.keys import Keys
 from rollout.review import state
 from rollout.review.item import ReviewItem
 from rollout.review.offers import offers
 from rollout.review.policy import read_policy
 from rollout.review.queue import add_inputs, matches, read_items, read_work
-from rollout.review.state import Answer, State, Taken, Work
+from rollout.review.state import State, Taken, Work
 from rollout.review.transitions import Transition, commit
 from rollout.store import NOW, Redis, guard, server_time
 
 LEASE_S = 300.0
 # Concurrent changes so many times in a row happen to no person.
 MOST_TRIES = 10
+SHOWN = 200  # characters of an answer in a sentence
 NOTHING: Mapping[str, str] = {}
+
+# An answer, or what reads it for the head of the item, whose matter its form is.
+Said = Truth | Callable[[Head], Truth]
 
 
 class Leased(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +81,7 @@ async def claim(
         reviewer: Who.
         count: How many items at most.
         lease_s: Seconds until they go to somebody else.
-        filters: Fields of ``ReviewItem`` with the values wanted.
+        filters: Fields of ``ReviewItem`` with the values wanted, and ``label``.
         escalated: Whether to take what others differed on or passed on.
 
     Raises:
@@ -123,7 +127,7 @@ async def claim(
     return Claim(items=taken, open=never + again, leased_by_others=others, escalated=waiting)
 
 
-async def resolve(redis: Redis, model: str, item_id: str, token: str, answer: Answer) -> Work:
+async def resolve(redis: Redis, model: str, item_id: str, token: str, truth: Truth) -> Work:
     """Takes a reviewer's answer.
 
     Returns:
@@ -137,11 +141,12 @@ async def resolve(redis: Redis, model: str, item_id: str, token: str, answer: An
     """
     required = (await read_policy(redis, model)).required_reviews
 
-    def step(work: Work, now: int) -> Taken:
+    def step(head: Head, work: Work, now: int) -> Taken:
+        require_truth(head, truth)
         lease = state.require_lease(work, token, now)
-        return state.resolve(work, lease, answer, now, required)
+        return state.resolve(work, lease, truth, now, required, head.agreed)
 
-    return await _decide(redis, model, item_id, step, answer)
+    return await _decide(redis, model, item_id, step)
 
 
 async def skip(redis: Redis, model: str, item_id: str, token: str, why: str) -> Work:
@@ -175,9 +180,24 @@ async def release(redis: Redis, model: str, item_id: str, token: str) -> Work:
         StoreUnavailableError: If Redis does not answer.
     """
 
-    def step(work: Work, now: int) -> Taken:
+    def step(_: Head, work: Work, now: int) -> Taken:
         state.require_lease(work, token, now)
         return state.give_back(work, "release", now)
+
+    return await _decide(redis, model, item_id, step)
+
+
+async def explain(redis: Redis, model: str, item_id: str, token: str) -> Work:
+    """Notes that whoever has an item is about to see an explanation: call it first, and show nothing if it fails.
+
+    Raises:
+        LeaseLostError: If somebody else may have the item by now.
+        UnknownItemError: If there is no such item.
+        StoreUnavailableError: If Redis does not answer.
+    """
+
+    def step(_: Head, work: Work, now: int) -> tuple[Work, None]:
+        return state.explain(work, state.require_lease(work, token, now)), None
 
     return await _decide(redis, model, item_id, step)
 
@@ -191,7 +211,7 @@ async def undo(redis: Redis, model: str, item_id: str, token: str, lease_s: floa
         StoreUnavailableError: If Redis does not answer.
     """
 
-    def step(work: Work, now: int) -> Taken:
+    def step(_: Head, work: Work, now: int) -> Taken:
         return state.undo(work, token, now + round(lease_s * 1000), now)
 
     work = await _decide(redis, model, item_id, step)
@@ -199,11 +219,18 @@ async def undo(redis: Redis, model: str, item_id: str, token: str, lease_s: floa
     return _leased(item, work)
 
 
-async def take_over(redis: Redis, model: str, item_id: str, reviewer: str, answer: Answer) -> bool:
+async def take_over(redis: Redis, model: str, item_id: str, reviewer: str, said: Said) -> bool:
     """Resolves an item by an answer that was given elsewhere.
 
+    Args:
+        redis: Connection.
+        model: The model.
+        item_id: The item.
+        reviewer: Who gave the answer.
+        said: The answer, or what reads it.
+
     Returns:
-        Whether it was resolved by it; ``False`` where the very same answer was there already.
+        Whether it was resolved by it; ``False`` where the same answer was there already.
 
     Raises:
         InvalidRequestError: If the answer does not fit the item.
@@ -213,37 +240,40 @@ async def take_over(redis: Redis, model: str, item_id: str, reviewer: str, answe
     """
     is_there = False
 
-    def step(work: Work, now: int) -> Taken | None:
+    def step(head: Head, work: Work, now: int) -> Taken | None:
         nonlocal is_there
+        truth = said if isinstance(said, Truth) else said(head)
+        require_truth(head, truth)
         is_there = work.state is State.RESOLVED
         if not is_there:
-            return state.take_over(work, reviewer, answer, now)
-        if Answer(label=work.label, value=work.value) != answer:
-            raise LeaseLostError(f"{item_id} was resolved as {work.label or work.value}: nothing was changed")
+            return state.take_over(work, reviewer, truth, now)
+        if head.agreed(work.truth, truth) is None:
+            raise LeaseLostError(f"{item_id} was resolved as {shortly(work.truth)}: nothing was changed")
         return None
 
-    await _decide(redis, model, item_id, step, answer)
+    await _decide(redis, model, item_id, step)
     return not is_there
 
 
-def require_answer(item: ReviewItem, answer: Answer) -> None:
-    """Refuses an answer that is no class of the model, or no value.
+def require_truth(head: Head, truth: Truth) -> None:
+    """Refuses an answer that the head of an item does not take.
 
     Raises:
-        InvalidRequestError: If it does not fit.
+        InvalidRequestError: If it does not fit; with each fault and the JSON pointer to it.
     """
-    if item.scores is not None and (answer.label not in item.scores or answer.value is not None):
-        raise InvalidRequestError(f"label must be one of {', '.join(item.scores)}")
-    if item.scores is not None:
-        return
-    if answer.value is None or not math.isfinite(answer.value) or answer.label is not None:
-        raise InvalidRequestError("value must be a finite number")
+    require_none(FieldError(pointer, detail) for pointer, detail in head.faults(truth))
+
+
+def shortly(truth: Truth) -> str:
+    """Says an answer in a sentence, of a long one the beginning."""
+    said = truth.in_words()
+    return said if len(said) <= SHOWN else f"{said[:SHOWN]} …"
 
 
 async def _set_aside(
     redis: Redis, model: str, item_id: str, token: str, did: Literal["skip", "escalate"], why: str
 ) -> Work:
-    def step(work: Work, now: int) -> Taken:
+    def step(_: Head, work: Work, now: int) -> Taken:
         lease = state.require_lease(work, token, now)
         return state.set_aside(work, lease, did, why, now)
 
@@ -254,8 +284,7 @@ async def _decide(
     redis: Redis,
     model: str,
     item_id: str,
-    step: Callable[[Work, int], Taken | None],
-    answer: Answer | None = None,
+    step: Callable[[Head, Work, int], Taken | tuple[Work, None] | None],
 ) -> Work:
     for _ in range(MOST_TRIES):
         now = await server_time(redis, model) // 1000
@@ -264,10 +293,8 @@ async def _decide(
             raise UnknownItemError(f"{model} has no review item {item_id!r}; its client may have been forgotten")
         item, stored, work = found[0]
         if item.linked_to is not None:
-            return await _decide(redis, model, item.linked_to, step, answer)
-        if answer is not None:
-            require_answer(item, answer)
-        taken = step(work, now)
+            return await _decide(redis, model, item.linked_to, step)
+        taken = step(item.head, work, now)
         if taken is None:
             return work
         if (await commit(redis, model, [Transition(item, stored, work, *taken)]))[0]:

@@ -63,7 +63,9 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str]
 
 
-def estimate(model: str, version: str | None, entered: Sequence[Entered], reviewed: ByReason) -> Estimate:
+def estimate(
+    model: str, version: str | None, entered: Sequence[Entered], reviewed: ByReason, unjudged: int = 0
+) -> Estimate:
     """Estimates how often a model is right on all of its traffic.
 
     Args:
@@ -71,6 +73,7 @@ def estimate(model: str, version: str | None, entered: Sequence[Entered], review
         version: The version; ``None`` for all together.
         entered: What entered the queue of it, and what limits kept out.
         reviewed: Its predictions that people have answered, by reason.
+        unjudged: Predictions that people have answered, and that are neither right nor wrong.
     """
     strata = []
     for reason in dict.fromkeys([*SAMPLED, *(one.reason for one in entered)]):
@@ -84,7 +87,7 @@ def estimate(model: str, version: str | None, entered: Sequence[Entered], review
                 kept_out=sum(one.kept_out for one in offered),
                 weight=sum(one.weight for one in offered),
                 reviewed=len(found),
-                right=sum(one.weight for one in found if one.right) / weight if weight else None,
+                right=sum(one.weight * one.right for one in found) / weight if weight else None,
             )
         )
     everything = [one for found in reviewed.values() for one in found]
@@ -102,8 +105,15 @@ def estimate(model: str, version: str | None, entered: Sequence[Entered], review
         low=accuracy.low,
         high=accuracy.high,
         strata=strata,
-        notes=_notes(model, strata),
+        notes=[*_unjudged(unjudged), *_notes(model, strata)],
     )
+
+
+def _unjudged(unjudged: int) -> list[str]:
+    if not unjudged:
+        return []
+    neither = "whose answers are neither right nor wrong: they say nothing of accuracy"
+    return [f"{unjudged:,} more are reviewed {neither}"]
 
 
 def _notes(model: str, strata: Sequence[Stratum]) -> list[str]:
@@ -123,7 +133,8 @@ def _notes(model: str, strata: Sequence[Stratum]) -> list[str]:
     for reason, one in sampled.items():
         if one.reviewed < MOST * one.entered:
             assumed = "the estimate assumes that what was not looked at is like what was"
-            order = ", while the least certain come first" if reason == "low_confidence" else ""
+            first = ", while the least certain come first, and what versions disagree on"
+            order = first if reason == "low_confidence" else ""
             notes.append(f"{one.reviewed:,} of {one.entered:,} of {reason} are reviewed: {assumed}{order}")
         if one.kept_out:
             assumed = "the estimate assumes that they are like those that entered"

@@ -12,12 +12,13 @@ import msgspec
 from rollout.bundle.lineage import HEADS
 from rollout.bundle.manifest import digest, read_manifest
 from rollout.errors import BundleError, InvalidRequestError
+from rollout.heads import Truth
 from rollout.review.access_log import record_access
 from rollout.review.item import Reason, ReviewItem
 from rollout.review.outcomes import Outcome, read_outcomes
 from rollout.review.queue import CHUNK, matches
 from rollout.review.records import Record, read_changes
-from rollout.review.state import Answer, State
+from rollout.review.state import State
 from rollout.store import Redis
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -27,8 +28,8 @@ T = TypeVar("T")
 Lineage = Callable[[str], dict[str, Any] | None]
 
 
-class ExportRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A prediction with the label that people gave it.
+class ExportRow(Truth, frozen=True, kw_only=True):
+    """A prediction with the answer that people agreed on, in the form that its model takes.
 
     Attributes:
         id: The item; a later row with the same ID replaces this one.
@@ -36,10 +37,9 @@ class ExportRow(msgspec.Struct, frozen=True, kw_only=True):
         client_id: The caller's own ID of the client.
         key: The caller's own ID of the prediction, if it gave one.
         inputs: The inputs as the caller sent or could have sent them; ``null`` once they are gone.
-        label: The class that people agreed on, of a classification.
-        value: The value that people agreed on, of a regression.
-        retracted: Whether the label was taken back; then there is neither label nor value.
+        retracted: Whether the answer was taken back; then there is none.
         reviewers: Who answered, the first first.
+        explained: Who of them had seen an explanation of the model's answer before.
         agreement: Share of their answers that became the label; ``None`` where there is none.
         reason: Why it was reviewed.
         pi: Probability with which it came to review, for weighted estimates.
@@ -49,10 +49,11 @@ class ExportRow(msgspec.Struct, frozen=True, kw_only=True):
         version: The version that answered.
         variant: The variant that answered.
         revision: Revision of the split under which it was decided.
-        threshold: The confidence that it missed, or the width that its interval exceeded, if there is one.
-        predicted: What the model said: ``label``, ``confidence`` and ``scores``, or ``value`` and ``interval``.
+        threshold: The figure that sends a prediction to review, if there is one.
+        unsure: The head, of several, that sent it to review.
+        predicted: What the model answered, as it went out.
         other: What the challenger made of it unseen, if it was asked: its version and its answer.
-        outcome: What the caller reported for it, if it did by now: ``label`` or ``value``, and ``at``.
+        outcome: What the caller reported for it, if it did by now: that, and ``at``.
         lineage: Where the version comes from: digest, code, data, environment; ``None`` where this machine does
             not have its bundle.
         linked_to: The item of the same inputs whose label this prediction shares, if it is not an item itself.
@@ -64,10 +65,9 @@ class ExportRow(msgspec.Struct, frozen=True, kw_only=True):
     client_id: str
     key: str | None
     inputs: msgspec.Raw
-    label: str | None
-    value: float | None
     retracted: bool
     reviewers: list[str]
+    explained: list[str]
     agreement: float | None
     reason: Reason
     pi: float
@@ -78,6 +78,7 @@ class ExportRow(msgspec.Struct, frozen=True, kw_only=True):
     variant: str
     revision: int
     threshold: float | None
+    unsure: str | None
     predicted: dict[str, Any]
     other: dict[str, Any] | None
     outcome: dict[str, Any] | None
@@ -106,7 +107,7 @@ async def export_rows(
         lineage: Says where a version comes from, as ``read_lineage`` returns it.
         who: Who sees the rows, for the access log.
         role: The role of their token.
-        filters: Fields of ``ReviewItem`` with the values wanted.
+        filters: Fields of ``ReviewItem`` with the values wanted, and ``label``.
 
     Raises:
         StoreUnavailableError: If Redis does not answer.
@@ -184,7 +185,7 @@ async def in_chunks(found: AsyncIterator[T]) -> AsyncIterator[list[T]]:
 
 def _predictions(record: Record, filters: Mapping[str, str]) -> list[ReviewItem]:
     links = sorted(record.links, key=lambda link: (link.at, link.id))
-    return [prediction for prediction in (record.item, *links) if matches(prediction, filters)]
+    return [prediction for prediction in (record.item, *links) if matches(prediction, filters, blind=False)]
 
 
 def _row(
@@ -192,20 +193,21 @@ def _row(
 ) -> ExportRow:
     work = record.work
     retracted = work.state is not State.RESOLVED
-    final = Answer(label=work.label, value=work.value)
+    final = work.truth
     return ExportRow(
         id=item.id,
         model=item.model,
         client_id=item.client_id,
         key=item.key,
         inputs=record.item.inputs,
-        label=final.label,
-        value=final.value,
+        **msgspec.structs.asdict(final),
         retracted=retracted,
         reviewers=[review.reviewer for review in work.reviews],
+        explained=[review.reviewer for review in work.reviews if review.explained],
         agreement=None
         if retracted
-        else sum(review.answer == final for review in work.reviews) / len(work.reviews),
+        else sum(item.head.agreed(review.truth, final) is not None for review in work.reviews)
+        / len(work.reviews),
         reason=item.reason,
         pi=item.pi,
         at=item.at,
@@ -215,17 +217,11 @@ def _row(
         variant=item.variant,
         revision=item.revision,
         threshold=item.threshold,
-        predicted=predicted(item),
+        unsure=item.unsure,
+        predicted=item.answer,
         other=item.other,
-        outcome=None if outcome is None else {"label": outcome.label, "value": outcome.value, "at": outcome.at},
+        outcome=None if outcome is None else {**outcome.said, "at": outcome.at},
         lineage=lineage,
         linked_to=item.linked_to,
         cursor=cursor,
     )
-
-
-def predicted(item: ReviewItem) -> dict[str, Any]:
-    """Returns what the model said."""
-    if item.scores is None:
-        return {"value": item.value, "interval": item.interval}
-    return {"label": item.label, "confidence": item.confidence, "scores": item.scores}

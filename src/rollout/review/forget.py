@@ -18,7 +18,7 @@ FORGET = f"""{WEIGH}
 local prefix, seconds, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local now = redis.call('TIME')
 redis.call('SET', KEYS[2], string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)), 'EX', seconds)
-local gone = {{review = 0, outcome = 0, prediction = 0}}
+local gone = {{review = 0, outcome = 0, prediction = 0, other = 0}}
 for _, part in ipairs(redis.call('ZRANGE', KEYS[1], 0, most - 1)) do
     local kind, id = string.match(part, '^(%a+):(%x+)$')
     local key = prefix .. part
@@ -31,9 +31,10 @@ for _, part in ipairs(redis.call('ZRANGE', KEYS[1], 0, most - 1)) do
             end
         end
         redis.call('ZREM', KEYS[4], id)
+        redis.call('HDEL', prefix .. 'disagreements', id)
+        redis.call('HDEL', prefix .. 'reviewed', id)
         redis.call('HDEL', KEYS[6], id)
-        local is_link = item.linked_to ~= cjson.null
-        local size = redis.call('STRLEN', is_link and key or key .. ':inputs')
+        local size = redis.call('STRLEN', key) + redis.call('STRLEN', key .. ':inputs')
         local whose = string.match(KEYS[1], '[^:]+$')
         lighten(prefix .. 'reviews:bytes', prefix .. 'reviews:weights', size .. ':' .. whose .. ':' .. id)
         for _, review in ipairs(cjson.decode(redis.call('GET', key .. ':work') or '{{}}').reviews or {{}}) do

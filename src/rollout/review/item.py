@@ -5,20 +5,26 @@ from __future__ import annotations
 import datetime
 import hashlib
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
 
-Reason = Literal["low_confidence", "disagreement", "audit"]
+from rollout.heads import Head, decode_head
+
+# Predictions come for the first three; for the last, rows of the data that a version is made from.
+Reason = Literal["low_confidence", "disagreement", "audit", "suspect_label"]
+OF_TRAFFIC: tuple[Reason, ...] = ("low_confidence", "disagreement", "audit")
+SUSPECT: Reason = "suspect_label"
 
 # How many seconds the item that is most worth a look gets ahead of one that is worth none.
 LARGEST_LEAD_S = 24 * 3600
 GONE = msgspec.Raw(b"null")
 
 
-class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One prediction on its way through review, keyed by (model, client_id, key).
+class ItemFields(msgspec.Struct, frozen=True, kw_only=True):
+    """What people see of one prediction on its way through review, keyed by (model, client_id, key).
 
     Attributes:
         id: Follows from client ID and key, so that a repeated request makes no second item.
@@ -28,21 +34,20 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
         reason: Why it is here.
         pi: Probability with which it got here, for weighted estimates; never 0.
         at: When it was predicted, ISO 8601 in UTC.
-        arm: The client's arm.
+        arm: The client's arm; ``none`` of what no client sent.
         version: The version that answered.
         variant: The variant that answered.
         revision: Revision of the split under which it was decided.
-        threshold: The confidence below which review begins, or the width above which; ``None`` without one.
-        label: The most likely class, of a classification.
-        confidence: Its score.
-        scores: All scores by class.
-        value: The value, of a regression.
-        interval: The two ends of the interval around it.
-        other: What the challenger made of it unseen, if it was asked: its version and its answer.
+        threshold: The figure that sends a prediction to review, such as the confidence below which or the width
+            above which it goes there; ``None`` without one.
+        answer: What it answered, in plain values, as it went out.
+        pinned: Whether a rule put the client into this arm, not the hash: no evidence for a comparison.
+        unsure: The head, of several, that sent it here.
+        other: What the challenger made of it unseen, where it decides otherwise: its version and its answer. Of
+            an item that is here for another reason, also ``pi``, the probability with which it was asked.
         same: What the predictions with the same inputs for the same client have in common.
         inputs: The inputs as the caller sent or could have sent them, JSON; ``null`` once they are gone.
         traceparent: The trace of the request (W3C Trace Context), to find it in the caller's own logs.
-        linked_to: The item of the same inputs under another key, if this prediction is only linked to it.
     """
 
     id: str
@@ -57,16 +62,35 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
     variant: str
     revision: int
     threshold: float | None
-    label: str | None = None
-    confidence: float | None = None
-    scores: dict[str, float] | None = None
-    value: float | None = None
-    interval: tuple[float, float] | None = None
+    answer: dict[str, Any]
+    pinned: bool = False
+    unsure: str | None = None
     other: dict[str, Any] | None = None
     same: str
     inputs: msgspec.Raw = msgspec.field(default_factory=lambda: GONE)
     traceparent: str | None = None
+
+    @property
+    def is_traffic(self) -> bool:
+        """Whether it is a prediction that a client asked for, which speaks for others."""
+        return self.reason in OF_TRAFFIC
+
+
+class ReviewItem(ItemFields, frozen=True, kw_only=True):
+    """The same as it is kept.
+
+    Attributes:
+        task: The head that answered, in the labels that callers see, JSON; very long where there are many labels.
+        linked_to: The item of the same inputs under another key, if this prediction is only linked to it.
+    """
+
+    task: msgspec.Raw
     linked_to: str | None = None  # the last: a script writes it at the end of the JSON
+
+    @property
+    def head(self) -> Head:
+        """What answered."""
+        return _head(bytes(self.task))
 
     @property
     def has_inputs(self) -> bool:
@@ -74,24 +98,46 @@ class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
         return bytes(self.inputs) != b"null"
 
     @property
+    def sent(self) -> dict[str, msgspec.Raw]:
+        """The inputs that are kept, by name, each in JSON; redacted ones are null."""
+        return msgspec.json.decode(self.inputs, type=dict[str, msgspec.Raw])
+
+    @property
+    def trial(self) -> str | None:
+        """The version for whose trial people are asked; ``None`` where versions do not disagree on it."""
+        return None if self.other is None else str(self.other["version"])
+
+    @property
+    def reason_shown(self) -> Reason:
+        """Why it is here, as reviewers see it: which version was unsure would say which of them answered what."""
+        return self.reason if self.other is None else "disagreement"
+
+    @property
+    def said(self) -> list[Mapping[str, Any]]:
+        """What was answered; of two versions in an order, by a hash of the ID, that hides which said what.
+
+        Who knows which is the new one leans to it or away from it.
+        """
+        if self.other is None:
+            return [self.answer]
+        other = {name: value for name, value in self.other.items() if name in self.answer}
+        return [self.answer, other] if int(self.id[-1], 16) % 2 else [other, self.answer]
+
+    @property
     def value_of_a_look(self) -> float:
         """How much a look at it is expected to be worth, from 0 to 1.
 
-        An uncertain one is worth more the smaller the margin between the two likeliest classes (Settles, "Active
-        Learning Literature Survey", 2009, 3.1), or the wider the interval; one that the versions disagree on, at
-        least a half. An audit is worth its place in the row: it must be a fair sample.
+        An uncertain one is worth what its head says. One that the versions disagree on, at least a half, and of
+        two such a hash says which: those that are labelled first speak for the others. An audit is worth its
+        place in the row: it must be a fair sample. A label that looks wrong waits behind half of the uncertain.
         """
         if self.reason == "audit":
             return 0.0
-        if self.scores is not None and len(self.scores) > 1:
-            second, first = sorted(self.scores.values())[-2:]
-            uncertainty = 1 - (first - second)
-        elif self.interval is not None:
-            width = self.interval[1] - self.interval[0]
-            uncertainty = 0.0 if self.threshold is None else width / (width + self.threshold)
-        else:
-            uncertainty = 0.0
-        return (1 + uncertainty) / 2 if self.reason == "disagreement" else uncertainty
+        if self.reason == SUSPECT:
+            return 0.5
+        if self.reason == "disagreement":
+            return (1 + int(self.id[:8], 16) / 2**32) / 2
+        return self.head.uncertainty(self.answer)
 
     @property
     def rank(self) -> float:
@@ -116,6 +162,11 @@ def item_id(client_id: str, key: str | None, inputs: bytes, secret: bytes = b"")
 def same_inputs(client_id: str, inputs: bytes, secret: bytes = b"") -> str:
     """Returns what the same inputs of the same client have in common: 32 hexadecimal digits."""
     return _keyed(msgspec.json.encode(client_id) + inputs, secret)
+
+
+@lru_cache(maxsize=256)  # a version's items all have the same
+def _head(task: bytes) -> Head:
+    return msgspec.json.decode(task, type=Head, dec_hook=decode_head)
 
 
 def _keyed(inputs: bytes, secret: bytes) -> str:

@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 
+from rollout.errors import InvalidRequestError
+from rollout.heads import Head, Truth
 from rollout.review.access_log import record_access
+from rollout.review.actions import Said, require_truth, shortly
 from rollout.review.export import in_chunks
 from rollout.review.item import ReviewItem
 from rollout.review.labels import Fault, Label, read_label
 from rollout.review.queue import list_items
-from rollout.review.state import Answer
 from rollout.store import Redis
 
 # How a labelling interface names what it shows and what it asks for.
@@ -26,6 +28,7 @@ class _Annotation(msgspec.Struct, kw_only=True):
 
 
 class _Result(msgspec.Struct, kw_only=True):
+    from_name: str = ""
     value: dict[str, Any] = {}
 
 
@@ -56,14 +59,15 @@ async def export_tasks(redis: Redis, model: str, *, who: str, role: str) -> Asyn
 def to_task(item: ReviewItem) -> dict[str, Any]:
     """Returns an item as a task, with what the model said as a prediction.
 
+    Of what two versions decide differently there is none: it would say which of them it is.
+
     A labelling interface that shows it reads ``$inputs`` and names what it asks for ``answer``.
     """
-    kind = "number" if item.scores is None else "choices"
-    value = {kind: item.value if item.scores is None else [item.label]}
-    result = {"from_name": ASKED, "to_name": SHOWN, "type": kind, "value": value}
-    prediction = {"model_version": item.version, "score": item.confidence, "result": [result]}
+    regions = [] if item.trial else item.head.studio_result(item.answer)
+    result = [{"from_name": ASKED, "to_name": SHOWN, **region} for region in regions]
+    prediction = {"model_version": item.version, "score": item.answer.get("confidence"), "result": result}
     data = {"id": item.id, "client_id": item.client_id, "key": item.key, SHOWN: item.inputs}
-    return {"data": data, "predictions": [prediction]}
+    return {"data": data, "predictions": [prediction] if result else []}
 
 
 def read_tasks(content: bytes) -> Iterator[Label | Fault]:
@@ -81,39 +85,40 @@ def _labels(tasks: list[msgspec.Raw]) -> Iterator[Label | Fault]:
         place = f"task {number}"
         try:
             task = decoder.decode(raw)
-            found = [
-                (_answer(annotation), _name(annotation.completed_by))
-                for annotation in task.annotations
-                if not annotation.was_cancelled
-            ]
-        except (msgspec.DecodeError, ValueError) as error:
+        except msgspec.DecodeError as error:
             yield Fault(place=place, why=str(error))
             continue
-        if len({answer for answer, _ in found}) > 1:
+        found = [annotation for annotation in task.annotations if not annotation.was_cancelled]
+        if found:
+            named = {name: task.data.get(name) for name in ("id", "client_id", "key")}
+            yield read_label(place, named | {"reviewer": _name(found[0].completed_by)}, _said(found))
+
+
+def _said(annotations: list[_Annotation]) -> Said:
+    """Returns what reads annotations: what they mean is a matter of the head."""
+
+    def read(head: Head) -> Truth:
+        try:
+            found = [
+                head.studio_truth([one.value | {"from_name": one.from_name} for one in each.result])
+                for each in annotations
+            ]
+        except ValueError as error:
+            raise InvalidRequestError(str(error)) from None
+        for truth in found:
+            require_truth(head, truth)
+        together: Truth | None = found[0]
+        for truth in found[1:]:
+            together = together and head.agreed(truth, together)
+        if together is None:
             said = ", ".join(
-                f"{answer.value if answer.label is None else answer.label} by {who or 'unknown'}"
-                for answer, who in found
+                f"{shortly(truth)} by {_name(each.completed_by) or 'unknown'}"
+                for truth, each in zip(found, annotations, strict=True)
             )
-            yield Fault(place=place, why=f"its annotations differ: {said}")
-        elif found:
-            answer, who = found[0]
-            yield read_label(
-                place,
-                {name: task.data.get(name) for name in ("id", "client_id", "key")}
-                | {"label": answer.label, "value": answer.value, "reviewer": who},
-            )
+            raise InvalidRequestError(f"its annotations differ: {said}")
+        return together
 
-
-def _answer(annotation: _Annotation) -> Answer:
-    for result in annotation.result:
-        choices, number = result.value.get("choices"), result.value.get("number")
-        if isinstance(choices, list):
-            if len(choices) != 1 or not isinstance(choices[0], str):
-                raise ValueError(f"an item has one label, not {len(choices)}")
-            return Answer(label=choices[0])
-        if isinstance(number, int | float):
-            return Answer(value=float(number))
-    raise ValueError("an annotation has neither choices nor a number")
+    return read
 
 
 def _name(completed_by: int | str | dict[str, Any] | None) -> str | None:

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from rollout.errors import InvalidRequestError, LeaseLostError, UnknownItemError
-from rollout.review.actions import take_over
+from rollout.heads import Truth
+from rollout.review.actions import Said, take_over
 from rollout.review.item import item_id
-from rollout.review.state import Answer
 from rollout.store import Redis
 
 LONGEST_NAME = 128
@@ -22,13 +22,13 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         place: Where it stands in its file.
         item_id: The item.
-        answer: The class or the value.
+        said: The answer, or what reads it for the head of the item.
         reviewer: Who gave it, if the file says so.
     """
 
     place: str
     item_id: str
-    answer: Answer
+    said: Said
     reviewer: str | None
 
 
@@ -67,26 +67,30 @@ class Imported(msgspec.Struct, kw_only=True):
         return not (self.conflicts or self.unknown or self.refused)
 
 
-class _Row(msgspec.Struct, kw_only=True):
+class _Row(Truth, frozen=True, kw_only=True):
     id: str | None = None
     client_id: str | None = None
     key: str | None = None
-    label: str | None = None
-    value: float | None = None
     reviewer: str | None = None
 
 
-def read_label(place: str, row: Mapping[str, Any]) -> Label | Fault:
-    """Reads a label: ``id``, or ``client_id`` and ``key``; ``label`` or ``value``; ``reviewer`` if it says so."""
+def read_label(place: str, row: Mapping[str, Any], said: Said | None = None) -> Label | Fault:
+    """Reads a label: ``id``, or ``client_id`` and ``key``; the answer; ``reviewer`` if it says so.
+
+    Args:
+        place: Where it stands in its file.
+        row: What stands there.
+        said: Reads the answer; without it, the row has it in one form of ``Truth``.
+    """
     try:
         found = msgspec.convert(row, _Row)
     except msgspec.ValidationError as error:
         return Fault(place=place, why=str(error))
-    if (found.label is None) == (found.value is None):
-        return Fault(place=place, why="it needs a label or a value, and not both")
-    if found.reviewer is not None and not (
-        0 < len(found.reviewer) <= LONGEST_NAME and found.reviewer.isprintable()
-    ):
+    if said is None:
+        said = found.truth
+        if len(said.forms) != 1:
+            return Fault(place=place, why="it needs one answer, such as a label or a value, and not several")
+    if found.reviewer is not None and not is_name(found.reviewer):
         return Fault(place=place, why=f"reviewer must be 1 to {LONGEST_NAME} printable characters")
     if found.id is not None:
         item = found.id
@@ -94,12 +98,7 @@ def read_label(place: str, row: Mapping[str, Any]) -> Label | Fault:
         item = item_id(found.client_id, found.key, b"")
     else:
         return Fault(place=place, why="it needs an id, or a client_id and a key")
-    return Label(
-        place=place,
-        item_id=item,
-        answer=Answer(label=found.label, value=found.value),
-        reviewer=found.reviewer,
-    )
+    return Label(place=place, item_id=item, said=said, reviewer=found.reviewer)
 
 
 def is_name(reviewer: str) -> bool:
@@ -140,7 +139,7 @@ async def take_labels(redis: Redis, model: str, labels: Iterable[Label | Fault],
             imported.refused.append(label)
             continue
         try:
-            is_new = await take_over(redis, model, label.item_id, label.reviewer or reviewer, label.answer)
+            is_new = await take_over(redis, model, label.item_id, label.reviewer or reviewer, label.said)
         except LeaseLostError as error:
             imported.conflicts.append(Fault(place=label.place, why=error.detail))
         except UnknownItemError as error:

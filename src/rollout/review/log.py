@@ -41,7 +41,7 @@ class ReviewLog:
         redis: Connection.
         spool: Takes the items while Redis is away.
         limit: Most open items of a model.
-        budget: What their inputs may weigh.
+        budget: What they may weigh.
         samplers: How items are kept, by model; models that come later add theirs.
     """
 
@@ -188,10 +188,11 @@ def _groups(items: Iterable[ReviewItem]) -> Iterator[list[ReviewItem]]:
     group: list[ReviewItem] = []
     size = 0
     for item in items:
-        size += len(item.inputs)
+        own = len(item.inputs) + len(item.task)
+        size += own
         if group and (len(group) == COMMIT_AT_MOST or size > COMMIT_BYTES):
             yield group
-            group, size = [], len(item.inputs)
+            group, size = [], own
         group.append(item)
     if group:
         yield group

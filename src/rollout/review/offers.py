@@ -54,7 +54,7 @@ async def offers(
         model: The model.
         reviewer: Who.
         origin: ``OPEN`` or ``ESCALATED``.
-        filters: Fields of ``ReviewItem`` with the values wanted.
+        filters: Fields of ``ReviewItem`` with the values wanted, and ``label``.
         count: How many are wanted; more may come.
         until: When the leases end, milliseconds since 1970.
         now: Milliseconds since 1970.

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from rollout import metrics
+from rollout.heads import Truth
 from rollout.keys import Keys
 from rollout.review.item import item_id
 from rollout.review.predictions import Predicted
@@ -75,15 +76,14 @@ return found
 """
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What turned out to be true of one prediction.
+class Outcome(Truth, frozen=True, kw_only=True, omit_defaults=True):
+    """What turned out to be true of one prediction, beside which one.
 
     Attributes:
         client_id: The caller's own ID of the client.
         key: The caller's own ID of the prediction.
         at: When it was reported, ISO 8601 in UTC.
-        label: The class, of a classification.
-        value: The value, of a regression.
+        numbers: Whatever else the team counts, by name.
         cursor: Microseconds since 1970 of its last change, growing within a model: reported, or joined later.
         predicted: What had been predicted; ``None`` while that is not known.
     """
@@ -91,8 +91,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     client_id: str
     key: str
     at: str
-    label: str | None = None
-    value: float | None = None
+    numbers: dict[str, float] = msgspec.field(default_factory=dict)
     cursor: int = 0
     predicted: Predicted | None = None
 
@@ -150,7 +149,7 @@ async def record_outcomes(
         for one, (is_new, reported, predicted) in zip(group, found, strict=True):
             first = _outcome(reported, predicted)
             fate: Literal["new", "repeated", "contradicted"] = "new" if is_new else "repeated"
-            if (first.label, first.value) != (one.label, one.value):
+            if (first.truth, first.numbers) != (one.truth, one.numbers):
                 fate = "contradicted"
             recorded.append(Recorded(first, fate))
     return recorded

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
 
 import msgspec
 
 from rollout.errors import InvalidRequestError
 from rollout.keys import Keys
-from rollout.review.item import Reason
+from rollout.review.item import OF_TRAFFIC, Reason
 from rollout.store import Redis, guard, run_script
+from rollout.whole_file import write_whole
 
 FOLDER = "policies"
 DAY_S = 24 * 3600
@@ -49,7 +48,7 @@ class ReviewPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     outcome_days: int = 7
     redact: list[str] = []
     limits: Mapping[Reason, int] = {}
-    rates: Mapping[Reason, int] = msgspec.field(default_factory=lambda: dict.fromkeys(get_args(Reason), 6000))
+    rates: Mapping[Reason, int] = msgspec.field(default_factory=lambda: dict.fromkeys(OF_TRAFFIC, 6000))
 
     def __post_init__(self) -> None:
         if not 0 <= self.audit <= 1:
@@ -94,11 +93,7 @@ async def write_policy(redis: Redis, model: str, policy: ReviewPolicy) -> None:
 
 def cache_policy(home: Path, model: str, policy: ReviewPolicy) -> None:
     """Writes a policy down: with Redis gone it holds, over a restart too."""
-    folder = home / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{model}.{os.getpid()}"
-    draft.write_bytes(msgspec.json.encode(policy))
-    draft.replace(folder / f"{model}.json")
+    write_whole(home / FOLDER / f"{model}.json", msgspec.json.encode(policy))
 
 
 def cached_policy(home: Path, model: str) -> ReviewPolicy:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from rollout import metrics
 from rollout.errors import StoreUnavailableError
 from rollout.keys import Keys
+from rollout.repeating import repeat
 from rollout.review.item import Reason, item_id, milliseconds
 from rollout.review.policy import DAY_S
 from rollout.review.sampling import Sampler
 from rollout.review.scripts import JOIN, KEEP
-from rollout.store import Redis, is_cancelled, reason, report, run_script
+from rollout.store import Redis, reason, run_script
 
 FLUSH_EVERY_S = 0.25
 FLUSH_AT_MOST = 100
@@ -51,11 +51,8 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         version: The version that answered.
         variant: The variant that answered.
         revision: Revision of the split under which it was decided.
+        answer: What the head keeps of what was answered, in plain values; see ``Head.brief``.
         pi: Probability with which this prediction was kept: 1 in the trial, that of its review item outside it.
-        label: The most likely class, of a classification.
-        confidence: Its score.
-        value: The value, of a regression.
-        interval: The two ends of the interval around it.
         fallback: Why the champion answered in the challenger's place, if it did.
         pinned: Whether a rule put the client into this arm, not the hash: no evidence for a comparison.
         reason: Why it is in the review queue, where it was kept for that.
@@ -66,11 +63,8 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str
     variant: str
     revision: int
+    answer: dict[str, Any]
     pi: float = 1.0
-    label: str | None = None
-    confidence: float | None = None
-    value: float | None = None
-    interval: tuple[float, float] | None = None
     fallback: str | None = None
     pinned: bool = False
     reason: Reason | None = None
@@ -115,14 +109,7 @@ class Predictions:
 
     async def run(self) -> None:
         """Writes for ever; without Redis predictions wait while there is room."""
-        while not is_cancelled():
-            await asyncio.sleep(FLUSH_EVERY_S)
-            try:
-                await self.flush()
-            except StoreUnavailableError as error:
-                report(error)
-            except Exception:
-                logger.exception("predictions could not be kept for their outcomes; trying again")
+        await repeat(self.flush, FLUSH_EVERY_S, "predictions could not be kept for their outcomes")
 
     async def close(self) -> None:
         """Writes what waits; what Redis does not take now is dropped."""

@@ -32,7 +32,7 @@ FOREVER = 2**53
 
 # KEYS: open, again, leased, counts, entered, excess, changes, outcomes, bytes, weights, then for each item those
 # of itself, of its inputs, of what has the same inputs, of its client, of its client's being forgotten, and of
-# its outcome. ARGV: limit, prefix of items, seconds to keep inputs, most bytes of inputs, and of a client's, then
+# its outcome. ARGV: limit, prefix of items, seconds to keep inputs, most bytes of items, and of a client's, then
 # for each item ID, rank, reason, version and arm, weight, limit of the reason, time, JSON, inputs.
 # Returns for each item 1 where the queue has it now, 0 where the queue is full.
 ADD = f"""{JOIN}{KEEP}{WEIGH}
@@ -54,8 +54,8 @@ for i = 1, (#KEYS - 10) / 6 do
     local is_link = first and redis.call('EXISTS', prefix .. first) == 1
     -- JSON ends with "linked_to":null}}
     local link = is_link and string.sub(json, 1, -6) .. '"' .. first .. '"}}'
-    -- Of what is linked no inputs are kept: it weighs what it says itself.
-    local size = #(link or sent)
+    -- Of what is linked no inputs are kept.
+    local size = link and #link or #json + #sent
     local has_room = has_bytes('all', size, ARGV[4]) and has_bytes(whose, size, ARGV[5])
     if is_link then
         has_room = has_room and redis.call('SCARD', prefix .. first .. ':links') < {MOST_LINKS}
@@ -104,7 +104,7 @@ return kept
 
 
 class Budget(NamedTuple):
-    """Bytes that the inputs which wait for people may have.
+    """Bytes that items may have with their inputs, as long as these are kept.
 
     Attributes:
         model: Those of a model.
@@ -129,7 +129,7 @@ async def add_items(
         items: Items of one or several models.
         limit: Most open items of a model.
         policies: How they are kept, by model.
-        budget: What their inputs may weigh.
+        budget: What they may weigh.
 
     Returns:
         For each item, in order, whether the queue has it now; ``False`` means that the queue is full.
@@ -188,16 +188,23 @@ async def read_items(
         return []
     names = Keys(model)
     async with guard():
-        found: list[Any] = await redis.mget([names.review(one, part) for part in ("", ":work") for one in ids])
+        keys = [names.review(one, part) for part in ("", ":work") for one in ids]
+        found: list[Any] = await redis.mget([*keys, *(names.other(one) for one in ids)])
+    parts = (found[start : start + len(ids)] for start in range(0, len(found), len(ids)))
     items = [
-        (msgspec.json.decode(data, type=ReviewItem), work)
-        for data, work in zip(found[: len(ids)], found[len(ids) :], strict=True)
+        (_with_other(msgspec.json.decode(data, type=ReviewItem), other), work)
+        for data, work, other in zip(*parts, strict=True)
         if data is not None
     ]
     if not with_inputs:
         return items
     whole = await add_inputs(redis, model, [item for item, _ in items])
     return [(item, work) for item, (_, work) in zip(whole, items, strict=True)]
+
+
+def _with_other(item: ReviewItem, other: bytes | None) -> ReviewItem:
+    """Returns an item with what the challenger made of it, where that came later."""
+    return item if other is None else msgspec.structs.replace(item, other=msgspec.json.decode(other))
 
 
 async def add_inputs(redis: Redis, model: str, items: Sequence[ReviewItem]) -> list[ReviewItem]:
@@ -252,7 +259,7 @@ async def list_items(
     Args:
         redis: Connection.
         model: The model.
-        filters: Fields of ``ReviewItem`` with the values wanted.
+        filters: Fields of ``ReviewItem`` with the values wanted, and ``label``.
         since: Earliest time of the prediction, ISO 8601; all where it is ``None``.
         state: The state.
 
@@ -279,6 +286,23 @@ async def list_items(
             offset += len(ids)
 
 
-def matches(item: ReviewItem, filters: Mapping[str, str]) -> bool:
-    """Whether the fields of an item have the values wanted."""
-    return all(getattr(item, field) == value for field, value in filters.items())
+def matches(item: ReviewItem, filters: Mapping[str, str], *, blind: bool = True) -> bool:
+    """Whether the fields of an item have the values wanted; ``label`` is one of those in its answer.
+
+    Args:
+        item: The item.
+        filters: Fields of ``ReviewItem`` with the values wanted, and ``label``.
+        blind: Whether nobody may find out by filters which of two versions said what: then ``label`` is one of
+            those in either answer, and what is for a trial has the reason ``disagreement``.
+    """
+    answers = item.said if blind else [item.answer]
+
+    def value_of(field: str) -> object:
+        return item.reason_shown if blind and field == "reason" else getattr(item, field)
+
+    return all(
+        any(value in item.head.labels_of(answer) for answer in answers)
+        if field == "label"
+        else value_of(field) == value
+        for field, value in filters.items()
+    )

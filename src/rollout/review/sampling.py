@@ -6,17 +6,15 @@ import hashlib
 import math
 import time
 from collections import Counter
-from typing import get_args
 
 from rollout import metrics
 from rollout.keys import Keys
-from rollout.review.item import Reason
+from rollout.review.item import OF_TRAFFIC, Reason
 from rollout.review.policy import DEFAULT, read_policy
 from rollout.store import Redis, guard
 
 MINUTE_S = 60
 OFFERED_KEPT_S = 180
-REASONS: tuple[Reason, ...] = get_args(Reason)
 
 # KEYS: what was offered in the minute before and in this one, excess. ARGV: seconds to keep it, then for each
 # reason its name, and how many more were offered and were too much. Returns for each how many were offered in
@@ -58,7 +56,7 @@ class Sampler:
         self._offered: Counter[Reason] = Counter()
         self._excess: Counter[Reason] = Counter()
         # A series that begins with its first increment is not seen to rise.
-        for reason in REASONS:
+        for reason in OF_TRAFFIC:
             for fate in ("queued", "deferred", "dropped", "excess"):
                 metrics.REVIEW_ITEMS.labels(model, reason, fate)
 
@@ -102,7 +100,7 @@ class Sampler:
         offered, excess = self._offered, self._excess
         self._offered, self._excess = Counter(), Counter()
         told: list[str | int] = [OFFERED_KEPT_S]
-        for reason in REASONS:
+        for reason in OF_TRAFFIC:
             told += [reason, offered[reason], excess[reason]]
         try:
             async with guard():
@@ -113,7 +111,7 @@ class Sampler:
             raise
         remaining = 1 - now % MINUTE_S / MINUTE_S  # of the minute before, as if it had been even
         self._parts = {}
-        for reason, (earlier, lately) in zip(REASONS, found, strict=True):
+        for reason, (earlier, lately) in zip(OF_TRAFFIC, found, strict=True):
             rate = policy.rates.get(reason, math.inf)
             sum_of_both = int(lately or 0) + remaining * int(earlier or 0)
             if sum_of_both > rate:

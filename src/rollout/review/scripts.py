@@ -27,9 +27,9 @@ local function keep(client, part, seconds)
 end
 """
 
-# Inputs weigh until they expire. bytes: a hash of all bytes, and of those of each client; weights: a sorted set
-# of SIZE:CLIENT:ID by when they expire. weigh() adds one, lighten() takes one away, lighten_expired() those that
-# have expired.
+# Items weigh until their inputs expire. bytes: a hash of all bytes, and of those of each client; weights: sorted,
+# SIZE:CLIENT:ID by when they expire. weigh() adds one, lighten() takes one away, lighten_expired() those
+# that have expired.
 WEIGH = """
 local function lighten(bytes, weights, member)
     if redis.call('ZREM', weights, member) == 1 then

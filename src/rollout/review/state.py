@@ -6,6 +6,7 @@ Nothing is ever edited away: each step adds an event, and going back is a step t
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from enum import StrEnum
 from functools import lru_cache
 from typing import Literal
@@ -13,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from rollout.errors import LeaseLostError
+from rollout.heads import Truth
 
 Action = Literal["claim", "resolve", "skip", "escalate", "undo", "release", "expire", "import", "retire"]
 
@@ -44,41 +46,26 @@ LEGAL: dict[Action, tuple[frozenset[State], frozenset[State]]] = {
 }
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a person says about an item: the class, or the value.
-
-    Attributes:
-        label: The class, of a classification.
-        value: The value, of a regression.
-    """
-
-    label: str | None = None
-    value: float | None = None
+# What no one has said yet.
+UNSAID = Truth()
 
 
-class Review(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One reviewer's answer.
+class Review(Truth, frozen=True, kw_only=True, omit_defaults=True):
+    """One reviewer's answer, beside who gave it.
 
     Attributes:
         reviewer: Who.
         at: When, ISO 8601 in UTC.
-        label: The class, of a classification.
-        value: The value, of a regression.
+        explained: Whether they had seen an explanation of the model's answer, which biases people.
     """
 
     reviewer: str
     at: str
-    label: str | None = None
-    value: float | None = None
-
-    @property
-    def answer(self) -> Answer:
-        """What was said."""
-        return Answer(label=self.label, value=self.value)
+    explained: bool = False
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One step of an item.
+class Event(Truth, frozen=True, kw_only=True, omit_defaults=True):
+    """One step of an item, with what was said, if anything was.
 
     Attributes:
         at: When, ISO 8601 in UTC.
@@ -86,8 +73,6 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         did: The step.
         before: The state that it led from.
         after: The state that it led to.
-        label: The class that was said, if one was.
-        value: The value that was said, if one was.
         why: The reason given.
     """
 
@@ -96,8 +81,6 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     did: Action
     before: State
     after: State
-    label: str | None = None
-    value: float | None = None
     why: str = ""
 
 
@@ -117,28 +100,26 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     origin: State
 
 
-class Work(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of an item so far.
+class Work(Truth, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of an item so far, with the final answer, once it is resolved.
 
     Attributes:
         state: Where it is on its way.
         reviews: The answers, oldest first.
         lease: Who has it; of a decided item, who decided last.
-        label: The final class, once it is resolved.
-        value: The final value, once it is resolved.
         why: Why it was skipped or escalated.
         decided: The last decision, while whoever made it may undo it.
         decided_at: When it was resolved, skipped or escalated, ISO 8601 in UTC.
+        explained_to: Who has seen an explanation of the model's answer.
     """
 
     state: State = State.OPEN
     reviews: tuple[Review, ...] = ()
     lease: Lease | None = None
-    label: str | None = None
-    value: float | None = None
     why: str = ""
     decided: Literal["resolve", "skip", "escalate"] | None = None
     decided_at: str | None = None
+    explained_to: tuple[str, ...] = ()
 
     def was_reviewed_by(self, reviewer: str) -> bool:
         """Whether somebody has given an answer: they do not get the item again."""
@@ -146,6 +127,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 Taken = tuple[Work, Event]
+# What two answers say together, or None where they differ.
+Agreed = Callable[[Truth, Truth], Truth | None]
 
 
 def claim(work: Work, reviewer: str, token: str, until: int, now: int) -> Taken:
@@ -161,6 +144,12 @@ def renew(work: Work, until: int) -> Work:
     return msgspec.structs.replace(work, lease=msgspec.structs.replace(work.lease, until=until))
 
 
+def explain(work: Work, lease: Lease) -> Work:
+    """Notes that whoever has an item sees an explanation; that is no step, and nothing takes it back."""
+    seen = tuple(dict.fromkeys((*work.explained_to, lease.reviewer)))
+    return msgspec.structs.replace(work, explained_to=seen)
+
+
 def give_back(work: Work, did: Literal["release", "expire"], now: int) -> Taken:
     """Ends a lease without a decision."""
     assert work.lease is not None  # noqa: S101  only what is leased is given back
@@ -168,27 +157,30 @@ def give_back(work: Work, did: Literal["release", "expire"], now: int) -> Taken:
     return after, _event(work, after, did, work.lease.reviewer, now)
 
 
-def resolve(work: Work, lease: Lease, answer: Answer, now: int, required: int) -> Taken:
-    """Takes an answer: enough equal ones resolve an item, and so does an adjudicator's; others escalate it."""
+def resolve(work: Work, lease: Lease, truth: Truth, now: int, required: int, agreed: Agreed) -> Taken:
+    """Takes an answer: enough that agree resolve an item, and so does an adjudicator's; others escalate it."""
     at = iso(now)
-    reviews = (*work.reviews, Review(reviewer=lease.reviewer, at=at, label=answer.label, value=answer.value))
-    state, final = State.RESOLVED, answer
+    reviews = (*work.reviews, _review(work, lease.reviewer, at, truth))
+    state, final = State.RESOLVED, truth
     if lease.origin is not State.ESCALATED:
-        if any(review.answer != answer for review in reviews):
-            state, final = State.ESCALATED, Answer()
+        together: Truth | None = truth
+        for review in reversed(work.reviews):
+            together = together and agreed(review.truth, together)
+        final = together or UNSAID
+        if together is None:
+            state = State.ESCALATED
         elif len(reviews) < required:
-            state, final = State.OPEN, Answer()
+            state, final = State.OPEN, UNSAID
     after = msgspec.structs.replace(
         work,
         state=state,
         reviews=reviews,
-        label=final.label,
-        value=final.value,
+        **msgspec.structs.asdict(final),
         why="the reviewers differ" if state is State.ESCALATED else "",
         decided="resolve",
         decided_at=None if state is State.OPEN else at,
     )
-    return after, _event(work, after, "resolve", lease.reviewer, now, answer)
+    return after, _event(work, after, "resolve", lease.reviewer, now, truth)
 
 
 def set_aside(work: Work, lease: Lease, did: Literal["skip", "escalate"], why: str, now: int) -> Taken:
@@ -224,30 +216,27 @@ def undo(work: Work, token: str, until: int, now: int) -> Taken:
         reviews=work.reviews[:-1] if work.decided == "resolve" else work.reviews,
         decided=None,
         lease=msgspec.structs.replace(lease, until=until),
-        label=None,
-        value=None,
+        **msgspec.structs.asdict(UNSAID),
         why="",
         decided_at=None,
     )
     return after, _event(work, after, "undo", lease.reviewer, now)
 
 
-def take_over(work: Work, reviewer: str, answer: Answer, now: int) -> Taken:
+def take_over(work: Work, reviewer: str, truth: Truth, now: int) -> Taken:
     """Resolves an item by an answer that was given elsewhere."""
     at = iso(now)
-    review = Review(reviewer=reviewer, at=at, label=answer.label, value=answer.value)
     after = msgspec.structs.replace(
         work,
         state=State.RESOLVED,
-        reviews=(*work.reviews, review),
+        reviews=(*work.reviews, _review(work, reviewer, at, truth)),
         lease=None,
         decided=None,
-        label=answer.label,
-        value=answer.value,
+        **msgspec.structs.asdict(truth),
         why="",
         decided_at=at,
     )
-    return after, _event(work, after, "import", reviewer, now, answer)
+    return after, _event(work, after, "import", reviewer, now, truth)
 
 
 def require_lease(work: Work, token: str, now: int) -> Lease:
@@ -273,20 +262,23 @@ def iso(milliseconds: int) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _review(work: Work, reviewer: str, at: str, truth: Truth) -> Review:
+    said = msgspec.structs.asdict(truth)
+    return Review(reviewer=reviewer, at=at, explained=reviewer in work.explained_to, **said)
+
+
 def _event(
-    before: Work, after: Work, did: Action, who: str, now: int, answer: Answer | None = None, why: str = ""
+    before: Work, after: Work, did: Action, who: str, now: int, truth: Truth = UNSAID, why: str = ""
 ) -> Event:
     sources, targets = LEGAL[did]
     assert before.state in sources, (did, before.state)  # noqa: S101
     assert after.state in targets, (did, after.state)  # noqa: S101
-    said = answer or Answer()
     return Event(
         at=iso(now),
         who=who,
         did=did,
         before=before.state,
         after=after.state,
-        label=said.label,
-        value=said.value,
+        **msgspec.structs.asdict(truth),
         why=why,
     )

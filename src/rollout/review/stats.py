@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
-from typing import Literal
 
 import msgspec
 
+from rollout.heads import Head
 from rollout.judge.accuracy import Reviewed
 from rollout.review.counts import read_counts
 from rollout.review.estimate import Estimate, estimate
-from rollout.review.item import Reason, ReviewItem
+from rollout.review.item import OF_TRAFFIC, Reason, ReviewItem
 from rollout.review.queue import list_items
 from rollout.review.records import read_changes
 from rollout.review.reviewers import Pace, PairStats, Reviewers, ReviewerStats
@@ -30,7 +30,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         pace: Decisions an hour.
         reviewers: What each of them did, the busiest first.
         pairs: How far each two of them agree.
-        measure: What right means: the model's ``label`` is the people's, or its ``interval`` has their value.
+        measure: What is right, in words: the model's ``label`` is the people's, or its ``interval`` has theirs.
         overall: How often it is right, over all versions.
         versions: The same of each version.
     """
@@ -42,7 +42,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     pace: Pace
     reviewers: list[ReviewerStats]
     pairs: list[PairStats]
-    measure: Literal["label", "interval"]
+    measure: str
     overall: Estimate
     versions: list[Estimate]
 
@@ -56,18 +56,26 @@ async def review_stats(redis: Redis, model: str) -> Stats:
     counts = await read_counts(redis, model)
     reviewers = Reviewers(await server_time(redis, model) // 1000)
     reviewed: defaultdict[str, defaultdict[Reason, list[Reviewed]]] = defaultdict(lambda: defaultdict(list))
-    measure: Literal["label", "interval"] = "label"
+    unjudged: Counter[str] = Counter()
+    measure = Head.measure
     async for record in read_changes(redis, model):
         if record.work.state is not State.RESOLVED:
             continue
-        reviewers.add(record.work)
-        measure = "interval" if record.item.scores is None else "label"
+        truth = record.work.truth
+        reviewers.add(record.work, record.item.head)
+        measure = record.item.head.measure
         for prediction in (record.item, *record.links):
-            one = Reviewed(1 / prediction.pi, _is_right(prediction, record.work))
-            reviewed[prediction.version][prediction.reason].append(one)
-    async for work in _unresolved(redis, model):
-        reviewers.add(work)
-    versions = sorted({one.version for one in counts.entered} | reviewed.keys())
+            if not prediction.is_traffic:
+                continue
+            loss = prediction.head.loss(prediction.answer, truth)
+            if loss is None:
+                unjudged[prediction.version] += 1
+            else:
+                reviewed[prediction.version][prediction.reason].append(Reviewed(1 / prediction.pi, 1 - loss))
+    async for item, work in _unresolved(redis, model):
+        reviewers.add(work, item.head)
+    entered = [one for one in counts.entered if one.reason in OF_TRAFFIC]
+    versions = sorted({one.version for one in entered} | reviewed.keys() | unjudged.keys())
     by_reason: defaultdict[Reason, list[Reviewed]] = defaultdict(list)
     for each in reviewed.values():
         for reason, found in each.items():
@@ -81,25 +89,24 @@ async def review_stats(redis: Redis, model: str) -> Stats:
         reviewers=reviewers.stats(),
         pairs=reviewers.pairs(),
         measure=measure,
-        overall=estimate(model, None, counts.entered, by_reason),
+        overall=estimate(model, None, entered, by_reason, unjudged.total()),
         versions=[
-            estimate(model, version, [one for one in counts.entered if one.version == version], reviewed[version])
+            estimate(
+                model,
+                version,
+                [one for one in entered if one.version == version],
+                reviewed[version],
+                unjudged[version],
+            )
             for version in versions
         ],
     )
 
 
-async def _unresolved(redis: Redis, model: str) -> AsyncIterator[Work]:
+async def _unresolved(redis: Redis, model: str) -> AsyncIterator[tuple[ReviewItem, Work]]:
     """Yields what people have done on items that are not resolved."""
     for state in (State.SKIPPED, State.ESCALATED, State.LEASED, State.OPEN):
-        async for _, work in list_items(redis, model, {}, state=state):
+        async for item, work in list_items(redis, model, {}, state=state):
             if state is State.OPEN and not work.reviews:
                 break  # those with a review come first
-            yield work
-
-
-def _is_right(item: ReviewItem, work: Work) -> bool:
-    if item.interval is not None and work.value is not None:
-        low, high = item.interval
-        return low <= work.value <= high
-    return item.label == work.label
+            yield item, work

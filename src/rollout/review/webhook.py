@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import logging
 import random
-import secrets
 import time
 from contextlib import suppress
 from typing import Any
@@ -23,6 +22,7 @@ import msgspec
 from rollout import metrics
 from rollout.errors import StoreUnavailableError
 from rollout.keys import Keys
+from rollout.lease import Lease
 from rollout.review.records import Record, read_changes
 from rollout.review.state import State, iso
 from rollout.store import Redis, guard, is_cancelled, report, server_time
@@ -34,23 +34,6 @@ LOCK_S = 30.0
 RENEW_S = 10.0
 RETRY_S = 1.0
 LONGEST_RETRY_S = 300.0
-
-# KEYS: lock. ARGV: owner, milliseconds. Returns 1 where the lock is the owner's now.
-HOLD = """
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then
-    return 0
-end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
-
-# KEYS: lock. ARGV: owner.
-RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-    redis.call('DEL', KEYS[1])
-end
-"""
 
 # KEYS: cursor. ARGV: cursor of what arrived. It never goes back, not even after a lock was lost.
 ADVANCE = """
@@ -94,7 +77,7 @@ class Webhook:
         self._poll_s = poll_s
         self._retry_s = retry_s
         self._longest_retry_s = longest_retry_s
-        self._owner = secrets.token_hex(8)
+        self._lease = Lease(redis, self._keys.webhook_lock, LOCK_S)
         self._failures = 0
         self._is_gone = False
 
@@ -110,11 +93,11 @@ class Webhook:
                     await asyncio.sleep(self._poll_s)
             finally:
                 with suppress(StoreUnavailableError):
-                    await self._release()
+                    await self._lease.release()
 
     async def _look(self, session: aiohttp.ClientSession) -> None:
         try:
-            if await self._hold() and not await self._deliver(session) and not self._is_gone:
+            if await self._lease.hold() and not await self._deliver(session) and not self._is_gone:
                 self._failures += 1
                 await self._wait()
         except StoreUnavailableError as error:
@@ -125,7 +108,7 @@ class Webhook:
     async def _deliver(self, session: aiohttp.ClientSession) -> bool:
         """Delivers what is there; returns whether all of it arrived."""
         async for record in read_changes(self._redis, self._model, await self._cursor()):
-            if not await self._hold():
+            if not await self._lease.hold():
                 return True
             if not await self._is_current(record):
                 continue
@@ -159,7 +142,7 @@ class Webhook:
         until = time.monotonic() + longest * random.uniform(0.5, 1)  # noqa: S311  no secret
         while (left := until - time.monotonic()) > 0:
             await asyncio.sleep(min(left, RENEW_S))
-            await self._hold()
+            await self._lease.hold()
 
     async def _cursor(self) -> int:
         """Returns how far deliveries got; the first time, what was decided before does not count."""
@@ -174,16 +157,6 @@ class Webhook:
             cursor = await self._redis.zscore(self._keys.reviews("changes"), record.item.id)
         return cursor == record.cursor
 
-    async def _hold(self) -> bool:
-        async with guard():
-            return bool(
-                await self._redis.eval(HOLD, 1, self._keys.webhook_lock, self._owner, round(LOCK_S * 1000))
-            )
-
-    async def _release(self) -> None:
-        async with guard():
-            await self._redis.eval(RELEASE, 1, self._keys.webhook_lock, self._owner)
-
 
 def event(record: Record) -> dict[str, Any]:
     """Returns what is sent of a decision: the label, what it is about, and nothing of the inputs."""
@@ -196,8 +169,7 @@ def event(record: Record) -> dict[str, Any]:
             "model": item.model,
             "client_id": item.client_id,
             "key": item.key,
-            "label": work.label,
-            "value": work.value,
+            **work.said,
             "reviewers": [review.reviewer for review in work.reviews],
             "reason": item.reason,
             "pi": item.pi,
