@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rollout.bundle.task import Scores
+from rollout.heads import Scores
 from rollout.inference.version import LoadedVersion
 
 

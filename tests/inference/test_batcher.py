@@ -63,13 +63,13 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def of_numbers(numbers: Sequence[int]) -> Decisions:
-    columns = np.array(numbers, np.int64), np.array(numbers, float)[:, None], np.zeros(len(numbers), bool)
-    return Decisions(*columns)
+    return Decisions(np.array(numbers, float)[:, None], np.zeros(len(numbers), bool))
 
 
 def results_of(ran: Ran) -> list[int | RolloutError]:
     """Returns the number of each row, or its error."""
-    return [ran.decisions.errors.get(row, best) for row, best in enumerate(ran.decisions.best.tolist())]
+    numbers, errors = ran.decisions.numbers, ran.decisions.errors
+    return [errors.get(row) or int(numbers[row, 0]) for row in range(len(ran.decisions))]
 
 
 def batcher(run: Run, pool: Any, *, row_s: float = QUICK, max_batch: int = 8, **options: Any) -> Batcher:
@@ -98,6 +98,31 @@ async def test_one_row_is_dispatched_at_once(pool: ThreadPoolExecutor) -> None:
     assert future.done()
     assert results_of(future.result()) == [8]
     assert run.batches == [[4]]
+
+
+async def test_quick_rows_run_without_a_turn_unless_others_wait(pool: ThreadPoolExecutor) -> None:
+    def at_once(under_test: Batcher, *numbers: int, seconds: float = 30) -> Ran | None:
+        return under_test.run_at_once({"x": np.array(numbers)}, time.monotonic() + seconds)
+
+    run = Doubler(frozenset({5}))
+    reports: list[BatchReport] = []
+    under_test = batcher(run, pool, on_batch=reports.append)
+    done = at_once(under_test, 4, 5)
+    assert done is not None
+    good, bad = results_of(done)
+    assert good == 8
+    assert isinstance(bad, PredictionFailedError)
+    assert [report.rows for report in reports] == [2]
+    run.batches.clear()
+    assert at_once(under_test, *range(9)) is None, "more than a batch"
+    assert at_once(under_test, 4, seconds=-1) is None, "too late: it is refused as others are"
+    future = submit(under_test, 6)
+    assert at_once(under_test, 4) is None, "nobody overtakes"
+    under_test.inline = False
+    await results(future)
+    assert at_once(under_test, 4) is None, "a challenger that hangs must not take the event loop with it"
+    assert at_once(batcher(run, pool, row_s=SLOW), 4) is None, "slow"
+    assert run.batches == [[6]]
 
 
 @pytest.mark.parametrize("row_s", [QUICK, SLOW])
@@ -154,14 +179,17 @@ async def test_as_many_batches_are_in_flight_as_are_worth_it(pool: ThreadPoolExe
 
 
 @pytest.mark.parametrize("row_s", [QUICK, SLOW])
-async def test_a_poisonous_row_fails_alone(row_s: float, pool: ThreadPoolExecutor) -> None:
+async def test_a_poisonous_row_fails_alone(
+    row_s: float, pool: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
     run = Doubler(frozenset({5}))
     under_test = batcher(run, pool, row_s=row_s)
     outcomes = await results(*(submit(under_test, number) for number in range(8)))
     for number, (outcome,) in enumerate(outcomes):
         if number == 5:
             assert isinstance(outcome, PredictionFailedError)
-            assert "poison" in outcome.detail
+            assert "poison" not in outcome.detail, "callers do not learn what is inside"
+            assert "poison" in caplog.text
         else:
             assert outcome == number * 2
 

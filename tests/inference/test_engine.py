@@ -78,7 +78,6 @@ async def test_rows_of_one_request_go_to_different_arms_in_their_order(engine: E
         alone = await predict(engine, held_out_rows(client_id, start=number))
         assert alone.assignments == [together.assignments[number]]
         one, among = alone.decisions.row(0), together.decisions.row(number)
-        assert one.best == among.best
         assert one.numbers == pytest.approx(among.numbers, abs=1e-5)
 
 

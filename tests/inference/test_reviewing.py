@@ -13,14 +13,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from rollout import Image, InputSchema
-from rollout.bundle.task import Classification
+from rollout import Classification, Image, InputSchema
 from rollout.config import Settings
 from rollout.http.auth import admin_token
 from rollout.http.tensors import Column, SentRows
 from rollout.inference.decisions import Decisions
 from rollout.inference.reviewing import Pick, review_item, review_items
-from rollout.inference.rows import Answers, Rows
+from rollout.inference.rows import Answers, PublicHead, Rows
 from rollout.review.item import ReviewItem
 from rollout.review.policy import ReviewPolicy
 from rollout.review.sampling import Sampler
@@ -39,10 +38,11 @@ def reviewed(
     sampler.policy = ReviewPolicy(redact=[*redact])
     version = SimpleNamespace(manifest=SimpleNamespace(task=task))
     model = SimpleNamespace(name="loans", sampler=sampler, versions={"v1": version}, secret=secret, schema=schema)
-    decisions = Decisions(np.array([1]), np.array([[1 - scores, scores]]), np.array([True]))
+    decisions = Decisions(np.array([[1, 1 - scores, scores]]), np.array([True]))
     assigned = [Assignment("champion", "v1", 0.5)]
     split = Split(champion="v1")
-    answers = Answers(split, task, assigned, {"v1": "onnx"}, decisions, {}, {}, 0.0, 0.0, 1_700_000_000.0)
+    heads = {"v1": PublicHead(task, msgspec.Raw(msgspec.json.encode(task)))}
+    answers = Answers(split, task, assigned, {"v1": "onnx"}, heads, decisions, {}, {}, 0.0, 0.0, 1_700_000_000.0)
     return model, rows, answers
 
 

@@ -9,49 +9,24 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from rollout import Classification, Regression
 from rollout.config import Settings
 from rollout.inference import shadow as shadow_module
-from rollout.inference.decisions import Decision
 from rollout.inference.engine import Engine
 from rollout.inference.follower import Follower
 from rollout.inference.rows import Rows
-from rollout.inference.shadow import _picked, agree, distance
+from rollout.inference.shadow import _picked
 from rollout.inference.version import LoadedVersion
+from rollout.keys import Keys
 from rollout.review.queue import list_items
 from rollout.routing.assignment import assign
 from rollout.routing.split import Split
 from rollout.routing.splits import write_split
 from rollout.store import Redis, connect
 from tests.images import held_out
-
-THREE = Classification(labels=["a", "b", "c"])
-
-
-def decide(*numbers: float) -> Decision:
-    return Decision(int(np.argmax(numbers)), list(numbers), needs_review=False)
-
-
-def value(number: float, half: float) -> Decision:
-    return Decision(0, [number, number - half, number + half], needs_review=False)
-
-
-def test_classes_agree_on_the_class_and_differ_by_total_variation() -> None:
-    ours, theirs = decide(0.5, 0.3, 0.2), decide(0.2, 0.6, 0.2)
-    assert not agree(THREE, ours, theirs)
-    assert agree(THREE, ours, decide(0.4, 0.3, 0.3))
-    assert distance(THREE, ours, theirs) == pytest.approx(0.3)
-    assert distance(THREE, decide(1, 0, 0), decide(0, 1, 0)) == 1
-
-
-def test_values_agree_within_the_champions_interval() -> None:
-    task = Regression()
-    assert agree(task, value(10, 2), value(12, 9))
-    assert not agree(task, value(10, 2), value(12.1, 9))
-    assert distance(task, value(10, 2), value(13, 9)) == pytest.approx(1.5)
 
 
 def rows(start: int, count: int) -> Rows:
@@ -113,14 +88,41 @@ async def test_the_share_is_kept_and_the_same_predictions_are_picked_again(engin
         scored.append(found["agreed"] + found["disagreed"])
     assert scored[0] == scored[1]
     assert abs(scored[0] - 0.3 * outside) < 4 * (outside * 0.3 * 0.7) ** 0.5
-    items = [item async for item, _ in list_items(redis, "digits", {"reason": "disagreement"})]
+    items = [item async for item, _ in list_items(redis, "digits", {}) if item.reason == "disagreement"]
     assert items
     for item in items:
         assert item.pi == 0.3
         assert item.other is not None
-        assert item.other["label"] != item.label
+        assert item.other["label"] != item.answer["label"]
         assert item.revision == 1
         assert assign(model.split, item.client_id).arm == item.arm != "challenger"
+
+
+async def test_disagreements_on_rows_that_are_in_review_anyway_are_evidence_as_well(
+    engine: Engine, redis: Redis
+) -> None:
+    model = engine.model("digits")
+    model.sampler.policy = msgspec.structs.replace(model.sampler.policy, audit=0.5)
+    for start in range(0, 1000, 50):
+        await engine.predict(model, rows(start, 50))
+    await quiet(engine)
+    counts: dict[str, int] = {}
+    for arm in ("champion", "control"):
+        for tally in model.snapshot.counts[arm].shadow.values():
+            tally.flush()
+        counts.update(
+            {name: counts.get(name, 0) + count for (_, _, name), count in model.snapshot.counts[arm].take()}
+        )
+    keys = await redis.keys(Keys("digits").other("*"))
+    ids = {key.decode().rpartition(":")[2] for key in keys if isinstance(key, bytes)}
+    items = {item.id: item async for item, _ in list_items(redis, "digits", {})}
+    disagreed = {item.id for item in items.values() if item.reason == "disagreement"}
+    assert ids
+    assert {items[one].reason for one in ids} <= {"low_confidence", "audit"}
+    assert counts["evidence.1.disagreed"] == len(ids) + len(disagreed)
+    assert counts["evidence.1.shadowed"] == counts["agreed"] + counts["disagreed"]
+    kept = msgspec.json.decode(await redis.get(Keys("digits").other(next(iter(ids)))) or b"")
+    assert (kept["version"], kept["pi"]) == ("v2", 0.3)
 
 
 async def test_nothing_is_scored_while_rows_wait(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

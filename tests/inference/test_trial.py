@@ -17,7 +17,7 @@ from rollout.inference.decisions import Decisions
 from rollout.inference.trial import HURRY, Trial, TrialResult
 
 SETTINGS = Settings(timeout_ms=1000)
-GOOD = "a decision"  # of which the label is 7
+GOOD = "a decision"  # which is 7
 ERROR = PredictionFailedError("no light")
 LATE = DeadlineExceededError("too late")
 SHED = OverloadedError("too much")
@@ -25,8 +25,11 @@ HANGS: list[Any] = []
 
 
 def scripted(does: list[Any]) -> Decisions:
-    columns = np.full(len(does), 7), np.ones((len(does), 8)), np.zeros(len(does), bool)
-    return Decisions(*columns, {row: one for row, one in enumerate(does) if one is not GOOD})
+    return Decisions(
+        np.full((len(does), 1), 7.0),
+        np.zeros(len(does), bool),
+        {row: one for row, one in enumerate(does) if one is not GOOD},
+    )
 
 
 class Scripted:
@@ -105,7 +108,7 @@ async def test_rows_that_the_challenger_came_to() -> None:
     tried = await score(make_trial([GOOD, ERROR, LATE], [GOOD, GOOD]), rows=3)
     assert isinstance(tried, TrialResult)
     assert tried.fallbacks == {1: "error", 2: "timeout"}
-    assert (tried.decisions.best.tolist(), tried.decisions.errors) == ([7] * 3, {})
+    assert (tried.decisions.numbers.tolist(), tried.decisions.errors) == ([[7.0]] * 3, {})
     assert tried.evidence(0, 3) == (2, True)
     assert [tried.evidence(row, row + 1) for row in range(3)] == [(1, False), (1, True), (0, False)]
 

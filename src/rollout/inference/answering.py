@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import random
 import time
 from asyncio import Future
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
 from rollout.errors import InvalidRequestError, PredictionFailedError, RolloutError
-from rollout.inference.arm_counters import ArmCounters
 from rollout.inference.batcher import Ran
 from rollout.inference.decisions import Decisions
+from rollout.inference.row_sample import Numbers
 from rollout.inference.rows import Answers, Fallback, Preview, Rows, spans
 from rollout.inference.snapshot import ServingSnapshot
 from rollout.routing.assignment import Arm, Assignment, assign
+
+# The indexes of the rows of each arm.
+Groups = dict[Arm, Sequence[int]]
+
+
+def answer_at_once(snapshot: ServingSnapshot, rows: Rows) -> Answers | None:
+    """Scores rows that the champion answers, without waiting for anything.
+
+    Args:
+        snapshot: What answers.
+        rows: Of one request or of several, each of one arm that is assigned already.
+
+    Returns:
+        The answers; ``None`` where the rows must wait: then nothing has happened.
+    """
+    started = time.perf_counter()
+    done = snapshot.champion.batcher.run_at_once(rows.arrays, rows.deadline)
+    if done is None:
+        return None
+    assignments = _assign_all(snapshot, rows)
+    _record_control_evidence(snapshot, rows, _by_arm(assignments), done.decisions)
+    return _finish(snapshot, rows, assignments, _Scored(done.decisions, {}, done.waited, done.ran), started)
 
 
 async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
@@ -27,30 +51,42 @@ async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
     """
     started = time.perf_counter()
     assignments = _assign_all(snapshot, rows)
-    groups = _by_arm(assignments)
-    parts = {arm: _part(rows.arrays, indexes, len(assignments)) for arm, indexes in groups.items()}
+    return _finish(snapshot, rows, assignments, await _score(snapshot, rows, _by_arm(assignments)), started)
+
+
+class _Scored(NamedTuple):
+    """What was decided on rows, before it is counted and put in the callers' layout."""
+
+    decisions: Decisions
+    fallbacks: dict[int, Fallback]
+    waited: float
+    ran: float
+
+
+async def _score(snapshot: ServingSnapshot, rows: Rows, groups: Groups) -> _Scored:
+    parts = {arm: _part(rows.arrays, indexes, len(rows.client_ids)) for arm, indexes in groups.items()}
     champions: dict[Arm, Future[Ran]] = {}
     decided: list[tuple[Sequence[int], Decisions]] = []
     fallbacks: dict[int, Fallback] = {}
     waited = ran = 0.0
     try:
         for arm in groups if snapshot.trial is None else filter("challenger".__ne__, groups):
-            champions[arm] = snapshot.champion.batcher.submit(parts[arm], rows.deadline, at_once=bool(rows.sizes))
+            champions[arm] = snapshot.champion.batcher.submit(parts[arm], rows.deadline)
         for arm in sorted(groups, key="challenger".__ne__):  # the champion is at work already
-            sizes = rows.requests if len(groups) == 1 else [len(groups[arm])]
             if arm not in champions:
                 assert snapshot.trial is not None  # noqa: S101  or the champion would be at work on it
+                sizes = _sizes(rows, groups)[arm]
                 result = await snapshot.trial.score(parts[arm], rows.deadline, sizes)
                 decisions, times = result.decisions, (result.waited, result.ran)
                 fallbacks.update((groups[arm][index], why) for index, why in result.fallbacks.items())
                 snapshot.counts[arm].failures.inc(result.failures)
                 for own in spans(sizes):
                     attempts, failed = result.evidence(own.start, own.stop)
-                    snapshot.counts[arm].record_evidence(attempts, failed=failed)
+                    client_id = rows.client_ids[groups[arm][own.start]]
+                    snapshot.counts[arm].record_evidence(client_id, attempts, failed=failed)
             else:
                 done = await champions[arm]
                 decisions, times = done.decisions, (done.waited, done.ran)
-                _record_control_evidence(snapshot.counts[arm], decisions, sizes)
                 if arm == "challenger":
                     fallbacks.update((index, "missing") for index in groups[arm])
             decided.append((groups[arm], decisions))
@@ -61,22 +97,33 @@ async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
         for future in champions.values():
             future.cancel()
         raise
+    whole = decisions if len(decided) == 1 else Decisions.placed(decided, len(rows.client_ids))
+    _record_control_evidence(snapshot, rows, groups, whole)
+    return _Scored(whole, fallbacks, waited, ran)
+
+
+def _finish(
+    snapshot: ServingSnapshot, rows: Rows, assignments: list[Assignment], scored: _Scored, started: float
+) -> Answers:
+    """Takes out what failed, counts the rest, and puts it in the layout that callers see."""
     answers = Answers(
         snapshot.split,
         snapshot.task,
         assignments,
         snapshot.variants,
-        decisions if len(decided) == 1 else Decisions.placed(decided, len(assignments)),
-        fallbacks,
+        snapshot.heads,
+        scored.decisions,
+        scored.fallbacks,
         {},
-        waited,
-        ran,
+        scored.waited,
+        scored.ran,
         time.time(),
     )
     if answers.decisions.errors:
         answers = _refuse(snapshot, rows, answers)
+    numbers = answers.decisions.numbers
     answers = _translate(snapshot, answers)
-    _count(snapshot, rows, answers, time.perf_counter() - started)
+    _count(snapshot, rows, answers, numbers, time.perf_counter() - started)
     return answers
 
 
@@ -100,6 +147,7 @@ async def preview(snapshot: ServingSnapshot, rows: Rows, arm: Preview) -> Answer
         snapshot.task,
         assignments,
         snapshot.variants,
+        snapshot.heads,
         done.decisions,
         {},
         {},
@@ -119,28 +167,42 @@ def _assign_all(snapshot: ServingSnapshot, rows: Rows) -> list[Assignment]:
     return [assign(split, client_id, rows.segment) for client_id in client_ids]
 
 
-def _by_arm(assignments: Sequence[Assignment]) -> dict[Arm, Sequence[int]]:
+def _by_arm(assignments: Sequence[Assignment]) -> Groups:
     """Returns the indexes of the rows of each arm."""
-    if assignments and all(assignment is assignments[0] for assignment in assignments):
-        return {assignments[0].arm: range(len(assignments))}
+    arms = [assignment.arm for assignment in assignments]
+    if arms.count(arms[0]) == len(arms):
+        return {arms[0]: range(len(arms))}
     groups: dict[Arm, list[int]] = {}
-    for index, assignment in enumerate(assignments):
-        groups.setdefault(assignment.arm, []).append(index)
+    for index, arm in enumerate(arms):
+        groups.setdefault(arm, []).append(index)
     return {**groups}
+
+
+def _sizes(rows: Rows, groups: Groups) -> dict[Arm, Sequence[int]]:
+    """Returns the rows of each request in each arm; of several requests, each is in one."""
+    if len(groups) == 1:
+        return dict.fromkeys(groups, rows.requests)
+    if not rows.sizes:
+        return {arm: [len(indexes)] for arm, indexes in groups.items()}
+    size_at = {own.start: len(own) for own in spans(rows.sizes)}
+    return {arm: [size_at[at] for at in indexes if at in size_at] for arm, indexes in groups.items()}
 
 
 def _part(arrays: Arrays, indexes: Sequence[int], rows: int) -> Arrays:
     return arrays if len(indexes) == rows else take(arrays, np.array(indexes))
 
 
-def _record_control_evidence(counts: ArmCounters, decisions: Decisions, sizes: Sequence[int]) -> None:
+def _record_control_evidence(snapshot: ServingSnapshot, rows: Rows, groups: Groups, decisions: Decisions) -> None:
     """Takes what the champion made of control's requests as evidence, to compare the challenger with."""
-    if counts.arm != "control":
+    indexes = groups.get("control")
+    if indexes is None:
         return
-    for own in spans(sizes):
-        errors = decisions.part(own.start, own.stop).errors if decisions.errors else {}
-        failures = sum(isinstance(error, PredictionFailedError) for error in errors.values())
-        counts.record_evidence(len(own) - len(errors) + failures, failed=failures > 0)
+    for own in spans(_sizes(rows, groups)["control"]):
+        places = indexes[own.start : own.stop]
+        errors = [error for place in places if (error := decisions.errors.get(place)) is not None]
+        failures = sum(isinstance(error, PredictionFailedError) for error in errors)
+        attempts = len(own) - len(errors) + failures
+        snapshot.counts["control"].record_evidence(rows.client_ids[places[0]], attempts, failed=failures > 0)
 
 
 def _refuse(snapshot: ServingSnapshot, rows: Rows, answers: Answers) -> Answers:
@@ -173,7 +235,7 @@ def _refuse(snapshot: ServingSnapshot, rows: Rows, answers: Answers) -> Answers:
 
 
 def _translate(snapshot: ServingSnapshot, answers: Answers) -> Answers:
-    """Puts what was decided in the labels that callers see, where a version has others."""
+    """Puts what was decided in the layout that callers see, where a version has another."""
     if not snapshot.translations:
         return answers
     by_version: dict[str, list[int]] = {}
@@ -181,27 +243,49 @@ def _translate(snapshot: ServingSnapshot, answers: Answers) -> Answers:
         by_version.setdefault(answers.version(index), []).append(index)
     parts: list[tuple[Sequence[int], Decisions]] = []
     for version, places in by_version.items():
-        translate = snapshot.translations.get(version)
-        outputs = snapshot.task.outputs if translate is None else translate.outputs
-        own = answers.decisions.rows(places, outputs)
-        parts.append((places, own if translate is None else translate(own)))
+        own = answers.decisions.rows(places, snapshot.columns[version])
+        parts.append((places, own.translated(snapshot.translations.get(version))))
     return answers._replace(decisions=Decisions.placed(parts, len(answers.decisions)))
 
 
-def _count(snapshot: ServingSnapshot, rows: Rows, answers: Answers, seconds: float) -> None:
+def _count(snapshot: ServingSnapshot, rows: Rows, answers: Answers, numbers: Numbers, seconds: float) -> None:
     assignments, fallbacks = answers.assignments, answers.fallbacks
     if not assignments:
         return  # each of several requests was refused
-    confidences: list[float] = answers.decisions.confidences.tolist()
+    found = answers.task.confidences(answers.decisions.numbers)
+    confidences: list[float] = [] if found is None else found.tolist()
     groups = _by_arm(assignments)
+    sizes = _sizes(rows, groups)
     for arm, indexes in groups.items():
-        counted = confidences if len(groups) == 1 else [confidences[index] for index in indexes]
+        own = confidences if len(groups) == 1 or not confidences else [confidences[index] for index in indexes]
         why = [fallbacks[index] for index in indexes if index in fallbacks] if fallbacks else ()
-        snapshot.counts[arm].count(counted, why, seconds, len(rows.requests) if len(groups) == 1 else 1)
+        snapshot.counts[arm].count(len(indexes), own, why, seconds, len(sizes[arm]))
+        if (sample := snapshot.counts[arm].sample) is not None:
+            places = _one_of_each(rows, indexes, sizes[arm])
+            if fallbacks:
+                places = [place for place in places if place not in fallbacks]
+            sample.offer(rows.arrays, numbers, rows.client_ids, places)
         if arm != "champion":
-            snapshot.counts[arm].record_clients(
-                rows.client_ids[index] for index in indexes if assignments[index].rule is None
-            )
+            ids = [rows.client_ids[index] for index in indexes if assignments[index].rule is None]
+            snapshot.counts[arm].record_clients(ids)
+            snapshot.counts[arm].record_times(ids, seconds)
+
+
+def _one_of_each(rows: Rows, indexes: Sequence[int], sizes: Sequence[int]) -> Sequence[int]:
+    """Returns a random row of each client in each request: the others are not independent of it."""
+    if len(sizes) == len(indexes):
+        return indexes
+    places: list[int] = []
+    for own in spans(sizes):
+        mine = indexes[own.start : own.stop]
+        clients = {rows.client_ids[index] for index in mine}
+        if len(clients) == 1:
+            places.append(random.choice(mine))  # noqa: S311  nothing is secret
+        elif len(clients) == len(mine):
+            places += mine
+        else:
+            places += {rows.client_ids[index]: index for index in random.sample(mine, len(mine))}.values()
+    return places
 
 
 def _of_instance(error: RolloutError, index: int, rows: int) -> RolloutError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from bisect import bisect_left
@@ -13,10 +14,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from rollout.bundle.columns import is_ragged
 from rollout.bundle.parity import count, take
 from rollout.bundle.schema import Arrays
-from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError
-from rollout.inference.decisions import Decisions
+from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError, RolloutError
+from rollout.inference.decisions import Decisions, run_or_bisect
 from rollout.inference.load import NOTHING, Load, loads
 from rollout.inference.profile import Profile
 from rollout.inference.watchdog import HANG_S
@@ -29,7 +31,10 @@ SWEEP_EVERY_S = 0.05
 SMOOTHING = 0.1
 # A batch that takes so many times what a full one took at load will not end.
 HANGS_AFTER = 20
+SAY_EVERY_S = 1.0
 LARGEST_SLOWDOWN = 10.0  # a stall of the machine is not the price of a batch
+
+logger = logging.getLogger(__name__)
 
 Left = Literal["idle", "full", "freed"]
 
@@ -145,6 +150,7 @@ class Batcher:
     ) -> None:
         self._run = run
         self._profile = profile
+        self._most_quick = bisect_left(profile.seconds, INLINE_BELOW_S) - 1
         self._longest_wait = longest_wait
         self._executor = executor
         self._on_batch = on_batch
@@ -153,6 +159,7 @@ class Batcher:
         self._waiting_rows = 0
         self._waiting_cost = 0.0
         self._slowdown = 1.0
+        self._said = -math.inf
         self._scheduled = False
         self._running: dict[asyncio.Future[Any], tuple[float, list[_Block]]] = {}
         self._freed = False
@@ -169,7 +176,7 @@ class Batcher:
         """How many rows a batch may have that keeps nobody waiting; 0 while others wait for more than a batch."""
         if (self.inline and self._running) or self._waiting_rows > self._profile.max_batch:
             return 0
-        return bisect_left(self._profile.seconds, INLINE_BELOW_S) - 1
+        return self._most_quick
 
     @property
     def is_waited_for(self) -> bool:
@@ -186,13 +193,30 @@ class Batcher:
         since = min((since for since, _ in tuple(self._running.values())), default=math.inf)
         return time.monotonic() - since > max(self._hang_s, HANGS_AFTER * self._profile.slowest)
 
-    def submit(self, arrays: Arrays, deadline: float, *, at_once: bool = False) -> asyncio.Future[Ran]:
+    def run_at_once(self, arrays: Arrays, deadline: float) -> Ran | None:
+        """Runs rows now, on the event loop, where they are quick and nothing else waits; otherwise ``None``.
+
+        Args:
+            arrays: For each field an array of shape ``(rows, *field.shape)``, or a ragged column.
+            deadline: ``time.monotonic()`` after which nobody waits for the answer.
+        """
+        rows = count(arrays)
+        if self._queue or not self.inline or rows > self.quick_rows or any(map(is_ragged, arrays.values())):
+            return None
+        estimate = self._profile.seconds[rows]
+        if time.monotonic() + estimate * self._slowdown > deadline:
+            return None
+        decisions, ran = self.run(arrays)
+        self._learn(ran / estimate)
+        self._on_batch(BatchReport(rows, 0.0, "idle"))
+        return Ran(decisions, 0.0, ran)
+
+    def submit(self, arrays: Arrays, deadline: float) -> asyncio.Future[Ran]:
         """Queues the rows of one caller.
 
         Args:
             arrays: For each field an array of shape ``(rows, *field.shape)``, or a ragged column.
             deadline: ``time.monotonic()`` after which nobody waits for the answer.
-            at_once: Whether all that had arrived is among these rows: then nothing else is waited for.
 
         Raises:
             OverloadedError: If too much work waits already.
@@ -210,10 +234,7 @@ class Batcher:
         self._queue.extend(blocks)
         self._waiting_rows += request.pending
         self._waiting_cost += cost
-        if at_once and not self._running and not self._scheduled:
-            self._dispatch()
-        else:
-            self._schedule()
+        self._schedule()
         return request.future
 
     def _cut(self, request: _Request, rows: Sequence[Load]) -> Iterator[_Block]:
@@ -320,12 +341,15 @@ class Batcher:
         self._schedule()
 
     def _settle(self, batch: list[_Block], decisions: Decisions, ran: float) -> None:
-        slowdown = min(ran / self._profile.estimate(_load(batch)), LARGEST_SLOWDOWN)
-        self._slowdown += SMOOTHING * (slowdown - self._slowdown)
+        self._learn(ran / self._profile.estimate(_load(batch)))
         at = 0
         for request, start, stop, _ in batch:
             request.settle(start, decisions.part(at, at + stop - start), ran)
             at += stop - start
+
+    def _learn(self, slowdown: float) -> None:
+        """Takes how many times what it took at load a batch took."""
+        self._slowdown += SMOOTHING * (min(slowdown, LARGEST_SLOWDOWN) - self._slowdown)
 
     def _sweep(self) -> None:
         """Answers those whose deadline passes while a batch runs: a runtime that hangs keeps nobody waiting."""
@@ -347,24 +371,17 @@ class Batcher:
             What was decided; and the seconds that it took.
         """
         start = time.perf_counter()
-        decisions = self._run_or_bisect(arrays)
+        decisions = run_or_bisect(self._run, arrays, self._fault)
         return decisions, time.perf_counter() - start
 
-    def _run_or_bisect(self, arrays: Arrays) -> Decisions:
-        """Runs a batch; if it fails, runs its halves, so that the row at fault is found and fails alone."""
-        rows = count(arrays)
-        try:
-            decisions = self._run(arrays)
-            if len(decisions) != rows:
-                raise ValueError(f"{len(decisions)} results for {rows} rows")
-            return decisions
-        except Exception as error:
-            if rows == 1:
-                return Decisions.failed(1, PredictionFailedError(f"the model failed on this input: {error}"))
-            halves = range(rows // 2), range(rows // 2, rows)
-            return Decisions.placed(
-                [(half, self._run_or_bisect(take(arrays, slice(half.start, half.stop)))) for half in halves], rows
-            )
+    def _fault(self, error: Exception) -> RolloutError:
+        """Says why a row failed; to the log once a second at most: such a row may come again and again."""
+        if isinstance(error, OverloadedError):
+            return error
+        if (now := time.monotonic()) > self._said + SAY_EVERY_S:
+            self._said = now
+            logger.error("a model failed on a row: %s", error)
+        return PredictionFailedError("the model failed on this input: the log of the service says why")
 
 
 def _load(batch: list[_Block]) -> Load:

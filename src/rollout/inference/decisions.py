@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rollout.errors import RolloutError
+from rollout.bundle.parity import count, take
+from rollout.bundle.schema import Arrays
+from rollout.errors import PredictionFailedError, RolloutError
+from rollout.heads.head import Head, Scores, Translation
 
 
 class Decision(NamedTuple):
     """What a version makes of one row.
 
     Attributes:
-        best: Index of the most likely class; 0 for a regression.
-        numbers: The score of each class, or the value and the two ends of its interval; to six decimals.
+        numbers: What goes out, in the layout of the head; to six decimals.
         needs_review: Whether a person should look at it.
     """
 
-    best: int
     numbers: list[float]
     needs_review: bool
 
@@ -29,23 +30,20 @@ class Decisions:
     """What a version makes of some rows.
 
     Args:
-        best: Indexes of the most likely classes, ``int64`` of shape ``(rows,)``; 0 for a regression.
-        numbers: ``float64`` of shape ``(rows, outputs)``: the score of each class, or the value and the two ends
-            of its interval; to six decimals.
+        numbers: What goes out, ``float64`` of shape ``(rows, head.columns)`` in the layout of the head; to six
+            decimals.
         needs_review: Which rows a person should look at, ``bool`` of shape ``(rows,)``.
         errors: The rows that failed, by index, and why; what stands of them in the columns means nothing.
     """
 
-    __slots__ = ("best", "errors", "needs_review", "numbers")
+    __slots__ = ("errors", "needs_review", "numbers")
 
     def __init__(
         self,
-        best: NDArray[np.int64],
         numbers: NDArray[np.float64],
         needs_review: NDArray[np.bool_],
         errors: Mapping[int, RolloutError] | None = None,
     ) -> None:
-        self.best = best
         self.numbers = numbers
         self.needs_review = needs_review
         self.errors: dict[int, RolloutError] = dict(errors) if errors else {}
@@ -53,21 +51,19 @@ class Decisions:
     @classmethod
     def failed(cls, rows: int, error: RolloutError) -> Decisions:
         """Returns rows that all failed alike."""
-        columns = np.zeros(rows, np.int64), np.full((rows, 0), np.nan), np.zeros(rows, bool)
-        return cls(*columns, dict.fromkeys(range(rows), error.alone()))
+        return cls(np.empty((rows, 0)), np.zeros(rows, bool), dict.fromkeys(range(rows), error.alone()))
 
     @classmethod
     def placed(cls, parts: Iterable[tuple[Sequence[int], Decisions]], rows: int) -> Decisions:
         """Puts parts together, each with the places that its rows have among all.
 
-        A later part replaces an earlier one. Versions may have different numbers of outputs: what a row lacks is
+        A later part replaces an earlier one. Versions may have different numbers of columns: what a row lacks is
         NaN.
         """
         parts = list(parts)
         width = max((part.numbers.shape[1] for _, part in parts), default=0)
-        whole = cls(np.zeros(rows, np.int64), np.full((rows, width), np.nan), np.zeros(rows, bool))
+        whole = cls(np.full((rows, width), np.nan), np.zeros(rows, bool))
         for places, part in parts:
-            whole.best[places] = part.best
             whole.needs_review[places] = part.needs_review
             whole.numbers[places, : part.numbers.shape[1]] = part.numbers
             if whole.errors:
@@ -77,25 +73,75 @@ class Decisions:
         return whole
 
     def __len__(self) -> int:
-        return len(self.best)
+        return len(self.needs_review)
 
     def row(self, index: int) -> Decision:
         """Returns one row as an object."""
-        return Decision(int(self.best[index]), self.numbers[index].tolist(), bool(self.needs_review[index]))
+        return Decision(self.numbers[index].tolist(), bool(self.needs_review[index]))
 
     def part(self, start: int, stop: int) -> Decisions:
         """Returns the rows from ``start`` up to ``stop``, as a view."""
         if start == 0 and stop == len(self):
             return self
         errors = {index - start: error for index, error in self.errors.items() if start <= index < stop}
-        return Decisions(self.best[start:stop], self.numbers[start:stop], self.needs_review[start:stop], errors)
+        return Decisions(self.numbers[start:stop], self.needs_review[start:stop], errors)
 
-    def rows(self, places: Sequence[int], outputs: int | None = None) -> Decisions:
-        """Returns some rows, none of which failed, of a version with so many outputs; without, all outputs."""
+    def rows(self, places: Sequence[int], columns: int | None = None) -> Decisions:
+        """Returns some rows, none of which failed, of a version with so many columns; without, all columns."""
         picked = np.array(places, np.intp)
-        return Decisions(self.best[picked], self.numbers[picked, :outputs], self.needs_review[picked])
+        return Decisions(self.numbers[picked, :columns], self.needs_review[picked])
 
-    @property
-    def confidences(self) -> NDArray[np.float64]:
-        """The score of the most likely class of each row, shape ``(rows,)``."""
-        return np.asarray(self.numbers.max(-1))
+    def translated(self, translate: Translation | None) -> Decisions:
+        """Returns them in another layout, where it is another."""
+        if translate is None or len(self.errors) == len(self):
+            return self
+        return Decisions(translate(self.numbers), self.needs_review, self.errors)
+
+
+def decide(head: Head, scores: Scores) -> Decisions:
+    """Turns scores into decisions; those that are not finite numbers fail alone.
+
+    Whether a row needs review is decided on the exact scores; those that go out are rounded to six decimals,
+    which is what single precision can vouch for.
+
+    Args:
+        head: What is decided.
+        scores: Shape ``(rows, head.outputs)``.
+
+    Raises:
+        ValueError: If they have another shape.
+    """
+    if scores.shape[1:] != (head.outputs,):
+        raise ValueError(f"scores of shape {scores.shape} for {head.outputs} outputs")
+    decisions = Decisions(head.numbers(scores), head.needs_review(scores))
+    is_finite = np.isfinite(scores)
+    if not is_finite.all():
+        error = PredictionFailedError("the model's scores for this input are not finite numbers")
+        decisions.errors = dict.fromkeys(np.flatnonzero(~is_finite.all(-1)).tolist(), error)
+    return decisions
+
+
+def run_or_bisect(
+    run: Callable[[Arrays], Decisions], arrays: Arrays, fault: Callable[[Exception], RolloutError]
+) -> Decisions:
+    """Runs a batch; if it fails, runs its halves, so that the row at fault is found and fails alone.
+
+    Args:
+        run: Runs a batch.
+        arrays: The rows.
+        fault: Says what is told of a row that failed.
+    """
+    rows = count(arrays)
+    try:
+        decisions = run(arrays)
+        if len(decisions) != rows:
+            raise ValueError(f"{len(decisions)} results for {rows} rows")
+        return decisions
+    except Exception as error:
+        if rows == 1:
+            return Decisions.failed(1, fault(error))
+        halves = range(rows // 2), range(rows // 2, rows)
+        return Decisions.placed(
+            [(half, run_or_bisect(run, take(arrays, slice(half.start, half.stop)), fault)) for half in halves],
+            rows,
+        )

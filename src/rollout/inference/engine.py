@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
 
 from rollout import metrics
 from rollout.config import Settings
 from rollout.errors import UnknownModelError
-from rollout.inference.answering import answer, preview
+from rollout.explain.processes import Answer, Explainers, Task
+from rollout.inference.answering import answer, answer_at_once, preview
 from rollout.inference.discovery import Discovery
 from rollout.inference.follower import load_model
 from rollout.inference.model_runtime import ModelRuntime
@@ -40,6 +43,7 @@ class Engine:
 
     Attributes:
         in_flight: Requests whose rows are being scored.
+        explainers: The processes in which predictions are explained.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Engine:
         self.redis = redis
         self.reviews = reviews
         self.in_flight = 0
+        self.explainers = Explainers(settings.explain_at_once, settings.explain_timeout_s, settings.processes)
         self._settings = settings
         self._runtimes: dict[str, ModelRuntime] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -163,14 +168,26 @@ class Engine:
             answers = await answer(snapshot, rows)
         finally:
             self.in_flight -= 1
-        picks = pick(model.sampler, rows, answers)
+        return answers, self._picks(model, snapshot, rows, answers)
+
+    def score_at_once(self, model: ServedModel, rows: Rows) -> tuple[Answers, Sequence[Pick]] | None:
+        """Does so without waiting for anything; ``None`` where the champion cannot answer quickly now."""
+        snapshot = model.snapshot
+        answers = answer_at_once(snapshot, rows)
+        return None if answers is None else (answers, self._picks(model, snapshot, rows, answers))
+
+    def _picks(
+        self, model: ServedModel, snapshot: ServingSnapshot, rows: Rows, answers: Answers
+    ) -> Sequence[Pick]:
+        """Says which rows are to be reviewed, and offers all of them to whoever looks at them later."""
+        picks = pick(model.sampler, rows, answers.decisions.needs_review)
         answers.fates.update((index, None) for index, _, _ in picks)
         # As soon as the answer is on its way.
         if snapshot.split.shadow and snapshot.challenger is not None:
             asyncio.get_running_loop().call_soon(self._offer_to_shadow, model, snapshot, rows, answers)
         if snapshot.split.challenger is not None:
             asyncio.get_running_loop().call_soon(self._await_outcomes, model, rows, answers)
-        return answers, picks
+        return picks
 
     def _offer_to_shadow(
         self, model: ServedModel, snapshot: ServingSnapshot, rows: Rows, answers: Answers
@@ -180,6 +197,20 @@ class Engine:
 
     def _await_outcomes(self, model: ServedModel, rows: Rows, answers: Answers) -> None:
         self._predictions.offer(model.name, pending_outcomes(rows, answers))
+
+    async def explain(
+        self, task: Task, timeout_s: float = math.inf, is_gone: Callable[[], bool] = lambda: False
+    ) -> Answer:
+        """Explains a prediction in a process of its own; see ``Explainers.run``.
+
+        Raises:
+            RolloutError: If it is refused, takes too long or fails.
+        """
+        started = time.perf_counter()
+        answer = await self.explainers.run(task, timeout_s, is_gone)
+        model = answer.explanation.model
+        metrics.EXPLANATION.labels(model).observe(time.perf_counter() - started)
+        return answer
 
     async def review(self, model: ServedModel, rows: Rows, answers: Answers, picks: Sequence[Pick]) -> None:
         """Stores the review items of rows, and notes in the answers what became of them."""

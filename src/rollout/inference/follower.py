@@ -17,6 +17,7 @@ from rollout import metrics
 from rollout.bundle.store import changed_lately, changed_since
 from rollout.config import Settings
 from rollout.errors import BundleError, MissingBundleError, StoreUnavailableError
+from rollout.inference.own_counts import OwnCounts
 from rollout.inference.served_model import ServedModel
 from rollout.inference.version import LoadedVersion
 from rollout.review.policy import cache_policy, cached_policy, read_policy
@@ -121,6 +122,8 @@ class Follower:
         self._began = 0.0
         self._trouble = ""
         self._untold: Counter[tuple[Arm, str, str]] = Counter()
+        self._own_counts = OwnCounts(model.name)
+        self._of_no_arm: Counter[str] = Counter()
         self._id = f"{socket.gethostname()}:{os.getpid()}"
 
     async def run(self) -> None:
@@ -237,6 +240,7 @@ class Follower:
         snapshot = model.snapshot
         for counts in (counts for each in model.snapshots for counts in each.counts.values()):
             self._untold.update(dict(counts.take()))
+        self._of_no_arm.update(dict(self._own_counts.take()))
         worker = Worker(
             id=self._id,
             revision=snapshot.split.revision,
@@ -244,8 +248,9 @@ class Follower:
             breaker="closed" if snapshot.trial is None else snapshot.trial.breaker.state,
             refused=self._trouble,
         )
-        await add_traffic(self.redis, model.name, self._untold, worker)
+        await add_traffic(self.redis, model.name, self._untold, worker, self._of_no_arm)
         self._untold.clear()
+        self._of_no_arm.clear()
 
 
 async def _keep(home: Path, keep: Callable[[Path, str, T], None], model: str, what: T) -> None:

@@ -1,23 +1,21 @@
-"""What all replicas share, as gauges: the clients of the trial, and the review queue."""
+"""What all replicas share, as gauges: the clients of the trial, the review queue, what became of labels."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from datetime import datetime
+from typing import get_args
 
 from rollout import metrics
-from rollout.errors import StoreUnavailableError
 from rollout.inference.served_model import ServedModel
+from rollout.repeating import repeat
 from rollout.review.counts import read_counts
 from rollout.review.state import State
 from rollout.routing.client_counts import TRIAL, add_clients, count_clients
-from rollout.store import Redis, is_cancelled, report
+from rollout.routing.improvement import Outcome, read_improvement
+from rollout.store import Redis
 
 SHOW_EVERY_S = 5.0
-
-logger = logging.getLogger(__name__)
 
 
 class Gauges:
@@ -35,16 +33,7 @@ class Gauges:
 
     async def run(self) -> None:
         """Goes on for ever; with Redis gone, the last figures stay."""
-        while True:
-            try:
-                await self.show()
-            except StoreUnavailableError as error:
-                report(error)
-            except Exception:
-                logger.exception("the gauges of %s could not be set; trying again", self._model.name)
-            if is_cancelled():  # redis-py may have caught that
-                return
-            await asyncio.sleep(SHOW_EVERY_S)
+        await repeat(self.show, SHOW_EVERY_S, f"the gauges of {self._model.name} could not be set")
 
     async def show(self) -> None:
         """Does it once.
@@ -59,6 +48,9 @@ class Gauges:
             for arm, ids in seen.items():
                 snapshot.counts[arm].clients -= ids
         await self._show_clients(self._model.split.revision)
+        last = next(reversed((await read_improvement(self._redis, name)).attempts), None)
+        for outcome in get_args(Outcome):
+            metrics.IMPROVEMENT.labels(name, outcome).set(last is not None and last.outcome == outcome)
         queue = await read_counts(self._redis, name)
         metrics.REVIEW_OPEN.labels(name).set(sum(queue.states[State.OPEN].values()))
         age = 0.0 if queue.oldest is None else time.time() - datetime.fromisoformat(queue.oldest).timestamp()
@@ -66,7 +58,7 @@ class Gauges:
 
     async def _show_clients(self, revision: int) -> None:
         name = self._model.name
-        clients = await count_clients(self._redis, name, revision)
+        clients = await count_clients(self._redis, name, [revision])
         for arm in TRIAL:
             if self._shown and self._shown != revision:
                 metrics.TRIAL_CLIENTS.labels(name, self._shown, arm).set(0)  # it is over

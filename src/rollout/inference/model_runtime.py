@@ -5,14 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from rollout import metrics
 from rollout.config import Settings
+from rollout.errors import StoreUnavailableError
+from rollout.inference.acts_webhook import ActsWebhook
+from rollout.inference.controller import Controller
+from rollout.inference.drift_watch import DriftWatch
 from rollout.inference.follower import Follower
 from rollout.inference.gauges import Gauges
+from rollout.inference.live_sketches import LiveSketches
+from rollout.inference.registry_aliases import RegistryAliases
 from rollout.inference.served_model import ServedModel
 from rollout.inference.shadow import Shadow
+from rollout.mlflow_server import registry_server
+from rollout.review.item import ReviewItem
 from rollout.review.log import ReviewLog
+from rollout.review.others import keep_other
 from rollout.review.webhook import Webhook
 from rollout.store import Redis
 
@@ -21,7 +31,7 @@ LEAVE_WITHIN_S = 30.0
 
 
 class ModelRuntime:
-    """Follows a model's split, scores in its shadow, shows its figures, and delivers its decisions.
+    """Follows a model's split and its trial, scores in its shadow, shows its figures, delivers its decisions.
 
     Args:
         model: The model.
@@ -42,12 +52,23 @@ class ModelRuntime:
         leave: Callable[[], None],
     ) -> None:
         self.model = model
-        self.shadow = Shadow(model, in_flight, reviews.add)
+
+        async def keep(item: ReviewItem) -> None:
+            with suppress(StoreUnavailableError):
+                await keep_other(redis, item, model.sampler.policy.retention_s)
+
+        self.shadow = Shadow(model, in_flight, reviews.add, keep)
         loop = asyncio.get_running_loop()
         self.follower = Follower(model, redis, settings, leave)
-        works = [self.follower.run(), Gauges(model, redis).run()]
+        controller = Controller(redis, model.name, settings, lambda: model.task)
+        self._sketches = LiveSketches(model, redis)
+        works = [self.follower.run(), Gauges(model, redis).run(), controller.run()]
+        works += [self._sketches.run(), DriftWatch(redis, model).run()]
         if settings.webhook_url:
-            works.append(Webhook(redis, model.name, settings.webhook_url, settings.webhook_key()).run())
+            to = (settings.webhook_url, settings.webhook_key())
+            works += [Webhook(redis, model.name, *to).run(), ActsWebhook(redis, model.name, *to).run()]
+        if (server := registry_server()) is not None:
+            works.append(RegistryAliases(redis, model.name, server).run())
         self._tasks = [loop.create_task(work) for work in works]
 
     @property
@@ -64,6 +85,7 @@ class ModelRuntime:
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
+        await self._sketches.close()
         self.shadow.close()
         metrics.flush_tallies()
         for loaded in self.model.versions.values():

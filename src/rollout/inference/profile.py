@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rollout.bundle.parity import MAX_BATCH, count, take
+from rollout.bundle.parity import MAX_BATCH, count, seconds_of, take
 from rollout.bundle.schema import Arrays
 from rollout.inference.load import Load, loads
 
@@ -125,13 +126,16 @@ def _curve(run: Run, rows: _Repeated, most: int) -> tuple[list[int], list[float]
 def _time(run: Run, inputs: Arrays) -> float:
     """The least of a few times: whatever else the machine does only ever adds to it."""
     run(inputs)
-    return min(_once(run, inputs) for _ in range(REPEATS))
+    return min(_repeated(lambda: seconds_of(run, inputs)))
 
 
-def _once(run: Run, inputs: Arrays) -> float:
+def _repeated(timed: Callable[[], float]) -> Iterator[float]:
+    """Yields what is timed, again and again, but not for longer than a row is kept waiting."""
     start = time.perf_counter()
-    run(inputs)
-    return time.perf_counter() - start
+    for _ in range(REPEATS):
+        yield timed()
+        if time.perf_counter() - start > LONGEST_S:
+            return
 
 
 def _batches_in_flight(run: Run, inputs: Arrays, cores: int) -> int:
@@ -140,7 +144,7 @@ def _batches_in_flight(run: Run, inputs: Arrays, cores: int) -> int:
     tried = 1
     while tried <= cores:
         with ThreadPoolExecutor(tried) as pool:
-            rate = max(_rate(pool, run, inputs, tried) for _ in range(REPEATS))
+            rate = max(_repeated(functools.partial(_rate, pool, run, inputs, tried)))
         if rate < best_rate * WORTH:
             break
         best, best_rate = tried, rate

@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 from msgspec import UNSET
+from numpy.typing import NDArray
 
 from rollout.bundle.schema import InputSchema
 from rollout.inference.decisions import Decision
-from rollout.inference.rows import Answers, Rows, to_answer
+from rollout.inference.rows import Answers, Rows
 from rollout.inference.served_model import ServedModel
 from rollout.review.item import Reason, ReviewItem, item_id, same_inputs
 from rollout.review.sampling import Sampler
@@ -40,9 +42,14 @@ class Pick(NamedTuple):
     pi: float | None
 
 
-def pick(sampler: Sampler, rows: Rows, answers: Answers) -> list[Pick]:
-    """Returns the rows that are to be reviewed: the uncertain, and a random few of the others."""
-    needs_review = answers.decisions.needs_review
+def pick(sampler: Sampler, rows: Rows, needs_review: NDArray[np.bool_]) -> list[Pick]:
+    """Returns the rows that are to be reviewed: the uncertain, and a random few of the others.
+
+    Args:
+        sampler: Of the model.
+        rows: What was asked for.
+        needs_review: Which rows are uncertain, shape ``(rows,)``.
+    """
     if not sampler.policy.audit and not needs_review.any():
         return []
     picks = []
@@ -113,15 +120,17 @@ def review_item(
     """
     client_id, key = rows.client_ids[index], rows.keys[index]
     sent = _kept(model.schema, rows, index)
-    answer = to_answer(answers.task, answers.decisions.row(index))
+    decision = answers.decisions.row(index)
+    answer = answers.task.answer(decision.numbers)
     redacted = dict.fromkeys((sent.keys() | rows.arrays.keys()) & set(model.sampler.policy.redact))
     inputs = msgspec.json.encode({**sent, **redacted})
     seen = inputs + msgspec.json.encode(answer) if redacted else inputs
     version = answers.version(index)
+    head, encoded = answers.heads[version]
     limit = model.versions[version].manifest.task.review_limit
     unseen: dict[str, Any] | None = None
     if other is not None:
-        unseen = {"version": other.version, **to_answer(answers.task, other.decision)._asdict()}
+        unseen = {"version": other.version, **answers.task.answer(other.decision.numbers)._asdict()}
     return ReviewItem(
         id=item_id(client_id, key, seen, model.secret),
         model=model.name,
@@ -131,6 +140,7 @@ def review_item(
         pi=pi,
         at=iso(round(answers.at * 1000)),
         arm=answers.assignments[index].arm,
+        pinned=answers.assignments[index].rule is not None,
         version=version,
         variant=answers.variants[version],
         revision=answers.split.revision,
@@ -138,8 +148,10 @@ def review_item(
         same=same_inputs(client_id, seen, model.secret),
         inputs=msgspec.Raw(inputs),
         traceparent=rows.traceparent(index),
+        answer=answer._asdict(),
+        unsure=head.unsure(decision.numbers) if decision.needs_review else None,
+        task=encoded,
         other=unseen,
-        **answer._asdict(),
     )
 
 

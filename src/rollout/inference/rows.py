@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from itertools import accumulate
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import msgspec
 import numpy as np
 
 from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
-from rollout.bundle.task import Classification, Task
 from rollout.errors import RolloutError
-from rollout.inference.decisions import Decision, Decisions
+from rollout.heads import Head
+from rollout.inference.decisions import Decisions
 from rollout.review.log import Fate
 from rollout.routing.assignment import Arm, Assignment
 from rollout.routing.split import Split
 
+ID_LIMIT = 128  # characters of a client ID or a key
 Fallback = Literal["error", "timeout", "breaker", "missing"]
 Preview = Literal["champion", "challenger"]
 Review = Annotated[
@@ -77,6 +79,11 @@ class Rows(msgspec.Struct):
         self.sizes, self.assigned = sizes, None
 
 
+def is_identifier(text: str) -> bool:
+    """Whether a text may be a client ID or a key."""
+    return 1 <= len(text) <= ID_LIMIT and text.isprintable()
+
+
 def spans(sizes: Sequence[int]) -> list[range]:
     """Returns where the rows of each request lie among all, given how many each has.
 
@@ -87,6 +94,18 @@ def spans(sizes: Sequence[int]) -> list[range]:
     return [range(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
+class PublicHead(NamedTuple):
+    """The head of a version as callers know it.
+
+    Attributes:
+        head: What its numbers are read by, after their translation.
+        encoded: Its own, with the callers' labels, as JSON.
+    """
+
+    head: Head
+    encoded: msgspec.Raw
+
+
 class Answers(NamedTuple):
     """What the engine makes of the rows of a request, in their order.
 
@@ -95,6 +114,7 @@ class Answers(NamedTuple):
         task: What the decisions are about.
         assignments: Arm and version of each row.
         variants: The variant that scores for each version.
+        heads: What each version answers with.
         decisions: What was decided on the rows.
         fallbacks: The rows that the champion answered in the challenger's place, by index, and why.
         fates: What became of the rows that go to review, by index.
@@ -106,9 +126,10 @@ class Answers(NamedTuple):
     """
 
     split: Split
-    task: Task
+    task: Head
     assignments: list[Assignment]
     variants: Mapping[str, str]
+    heads: Mapping[str, PublicHead]
     decisions: Decisions
     fallbacks: dict[int, Fallback]
     fates: dict[int, Fate | None]
@@ -122,22 +143,9 @@ class Answers(NamedTuple):
         return self.split.champion if index in self.fallbacks else self.assignments[index].version
 
 
-class ClassAnswer(NamedTuple):
-    """The most likely class, its score, and all scores by class."""
+class Prediction(msgspec.Struct):
+    """What goes out for one row. Each type of answer has a subclass, with its fields and ``review``."""
 
-    label: str
-    confidence: float
-    scores: dict[str, float]
-
-
-class ValueAnswer(NamedTuple):
-    """A value, and the two ends of the interval around it."""
-
-    value: float
-    interval: tuple[float, float]
-
-
-class _Header(msgspec.Struct):
     model: str
     version: str
     variant: str
@@ -148,63 +156,50 @@ class _Header(msgspec.Struct):
     key: str | None
 
 
-class ClassPrediction(_Header):
-    """The answer of a classification to one row, as it goes out."""
+@cache
+def prediction_type(answer_type: type[tuple[Any, ...]]) -> type[Prediction]:
+    """Returns the prediction that an answer goes out in: its fields stand beside those that all have.
 
-    label: str
-    confidence: float
-    scores: dict[str, float]
-    review: Review
-
-
-class ValuePrediction(_Header):
-    """The answer of a regression to one row, as it goes out."""
-
-    value: float
-    interval: tuple[float, float]
-    review: Review
-
-
-Prediction = ClassPrediction | ValuePrediction
+    Args:
+        answer_type: Of a head, a ``NamedTuple`` such as ``ClassAnswer``; then it is a ``ClassPrediction``.
+    """
+    kind: type[Any] = msgspec.defstruct(
+        f"{answer_type.__name__.removesuffix('Answer')}Prediction",
+        [*get_type_hints(answer_type, include_extras=True).items(), ("review", Review)],
+        bases=(Prediction,),
+        module=__name__,
+        namespace={"__doc__": answer_type.__doc__},
+    )
+    return kind
 
 
-def to_answer(task: Task, decision: Decision) -> ClassAnswer | ValueAnswer:
-    """Puts a decision in the terms of its task."""
-    return _in_terms_of(task, decision.best, decision.numbers)
-
-
-def _in_terms_of(task: Task, best: int, numbers: list[float]) -> ClassAnswer | ValueAnswer:
-    if isinstance(task, Classification):
-        return ClassAnswer(task.labels[best], numbers[best], dict(zip(task.labels, numbers, strict=True)))
-    value, low, high = numbers
-    return ValueAnswer(value, (low, high))
-
-
-def make_predictions(model: str, rows: Rows, answers: Answers) -> list[Prediction]:
+def make_predictions(
+    model: str, rows: Rows, answers: Answers, places: Iterable[int] | None = None
+) -> list[Prediction]:
     """Joins what is known of the rows with what was decided on them.
 
     Args:
         model: The model.
         rows: What was asked for.
         answers: What the engine made of it.
+        places: Which rows; without, all of them.
     """
-    kind: type[Any] = ClassPrediction if isinstance(answers.task, Classification) else ValuePrediction
-    task, revision = answers.task, answers.split.revision
-    all_best: list[int] = answers.decisions.best.tolist()
+    head, revision, variants = answers.task, answers.split.revision, answers.variants
+    kind: Callable[..., Prediction] = prediction_type(head.answer_type)
+    answer, fallbacks, fates = head.answer, answers.fallbacks, answers.fates
     all_numbers: list[list[float]] = answers.decisions.numbers.tolist()
-    columns = zip(answers.assignments, all_best, all_numbers, rows.client_ids, rows.keys, strict=True)
     return [
         kind(
             model,
             version := answers.version(index),
-            answers.variants[version],
-            assignment.arm,
-            answers.fallbacks.get(index),
+            variants[version],
+            answers.assignments[index].arm,
+            fallbacks.get(index),
             revision,
-            client_id,
-            key,
-            *_in_terms_of(task, best, numbers),
-            answers.fates.get(index),
+            rows.client_ids[index],
+            rows.keys[index],
+            *answer(all_numbers[index]),
+            fates.get(index),
         )
-        for index, (assignment, best, numbers, client_id, key) in enumerate(columns)
+        for index in (range(len(all_numbers)) if places is None else places)
     ]

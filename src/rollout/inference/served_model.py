@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from functools import cached_property
@@ -9,9 +10,10 @@ from functools import cached_property
 from rollout import metrics
 from rollout.bundle.manifest import require_interchangeable
 from rollout.bundle.schema import InputSchema
-from rollout.bundle.task import Task
 from rollout.config import Settings
-from rollout.errors import HTTP_ERRORS, BundleError
+from rollout.errors import HTTP_ERRORS, BundleError, RolloutError
+from rollout.heads import Head
+from rollout.inference.refusals import Refusals
 from rollout.inference.snapshot import ServingSnapshot
 from rollout.inference.trial import Trial
 from rollout.inference.version import LoadedVersion
@@ -20,6 +22,8 @@ from rollout.routing.split import Split
 
 # A version that no split names any more stays this long, in seconds, so that coming back to it is instant.
 RETIRE_AFTER_S = 60.0
+# The input that a pointer leads to.
+OF_INPUT = re.compile(r"(?:/instances/[0-9]+)?/inputs/([^/]+)")
 
 
 class ServedModel:
@@ -36,6 +40,7 @@ class ServedModel:
         snapshot: What answers now; whoever answers a request holds on to it until the end.
         has_left_a_thread: Whether a version that hangs was let go of; its thread stays.
         snapshots: It, and those before it under which requests may still end and be counted.
+        refused: Requests that were refused lately.
 
     Raises:
         BundleError: If the versions cannot stand in for each other, or are not what the split names.
@@ -50,11 +55,14 @@ class ServedModel:
         for error in HTTP_ERRORS:
             if error.status >= 500:
                 metrics.ERRORS.labels(name, error.type)
+        self.refused = Refusals()
         self._settings = settings
         self._unused_since: dict[str, float] = {}
         self.has_left_a_thread = False
         self.snapshot = self._serve(split, versions, None)
         self.snapshots = [self.snapshot]
+        for field in self.schema.fields:
+            metrics.REFUSED_INPUTS.labels(name, field)
 
     @cached_property
     def secret(self) -> bytes:
@@ -77,9 +85,18 @@ class ServedModel:
         return self.champion.schema
 
     @property
-    def task(self) -> Task:
+    def task(self) -> Head:
         """What is answered, in the labels that callers see."""
         return self.snapshot.task
+
+    def note_refused(self, error: RolloutError) -> None:
+        """Counts a request whose inputs do not fit, once for each input that it is refused for."""
+        found = {found[1] for pointer, _ in error.errors if (found := OF_INPUT.match(pointer))}
+        names = [name for name in self.schema.fields if name in found]
+        for name in names:
+            metrics.REFUSED_INPUTS.labels(self.name, name).inc()
+        if names:
+            self.refused.add(error.client_id, names)
 
     def missing(self, split: Split) -> list[str]:
         """Returns the versions that a split keeps in memory and that are not there, or not as it names them."""

@@ -16,9 +16,8 @@ import numpy as np
 from rollout.bundle.columns import sizes
 from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
-from rollout.bundle.task import Classification, Task
 from rollout.inference.batcher import HANGS_AFTER
-from rollout.inference.decisions import Decision, Decisions
+from rollout.inference.decisions import Decisions
 from rollout.inference.load import NOTHING, Load
 from rollout.inference.reviewing import Other, Pick, identify, review_items
 from rollout.inference.rows import Answers, Rows
@@ -63,6 +62,7 @@ class Shadow:
         model: The model.
         answering: Says how many requests are being answered.
         add: Takes a review item where the two disagree.
+        keep: Takes what the challenger made of a row that is in review for another reason.
     """
 
     def __init__(
@@ -70,10 +70,12 @@ class Shadow:
         model: ServedModel,
         answering: Callable[[], int],
         add: Callable[[ReviewItem], Awaitable[object]],
+        keep: Callable[[ReviewItem], Awaitable[object]],
     ) -> None:
         self._model = model
         self._answering = answering
         self._add = add
+        self._keep = keep
         self._queue: deque[tuple[ServingSnapshot, _Unseen]] = deque()
         self._bytes = 0
         self._arrived = asyncio.Event()
@@ -178,8 +180,7 @@ class Shadow:
             return
         decided, seconds = found
         errors = decided.errors
-        if challenger.version in snapshot.translations:
-            decided = snapshot.translations[challenger.version](decided)
+        decided = decided.translated(snapshot.translations.get(challenger.version))
         for at, unseen in enumerate(batch):
             counts = snapshot.counts[unseen.answers.assignments[unseen.row].arm]
             counts.shadow_seconds.observe(seconds)
@@ -187,8 +188,8 @@ class Shadow:
                 counts.shadow["failed"].inc()
                 continue
             theirs, ours = decided.row(at), unseen.answers.decisions.row(unseen.row)
-            counts.distance.observe(distance(snapshot.task, ours, theirs))
-            if agree(snapshot.task, ours, theirs):
+            counts.distance.observe(snapshot.task.distance(ours.numbers, theirs.numbers))
+            if snapshot.task.agree(ours.numbers, theirs.numbers):
                 counts.shadow["agreed"].inc()
             else:
                 counts.shadow["disagreed"].inc()
@@ -213,9 +214,11 @@ class Shadow:
         return ThreadPoolExecutor(1, thread_name_prefix=f"{self._model.name}-shadow")
 
     async def _disagree(self, unseen: _Unseen, other: Other) -> None:
-        """Offers a row to the review queue, unless it is there for another reason."""
+        """Offers a row to the review queue; where it is there for another reason, only the answer is kept."""
         rows, answers, row = unseen.rows, unseen.answers, unseen.row
         if row in answers.fates:
+            picks = [Pick(row, "disagreement", unseen.pi)]
+            await self._keep((await review_items(self._model, rows, answers, picks, other))[row])
             return
         pi = self._model.sampler.sample("disagreement", unseen.pi, identify(rows, row))
         if pi is not None:
@@ -228,25 +231,3 @@ def _picked(rate: float) -> float:
     """Returns the share of the 10,000 positions of a hash that lie below a rate."""
     whole = round(rate * 10_000)
     return (whole + (whole / 10_000 < rate)) / 10_000
-
-
-def agree(task: Task, ours: Decision, theirs: Decision) -> bool:
-    """Whether two decisions are the same: the same class, or a value within the interval of the champion."""
-    if isinstance(task, Classification):
-        return ours.best == theirs.best
-    _, low, high = ours.numbers
-    return low <= theirs.numbers[0] <= high
-
-
-def distance(task: Task, ours: Decision, theirs: Decision) -> float:
-    """How far two decisions are apart.
-
-    Returns:
-        Of two distributions over classes the total variation distance, ``sum(|p - q|) / 2``, from 0 to 1 (Levin,
-        Peres and Wilmer, "Markov Chains and Mixing Times", 4.2); of two values, their distance in half intervals
-        of the champion.
-    """
-    if isinstance(task, Classification):
-        return sum(abs(p - q) for p, q in zip(ours.numbers, theirs.numbers, strict=True)) / 2
-    value, low, high = ours.numbers
-    return abs(value - theirs.numbers[0]) / max((high - low) / 2, 1e-12)

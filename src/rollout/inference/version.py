@@ -9,19 +9,25 @@ from typing import get_args
 import numpy as np
 
 from rollout import metrics
-from rollout.bundle.golden import read_golden
+from rollout.bundle.baseline import features_of, read_baseline
+from rollout.bundle.golden import Golden, read_golden
 from rollout.bundle.manifest import digest
+from rollout.bundle.parity import count
 from rollout.bundle.schema import Arrays, InputSchema
 from rollout.bundle.store import open_bundle
-from rollout.bundle.task import Classification, Scores
-from rollout.bundle.verify import choose_variant, servable
+from rollout.bundle.variants import VARIANTS
+from rollout.bundle.verify import check_golden, choose_variant, load_variant, servable
 from rollout.config import Settings
 from rollout.cores import usable_cores
-from rollout.errors import PredictionFailedError
+from rollout.heads import Scores
 from rollout.inference.batcher import Batcher, BatchReport, Left
-from rollout.inference.decisions import Decisions
-from rollout.inference.profile import measure
+from rollout.inference.decisions import Decisions, decide
+from rollout.inference.profile import WORTH, measure
 from rollout.inference.variant_choice import share_choice
+from rollout.judge.baseline import NAMED, Baseline
+
+# Seconds of a row from which on it is worth looking whether several threads compute a batch sooner.
+COSTLY = 0.001
 
 logger = logging.getLogger(__name__)
 
@@ -39,26 +45,30 @@ class LoadedVersion:
     """
 
     def __init__(self, model: str, version: str, settings: Settings) -> None:
-        folder, self.manifest = open_bundle(f"{model}:{version}", settings.public_key)
+        self.folder, self.manifest = open_bundle(f"{model}:{version}", settings.public_key)
         self.digest = digest(self.manifest)
         self.model = model
         self.version = version
         self.schema = InputSchema(self.manifest.inputs)
-        names = servable(self.manifest, settings.variants())
-        golden = read_golden(folder)
+        names = servable(self.manifest, settings.variants(), settings.device)
+        golden = read_golden(self.folder)
+        self.baseline = self._baseline(golden.inputs)
         self.choice = choose_variant(
-            folder,
+            self.folder,
             self.manifest,
             golden,
             names,
-            settings.intra_op_threads,
+            settings.intra_op_threads or 1,
             settings.device,
             lambda fastest: share_choice(settings.home, self.digest, names, fastest),
             is_trusted=settings.trusts_bundles,
         )
         self.variant, self._runtime = self.choice.name, self.choice.variant
-        cores = max(1, usable_cores() // settings.processes // settings.intra_op_threads)
+        self.threads = settings.intra_op_threads or 1
+        cores = max(1, usable_cores() // settings.processes // self.threads)
         self.profile = measure(self.score, golden.inputs, cores)
+        if cores > 1 and not settings.intra_op_threads and settings.device == "cpu":
+            self._try_threads(golden, cores, is_trusted=settings.trusts_bundles)
         self._executor = ThreadPoolExecutor(self.profile.in_flight, thread_name_prefix=self.manifest.tag)
         self.batcher = Batcher(
             self.score,
@@ -75,6 +85,38 @@ class LoadedVersion:
         self._queue_seconds = metrics.Tally(metrics.QUEUE_SECONDS.labels(model, version))
         self._log()
 
+    def _baseline(self, inputs: Arrays) -> Baseline | None:
+        """Returns the bundle's baseline, if what it looks at is what these rows have."""
+        baseline, task = read_baseline(self.folder), self.manifest.task
+        if baseline is None:
+            return None
+        unknown = np.full((count(inputs), task.columns), np.nan)
+        gone = baseline.features.keys() - features_of(self.schema.fields, task, inputs, unknown).keys()
+        if not gone:
+            return baseline
+        logger.warning(
+            "the baseline of %s is of %s, which its rows do not have: its drift is not looked at; pack it anew",
+            self.manifest.tag,
+            ", ".join(sorted(gone)[:NAMED]),
+        )
+        return None
+
+    def _try_threads(self, golden: Golden, cores: int, *, is_trusted: bool) -> None:
+        """Has all cores compute a batch, where a row is costly and batches at a time are not clearly better.
+
+        Not of what torch runs: its threads are those of the process, whatever else is loaded.
+        """
+        alone, profile = self._runtime, self.profile
+        if profile.seconds[1] < COSTLY or VARIANTS[self.variant].needs_torch:
+            return
+        self._runtime = load_variant(self.folder, self.manifest, self.variant, cores, is_trusted=is_trusted)
+        check_golden(golden, self.manifest, self.variant, self._runtime)
+        self.profile = measure(self.score, golden.inputs, 1)
+        if self.profile.rate * WORTH < profile.rate:
+            self._runtime, self.profile = alone, profile
+        else:  # a row alone is answered sooner
+            self.threads = cores
+
     def close(self) -> None:
         """Ends the threads that run the batches, as soon as these have ended."""
         self._executor.shutdown(wait=False)
@@ -84,27 +126,8 @@ class LoadedVersion:
         return self.decide(self._runtime.run(arrays))
 
     def decide(self, scores: Scores) -> Decisions:
-        """Turns scores of shape ``(rows, task.outputs)`` into decisions.
-
-        Whether it needs review is decided on the exact scores; those that go out are rounded to six decimals,
-        which is what single precision can vouch for.
-        """
-        task = self.manifest.task
-        if scores.shape[1:] != (task.outputs,):
-            raise ValueError(f"scores of shape {scores.shape} for {task.outputs} outputs")
-        if isinstance(task, Classification):
-            best = scores.argmax(-1)
-            numbers = scores.astype(np.float64)
-        else:
-            best = np.zeros(len(scores), np.int64)
-            value, half_width = scores.astype(np.float64).T
-            numbers = np.stack([value, value - half_width, value + half_width], axis=1)
-        decisions = Decisions(best, numbers.round(6), task.needs_review(scores))
-        is_finite = np.isfinite(scores)
-        if not is_finite.all():
-            error = PredictionFailedError("the model's scores for this input are not finite numbers")
-            decisions.errors = dict.fromkeys(np.flatnonzero(~is_finite.all(-1)).tolist(), error)
-        return decisions
+        """Turns scores of shape ``(rows, head.outputs)`` into decisions."""
+        return decide(self.manifest.task, scores)
 
     def _count_batch(self, batch: BatchReport) -> None:
         self._batches[batch.left].inc()
@@ -115,13 +138,20 @@ class LoadedVersion:
         profile = self.profile
         logger.info(
             "%s is loaded: variant %s agrees with its golden examples and serves (%s); batches of up to "
-            "%d rows in %.2f ms, %d at a time",
+            "%d rows in %.2f ms, %d at a time, threads in each: %d",
             self.manifest.tag,
             self.variant,
             ", ".join(f"{name} {taken * 1000:.2f} ms" for name, taken in self.choice.seconds.items()),
             profile.max_batch,
             profile.seconds[-1] * 1000,
             profile.in_flight,
+            self.threads,
         )
+        if self.choice.parity.ties:
+            logger.warning(
+                "%s decides golden examples otherwise than its source, by how it rounds: %s",
+                self.manifest.tag,
+                self.choice.parity,
+            )
         for name, why in self.choice.refused.items():
             logger.info("%s does not use %s: %s", self.manifest.tag, name, why)
