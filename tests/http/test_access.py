@@ -19,6 +19,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 # The decisions. What needs a session of the console instead of a token is decided in its own tests.
 EVERYBODY = {"/livez", "/healthz", "/readyz", "/docs.json", "/schema.json", "/metrics", "/", "/v2/health/live"}
 EVERYBODY |= {"/v2/health/ready", "/console/static/{name}"}
+EVERYBODY |= {f"/gates/{{model}}/{gate}" for gate in ("go-on", "promote", "rollback")}
 APP = {
     "/openapi.json",
     "/predict",
@@ -26,7 +27,9 @@ APP = {
     "/v1/models/{model}",
     "/v1/models/{model}/predict",
     "/v1/models/{model}/assignments/{client_id:path}",
+    "/v1/models/{model}/explain",
     "/v1/models/{model}/feedback",
+    "/v1/models/{model}/drift",
     "/v1/models/{model}/verdict",
     "/v2",
     "/v2/models/{model}",
@@ -43,6 +46,7 @@ REVIEWER |= {f"{REVIEWS}/{{id}}/{step}" for step in STEPS}
 ADMIN = {
     "/v1/models/{model}/split",
     "/v1/models/{model}/split/history",
+    "/v1/models/{model}/improvement",
     "/v1/models/{model}/clients/{client_id:path}",
 }
 DECIDED: dict[str, str | None] = {

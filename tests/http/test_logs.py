@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from rollout.http.request_log import continue_trace
-from rollout.logs import JsonFormatter, RepeatHandler
+from rollout.logs import JsonFormatter, RepeatHandler, TextFormatter
 from tests.conftest import TRIAL, Service, run_service, set_split
 from tests.images import row, three_or_eight
 from tests.service.test_bentoml import SERVE
@@ -38,7 +38,7 @@ def logged(
 
 def line(service: Service, trace: str) -> dict[str, Any]:
     """Waits for the line of a request."""
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + 60
     while True:
         for text in service.log.read_text().splitlines():
             if trace in text:
@@ -120,10 +120,14 @@ def test_a_flood_of_the_same_is_one_line_with_a_count(logged: Service) -> None:
     with logged.client() as client:
         for _ in range(50):
             client.post("/v1/models/digits/feedback", json={"flood": 1})
-    time.sleep(1.5)
-    lines = [json.loads(text) for text in logged.log.read_text().splitlines() if "/feedback" in text]
+    give_up, count = time.monotonic() + 60, 0
+    while count < 50:
+        assert time.monotonic() < give_up, f"{count} of 50 are told"
+        time.sleep(0.1)
+        lines = [json.loads(text) for text in logged.log.read_text().splitlines() if "/feedback" in text]
+        count = sum(one.get("count", 1) for one in lines)
     assert len(lines) <= 10
-    assert sum(one.get("count", 1) for one in lines) == 50
+    assert count == 50
 
 
 def test_every_line_is_json(logged: Service) -> None:
@@ -136,7 +140,7 @@ def test_every_line_is_json(logged: Service) -> None:
 def test_without_the_access_log_only_failures_are_lines_of_text(service: Service) -> None:
     with service.client() as client:
         good, bad = client.post(PREDICT, json=row()), client.post(PREDICT, json={"inputs": 1})
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + 60
     while trace_of(bad) not in service.log.read_text():
         assert time.monotonic() < give_up
         time.sleep(0.05)
@@ -191,3 +195,17 @@ def test_settings_say_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="ROLLOUT_LOG"):
         load_settings({"ROLLOUT_LOG": "xml"})
     assert load_settings({"ROLLOUT_ACCESS_LOG": "1"}).access_log
+
+
+def test_what_others_wrote_into_a_line_tells_a_terminal_nothing_and_begins_no_other() -> None:
+    forged = "10:00:00 INFO    rollout.service: all is well"
+    said = "drift of digits: \x1b[2K\x9b1A\u202e moved\n" + forged
+    try:
+        raise ValueError(said)
+    except ValueError as error:
+        found = (type(error), error, error.__traceback__)
+    record = logging.LogRecord("rollout", logging.ERROR, __file__, 1, "%s", (said,), found)
+    first, *others = TextFormatter().format(record).split("\n")
+    assert "\\x1b[2K\\x9b1A\\u202e moved" in first
+    assert all(one.isprintable() for one in (first, *others))
+    assert all(one.startswith("  ") for one in others)

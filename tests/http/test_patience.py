@@ -45,9 +45,10 @@ class Engine:
         self._refuse(self.attempts, rows)
         count = len(rows.client_ids)
         self.groups.append(count)
-        decisions = Decisions(np.zeros(count, int), np.tile([0.75, 0.25], (count, 1)), np.zeros(count, bool))
+        decisions = Decisions(np.tile([0, 0.75, 0.25], (count, 1)), np.zeros(count, bool))
         assignments = [Assignment("champion", "v1", None)] * count
-        return Answers(Split(champion="v1"), COINS, assignments, {"v1": "onnx"}, decisions, {}, {}, 0.0, 0.0, 0.0)
+        split, variants = Split(champion="v1"), {"v1": "onnx"}
+        return Answers(split, COINS, assignments, variants, {}, decisions, {}, {}, 0.0, 0.0, 0.0)
 
 
 async def stream(engine: Engine, rows: int, timeout_ms: int = 1000) -> list[dict[str, Any]]:
@@ -58,6 +59,7 @@ async def stream(engine: Engine, rows: int, timeout_ms: int = 1000) -> list[dict
         task=COINS,
         schema=InputSchema({"spin": Number()}),
         snapshot=SimpleNamespace(champion=version, challenger=None),
+        note_refused=lambda _: None,
     )
     body = b"".join(b'{"client_id": "c-%d", "inputs": {"spin": %d}}\n' % (n, n) for n in range(rows))
     sent: list[bytes] = []

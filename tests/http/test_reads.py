@@ -45,8 +45,8 @@ def test_the_split_is_for_admins(service: Service) -> None:
     split = response.json()
     assert response.headers["etag"] == '"1"'
     assert list(split) == [
-        "revision", "champion", "challenger", "share", "experiment", "shadow", "rules", "labels", "previous",
-        "digests", "removed", "by", "at", "why",
+        "revision", "champion", "challenger", "share", "experiment", "shadow", "policy", "rules", "labels",
+        "previous", "digests", "removed", "by", "at", "why", "verdict",
     ]  # fmt: skip
     assert split["share"] == 0.1
     assert split["experiment"] == "digits-v1-v2"

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Service, metric, run_service, set_split
+from tests.conftest import Service, run_service, set_split, settled
 from tests.images import row
 
 PREDICT, SPLIT = "/v1/models/digits/predict", "/v1/models/digits/split"
@@ -40,7 +40,7 @@ def wait_until_served(admin: httpx.Client, revision: int) -> float:
     """Returns the seconds until the worker follows."""
     since = time.monotonic()
     while admin.get("/v1/models/digits").json()["split"]["revision"] != revision:
-        assert time.monotonic() < since + 20
+        assert time.monotonic() < since + 60
         time.sleep(0.02)
     return time.monotonic() - since
 
@@ -143,9 +143,7 @@ def test_segments_and_the_other_arm(admin: httpx.Client, changing: Service) -> N
 
 
 def test_looking_at_the_other_arm_counts_for_nothing(admin: httpx.Client) -> None:
-    time.sleep(0.5)
-    before = metric(admin, "rollout_predictions_total")
+    before = settled(admin, "rollout_predictions_total")
     for _ in range(5):
         admin.post(PREDICT, json=row(), headers={"X-Rollout-Arm": "champion"})
-    time.sleep(0.5)
-    assert metric(admin, "rollout_predictions_total") == before
+    assert settled(admin, "rollout_predictions_total") == before

@@ -17,7 +17,7 @@ import pytest
 
 from rollout.routing.assignment import assign
 from rollout.routing.split import Split
-from tests.conftest import TRIAL, Service, run_service, set_split
+from tests.conftest import TRIAL, Service, run_service, set_split, settled, wait_for_metric
 from tests.http.streams import Caller, exchange
 from tests.images import row, three_or_eight
 
@@ -196,6 +196,7 @@ def test_a_caller_who_does_not_read_is_not_read_from(alone: Service) -> None:
     part = lines(*(row(number) for number in range(100)))
     post(alone, part)
     before = memory(alone)
+    usual = seconds_of(alone, 50)
     caller = Caller(alone.base)
     caller.do_not_read(2)
     sent = 0
@@ -207,39 +208,35 @@ def test_a_caller_who_does_not_read_is_not_read_from(alone: Service) -> None:
         # What is under way lies in the sockets: answers that nobody reads, and lines that nobody reads either.
         assert sent < 100 * MB
         assert memory(alone) - before < 12 * MB
-        with alone.client() as client:
-            seconds = []
-            for number in range(50):
-                start = time.perf_counter()
-                assert client.post("/v1/models/digits/predict", json=row(number)).status_code == 200
-                seconds.append(time.perf_counter() - start)
-        assert statistics.median(seconds) < 0.1
+        assert seconds_of(alone, 50) < 3 * usual + 0.1
     finally:
         caller.close()
     assert post(alone, part)[99]["label"]
 
 
-def test_others_are_answered_beside_a_stream(alone: Service) -> None:
-    def ask(count: int) -> float:
-        seconds = []
-        with alone.client() as client:
-            for number in range(count):
-                start = time.perf_counter()
-                assert client.post("/v1/models/digits/predict", json=row(number)).status_code == 200
-                seconds.append(time.perf_counter() - start)
-        return statistics.median(seconds)
+def seconds_of(service: Service, count: int) -> float:
+    """Returns the median of what so many predictions take; where others compute as well, all take longer."""
+    seconds = []
+    with service.client() as client:
+        for number in range(count):
+            start = time.perf_counter()
+            assert client.post("/v1/models/digits/predict", json=row(number)).status_code == 200
+            seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
-    usual = ask(100)
+
+def test_others_are_answered_beside_a_stream(alone: Service) -> None:
+    usual = seconds_of(alone, 100)
     during: list[float] = []
 
     def body() -> Iterator[bytes]:
         for number in range(200):
             yield lines(*(row(number) for number in range(50)))
             if number == 60:
-                during.append(ask(100))
+                during.append(seconds_of(alone, 100))
 
     assert sum(1 for _ in exchange(alone.base, body())) == 10_000
-    assert during[0] < usual + 0.05
+    assert during[0] < 3 * usual + 0.05
 
 
 def test_blank_lines_cost_next_to_nothing_and_end_with_their_caller(alone: Service) -> None:
@@ -258,10 +255,12 @@ def test_blank_lines_cost_next_to_nothing_and_end_with_their_caller(alone: Servi
         for child in psutil.Process(alone.process.pid).children()
         if "spawn_main" in " ".join(child.cmdline())
     ]
-    time.sleep(0.5)
-    before = sum(worker.cpu_times()[:2])
-    time.sleep(1)
-    assert sum(worker.cpu_times()[:2]) - before < 0.3
+    give_up, used = time.monotonic() + 15, 1.0
+    while used >= 0.3:
+        assert time.monotonic() < give_up, "the worker goes on with lines that nobody sends"
+        before = sum(worker.cpu_times()[:2])
+        time.sleep(1)
+        used = sum(worker.cpu_times()[:2]) - before
 
 
 def test_a_caller_who_hangs_up_leaves_nothing_behind(alone: Service) -> None:
@@ -298,14 +297,12 @@ def test_unsure_answers_go_to_review(service: Service) -> None:
 
 
 def test_a_stream_counts_its_rows_and_not_its_time(alone: Service) -> None:
-    def total(name: str) -> float:
-        time.sleep(0.5)  # observations are written a few times a second
-        return alone.metric(name)
-
     names = ("rollout_predictions_total", "rollout_errors_total", "rollout_request_seconds_count")
-    before = [total(name) for name in names]
-    post(alone, lines(row(), row()) + b"nonsense\n")
-    assert [total(name) - old for name, old in zip(names, before, strict=True)] == [2, 1, 0]
+    with alone.client() as client:
+        before = [settled(client, name) for name in names]
+        post(alone, lines(row(), row()) + b"nonsense\n")
+        wait_for_metric(client, before[0] + 2, names[0])
+        assert [settled(client, name) - old for name, old in zip(names, before, strict=True)] == [2, 1, 0]
 
 
 def test_a_stopping_service_says_where_it_stopped(bundles: str, tmp_path: Any) -> None:

@@ -236,3 +236,24 @@ def test_strings_that_are_null_or_empty_are_missing_where_they_may_be() -> None:
 def test_strings_go_out_as_clients_read_them(texts: list[str]) -> None:
     encoded = OutputTensor("label", "BYTES", [len(texts)], texts).to_binary()
     assert [one.decode() for one in deserialize_bytes_tensor(encoded)] == texts
+
+
+@pytest.mark.parametrize(
+    ("datatype", "values", "binary", "listed"),
+    [
+        ("FP32", [[0.1], [2.0]], np.array([0.1, 2], "<f4").tobytes(), [0.1, 2.0]),
+        ("FP16", [[0.1], [2.0]], np.array([0.1, 2], "<f2").tobytes(), [0.1, 2.0]),
+        ("FP64", [[0.1], [2.0]], np.array([0.1, 2], "<f8").tobytes(), [0.1, 2.0]),
+        ("INT64", [[-1.0], [2.0]], np.array([-1, 2], "<i8").tobytes(), [-1, 2]),
+        ("INT32", [[-1.0], [2.0]], np.array([-1, 2], "<i4").tobytes(), [-1, 2]),
+        ("UINT8", [[1.0], [2.0]], b"\1\2", [1, 2]),
+        ("BOOL", [[0.0], [1.0]], b"\0\1", [False, True]),
+        ("BYTES", [["a"], ["b"]], b"\1\0\0\0a\1\0\0\0b", ["a", "b"]),
+    ],
+)
+def test_an_output_is_written_in_the_type_that_it_is_declared_with(
+    datatype: str, values: list[Any], binary: bytes, listed: list[Any]
+) -> None:
+    output = OutputTensor("part", datatype, [2, 1], np.array(values))
+    assert output.to_binary() == binary
+    assert msgspec.json.encode(output.to_list()) == msgspec.json.encode(listed)

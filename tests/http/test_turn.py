@@ -56,6 +56,9 @@ class Exchange:
         else:
             self.tasks.append(asyncio.get_running_loop().create_task(work))
 
+    def head(self, timing: bytes) -> bytes:
+        return timing
+
     def answer(self, body: bytes, _: bytes) -> None:
         self._end(msgspec.json.decode(body))
 
@@ -154,7 +157,9 @@ async def test_what_is_of_several_arms_or_not_plain_goes_its_own_way(engine: Eng
     assert all(exchange.went_its_own_way and exchange.said is None for exchange in own)
     assert [exchange.said["arm"] for exchange in plain] == ["champion"] * 3
     assert [control.said["arm"], challenger.said["arm"]] == ["control", "challenger"]
-    assert batches(engine) == [3, 1], "arms are counted apart"
+    assert batches(engine) == [4], "control's rows are the champion's"
+    found = [counted(engine, arm)["predictions"] for arm in ("champion", "control", "challenger")]
+    assert found == [3, 1, 1], "arms are counted apart"
 
 
 async def test_nobody_joins_while_the_champion_is_busy_or_slow(engine: Engine, turn: Turn) -> None:
@@ -277,7 +282,7 @@ async def test_a_split_that_changes_on_the_way_is_looked_at_again(engine: Engine
             model.apply(promoted, ())
             super().start(work)
 
-    asked = [Changing(row(number, CLIENTS["champion"][number])) for number in range(3)]
+    asked = [Changing(row(number, CLIENTS["challenger"][number])) for number in range(3)]
     await ask(turn, *asked)
     assert all(exchange.went_its_own_way and exchange.said is None for exchange in asked)
     assert batches(engine) == []

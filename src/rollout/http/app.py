@@ -15,9 +15,12 @@ from rollout import metrics
 from rollout.errors import RolloutError
 from rollout.http.bodies import json_response
 from rollout.http.clients import Clients
+from rollout.http.explain import Explanations
 from rollout.http.feedback import Feedback
 from rollout.http.files import media_types_of, reader_of
+from rollout.http.gates import Gates
 from rollout.http.gateway import Gateway, media_type_of
+from rollout.http.known import Known
 from rollout.http.oip_http import OpenInference, is_infer
 from rollout.http.openapi import build_openapi
 from rollout.http.predict import Read, decode_request, encode_response, server_timing, whether_gone
@@ -28,7 +31,6 @@ from rollout.http.routes import ANY, JSON, NDJSON, Asgi, GatedRoute
 from rollout.http.splits import Splits
 from rollout.http.stream import PredictStream
 from rollout.http.turn import LARGEST_BODY, Turn
-from rollout.http.verdict import Verdicts
 from rollout.http.views import assignment_view, model_view
 from rollout.inference.engine import Engine
 from rollout.inference.rows import Answers, make_predictions
@@ -66,7 +68,9 @@ class Api(Gateway):
             *Reviews(self).routes,
             *Feedback(self).routes,
             *Clients(self).routes,
-            *Verdicts(self).routes,
+            *Known(self).routes,
+            *Gates(self).routes,
+            *Explanations(self).routes,
             *self._inference_protocol.routes,
         ]
 
@@ -137,6 +141,8 @@ class Api(Gateway):
         except Exception as error:  # every failure becomes a problem document
             label = NO_MODEL if model is None else model.name
             ours = as_rollout_error(error)
+            if model is not None:
+                model.note_refused(ours)
             scope["problem"], scope["model"] = ours.type, label
             await problem_response(ours, label)(scope, receive, send)
             return
@@ -179,7 +185,9 @@ class Api(Gateway):
         return Response(await asyncio.to_thread(metrics.render, shown), media_type=CONTENT_TYPE_LATEST)
 
     async def _openapi(self, _: Request) -> Response:
-        return json_response(build_openapi({name: model.schema for name, model in self.engine.models.items()}))
+        models = self.engine.models
+        schemas = {name: model.schema for name, model in models.items()}
+        return json_response(build_openapi(schemas, {name: model.task for name, model in models.items()}))
 
     async def _models(self, _: Request) -> Response:
         return json_response({"models": [model_view(model) for model in self.engine.models.values()]})

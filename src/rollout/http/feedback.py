@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -11,25 +11,26 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rollout import metrics
-from rollout.bundle.task import Classification, Task
 from rollout.clock import utc_now
-from rollout.errors import FieldError, OutcomeConflictError
-from rollout.http.bodies import ID_LIMIT, Identifier, invalid, json_response, read_json
+from rollout.errors import FieldError, OutcomeConflictError, invalid, require_none
+from rollout.heads import Head, Truth
+from rollout.heads.truth import FORMS
+from rollout.http.bodies import Identifier, json_response, read_json
 from rollout.http.gateway import Gateway
 from rollout.http.routes import JSON, GatedRoute
+from rollout.inference.rows import ID_LIMIT
+from rollout.judge.policy import LARGEST_NUMBER, MOST_NUMBERS, NUMBER_NAME, TAKEN_NAMES
 from rollout.review.outcomes import Outcome, Recorded, record_outcomes
 
 PATH = "/v1/models/{model}/feedback"
-NAMED = 20  # labels in a sentence
 
 
-class Report(msgspec.Struct, forbid_unknown_fields=True):
-    """What turned out to be true of one prediction: a label, or of a regression a value."""
+class Report(Truth, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What turned out to be true of one prediction, in the form that its model takes, and the team's numbers."""
 
     client_id: Identifier
     key: Identifier
-    label: str | None = None
-    value: float | None = None
+    numbers: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class Reports(msgspec.Struct, forbid_unknown_fields=True):
@@ -38,25 +39,23 @@ class Reports(msgspec.Struct, forbid_unknown_fields=True):
     outcomes: list[Report]
 
 
-class _Body(msgspec.Struct, forbid_unknown_fields=True):
+class _Body(Truth, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Either one outcome, or ``outcomes``."""
 
     client_id: Identifier | UnsetType = UNSET
     key: Identifier | UnsetType = UNSET
-    label: str | None = None
-    value: float | None = None
+    numbers: dict[str, float] = msgspec.field(default_factory=dict)
     outcomes: list[Report] | UnsetType = UNSET
 
 
-class OutcomeView(msgspec.Struct, kw_only=True):
-    """An outcome that was taken.
+class OutcomeView(Truth, frozen=True, kw_only=True):
+    """An outcome that was taken, in the form in which it was reported.
 
     Attributes:
         model: The model.
         client_id: The caller's own ID of the client.
         key: The caller's own ID of the prediction.
-        label: The class, of a classification.
-        value: The value, of a regression.
+        numbers: Whatever else was reported.
         at: When it was first reported, ISO 8601 in UTC.
         repeated: Whether it had been reported before.
         joined: Whether its prediction is known; otherwise the outcome waits for it.
@@ -68,8 +67,7 @@ class OutcomeView(msgspec.Struct, kw_only=True):
     model: str
     client_id: str
     key: str
-    label: str | UnsetType = UNSET
-    value: float | UnsetType = UNSET
+    numbers: dict[str, float] | UnsetType = UNSET
     at: str
     repeated: bool
     joined: bool
@@ -101,16 +99,15 @@ class Feedback:
         body = await read_json(self._gateway, request, _Body)
         reports, single = _reports(body, self._gateway.settings.max_instances)
         pointers = [""] if single else [f"/outcomes/{index}" for index in range(len(reports))]
-        errors = [
+        faults = (
             FieldError(pointer + at, detail)
             for pointer, report in zip(pointers, reports, strict=True)
             for at, detail in _faults(report, model.task)
-        ]
-        if errors:
-            raise invalid(errors)
+        )
+        require_none(faults)
         at = utc_now("milliseconds")
         outcomes = [
-            Outcome(client_id=one.client_id, key=one.key, at=at, label=one.label, value=one.value)
+            Outcome(client_id=one.client_id, key=one.key, at=at, numbers=one.numbers, **_forms(one))
             for one in reports
         ]
         recorded = await record_outcomes(
@@ -134,30 +131,39 @@ def _reports(body: _Body, most: int) -> tuple[list[Report], bool]:
         if missing:
             raise invalid([FieldError(f"/{name}", "is required") for name in missing])
         return [msgspec.convert(body, Report, from_attributes=True)], True
-    if any(getattr(body, name) not in (UNSET, None) for name in Report.__struct_fields__):
+    if any(getattr(body, name) not in (UNSET, None, {}) for name in Report.__struct_fields__):
         raise invalid(
-            [FieldError("/outcomes", "stands alone: client_id, key and label or value go into each outcome")]
+            [FieldError("/outcomes", "stands alone: client_id, key and what was true go into each outcome")]
         )
     if not 1 <= len(body.outcomes) <= most:
         raise invalid([FieldError("/outcomes", f"must hold 1 to {most} outcomes, not {len(body.outcomes)}")])
     return body.outcomes, False
 
 
-def _faults(report: Report, task: Task) -> Iterator[FieldError]:
+def _faults(report: Report, head: Head) -> Iterator[FieldError]:
     for name in ("client_id", "key"):
         if not getattr(report, name).isprintable():
             yield FieldError(f"/{name}", f"must be 1 to {ID_LIMIT} printable characters")
-    if isinstance(task, Classification):
-        if report.value is not None:
-            yield FieldError("/value", "does not fit: this model tells classes apart, send a label")
-        if report.label not in task.labels:
-            more = ", …" if len(task.labels) > NAMED else ""
-            yield FieldError("/label", f"must be one of {', '.join(task.labels[:NAMED])}{more}")
-    else:
-        if report.label is not None:
-            yield FieldError("/label", "does not fit: this model predicts a number, send a value")
-        if report.value is None or not math.isfinite(report.value):
-            yield FieldError("/value", "must be a finite number")
+    yield from _numbers_faults(report.numbers)
+    if report.numbers and not report.forms:
+        return  # what is true of the prediction itself need not be known
+    for pointer, detail in head.faults(report.truth):
+        yield FieldError(pointer, detail)
+
+
+def _forms(truth: Truth) -> dict[str, Any]:
+    return {name: getattr(truth, name) for name in FORMS}
+
+
+def _numbers_faults(numbers: dict[str, float]) -> Iterator[FieldError]:
+    if len(numbers) > MOST_NUMBERS:
+        yield FieldError("/numbers", f"must hold at most {MOST_NUMBERS} numbers, not {len(numbers)}")
+        return
+    for name, number in numbers.items():
+        if not NUMBER_NAME.fullmatch(name) or name in TAKEN_NAMES:
+            yield FieldError("/numbers", "must have names of a small letter and up to 63 more, digits or _")
+        elif not abs(number) <= LARGEST_NUMBER:
+            yield FieldError(f"/numbers/{name}", f"must lie between -{LARGEST_NUMBER:g} and {LARGEST_NUMBER:g}")
 
 
 def _fate(recorded: Recorded) -> str:
@@ -175,8 +181,10 @@ def _require_no_contradiction(pointers: list[str], recorded: list[Recorded]) -> 
     errors = []
     for pointer, one in zip(pointers, recorded, strict=True):
         if one.fate == "contradicted":
-            name = "value" if one.outcome.label is None else "label"
-            detail = f"is {getattr(one.outcome, name)} since {one.outcome.at}"
+            first = one.outcome
+            name = next(iter(first.forms), "numbers")
+            said = first.truth.in_words() if first.forms else first.numbers
+            detail = f"is {said} since {first.at}"
             errors.append(FieldError(f"{pointer}/{name}", detail))
     if not errors:
         return
@@ -195,12 +203,12 @@ def _view(model: str, recorded: Recorded) -> OutcomeView:
         model=model,
         client_id=outcome.client_id,
         key=outcome.key,
-        label=UNSET if outcome.label is None else outcome.label,
-        value=UNSET if outcome.value is None else outcome.value,
+        numbers=outcome.numbers or UNSET,
         at=outcome.at,
         repeated=recorded.fate == "repeated",
         joined=predicted is not None,
         arm=None if predicted is None else predicted.arm,
         version=None if predicted is None else predicted.version,
         revision=None if predicted is None else predicted.revision,
+        **_forms(outcome),
     )

@@ -10,11 +10,11 @@ import msgspec
 from starlette.types import Scope
 
 from rollout.bundle.schema import InputSchema
-from rollout.errors import FieldError, InvalidRequestError
-from rollout.http.bodies import ID_LIMIT, LONGEST_TEXT, invalid
+from rollout.errors import LONGEST_TEXT, FieldError, InvalidRequestError, invalid, step_to
 from rollout.http.forms import Part, boundary_of, parse_form, parse_mixed
 from rollout.http.predict import FileRow, Read, Row, check_count
 from rollout.http.routes import JSON, MIXED, MULTIPART
+from rollout.inference.rows import ID_LIMIT, is_identifier
 
 IDENTIFIERS = ("client_id", "key")
 HEADERS = {b"x-client-id": "client_id", b"x-key": "key"}
@@ -84,7 +84,7 @@ def _agree(said: Iterable[tuple[str, bytes]], known: Mapping[str, str] | None = 
     errors = []
     for name, value in said:
         text = value.decode("utf-8", "surrogateescape")  # what is no UTF-8 is not printable
-        if not (1 <= len(text) <= ID_LIMIT and text.isprintable()):
+        if not is_identifier(text):
             errors.append(FieldError(f"/{name}", f"must be 1 to {ID_LIMIT} printable characters"))
         elif identifiers.setdefault(name, text) != text:
             errors.append(FieldError(f"/{name}", "is said twice, and not the same: say it once"))
@@ -109,8 +109,10 @@ def _row_of_form(body: bytes, boundary: bytes, schema: InputSchema, known: Mappi
     for part in parse_form(body, boundary, len(schema.fields) + len(IDENTIFIERS) + MORE_PARTS):
         is_input = part.name in schema.fields or part.name not in IDENTIFIERS
         if part.name in seen:
-            pointer = "/inputs/" if is_input else "/"
-            errors.append(FieldError(f"{pointer}{part.name}", "is there twice: send one part for each input"))
+            pointer = "/inputs" if is_input else ""
+            errors.append(
+                FieldError(f"{pointer}{step_to(part.name)}", "is there twice: send one part for each input")
+            )
         elif is_input:
             inputs[part.name] = _value(part, schema)
         else:
@@ -153,4 +155,4 @@ def _value(part: Part, schema: InputSchema) -> msgspec.Raw | bytes:
     try:
         return msgspec.Raw(msgspec.json.encode(part.content.decode()))
     except UnicodeDecodeError:
-        raise invalid([FieldError(f"/inputs/{part.name}", "is not UTF-8")]) from None
+        raise invalid([FieldError(f"/inputs{step_to(part.name)}", "is not UTF-8")]) from None

@@ -7,17 +7,13 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rollout.__about__ import __version__
 from rollout.bundle.columns import LENGTHS
 from rollout.bundle.image_file import PixelBudget
 from rollout.bundle.schema import InvalidInputsError
-from rollout.bundle.task import Classification, Task
 from rollout.config import Settings
-from rollout.errors import FieldError, InvalidRequestError, UnknownModelError
-from rollout.http.bodies import ID_LIMIT, invalid
+from rollout.errors import FieldError, InvalidRequestError, UnknownModelError, invalid
+from rollout.heads import Head
 from rollout.http.oip_messages import InferRequest, InputTensor, RequestedOutput
 from rollout.http.predict import decoding_threads
 from rollout.http.request_options import RequestOptions
@@ -36,7 +32,7 @@ from rollout.http.tensors import (
     row_shape,
 )
 from rollout.inference.engine import Engine
-from rollout.inference.rows import Answers, Rows
+from rollout.inference.rows import ID_LIMIT, Answers, Rows, is_identifier
 from rollout.inference.served_model import ServedModel
 from rollout.inference.version import LoadedVersion
 from rollout.routing.assignment import assign
@@ -97,16 +93,9 @@ def find_version(model: ServedModel, version: str) -> LoadedVersion:
         ) from None
 
 
-def declare_outputs(task: Task) -> list[Declaration]:
+def declare_outputs(head: Head) -> list[Declaration]:
     """Says what the answers to rows are made of."""
-    if isinstance(task, Classification):
-        parts = [
-            Declaration("label", STRINGS, [-1]),
-            Declaration("confidence", "FP32", [-1]),
-            Declaration("scores", "FP32", [-1, len(task.labels)]),
-        ]
-    else:
-        parts = [Declaration("value", "FP32", [-1]), Declaration("interval", "FP32", [-1, 2])]
+    parts = [Declaration(name, datatype, [-1, *shape]) for name, (datatype, shape) in head.declared().items()]
     return [*parts, Declaration("review", STRINGS, [-1])]
 
 
@@ -196,7 +185,7 @@ async def infer(
 
 
 def _identifier(value: str, pointer: str) -> str:
-    if 1 <= len(value) <= ID_LIMIT and value.isprintable():
+    if is_identifier(value):
         return value
     raise invalid([FieldError(pointer, f"must be 1 to {ID_LIMIT} printable characters")])
 
@@ -285,8 +274,8 @@ def _missing(columns: dict[str, Column], model: ServedModel) -> Iterator[FieldEr
         yield FieldError("/inputs", f"must have the same rows everywhere, not {rows}")
 
 
-def _output_names(outputs: Sequence[RequestedOutput], task: Task) -> list[str]:
-    names = [output.name for output in declare_outputs(task)]
+def _output_names(outputs: Sequence[RequestedOutput], head: Head) -> list[str]:
+    names = [output.name for output in declare_outputs(head)]
     asked: set[str] = set()
     errors: list[FieldError] = []
     for index, output in enumerate(outputs):
@@ -302,21 +291,13 @@ def _output_names(outputs: Sequence[RequestedOutput], task: Task) -> list[str]:
 
 
 def _output(name: str, answers: Answers) -> OutputTensor:
-    task, decisions = answers.task, answers.decisions
-    numbers, rows = decisions.numbers, len(decisions)
+    head, decisions = answers.task, answers.decisions
+    rows = len(decisions)
     if name == "review":
         fates: list[str] = [answers.fates.get(row) or "" for row in range(rows)] if answers.fates else [""] * rows
         return OutputTensor(name, STRINGS, [rows], fates)
-    if name == "label" and isinstance(task, Classification):
-        return OutputTensor(name, STRINGS, [rows], [task.labels[best] for best in decisions.best.tolist()])
-    if name == "confidence":
-        return _floats(name, decisions.confidences)
-    if name == "value":
-        return _floats(name, numbers[:, 0])
-    if name == "interval":
-        return _floats(name, numbers[:, 1:])
-    return _floats(name, numbers)
-
-
-def _floats(name: str, array: NDArray[np.float64]) -> OutputTensor:
-    return OutputTensor(name, "FP32", list(array.shape), array)
+    values = head.tensor(name, decisions.numbers)
+    datatype, shape = head.declared()[name]
+    return OutputTensor(
+        name, datatype, [rows, *shape] if isinstance(values, list) else list(values.shape), values
+    )

@@ -21,8 +21,8 @@ from rollout.errors import (
     MalformedRequestError,
     RolloutError,
     UnknownModelError,
+    invalid,
 )
-from rollout.http.bodies import invalid
 from rollout.http.gateway import Gateway
 from rollout.http.oip import check_counts, find_version, infer, model_metadata, server_metadata
 from rollout.http.oip_messages import InferRequest, explain
@@ -55,7 +55,9 @@ STATUSES = {
     428: grpc.StatusCode.FAILED_PRECONDITION,
     431: grpc.StatusCode.RESOURCE_EXHAUSTED,
     500: grpc.StatusCode.INTERNAL,
+    501: grpc.StatusCode.UNIMPLEMENTED,
     503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 SERVICE = f"/{messages.DESCRIPTOR.services_by_name['GRPCInferenceService'].full_name}"
 # Who may call what; ``None`` for everybody.
@@ -79,8 +81,8 @@ CONTENTS = {
 }
 
 logger = logging.getLogger(__name__)
-# Of the call that a task answers; the context of grpc takes no attributes.
-_traceparent: ContextVar[str] = ContextVar("traceparent")
+# What is found out about the call that a task answers; the context of grpc takes no attributes.
+_call: ContextVar[dict[str, Any]] = ContextVar("call")
 
 Method = Callable[[Any, Any], Awaitable[Any]]
 
@@ -183,10 +185,10 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no ty
         self, name: str, metadata: dict[bytes, bytes], method: Method, request: Any, context: Any
     ) -> Any:
         """Answers a call; ``request`` is its message if it was read, or what is wrong with it."""
-        call: dict[str, Any] = {"method": "gRPC", "matched": _Method(name)}
+        call: dict[str, Any] = {"method": "gRPC", "matched": _Method(name), "headers": metadata.items()}
         begin(call, metadata)
         traceparent = call["traceparent"].decode()
-        _traceparent.set(traceparent)
+        _call.set(call)
         context.set_trailing_metadata((("traceparent", traceparent),))
         try:
             if isinstance(request, RolloutError):
@@ -258,7 +260,8 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
         check_counts(model, len(request.inputs), len(request.outputs))
         message = _to_request(request)
         metadata = dict(context.invocation_metadata())
-        headers = DEFAULTS._replace(traceparent=_traceparent.get())
+        call = _call.get()
+        headers = DEFAULTS._replace(traceparent=call["traceparent"].decode())
         for name in METADATA & metadata.keys():
             headers = headers.with_header(name.encode(), _as_bytes(metadata[name]))
         self._gateway.authorize_options(self._scope(context), headers)
@@ -273,6 +276,7 @@ class Servicer(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gen
             deadline,
             headers,
         )
+        call |= {"model": model.name, "answers": done.answers}
         model.latency.observe(time.perf_counter() - started)
         return messages.ModelInferResponse(
             model_name=model.name,

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from rollout.errors import FieldError, MalformedBodyError
-from rollout.http.bodies import TOO_DEEP, invalid
+from rollout.errors import FieldError, MalformedBodyError, invalid
+from rollout.http.bodies import TOO_DEEP
 from rollout.http.gateway import BOM, Gateway
 from rollout.http.oip import Inferred, find_version, infer, model_metadata, server_metadata
 from rollout.http.oip_messages import InferredTensor, InferRequest, InferResponse, explain

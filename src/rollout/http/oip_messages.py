@@ -8,8 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from rollout.bundle.codec import split_location
-from rollout.errors import FieldError, InvalidRequestError
-from rollout.http.bodies import invalid
+from rollout.errors import FieldError, InvalidRequestError, invalid
 
 
 class InputParameters(msgspec.Struct, forbid_unknown_fields=True):

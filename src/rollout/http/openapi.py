@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from rollout.__about__ import __version__
 from rollout.bundle.schema import InputSchema
 from rollout.errors import HTTP_ERRORS
+from rollout.heads import Head
 from rollout.http.bodies import Identifier
+from rollout.http.explain import ASKED, PNG, ExplanationView
 from rollout.http.feedback import OutcomeView, OutcomeViews, Report, Reports
 from rollout.http.files import media_types_of
+from rollout.http.gates import CLOSED, OPEN_ON, GateView
+from rollout.http.gates import PATH as GATES
 from rollout.http.oip_messages import InferRequest, InferResponse
 from rollout.http.problems import MEDIA_TYPE, TYPE_PREFIX
-from rollout.http.reviews import FILTERS, ClaimRequest, ResolveRequest, SetAsideRequest, TokenRequest
+from rollout.http.reviews import (
+    FILTERS,
+    ClaimRequest,
+    ClaimView,
+    ItemView,
+    LeasedView,
+    ResolveRequest,
+    SetAsideRequest,
+    TokenRequest,
+)
 from rollout.http.routes import JSON, MIXED, MULTIPART
 from rollout.http.stream import MEDIA_TYPE as LINES
-from rollout.inference.rows import ClassPrediction, ValuePrediction
-from rollout.review.actions import Claim, Leased
+from rollout.inference.rows import prediction_type
 from rollout.review.export import ExportRow
-from rollout.review.item import ReviewItem
+from rollout.routing.drift import DriftView
+from rollout.routing.improvement import Improvement
 from rollout.routing.split import Split
 from rollout.routing.verdict import VerdictView
 
@@ -35,59 +48,68 @@ FILES = {
 }
 
 
+ProblemType = Annotated[
+    str, msgspec.Meta(extra_json_schema={"enum": [f"{TYPE_PREFIX}{error.type}" for error in HTTP_ERRORS]})
+]
+
+
+class Fault(msgspec.Struct):
+    """One fault in a request: a JSON pointer to the faulty value, and what would be right."""
+
+    pointer: str
+    detail: str
+
+
 class Problem(msgspec.Struct):
     """An RFC 9457 problem document."""
 
-    type: str
+    type: ProblemType
     title: str
     status: int
     detail: str
-    errors: list[dict[str, str]] = []
+    errors: list[Fault] = []
 
 
-class ClassPredictions(msgspec.Struct):
-    """The answer of a classification to a list of instances, in their order."""
-
-    predictions: list[ClassPrediction]
-
-
-class ValuePredictions(msgspec.Struct):
-    """The answer of a regression to a list of instances, in their order."""
-
-    predictions: list[ValuePrediction]
-
-
-REVIEWING = (ClaimRequest, ResolveRequest, SetAsideRequest, TokenRequest, Claim, Leased, ExportRow)
+REVIEWING = (ClaimRequest, ResolveRequest, SetAsideRequest, TokenRequest, ClaimView, LeasedView, ExportRow)
 FEEDBACK = (Report, Reports, OutcomeView, OutcomeViews)
-ANSWERS = (ClassPrediction, ClassPredictions, ValuePrediction, ValuePredictions)
 
 
-def build_openapi(schemas: Mapping[str, InputSchema]) -> dict[str, Any]:
+def build_openapi(schemas: Mapping[str, InputSchema], heads: Mapping[str, Head]) -> dict[str, Any]:
     """Describes the service with one predict operation for each model.
 
     Args:
         schemas: The input schema of each model.
+        heads: What each answers with.
     """
+    answers = _answer_types(heads)
     bodies = {name: _body_types(name, schema) for name, schema in schemas.items()}
     types = [kind for pair in bodies.values() for kind in pair]
     _, components = msgspec.json.schema_components(
         [
             *types,
-            *ANSWERS,
+            *dict.fromkeys(kind for pair in answers.values() for kind in pair),
             *REVIEWING,
             *FEEDBACK,
+            ExplanationView,
             InferRequest,
             InferResponse,
             Problem,
-            ReviewItem,
+            ItemView,
             Split,
+            DriftView,
             VerdictView,
+            GateView,
+            Improvement,
         ],
         ref_template=COMPONENT,
     )
     paths: dict[str, Any] = {
-        f"/v1/models/{name}/predict": {"post": _predict_operation(name, schemas[name], *pair)}
+        f"/v1/models/{name}/predict": {"post": _predict_operation(name, schemas[name], *pair, answers[name])}
         for name, pair in bodies.items()
+    }
+    paths |= {
+        f"/v1/models/{name}/explain": {"post": _explain_operation(name, schemas[name], instance)}
+        for name, (instance, _) in bodies.items()
     }
     model = _parameter("model", "path")
     paths |= {
@@ -105,6 +127,15 @@ def build_openapi(schemas: Mapping[str, InputSchema]) -> dict[str, Any]:
         },
         "/v1/models/{model}/verdict": {
             "get": _operation("What to do with the challenger", "getVerdict", _reference(VerdictView), [model])
+        },
+        **{f"{GATES}/{gate}": {"post": _gate(gate, model)} for gate in OPEN_ON},
+        "/v1/models/{model}/improvement": {
+            "get": _operation("What became of labels (admin)", "getImprovement", _reference(Improvement), [model])
+        },
+        "/v1/models/{model}/drift": {
+            "get": _operation(
+                "Whether live rows look like those of the evaluation", "getDrift", _reference(DriftView), [model]
+            )
         },
         "/v1/models/{model}/split": {
             "get": _operation("The split (admin)", "getSplit", _reference(Split), [model]),
@@ -131,8 +162,12 @@ def build_openapi(schemas: Mapping[str, InputSchema]) -> dict[str, Any]:
     }
 
 
+def _title(model: str) -> str:
+    return model.title().replace("-", "").replace("_", "")
+
+
 def _body_types(name: str, schema: InputSchema) -> tuple[type, type]:
-    title = name.title().replace("-", "").replace("_", "")
+    title = _title(name)
     instance = msgspec.defstruct(
         f"{title}Instance",
         [
@@ -151,17 +186,36 @@ def _body_types(name: str, schema: InputSchema) -> tuple[type, type]:
     return instance, msgspec.defstruct(f"{title}Instances", [("instances", list[instance])])  # type: ignore[valid-type]
 
 
-def _predict_operation(name: str, schema: InputSchema, instance: type, instances: type) -> dict[str, Any]:
-    who = "Whose a file or a form is, and which prediction; JSON says it itself"
-    said = [("client_id", "query"), ("key", "query"), ("X-Client-Id", "header"), ("X-Key", "header")]
+def _answer_types(heads: Mapping[str, Head]) -> dict[str, tuple[type, type]]:
+    """Returns for each model what goes out for a row, and for several; models that answer alike share them."""
+    alone: dict[str, type] = {}
+    made: dict[type, tuple[type, type]] = {}
+    found = {}
+    for model, head in heads.items():
+        kind: type = prediction_type(head.described_type(_title(model)))
+        if kind not in made:
+            one = kind
+            if kind.__name__ in alone:  # another of this name has other fields
+                one = msgspec.defstruct(_title(model) + kind.__name__, [], bases=(kind,))
+            alone[one.__name__] = one
+            several = msgspec.defstruct(
+                f"{one.__name__}s",
+                [("predictions", list[one])],  # type: ignore[valid-type]
+                namespace={"__doc__": "The answers to a list of instances, in their order."},
+            )
+            made[kind] = one, several
+        found[model] = made[kind]
+    return found
+
+
+def _predict_operation(
+    name: str, schema: InputSchema, instance: type, instances: type, answers: tuple[type, type]
+) -> dict[str, Any]:
     operation = _operation(
         f"Predict with {name}",
         f"predict_{name}",
-        {"oneOf": [_reference(answer) for answer in ANSWERS]},
-        [
-            *(_parameter(name, "header") for name in ASKING),
-            *(_parameter(name, place) | {"description": who} for name, place in said),
-        ],
+        {"oneOf": [_reference(answer) for answer in answers]},
+        _who_asks(),
     )
     body, takes = {"oneOf": [_reference(instance), _reference(instances)]}, media_types_of(schema)
     line = {"description": "One a line, for as many as there are", **_reference(instance)}
@@ -171,19 +225,42 @@ def _predict_operation(name: str, schema: InputSchema, instance: type, instances
             JSON: {"schema": body},
             LINES.decode(): {"schema": line},
             **{media_type: {"schema": FILES if media_type == MIXED else BINARY} for media_type in takes},
-            MULTIPART: _form(schema),
+            MULTIPART: _form(_title(name), schema),
         },
     }
-    predictions = {"oneOf": [_reference(one) for one in (ClassPrediction, ValuePrediction, Problem)]}
+    predictions = {"oneOf": [_reference(one) for one in (answers[0], Problem)]}
     operation["responses"]["200"]["content"][LINES.decode()] = {"schema": predictions}
     return operation
 
 
-def _form(schema: InputSchema) -> dict[str, Any]:
+def _explain_operation(name: str, schema: InputSchema, instance: type) -> dict[str, Any]:
+    operation = _operation(
+        f"Explain one prediction of {name}: what the parts of its inputs do to it",
+        f"explain_{name}",
+        _reference(ExplanationView),
+        [*_who_asks(), *(_parameter(name, "query") for name in ASKED)],
+    )
+    files = {media_type: {"schema": BINARY} for media_type in media_types_of(schema) if media_type != MIXED}
+    content = {JSON: {"schema": _reference(instance)}, **files, MULTIPART: _form(_title(name), schema)}
+    operation["requestBody"] = {"required": True, "content": content}
+    operation["responses"]["200"]["content"][PNG] = {"schema": BINARY}
+    return operation
+
+
+def _who_asks() -> list[dict[str, Any]]:
+    who = "Whose a file or a form is, and which prediction; JSON says it itself"
+    said = [("client_id", "query"), ("key", "query"), ("X-Client-Id", "header"), ("X-Key", "header")]
+    return [
+        *(_parameter(name, "header") for name in ASKING),
+        *(_parameter(name, place) | {"description": who} for name, place in said),
+    ]
+
+
+def _form(title: str, schema: InputSchema) -> dict[str, Any]:
     """Describes a form: a part for each input, and for the IDs where no input has their name."""
     parts = {"client_id": _component(Identifier), "key": _component(Identifier)}
     parts |= {
-        name: BINARY if field.media_types else _component(field.wire_type)
+        name: BINARY if field.media_types else _component(field.declaration(f"{title}Inputs_{name}")[0])
         for name, field in schema.fields.items()
     }
     required = [name for name, field in schema.fields.items() if field.missing is None]
@@ -219,20 +296,20 @@ def _reviews(model: dict[str, Any]) -> dict[str, Any]:
         "skip": ("Leave a leased item without an answer", SetAsideRequest, {"type": "object"}),
         "escalate": ("Leave a leased item to an adjudicator", SetAsideRequest, {"type": "object"}),
         "release": ("Give a leased item back", TokenRequest, {"type": "object"}),
-        "undo": ("Take one's last decision back; the item is leased again", TokenRequest, _reference(Leased)),
+        "undo": ("Take one's last decision back; the item is leased again", TokenRequest, _reference(LeasedView)),
     }
     paths = {
         path: {
             "get": _operation(
                 "Review items in a state, open ones without another (reviewer)",
                 "listReviews",
-                _list_of(ReviewItem, "reviews"),
+                _list_of(ItemView, "reviews"),
                 [model, *wanted],
             )
         },
         f"{path}/claim": {
             "post": _with_body(
-                _operation("Lease the next items (reviewer)", "claimReviews", _reference(Claim), [model]),
+                _operation("Lease the next items (reviewer)", "claimReviews", _reference(ClaimView), [model]),
                 ClaimRequest,
             )
         },
@@ -245,13 +322,29 @@ def _reviews(model: dict[str, Any]) -> dict[str, Any]:
             )
         },
         f"{path}/{{id}}": {
-            "get": _operation("One review item (reviewer)", "getReview", _reference(ReviewItem), item)
+            "get": _operation("One review item (reviewer)", "getReview", _reference(ItemView), item)
         },
     }
     for step, (summary, body, answer) in steps.items():
         operation = _operation(f"{summary} (reviewer)", f"{step}Review", answer, item)
         paths[f"{path}/{{id}}/{step}"] = {"post": _with_body(operation, body)}
     return paths
+
+
+def _gate(gate: str, model: dict[str, Any]) -> dict[str, Any]:
+    verdicts = " or ".join(OPEN_ON[gate])
+    operation = _operation(
+        f"200 where the verdict is {verdicts}, {CLOSED} otherwise (no token)",
+        f"{gate.replace('-', '')}Gate",
+        _reference(GateView),
+        [model],
+    )
+    operation["security"] = [{}]
+    operation["responses"][str(CLOSED)] = {
+        "description": "It is closed",
+        "content": {JSON: {"schema": _reference(GateView)}},
+    }
+    return operation
 
 
 def _feedback(model: dict[str, Any]) -> dict[str, Any]:

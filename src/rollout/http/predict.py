@@ -19,10 +19,10 @@ from rollout.bundle.image_file import PixelBudget
 from rollout.bundle.schema import Arrays, InputSchema, InvalidInputsError, RawInputs, SentInputs
 from rollout.config import Settings
 from rollout.cores import usable_cores
-from rollout.errors import DeadlineExceededError, FieldError
-from rollout.http.bodies import ID_LIMIT, Identifier, decode_json, invalid
+from rollout.errors import DeadlineExceededError, FieldError, invalid
+from rollout.http.bodies import Identifier, decode_json
 from rollout.http.request_options import DEFAULTS, RequestOptions
-from rollout.inference.rows import Answers, Prediction, Rows
+from rollout.inference.rows import ID_LIMIT, Answers, Prediction, Rows
 
 # A long request lets the others have the event loop after this many seconds of decoding.
 SLICE_S = 0.0005
@@ -102,14 +102,14 @@ async def decode_request(
     instances, single = read(body) if read else read_json(body, settings.max_instances)
     decoder = Decoder(schema, settings, deadline, is_gone)
     decoded = await decoder.decode(instances, PixelBudget(settings.max_pixels))
-    errors = [
-        FieldError(pointer if single else f"/instances/{index}{pointer}", detail)
-        for index, one in enumerate(decoded)
-        if isinstance(one, list)
-        for pointer, detail in one
-    ]
-    if errors:
-        raise invalid(errors)
+    faulty = {index: one for index, one in enumerate(decoded) if isinstance(one, list)}
+    if faulty:
+        errors = [
+            FieldError(pointer if single else f"/instances/{index}{pointer}", detail)
+            for index, one in faulty.items()
+            for pointer, detail in one
+        ]
+        raise invalid(errors, instances[min(faulty)].client_id)
     return Request(make_rows(instances, decoded, deadline, options), single)
 
 
@@ -147,6 +147,16 @@ def whether_gone(scope: Scope) -> Callable[[], bool]:
     """Returns what says whether the client of a request has left, as far as the server's protocol tells."""
     exchange = scope.get("exchange")
     return lambda: exchange is not None and exchange.disconnected
+
+
+def whether_hung_up(scope: Scope) -> Callable[[], bool]:
+    """Returns what says whether the client of a request has left or closed its side of the connection.
+
+    Nobody can tell a client that closed its side from one that has gone before it is answered. For what costs
+    seconds, it has gone.
+    """
+    is_gone, has_hung_up = whether_gone(scope), scope.get("has_hung_up", lambda: False)
+    return lambda: is_gone() or has_hung_up()
 
 
 def decode_instance(body: bytes) -> Instance:

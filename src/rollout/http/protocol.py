@@ -139,6 +139,7 @@ class PredictProtocol(HttpToolsProtocol):
             self._quick = QuickExchange(self, self.scope, handler)  # type: ignore[arg-type]
             self.cycle = self._quick  # type: ignore[assignment]  # has what uvicorn uses of it
         else:
+            self.scope["has_hung_up"] = self._has_hung_up  # type: ignore[typeddict-unknown-key]
             super().on_headers_complete()
         self.scope["exchange"] = self.cycle  # type: ignore[typeddict-unknown-key]
         gateway = self.app_state.get("gateway")
@@ -175,6 +176,7 @@ class PredictProtocol(HttpToolsProtocol):
         """Goes on to the next request, once the client takes what it asked for; called after the last byte."""
         self.server_state.total_requests += 1
         self.cycle.scope.pop("exchange", None)  # type: ignore[typeddict-item]  # each had a reference to the other
+        self.cycle.scope.pop("has_hung_up", None)  # type: ignore[typeddict-item]
         if self.transport.is_closing():
             return
         self._moved = self.loop.time()
@@ -235,6 +237,10 @@ class PredictProtocol(HttpToolsProtocol):
     def _is_busy(self) -> bool:
         """Whether a whole request waits for its answer."""
         return self._is_whole and not self.cycle.response_complete
+
+    def _has_hung_up(self) -> bool:
+        """Whether the client will send nothing more: it may have gone, or only wait for its answer."""
+        return self._is_half_closed or self.transport.is_closing()
 
     def _is_in_chunks(self) -> bool:
         """Whether a body that has no length goes on."""

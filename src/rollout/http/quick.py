@@ -54,9 +54,13 @@ class QuickExchange:
         """Returns the body, which is in memory."""
         return self.body[0] if len(self.body) == 1 else b"".join(self.body)
 
-    def answer(self, body: bytes, timing: bytes) -> None:
-        """Answers a prediction; ``timing`` is the value of ``Server-Timing``."""
-        self._begin(200, [(b"content-type", b"application/json"), (b"server-timing", timing)])
+    def head(self, timing: bytes) -> bytes:
+        """Returns the head that answers of one batch share; ``timing`` is the value of ``Server-Timing``."""
+        return self._lines(200, [(b"content-type", b"application/json"), (b"server-timing", timing)])
+
+    def answer(self, body: bytes, head: bytes) -> None:
+        """Answers a prediction, with a head as ``head`` returns it."""
+        self._status, self._head = 200, head
         self._finish(body)
         end(self.scope, 200, every=self._access_log)
 
@@ -97,17 +101,19 @@ class QuickExchange:
             self._finish(b"".join(self._answer))
 
     def _begin(self, status: int, more: Iterable[tuple[bytes, bytes]]) -> None:
-        self._status = status
-        trace = (HEADER, self.scope["traceparent"])
-        headers = [*self._protocol.server_state.default_headers, *more, NO_SNIFFING, trace]
+        self._status, self._head = status, self._lines(status, more)
+
+    def _lines(self, status: int, more: Iterable[tuple[bytes, bytes]]) -> bytes:
+        headers = [*self._protocol.server_state.default_headers, *more, NO_SNIFFING]
         lines = [b"%b: %b\r\n" % header for header in headers if header[0] != b"content-length"]
-        self._head = STATUS_LINE[status] + b"".join(lines)
+        return STATUS_LINE[status] + b"".join(lines)
 
     def _finish(self, body: bytes) -> None:
         if self.disconnected:
             return
         close = b"" if self.keep_alive else b"connection: close\r\n"
-        self._protocol.transport.write(b"%bcontent-length: %d\r\n%b\r\n%b" % (self._head, len(body), close, body))
+        own = HEADER, self.scope["traceparent"], len(body), close, body
+        self._protocol.transport.write(b"%b%b: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (self._head, *own))
         self.response_complete = True
         if not self.keep_alive:
             self._protocol.transport.close()

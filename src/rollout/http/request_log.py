@@ -6,7 +6,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 # https://www.w3.org/TR/trace-context/#traceparent-header: version, trace, span of the caller, flags.
@@ -18,6 +18,9 @@ HEADER = b"traceparent"
 _random = random.Random()  # noqa: S311
 
 logger = logging.getLogger("rollout.http.requests")
+
+# Is told of every request and its status once it is answered: where traces are wanted, see rollout.telemetry.
+ended: Callable[[Mapping[str, Any], int], None] | None = None
 
 
 def begin(scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes]) -> None:
@@ -40,13 +43,15 @@ def continue_trace(header: bytes | None) -> bytes:
 
 
 def end(scope: Mapping[str, Any], status: int, *, every: bool) -> None:
-    """Writes the line of a request that failed, or of every one.
+    """Writes the line of a request that failed, or of every one; and tells who records traces.
 
     Args:
         scope: Of ASGI, with what was found out about the request.
         status: Of the answer.
         every: Whether requests that were answered well are logged.
     """
+    if ended is not None:
+        ended(scope, status)
     if status < 400 and not every:
         return
     route = getattr(scope.get("matched"), "path", None) or "-"

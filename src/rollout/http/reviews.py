@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from rollout.errors import InvalidRequestError, UnknownItemError
+from rollout.heads import Truth
 from rollout.http.auth import Bearer
 from rollout.http.bodies import Identifier, is_count, json_response, read_json
 from rollout.http.gateway import Gateway
@@ -20,15 +21,17 @@ from rollout.inference.served_model import ServedModel
 from rollout.review import actions
 from rollout.review.access_log import record_access
 from rollout.review.export import ExportRow, encode_row, export_rows, read_lineage, read_since
-from rollout.review.item import ReviewItem, milliseconds
+from rollout.review.item import ItemFields, ReviewItem, milliseconds
 from rollout.review.queue import list_items, read_item, read_links
-from rollout.review.state import Answer, Review, State, Work
+from rollout.review.state import Review, State, Work
 
 PATH = "/v1/models/{model}/reviews"
 FILTERS = ("reason", "arm", "version", "client_id", "label")
 MOST_CLAIMED = 100
 LONGEST_LEASE_S = 24 * 3600
 MOST_LISTED = 1000
+# Of an item that two versions disagree on, what would say which of them answered what.
+TELL_APART = ("version", "variant", "threshold", "answer", "unsure", "other")
 
 Why = Annotated[str, Meta(min_length=1, max_length=1000)]
 
@@ -43,12 +46,10 @@ class ClaimRequest(msgspec.Struct, forbid_unknown_fields=True):
     escalated: bool = False
 
 
-class ResolveRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The lease's token, and the class or the value."""
+class ResolveRequest(Truth, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The lease's token, and the answer in the form that the item's model takes."""
 
     token: str
-    label: str | None = None
-    value: float | None = None
 
 
 class SetAsideRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -64,19 +65,52 @@ class TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
     token: str
 
 
-class DecisionView(msgspec.Struct, kw_only=True):
-    """What became of an item.
+class ItemView(ItemFields, frozen=True, kw_only=True):
+    """An item without its head, which ``GET /v1/models/{model}`` gives once for all.
+
+    Who decides which of two versions is right does not see which said what: of an item for a trial, the token of
+    a reviewer gets ``null`` for whatever tells them apart, and the reason ``disagreement``.
 
     Attributes:
-        label: The class that people agreed on.
-        value: The value that people agreed on.
+        answers: What was answered; of two versions in an order that says nothing.
+        linked_to: The item of the same inputs under another key, if this prediction is only linked to it.
+    """
+
+    version: str | None  # type: ignore[assignment]
+    variant: str | None  # type: ignore[assignment]
+    answer: dict[str, Any] | None  # type: ignore[assignment]
+    answers: list[dict[str, Any]]
+    linked_to: str | None = None
+
+
+class LeasedView(msgspec.Struct, frozen=True, kw_only=True):
+    """An item that a reviewer has; see ``Leased``."""
+
+    item: ItemView
+    token: str
+    until: str
+    reviews: tuple[Review, ...]
+    why: str
+
+
+class ClaimView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reviewer gets; see ``Claim``."""
+
+    items: list[LeasedView]
+    open: int
+    leased_by_others: int
+    escalated: int
+
+
+class DecisionView(Truth, frozen=True, kw_only=True):
+    """What became of an item, with the answer that people agreed on.
+
+    Attributes:
         why: Why it was skipped or escalated.
         at: When it was decided, ISO 8601 in UTC.
         reviews: Who said what.
     """
 
-    label: str | None
-    value: float | None
     why: str
     at: str | None
     reviews: tuple[Review, ...]
@@ -125,14 +159,14 @@ class Reviews:
         )
         ids = [one.item.id for one in claim.items]
         await record_access(engine.redis, model.name, body.reviewer, bearer.role, "claim", ids)
-        return json_response(claim)
+        items = [_leased(one, bearer) for one in claim.items]
+        return json_response(ClaimView(**msgspec.structs.asdict(claim) | {"items": items}))
 
     async def _resolve(self, request: Request) -> Response:
         engine, model, _ = self._of(request)
         body = await read_json(self._gateway, request, ResolveRequest)
-        answer = Answer(label=body.label, value=body.value)
         return _decided(
-            await actions.resolve(engine.redis, model.name, request.path_params["id"], body.token, answer)
+            await actions.resolve(engine.redis, model.name, request.path_params["id"], body.token, body.truth)
         )
 
     async def _skip(self, request: Request) -> Response:
@@ -160,7 +194,7 @@ class Reviews:
         body = await read_json(self._gateway, request, TokenRequest)
         leased = await actions.undo(engine.redis, model.name, request.path_params["id"], body.token)
         await record_access(engine.redis, model.name, bearer.name, bearer.role, "undo", [leased.item.id])
-        return json_response(leased)
+        return json_response(_leased(leased, bearer))
 
     async def _show(self, request: Request) -> Response:
         engine, model, bearer = self._of(request)
@@ -171,7 +205,7 @@ class Reviews:
         await record_access(engine.redis, model.name, bearer.name, bearer.role, "show", [item_id])
         links = await read_links(engine.redis, model.name, item_id)
         shown = [{"client_id": link.client_id, "key": link.key, "at": link.at} for link in links]
-        return json_response(_view(*found) | {"links": shown})
+        return json_response(_view(*found, bearer) | {"links": shown})
 
     async def _list(self, request: Request) -> Response:
         engine, model, bearer = self._of(request)
@@ -194,7 +228,7 @@ class Reviews:
             if passed < int(offset):
                 passed += 1
                 continue
-            reviews.append(_view(item, work))
+            reviews.append(_view(item, work, bearer))
             if len(reviews) == int(limit):
                 break
         ids = [one["id"] for one in reviews]
@@ -229,18 +263,29 @@ async def _lines(rows: AsyncIterator[ExportRow]) -> AsyncIterator[bytes]:
         yield encode_row(row) + b"\n"
 
 
-def _view(item: ReviewItem, work: Work) -> dict[str, Any]:
+def _view(item: ReviewItem, work: Work, bearer: Bearer) -> dict[str, Any]:
     """Shows an item; what people said of it is shown once it is decided."""
     decision = None
     if work.state in (State.RESOLVED, State.SKIPPED):
         decision = DecisionView(
-            label=work.label, value=work.value, why=work.why, at=work.decided_at, reviews=work.reviews
+            **msgspec.structs.asdict(work.truth), why=work.why, at=work.decided_at, reviews=work.reviews
         )
-    return msgspec.structs.asdict(item) | {"state": work.state, "decision": decision}
+    return msgspec.structs.asdict(_shown(item, bearer)) | {"state": work.state, "decision": decision}
+
+
+def _shown(item: ReviewItem, bearer: Bearer) -> ItemView:
+    known = {name: getattr(item, name) for name in ItemView.__struct_fields__ if name != "answers"}
+    if item.trial and bearer.role == "reviewer":
+        known |= dict.fromkeys(TELL_APART) | {"reason": item.reason_shown}
+    return ItemView(**known, answers=[dict(answer) for answer in item.said])
+
+
+def _leased(leased: actions.Leased, bearer: Bearer) -> LeasedView:
+    return LeasedView(**msgspec.structs.asdict(leased) | {"item": _shown(leased.item, bearer)})
 
 
 def _decided(work: Work) -> Response:
-    return json_response({"state": work.state, "label": work.label, "value": work.value, "why": work.why})
+    return json_response({"state": work.state, **work.said, "why": work.why})
 
 
 def _require_known(filters: Mapping[str, Any]) -> None:

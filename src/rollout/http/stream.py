@@ -20,8 +20,8 @@ from rollout.errors import (
     OverloadedError,
     PredictionFailedError,
     RolloutError,
+    invalid,
 )
-from rollout.http.bodies import invalid
 from rollout.http.lines import Line, Lines
 from rollout.http.predict import Decoder, Instance, decode_instance, make_rows
 from rollout.http.problems import as_rollout_error, problem_document
@@ -149,7 +149,7 @@ class PredictStream:
         decoded = dict(zip(instances, await self._decoder.decode(list(instances.values())), strict=True))
         for number, one in decoded.items():
             if isinstance(one, list):
-                errors[number] = invalid(one)
+                errors[number] = invalid(one, instances[number].client_id)
         fitting = [number for number in instances if number not in errors]
         rows = None
         if fitting:
@@ -209,6 +209,7 @@ class PredictStream:
     def _problem(self, error: Exception) -> dict[str, Any]:
         ours = as_rollout_error(error)
         metrics.ERRORS.labels(self._model.name, ours.type).inc()
+        self._model.note_refused(ours)
         return problem_document(ours)
 
 

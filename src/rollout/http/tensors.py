@@ -23,6 +23,16 @@ from rollout.errors import FieldError
 
 STRINGS = "BYTES"
 DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
+# How the elements of an answer are written.
+WRITTEN = {
+    "BOOL": np.dtype("?"),
+    "UINT8": np.dtype("u1"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+}
 LENGTH = struct.Struct("<I")
 
 # What a tensor holds, by how it came: JSON, binary data, or a list of numbers or strings.
@@ -91,25 +101,29 @@ class OutputTensor(NamedTuple):
 
     Attributes:
         name: The name of the part.
-        datatype: ``BYTES`` or ``FP32``.
+        datatype: ``BYTES``, or one of ``WRITTEN``.
         shape: With the rows first.
-        values: An array of this shape, or a string for each row.
+        values: An array of this shape, in any type that holds them; or a string for each row.
     """
 
     name: str
     datatype: str
     shape: list[int]
-    values: NDArray[np.float64] | list[str]
+    values: NDArray[Any] | list[str]
 
     def to_binary(self) -> bytes:
         """Returns the elements in row-major order, strings with their length before them."""
-        if isinstance(self.values, list):
-            return b"".join(map(_with_length, self.values))
-        return self.values.astype("<f4").tobytes()
+        if self.datatype == STRINGS:
+            return b"".join(map(_with_length, self.to_list()))
+        return np.asarray(self.values, WRITTEN[self.datatype]).tobytes()
 
     def to_list(self) -> list[Any]:
-        """Returns the elements in row-major order."""
-        return self.values if isinstance(self.values, list) else self.values.ravel().tolist()
+        """Returns the elements in row-major order, numbers with all their digits."""
+        if isinstance(self.values, list):
+            return self.values
+        if self.datatype == STRINGS or np.issubdtype(written := WRITTEN[self.datatype], np.floating):
+            return self.values.ravel().tolist()
+        return self.values.ravel().astype(written).tolist()
 
 
 def declare(name: str, field: Field) -> Declaration:

@@ -6,18 +6,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from typing import NamedTuple
 
 from rollout.bundle.schema import Arrays
+from rollout.errors import RolloutError
 from rollout.http.files import reader_of
 from rollout.http.gateway import Gateway
 from rollout.http.predict import Row, decode_quickly, encode_response, make_rows, server_timing
 from rollout.http.problems import as_rollout_error
 from rollout.http.quick import QuickExchange
 from rollout.inference.batcher import Batcher
+from rollout.inference.reviewing import Pick
 from rollout.inference.rows import Answers, Rows, make_predictions, spans
 from rollout.inference.served_model import ServedModel
-from rollout.routing.assignment import Arm, Assignment, assign
+from rollout.routing.assignment import Assignment, assign
 from rollout.routing.split import Split
 
 # A larger body is decoded by itself, and lets others have the event loop in between.
@@ -37,13 +40,15 @@ class _Asked(NamedTuple):
     single: bool
     split: Split
     assignments: Sequence[Assignment]
+    is_trial: bool  # whether the challenger answers
 
 
 class Turn:
     """Puts together what one version answers quickly; every other request goes its own way.
 
-    A request that is wrong, holds a file, has rows of several arms, or meets a version that is busy or slow, is
-    answered by its own handler: nobody waits for another's.
+    What the champion answers is answered at once; what the challenger answers, or a person is to look at, has a
+    task. A request that is wrong, holds a file, has rows of several arms, or meets a version that is busy or
+    slow, is answered by its own handler: nobody waits for another's.
 
     Args:
         gateway: Lets requests through to the engine.
@@ -62,61 +67,80 @@ class Turn:
 
     def _begin(self) -> None:
         waiting, self._waiting = self._waiting, []
-        together: dict[tuple[ServedModel, Arm], list[_Asked]] = {}
+        together: dict[tuple[ServedModel, bool], list[_Asked]] = {}
         end = time.monotonic() + LONGEST_S
         for number, exchange in enumerate(waiting):
             if number and time.monotonic() > end:
                 self._waiting = waiting[number:]
                 asyncio.get_running_loop().call_soon(self._begin)
                 break
-            found = self._decode(exchange)
-            if found is None:
+            model = self._model(exchange)
+            # Where the champion is slow or busy, the handler decodes, and nothing is decoded twice.
+            asked = self._decode(model, exchange) if model and model.champion.batcher.quick_rows else None
+            if model is None or asked is None:
                 exchange.start()
             else:
-                where, asked = found
-                together.setdefault(where, []).append(asked)
-        for (model, arm), requests in together.items():
-            for group in _cut(requests, _batcher(model, arm).quick_rows):
-                group[0].exchange.start(self._answer(model, group))
+                together.setdefault((model, asked.is_trial), []).append(asked)
+        for (model, is_trial), requests in together.items():
+            for group in _cut(requests, _batcher(model, is_trial=is_trial).quick_rows):
+                self._answer(model, group, is_trial=is_trial)
 
-    def _decode(self, exchange: QuickExchange) -> tuple[tuple[ServedModel, Arm], _Asked] | None:
+    def _model(self, exchange: QuickExchange) -> ServedModel | None:
+        try:
+            return self._gateway.engine.model(exchange.scope["name"])
+        except RolloutError:  # its own handler says what is wrong
+            return None
+
+    def _decode(self, model: ServedModel, exchange: QuickExchange) -> _Asked | None:
         """Decodes a request and finds the arm of its clients; ``None`` where it goes its own way."""
         try:
-            scope, most = exchange.scope, self._gateway.settings.max_instances
-            model = self._gateway.engine.model(scope["name"])
-            read = reader_of(scope, model.schema, scope["media_type"], most)
+            most = self._gateway.settings.max_instances
+            read = reader_of(exchange.scope, model.schema, exchange.scope["media_type"], most)
             found = decode_quickly(exchange.whole_body(), model.schema, most, read)
         except Exception:  # its own handler says what is wrong
             return None
         if found is None:
             return None
         instances, decoded, single = found
-        assignments = [assign(model.split, instance.client_id) for instance in instances]
+        split = model.split
+        assignments = [assign(split, instance.client_id) for instance in instances]
         arm = assignments[0].arm
-        if any(one.arm != arm for one in assignments) or not _batcher(model, arm).quick_rows:
+        if any(one.arm != arm for one in assignments):
             return None
-        return (model, arm), _Asked(exchange, instances, decoded, single, model.split, assignments)
+        is_trial = arm == "challenger"
+        if not _batcher(model, is_trial=is_trial).quick_rows:
+            return None
+        return _Asked(exchange, instances, decoded, single, split, assignments, is_trial)
 
-    async def _answer(self, model: ServedModel, group: Sequence[_Asked]) -> None:
-        try:
-            await self._answer_all(model, group)
-        except Exception as error:  # nobody is left without an answer
-            ours = as_rollout_error(error)
-            for asked in group:
-                if not asked.exchange.response_complete:
-                    asked.exchange.refuse(ours, model.name)
-
-    async def _answer_all(self, model: ServedModel, group: Sequence[_Asked]) -> None:
-        if any(asked.split is not model.split for asked in group):
-            for asked in group:  # the split has changed since, and with it the arms perhaps
-                asked.exchange.start()
-            return
-        engine = self._gateway.engine
+    def _answer(self, model: ServedModel, group: Sequence[_Asked], *, is_trial: bool) -> None:
+        """Answers requests now, where the champion does; the others in a task, once the challenger has."""
         rows = _join(group, self._gateway.settings.timeout_ms / 1000)
-        answers, picks = await engine.score(model, rows)
+        try:
+            scored = None if is_trial else self._gateway.engine.score_at_once(model, rows)
+            if scored is not None:
+                self._deliver(model, group, rows, *scored)
+        except Exception as error:  # nobody is left without an answer
+            _refuse(model, group, error)
+            return
+        if scored is None:
+            group[0].exchange.start(self._answer_later(model, group, rows))
+
+    async def _answer_later(self, model: ServedModel, group: Sequence[_Asked], rows: Rows) -> None:
+        try:
+            if group[0].split is not model.split:  # it has changed since, and with it the arms perhaps
+                for asked in group:
+                    asked.exchange.start()
+                return
+            self._deliver(model, group, rows, *await self._gateway.engine.score(model, rows))
+        except Exception as error:
+            _refuse(model, group, error)
+
+    def _deliver(
+        self, model: ServedModel, group: Sequence[_Asked], rows: Rows, answers: Answers, picks: Sequence[Pick]
+    ) -> None:
+        """Answers; those whose rows a person is to look at wait until that is stored, and nobody else does."""
         for number, refused in answers.refused.items():
             group[number].exchange.refuse(refused, model.name)
-        # Those whose rows a person is to look at wait until that is stored, and nobody else does.
         reviewed = {pick.row for pick in picks}
         now: list[tuple[range, _Asked]] = []
         later: list[tuple[range, _Asked]] = []
@@ -125,23 +149,48 @@ class Turn:
             (now if reviewed.isdisjoint(places) else later).append((places, asked))
         _write(model, rows, answers, now)
         if later:
-            await engine.review(model, rows, answers, picks)
+            later[0][1].exchange.start(self._review(model, rows, answers, picks, later))
+
+    async def _review(
+        self,
+        model: ServedModel,
+        rows: Rows,
+        answers: Answers,
+        picks: Sequence[Pick],
+        later: Sequence[tuple[range, _Asked]],
+    ) -> None:
+        try:
+            await self._gateway.engine.review(model, rows, answers, picks)
             _write(model, rows, answers, later)
+        except Exception as error:
+            _refuse(model, [asked for _, asked in later], error)
 
 
-def _batcher(model: ServedModel, arm: Arm) -> Batcher:
+def _batcher(model: ServedModel, *, is_trial: bool) -> Batcher:
     """Returns what the rows of an arm wait for."""
-    challenger = model.snapshot.challenger if arm == "challenger" else None
+    challenger = model.snapshot.challenger if is_trial else None
     return (challenger or model.champion).batcher
 
 
+def _refuse(model: ServedModel, group: Sequence[_Asked], error: Exception) -> None:
+    """Answers those who have no answer yet."""
+    ours = as_rollout_error(error)
+    for asked in group:
+        if not asked.exchange.response_complete:
+            asked.exchange.refuse(ours, model.name)
+
+
 def _write(model: ServedModel, rows: Rows, answers: Answers, group: Sequence[tuple[range, _Asked]]) -> None:
-    predictions, timing = make_predictions(model.name, rows, answers), server_timing(answers)
+    if not group:
+        return
+    own = chain.from_iterable(places for places, _ in group)
+    predictions = iter(make_predictions(model.name, rows, answers, own))
+    head = group[0][1].exchange.head(server_timing(answers))
     for places, asked in group:
-        asked.exchange.scope["answers"] = answers
-        body = encode_response(predictions[places.start : places.stop], single=asked.single)
+        asked.exchange.scope["answers"], asked.exchange.scope["places"] = answers, places
+        body = encode_response(list(islice(predictions, len(places))), single=asked.single)
         try:
-            asked.exchange.answer(body, timing)
+            asked.exchange.answer(body, head)
         except Exception:  # of what this connection asks next, which is nobody else's affair
             logger.exception("a connection failed after its answer")
             asked.exchange.close()

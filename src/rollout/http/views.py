@@ -18,7 +18,7 @@ def model_view(model: ServedModel) -> dict[str, Any]:
     return {
         "model": model.name,
         "inputs": model.champion.manifest.inputs,
-        "task": model.champion.manifest.task,
+        "task": model.task,
         "versions": [
             {
                 "version": loaded.version,
