@@ -16,8 +16,8 @@ from rollout.bundle.fields import Field, Tensor
 from rollout.bundle.image import Image
 from rollout.bundle.numbers import Number, Time
 from rollout.bundle.schema import Arrays, Labelled
-from rollout.bundle.task import Classification, Regression
 from rollout.bundle.texts import Category, Text
+from rollout.heads import Classification, Regression
 from rollout.training.checks import check_data
 from rollout.training.recipe import Dataset
 

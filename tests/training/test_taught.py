@@ -34,6 +34,7 @@ def test_the_lineage_says_what_was_learnt(exports: Path) -> None:
     assert data["labels"] == {
         "files": {"labels.jsonl": digest},
         "used": 9,
+        "corrected": 0,
         "left_out": NONE | {"without_inputs": 1},
     }
     assert data["rows"] == [69, 500, 300]

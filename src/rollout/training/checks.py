@@ -7,10 +7,11 @@ import itertools
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
+import scipy.stats
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import HashingVectorizer
@@ -23,8 +24,8 @@ from rollout.bundle.evidence import Finding
 from rollout.bundle.fields import Field
 from rollout.bundle.numbers import Time
 from rollout.bundle.schema import Arrays, Labelled
-from rollout.bundle.task import Classification, Task
 from rollout.bundle.texts import Category, Text
+from rollout.heads import Head
 from rollout.training.recipe import Dataset
 
 ROWS_PER_CLASS = 30
@@ -36,7 +37,7 @@ SURE, UNLIKELY = 0.9, 0.05
 DAY, HOUR = 86_400, 3_600
 
 
-def check_data(dataset: Dataset, inputs: Mapping[str, Field], task: Task) -> list[Finding]:
+def check_data(dataset: Dataset, inputs: Mapping[str, Field], task: Head) -> list[Finding]:
     """Looks for faults in the data of a model.
 
     Args:
@@ -66,9 +67,9 @@ def check_data(dataset: Dataset, inputs: Mapping[str, Field], task: Task) -> lis
         *_rows_per_feature(numeric),
         *_constant_features(numeric, inputs),
     ]
-    if isinstance(task, Classification):
-        findings += _rows_per_class(dataset.train, task.labels)
-        findings += _label_noise(dataset.train, inputs, task.labels)
+    if task.classes:
+        findings += _rows_per_class(dataset.train, task.classes)
+        findings += _label_noise(dataset.train, inputs, task.classes)
     return findings
 
 
@@ -76,6 +77,19 @@ def row_keys(arrays: Arrays, inputs: Mapping[str, Field]) -> list[bytes]:
     """Returns a hash of the inputs of each row."""
     columns = [_bytes(arrays[name]) for name in inputs]
     return [hashlib.blake2b(b"".join(row), digest_size=16).digest() for row in zip(*columns, strict=True)]
+
+
+def contradicting(keys: Sequence[bytes], targets: NDArray[Any]) -> list[int]:
+    """Returns the rows that have the same inputs as another one and a different target.
+
+    Args:
+        keys: Of the inputs, see ``row_keys``.
+        targets: The target of each row.
+    """
+    answers: dict[bytes, set[bytes]] = {}
+    for key, target in zip(keys, _bytes(targets), strict=True):
+        answers.setdefault(key, set()).add(target)
+    return [row for row, key in enumerate(keys) if len(answers[key]) > 1]
 
 
 def _bytes(column: NDArray[Any]) -> list[bytes]:
@@ -119,10 +133,7 @@ def _duplicates(keys: Mapping[str, list[bytes]]) -> Iterator[Finding]:
 
 def _contradictions(parts: Mapping[str, Labelled], keys: Mapping[str, list[bytes]]) -> Iterator[Finding]:
     for part, (_, targets) in parts.items():
-        answers: dict[bytes, set[Any]] = {}
-        for key, target in zip(keys[part], targets.tolist(), strict=True):
-            answers.setdefault(key, set()).add(target)
-        if rows := [row for row, key in enumerate(keys[part]) if len(answers[key]) > 1]:
+        if rows := contradicting(keys[part], targets):
             yield Finding(
                 check="contradictions",
                 where=part,
@@ -168,7 +179,23 @@ def _rows_per_class(train: Labelled, labels: Sequence[str]) -> Iterator[Finding]
             )
 
 
-def _label_noise(train: Labelled, inputs: Mapping[str, Field], labels: Sequence[str]) -> Iterator[Finding]:
+class Mislabelled(NamedTuple):
+    """Rows whose labels look wrong, the likeliest first.
+
+    Attributes:
+        rows: Their numbers.
+        looked_at: How many rows were looked at.
+        given: The label of each.
+        likely: What each looks like.
+    """
+
+    rows: list[int]
+    looked_at: int
+    given: list[str]
+    likely: list[str]
+
+
+def mislabelled(train: Labelled, inputs: Mapping[str, Field], labels: Sequence[str]) -> Mislabelled:
     """Looks for labels that a classifier, which never saw them, is sure are wrong.
 
     Out-of-fold probabilities against given labels are the idea of confident learning (Northcutt, Jiang & Chuang,
@@ -182,7 +209,7 @@ def _label_noise(train: Labelled, inputs: Mapping[str, Field], labels: Sequence[
     rows = rows[counts[train.targets[rows]] >= FOLDS]
     classes, given = np.unique(train.targets[rows], return_inverse=True)
     if len(classes) < 2:
-        return
+        return Mislabelled([], 0, [], [])
     features = _features({name: array[rows] for name, array in train.inputs.items()}, inputs)
     with warnings.catch_warnings(), threadpool_limits(1):  # on a busy machine, more are far slower
         warnings.simplefilter("ignore", ConvergenceWarning)  # nearly there is sure enough
@@ -195,16 +222,63 @@ def _label_noise(train: Labelled, inputs: Mapping[str, Field], labels: Sequence[
         )
     own = probabilities[np.arange(len(rows)), given]
     doubtful = np.flatnonzero((own <= UNLIKELY) & (probabilities.max(1) >= SURE))
-    if len(doubtful):
-        doubtful = doubtful[np.argsort(own[doubtful], kind="stable")]
-        worst = doubtful[0]
-        likely = labels[classes[probabilities[worst].argmax()]]
+    doubtful = doubtful[np.argsort(own[doubtful], kind="stable")]
+    return Mislabelled(
+        rows[doubtful].tolist(),
+        len(rows),
+        [labels[classes[given[row]]] for row in doubtful],
+        [labels[classes[probabilities[row].argmax()]] for row in doubtful],
+    )
+
+
+class Agreement(NamedTuple):
+    """How often labels are what a classifier says that learnt from other rows.
+
+    Attributes:
+        share: How often.
+        by_chance: How often they would be if they said nothing about their inputs.
+        p_less: Probability of no more than that by chance.
+        p_more: Probability of no less than that by chance.
+    """
+
+    share: float
+    by_chance: float
+    p_less: float
+    p_more: float
+
+
+def agreement(train: Labelled, first: int, inputs: Mapping[str, Field]) -> Agreement:
+    """Compares the labels of the last rows with what a linear classifier says that learnt from those before.
+
+    Args:
+        train: The rows of a classification.
+        first: The first row whose label is compared.
+        inputs: The input schema.
+    """
+    features, given = _features(train.inputs, inputs), train.targets
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        said = (
+            LogisticRegression(C=10, max_iter=50).fit(features[:first], given[:first]).predict(features[first:])
+        )
+    own = given[first:]
+    same, rows = int((said == own).sum()), len(own)
+    by_chance = float(sum((said == label).mean() * (own == label).mean() for label in np.unique(own)))
+    less, more = (
+        scipy.stats.binomtest(same, rows, by_chance, alternative=which).pvalue for which in ("less", "greater")
+    )
+    return Agreement(same / rows, by_chance, float(less), float(more))
+
+
+def _label_noise(train: Labelled, inputs: Mapping[str, Field], labels: Sequence[str]) -> Iterator[Finding]:
+    found = mislabelled(train, inputs, labels)
+    if found.rows:
         yield Finding(
             check="label noise",
             where="train",
-            detail=f"{len(doubtful)} of {len(rows)} training rows may be mislabelled, the likeliest first: row "
-            f"{rows[worst]} is labelled {labels[classes[given[worst]]]} and looks like {likely}.",
-            rows=_shown(rows[doubtful]),
+            detail=f"{len(found.rows)} of {found.looked_at} training rows may be mislabelled, the likeliest "
+            f"first: row {found.rows[0]} is labelled {found.given[0]} and looks like {found.likely[0]}.",
+            rows=_shown(found.rows),
         )
 
 

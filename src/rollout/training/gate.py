@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.stats
 from numpy.typing import NDArray
 
-from rollout.bundle.artefact import open_source
-from rollout.bundle.evidence import Decision, GateResult, Metric, PValues, Spread
+from rollout.bundle.evidence import Decision, GateResult, PValues, Spread
 from rollout.bundle.fields import Field
 from rollout.bundle.machine import user_name
-from rollout.bundle.parity import run_in_batches
 from rollout.bundle.schema import Labelled
-from rollout.bundle.task import Classification, Task
 from rollout.clock import utc_now
-from rollout.errors import BundleError, ConfigError
+from rollout.errors import ConfigError
+from rollout.heads import Head
+from rollout.training.answered import score
+from rollout.training.kept_losses import KeptLosses
 from rollout.training.labels import add_labels
 from rollout.training.recipe import Recipe
+from rollout.training.sign_flips import Look, look
 
 Losses = NDArray[np.float64]
 
-BATCH = 256
 MARGIN = 0.01
-RESAMPLES = 4096  # up to 12 differences, every choice of signs is counted
+ALPHA = 0.05
+CLAIMS: tuple[Decision, ...] = ("better", "worse", "not worse")  # the first of those that hold is decided on
 
 
 class Judgement(NamedTuple):
@@ -37,11 +36,24 @@ class Judgement(NamedTuple):
         decision: The claim that holds.
         p_values: For each of the claims ``better``, ``worse`` and ``not worse`` its p-values.
         why: The reason, in a sentence.
+        is_final: Whether no further seed would lead to another one.
     """
 
     decision: Decision
     p_values: dict[str, PValues]
     why: str
+    is_final: bool = True
+
+
+class _Tested(NamedTuple):
+    """What both tests say of a claim, at the last look at which it holds, or else at the last one."""
+
+    seeds: Look
+    rows: Look
+
+    @property
+    def holds(self) -> bool:
+        return self.seeds.holds and self.rows.holds
 
 
 def run_gate(
@@ -53,18 +65,22 @@ def run_gate(
     margin: float | None = None,
     on_step: Callable[[str], None] = lambda _: None,
     labels: Mapping[str, Mapping[str, Path]] = {},
+    home: Path | None = None,
 ) -> GateResult:
-    """Trains two versions with the same seeds, and decides between them on the evaluation part.
+    """Trains two versions with the same seeds until it is decided between them on the evaluation part.
 
     Args:
         recipe: The model.
         candidate: The version on trial.
         champion: The version that it has to beat.
-        seeds: Each is trained with this many, the first of them ``recipe.seed``.
+        seeds: Each is trained with at most this many, the first of them ``recipe.seed``; with fewer than
+            ``first_look`` needs, with all of them.
         margin: The largest loss that still counts as not worse. By default one point of the error rate, or 1 %
-            of the champion's mean absolute error.
-        on_step: Called with a line for each step.
+            of the champion's mean absolute error with the first seed.
+        on_step: Called with a line for each training.
         labels: For each version that learns from reviewed labels its exports, by name.
+        home: ``ROLLOUT_HOME``, where the losses of each training are kept, for a gate that was interrupted to
+            go on; ``None`` keeps none.
 
     Raises:
         ConfigError: If there is no such version, one is a classifier and the other a regression, or reviewed
@@ -75,33 +91,40 @@ def run_gate(
     if type(tasks[candidate]) is not type(tasks[champion]):
         raise ConfigError(f"{candidate} and {champion} answer different kinds of questions: nothing to compare")
     dataset = recipe.load()
-    evaluation = Labelled(
-        {name: dataset.evaluation.inputs[name] for name in recipe.inputs}, dataset.evaluation.targets
-    )
-    losses: dict[str, Losses] = {}
-    for name, task in tasks.items():
-        train = add_labels(dataset, recipe, name, labels.get(name, {})).train
-        runs = []
-        for seed in range(recipe.seed, recipe.seed + seeds):
-            on_step(f"training {name} with seed {seed}")
-            runs.append(evaluation_losses(recipe.train(name, train, seed), task, recipe.inputs, evaluation))
-        losses[name] = np.stack(runs)
-    classifies = isinstance(tasks[champion], Classification)
-    metric: Metric = "error rate" if classifies else "mean absolute error"
-    if margin is None:
-        margin = MARGIN if classifies else MARGIN * float(losses[champion].mean())
-    judgement = decide(losses[candidate], losses[champion], margin=margin, metric=metric)
+    evaluation = dataset.evaluation.only(recipe.inputs)
+    learnt = {name: add_labels(dataset, recipe, name, labels.get(name, {})) for name in tasks}
+    kept = {name: KeptLosses(recipe, name, learnt[name], home) for name in tasks}
+    head = tasks[champion]
+    runs: dict[str, list[Losses]] = {name: [] for name in tasks}
+    for seed in range(recipe.seed, recipe.seed + seeds):
+        for name, task in tasks.items():
+            losses = kept[name].read(seed)
+            if losses is None:
+                on_step(f"training {name} with seed {seed}")
+                trained = recipe.train(name, learnt[name].train, seed)
+                losses = evaluation_losses(trained, task, recipe.inputs, evaluation)
+                if not isinstance(trained, str | Path):  # of a file, the code does not say what is in it
+                    kept[name].write(seed, losses)
+            else:
+                on_step(f"{name} was trained with seed {seed} before")
+            runs[name].append(losses)
+        allowed = _margin(head, runs[champion][0]) if margin is None else margin
+        ours, theirs = np.stack(runs[candidate]), np.stack(runs[champion])
+        judgement = decide(ours, theirs, margin=allowed, head=head, most=seeds)
+        if judgement.is_final:
+            break
     baselines = {
-        name: _mean_loss(baseline(dataset.train, evaluation.inputs), evaluation.targets, metric)
+        name: float(head.answer_losses(baseline(dataset.train, evaluation.inputs), evaluation.targets).mean())
         for name, baseline in recipe.baselines.items()
     }
     return GateResult(
         against=champion,
-        seeds=seeds,
-        margin=margin,
-        metric=metric,
-        candidate=_spread(losses[candidate]),
-        champion=_spread(losses[champion]),
+        seeds=len(ours),
+        most_seeds=seeds,
+        margin=allowed,
+        metric=head.metric,
+        candidate=_spread(ours),
+        champion=_spread(theirs),
         baselines=baselines,
         p_values=judgement.p_values,
         decision=judgement.decision,
@@ -111,68 +134,76 @@ def run_gate(
     )
 
 
+def first_look(most: int, alpha: float = ALPHA) -> int | None:
+    """Returns after how many seeds the gate can first decide; ``None`` where it never can.
+
+    A claim may be wrong with ``alpha / 2``, since the candidate may be better or worse. Of that, as large a part
+    is spent as seeds are through: a spending function that Lan & DeMets (1983) propose. ``n`` seeds that all
+    speak for a claim have a p-value of ``2**-n``; so with ``alpha = 0.05`` fewer than six prove nothing.
+
+    Example:
+        >>> [first_look(most) for most in (5, 6, 8, 20, 40)]
+        [None, 6, 6, 7, 8]
+    """
+    return next((seeds for seeds in range(1, most + 1) if 2.0**-seeds <= _spent(seeds, most, alpha)), None)
+
+
 def decide(
-    candidate: Losses, champion: Losses, *, margin: float, metric: Metric, alpha: float = 0.05
+    candidate: Losses,
+    champion: Losses,
+    *,
+    margin: float,
+    head: Head,
+    most: int | None = None,
+    alpha: float = ALPHA,
 ) -> Judgement:
     """Decides between two versions whose losses are paired by seed and by row; less is better.
 
-    A claim holds where both p-values are below ``alpha``: one over the seeds, so that no lucky seed decides, and
-    one over the rows, so that no lucky choice of evaluation rows does.
+    A claim holds where two tests agree at one of the looks: one over the seeds, so that no lucky seed decides,
+    and one over the rows, so that no lucky choice of evaluation rows does; see ``sign_flips.look``. It is final
+    where no claim that goes before it would come to hold even if each of the remaining seeds came out as the
+    most favourable one so far.
 
     Args:
         candidate: Losses, shape ``(seeds, rows)``: 0 or 1 for an error rate.
         champion: Losses of the version that it has to beat, same shape.
         margin: The largest mean loss that still counts as not worse.
-        metric: What the losses are.
-        alpha: Probability with which a claim may hold by chance.
+        head: Whose losses they are.
+        most: Seeds after which it is decided in any case; by default those that there are. After each of them,
+            from ``first_look`` on, it was looked whether a claim holds.
+        alpha: Probability with which ``better`` or ``worse`` may hold by chance at any look, half of it each.
     """
     differences = champion - candidate
-    p_values = {
-        "better": _p_values(differences, 0.0, metric),
-        "worse": _p_values(-differences, 0.0, metric),
-        "not worse": _p_values(differences, margin, metric),
-    }
-    claims: tuple[Decision, ...] = ("better", "worse", "not worse")
-    held = [claim for claim in claims if max(p_values[claim].seeds, p_values[claim].rows) < alpha]
-    decision = held[0] if held else "cannot decide"
-    return Judgement(decision, p_values, _why(decision, p_values, candidate, champion, margin, metric, alpha))
-
-
-def paired_p_value(differences: NDArray[Any], *, margin: float = 0.0) -> float:
-    """Returns the one-sided p-value of a mean above ``-margin``, by flipping signs.
-
-    Were the mean ``-margin`` and the distribution symmetric, then each difference would as likely have the other
-    sign: Fisher's randomization test ("The Design of Experiments", 1935, section 21). All choices of signs are
-    counted, or a fixed random sample of them where there are too many; ``n`` differences thus never give less
-    than ``2**-n``.
-
-    Args:
-        differences: Paired differences, shape ``(n,)``.
-        margin: How far below zero the mean may be.
-
-    Returns:
-        The p-value; 1 where a difference is not finite.
-    """
-    shifted = differences + margin
-    shifted = shifted[shifted != 0]  # a zero is the same under either sign
-    if not np.isfinite(shifted).all():
-        return 1.0
-    if len(shifted) < 2:  # which SciPy does not take
-        return 0.5 if shifted.sum() > 0 else 1.0
-    test = scipy.stats.permutation_test(
-        (shifted,),
-        np.sum,
-        permutation_type="samples",
-        alternative="greater",
-        n_resamples=RESAMPLES,
-        batch=256,
-        vectorized=True,
-        rng=np.random.default_rng(0),
+    seeds = len(differences)
+    most = max(most or seeds, seeds)
+    tested = _test(differences, margin, head, most, alpha)
+    decision: Decision = next((claim for claim in CLAIMS if tested[claim].holds), "cannot decide")
+    first = first_look(most, alpha)
+    is_final = seeds == most or (first is not None and seeds >= first)
+    if is_final and seeds < most:
+        by_seed = differences.sum(1)
+        favourable, other = (
+            _test(
+                np.vstack([differences, np.repeat(differences[[best]], most - seeds, 0)]),
+                margin,
+                head,
+                most,
+                alpha,
+            )
+            for best in (by_seed.argmax(), by_seed.argmin())
+        )
+        reachable = {"better": favourable, "worse": other, "not worse": favourable}
+        before = CLAIMS[: CLAIMS.index(decision)] if decision in CLAIMS[1:] else CLAIMS
+        is_final = decision == "better" or not any(reachable[claim][claim].holds for claim in before)
+    return Judgement(
+        decision,
+        {claim: PValues(seeds=each.seeds.p_value, rows=each.rows.p_value) for claim, each in tested.items()},
+        _why(decision, tested, candidate, champion, margin, head, most, alpha),
+        is_final,
     )
-    return float(test.pvalue)
 
 
-def evaluation_losses(trained: Any, task: Task, inputs: Mapping[str, Field], evaluation: Labelled) -> Losses:
+def evaluation_losses(trained: Any, task: Head, inputs: Mapping[str, Field], evaluation: Labelled) -> Losses:
     """Returns the loss of each row, shape ``(rows,)``.
 
     Args:
@@ -184,72 +215,100 @@ def evaluation_losses(trained: Any, task: Task, inputs: Mapping[str, Field], eva
     Raises:
         BundleError: If it could not be packed, or its outputs are not finite.
     """
-    source = open_source(trained, task, inputs, {"evaluation": evaluation}, flip_rate=1.0)
-    scores = run_in_batches(source.run, evaluation.inputs, BATCH)
-    if not (finite := np.isfinite(scores).all(-1)).all():
-        raise BundleError(f"the module gives no finite number for {(~finite).sum()} of {len(scores)} rows")
-    return task.losses(scores, evaluation.targets)
+    return task.losses(score(trained, task, inputs, evaluation), evaluation.targets)
 
 
-def _p_values(differences: Losses, margin: float, metric: Metric) -> PValues:
+def _test(differences: Losses, margin: float, head: Head, most: int, alpha: float) -> dict[Decision, _Tested]:
+    return {
+        "better": _test_claim(differences, 0.0, head, most, alpha),
+        "worse": _test_claim(-differences, 0.0, head, most, alpha),
+        "not worse": _test_claim(differences, margin, head, most, alpha),
+    }
+
+
+def _test_claim(differences: Losses, margin: float, head: Head, most: int, alpha: float) -> _Tested:
     # Sums, since whole errors add up exactly where their means would not.
     seeds, rows = differences.shape
-    over_seeds = paired_p_value(differences.sum(1), margin=margin * rows)
-    if metric == "mean absolute error":
-        return PValues(seeds=over_seeds, rows=paired_p_value(differences.sum(0), margin=margin * seeds))
-    # Errors are rare and whole. A little on every row would let a handful of rows without an error pass for
-    # proof, so the margin is granted as whole rows instead, which only the champion got wrong.
-    granted = np.full(int(margin * rows), float(seeds))
-    return PValues(seeds=over_seeds, rows=paired_p_value(np.append(differences.sum(0), granted)))
+    by_seed = np.diag(differences.sum(1) + margin * rows)
+    if head.is_rate:
+        # Errors are rare and whole. A little on every row would let a handful of rows without an error pass for
+        # proof, so the margin is granted as whole rows instead, which only the champion got wrong.
+        by_row = np.hstack([differences, np.ones((seeds, int(margin * rows)))])
+    else:
+        by_row = differences + margin
+    first = min(first_look(most, alpha) or seeds, seeds)
+    spent = [_spent(each, most, alpha) for each in range(first, seeds + 1)]
+    looks = [
+        _Tested(*both)
+        for both in zip(
+            *(look(values.cumsum(0)[first - 1 :], spent) for values in (by_seed, by_row)), strict=True
+        )
+    ]
+    return next((each for each in reversed(looks) if each.holds), looks[-1])
+
+
+def _margin(head: Head, losses: Losses) -> float:
+    return MARGIN if head.is_rate else MARGIN * float(losses.mean())
+
+
+def _spent(seeds: int, most: int, alpha: float) -> float:
+    return alpha / 2 * seeds / most
 
 
 def _why(
     decision: Decision,
-    p_values: dict[str, PValues],
+    tested: Mapping[Decision, _Tested],
     candidate: Losses,
     champion: Losses,
     margin: float,
-    metric: Metric,
+    head: Head,
+    most: int,
     alpha: float,
 ) -> str:
     seeds, rows = candidate.shape
-    needed = math.floor(-math.log2(alpha)) + 1
-    if seeds < needed:
-        number, they = ("1 seed", "it") if seeds == 1 else (f"{seeds} seeds", "they")
+    if first_look(most, alpha) is None:
+        number, they = ("1 seed", "it") if most == 1 else (f"{most} seeds", "they")
         return (
-            f"{number} can never be significant: the smallest p-value {they} can give is {2.0**-seeds:g}; "
-            f"run at least {needed}."
+            f"{number} can never be significant: the smallest p-value {they} can give is {2.0**-most:g}, and of "
+            f"{alpha:g} either direction has half; run at least {_fewest(most, alpha)}."
         )
-    ours, theirs = _figure(candidate.mean(), metric), _figure(champion.mean(), metric)
+    ours, theirs = _figure(candidate.mean(), head), _figure(champion.mean(), head)
     if decision != "cannot decide":
-        p = p_values[decision]
-        claim = f"not worse by more than {_figure(margin, metric)}" if decision == "not worse" else decision
+        by_seeds, by_rows = tested[decision]
+        claim = f"not worse by more than {_figure(margin, head)}" if decision == "not worse" else decision
+        saved = f" Of at most {most} seeds, it took {seeds}." if seeds < most else ""
         return (
-            f"The candidate is {claim}: its {metric} is {ours}, the champion's {theirs}, and neither the {seeds} "
-            f"seeds (p = {p.seeds:.2g}) nor the {rows} evaluation rows (p = {p.rows:.2g}) leave that to chance."
+            f"The candidate is {claim}: its {head.metric} is {ours}, the champion's {theirs}, and neither the "
+            f"{seeds} seeds (p = {by_seeds.p_value:.2g}) nor the {rows} evaluation rows (p = "
+            f"{by_rows.p_value:.2g}) leave that to chance.{saved}"
         )
-    p = p_values["better" if candidate.mean() < champion.mean() else "worse"]
-    if p.seeds < alpha:
-        obstacle = f"{rows} evaluation rows are too few to tell this from chance (p = {p.rows:.2g})"
-    elif p.rows < alpha:
-        obstacle = f"it depends on the seed, and over {seeds} of them this may be chance (p = {p.seeds:.2g})"
+    by_seeds, by_rows = tested["better" if candidate.mean() < champion.mean() else "worse"]
+    if by_seeds.holds:
+        obstacle = f"{rows} evaluation rows are too few to tell this from chance (p = {by_rows.p_value:.2g})"
+    elif by_rows.holds:
+        obstacle = (
+            f"it depends on the seed, and over {seeds} of them this may be chance (p = {by_seeds.p_value:.2g})"
+        )
     else:
         obstacle = (
-            f"neither the {seeds} seeds (p = {p.seeds:.2g}) nor the {rows} evaluation rows (p = {p.rows:.2g}) "
-            "tell them apart"
+            f"neither the {seeds} seeds (p = {by_seeds.p_value:.2g}) nor the {rows} evaluation rows (p = "
+            f"{by_rows.p_value:.2g}) tell them apart"
         )
+    left = f" The {most - seeds} seeds that were left would not have changed that." if seeds < most else ""
     return (
-        f"It cannot be decided: the candidate's {metric} is {ours}, the champion's {theirs}, but {obstacle}; nor "
-        f"is it ruled out that the candidate is worse by more than {_figure(margin, metric)}."
+        f"It cannot be decided: the candidate's {head.metric} is {ours}, the champion's {theirs}, but "
+        f"{obstacle}; nor is it ruled out that the candidate is worse by more than {_figure(margin, head)}.{left}"
     )
 
 
-def _figure(value: float, metric: Metric) -> str:
-    return f"{value:.2%}" if metric == "error rate" else f"{value:.4g}"
+def _fewest(most: int, alpha: float) -> int:
+    while first_look(most, alpha) is None:
+        most += 1
+    return most
 
 
-def _mean_loss(answers: NDArray[Any], targets: NDArray[Any], metric: Metric) -> float:
-    return float(np.mean(answers != targets if metric == "error rate" else np.abs(answers - targets)))
+def _figure(value: float, head: Head) -> str:
+    return f"{value:.2%}" if head.is_rate else f"{value:.4g}"
 
 
 def _spread(losses: Losses) -> Spread:

@@ -17,9 +17,9 @@ from rollout.bundle.lineage import hash_rows
 from rollout.bundle.numbers import Number
 from rollout.bundle.scalar import is_missing
 from rollout.bundle.schema import Arrays, Labelled
-from rollout.bundle.task import Classification, Task
 from rollout.bundle.texts import Category
 from rollout.errors import ConfigError
+from rollout.heads import Head
 
 SPLIT = "every other row, in the order of the file: the first calibrates, the second evaluates, and so on"
 TABLE = "table"
@@ -43,7 +43,7 @@ class Derived(NamedTuple):
     lineage: dict[str, Any]
 
 
-def derive(file: Path, data: Path, task: Task, *, target: str = "target", trust_pickle: bool = False) -> Derived:
+def derive(file: Path, data: Path, task: Head, *, target: str = "target", trust_pickle: bool = False) -> Derived:
     """Derives the inputs of a model that comes as a file.
 
     Args:
@@ -128,15 +128,15 @@ def _columns(table: Any) -> Columns:
 READERS: dict[str, Callable[[Path], Columns]] = {".npz": _npz, ".csv": _csv, ".parquet": _parquet}
 
 
-def _targets(column: NDArray[Any], task: Task, data: Path) -> NDArray[Any]:
-    if not isinstance(task, Classification):
+def _targets(column: NDArray[Any], task: Head, data: Path) -> NDArray[Any]:
+    if not task.classes:
         return np.asarray(_number(column, "the target"), np.float64)
     if column.dtype.kind in "iub":
         return column.astype(np.int64)
     names = column.astype(str).tolist()
-    if unknown := sorted(set(names) - set(task.labels)):
-        raise ConfigError(f"{data} has the target {unknown[0]!r}, which is none of {', '.join(task.labels)}")
-    return np.array([task.labels.index(name) for name in names], np.int64)
+    if unknown := sorted(set(names) - set(task.classes)):
+        raise ConfigError(f"{data} has the target {unknown[0]!r}, which is none of {', '.join(task.classes)}")
+    return np.array([list(task.classes).index(name) for name in names], np.int64)
 
 
 def _field(column: NDArray[Any], name: str, known: Sequence[str] | None) -> tuple[Field, NDArray[Any]]:

@@ -96,7 +96,7 @@ def reproduce_version(
         again = recipe.train(manifest.version, dataset.train, other)
         losses.append(float(evaluation_losses(again, version.task, recipe.inputs, dataset.evaluation).mean()))
     mean, deviation = float(np.mean(losses)), float(np.std(losses, ddof=1))
-    was = manifest.metrics.get("mean_absolute_error", 1 - manifest.metrics.get("accuracy", 0.0))
+    was = manifest.task.mean_loss(manifest.metrics)
     is_within = abs(was - mean) <= WITHIN * deviation
     return Reproduction(
         "within the spread over seeds" if is_within else "not reproduced",

@@ -1,0 +1,1 @@
+"""The loop: from reviewed labels to the next version on trial."""
