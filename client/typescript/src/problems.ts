@@ -1,0 +1,103 @@
+/** What can go wrong between a caller and the service. */
+
+import type { components } from "./api.js";
+
+type Schemas = components["schemas"];
+
+/** A problem document, RFC 9457. */
+export type ProblemDocument = Schemas["Problem"];
+/** What a problem is about, such as `invalid-request`. */
+export type ProblemType = Named<ProblemDocument["type"]>;
+type Named<Type> = Type extends `urn:rollout:problem:${infer Name}` ? Name : never;
+
+const PREFIX = "urn:rollout:problem:";
+const SHOWN = 300; // characters of an answer that is no problem document
+
+/** One fault in a request: a JSON pointer to it, such as `/instances/3/inputs/image`, and what would be right. */
+export interface Fault {
+  readonly pointer: string;
+  readonly detail: string;
+}
+
+/** Base of everything that goes wrong between a caller and the service. */
+export class ClientError extends Error {
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = new.target.name;
+  }
+}
+
+/** The service did not answer: there is no connection, or it broke. */
+export class UnreachableError extends ClientError {}
+
+/** No answer came within the caller's own timeout. */
+export class NoAnswerError extends ClientError {}
+
+/** What answered is no Rollout service that this client knows; a proxy in front of one, perhaps. */
+export class UnexpectedAnswerError extends ClientError {
+  constructor(
+    readonly status: number,
+    readonly text: string,
+    readonly retryAfter: number | undefined,
+  ) {
+    super(`an answer with status ${status} that no Rollout service gives: ${text || "it is empty"}`);
+  }
+}
+
+/** The service refused or failed, and says why. */
+export class Problem extends ClientError {
+  readonly type: ProblemType;
+  readonly status: number;
+  readonly title: string;
+  readonly detail: string;
+  /** The faults one by one, where fields are at fault. */
+  readonly errors: readonly Fault[];
+
+  constructor(
+    readonly document: ProblemDocument,
+    /** The trace of the request, to find it in the service's log; empty without one. */
+    readonly traceId: string,
+    /** Seconds after which to come back, if the service says so. */
+    readonly retryAfter: number | undefined,
+  ) {
+    const type = document.type.slice(PREFIX.length) as ProblemType;
+    super(`${document.status} ${type}: ${document.detail}${traceId && ` (trace ${traceId})`}`);
+    this.type = type;
+    this.status = document.status;
+    this.title = document.title;
+    this.detail = document.detail;
+    this.errors = (document.errors ?? []).map((one) => ({ ...one, pointer: one.pointer.replace(/^#/, "") }));
+  }
+
+  /** Returns the same for rows that were sent as a part of more, with pointers into all of them. */
+  moved(first: number): Problem {
+    const move = (text: string) =>
+      text.replace(/(\/(?:instances|outcomes)\/)(\d+)/g, (_, path: string, row: string) => path + (Number(row) + first));
+    const errors = this.document.errors?.map((one) => ({ ...one, pointer: move(one.pointer) }));
+    const document = { ...this.document, detail: move(this.detail), ...(errors && { errors }) };
+    return new Problem(document, this.traceId, this.retryAfter);
+  }
+}
+
+/** Returns what an answer that is not 2xx says. */
+export function readProblem(status: number, headers: Headers, text: string): Problem | UnexpectedAnswerError {
+  const retryAfter = readRetryAfter(headers.get("retry-after"));
+  const trace = /^[0-9a-f]{2}-([0-9a-f]{32})-/.exec(headers.get("traceparent") ?? "")?.[1] ?? "";
+  try {
+    const document = JSON.parse(text) as ProblemDocument;
+    if (document.type.startsWith(PREFIX) && Number.isInteger(document.status)) {
+      return new Problem(document, trace, retryAfter);
+    }
+  } catch {
+    // no problem document
+  }
+  return new UnexpectedAnswerError(status, text.slice(0, SHOWN), retryAfter);
+}
+
+/** Returns the seconds that `Retry-After` says, as a number or as a date. */
+export function readRetryAfter(header: string | null, now: number = Date.now()): number | undefined {
+  if (header === null) return undefined;
+  if (/^\d+$/.test(header)) return Number(header);
+  const date = Date.parse(header);
+  return Number.isNaN(date) ? undefined : Math.max(0, (date - now) / 1000);
+}
