@@ -1,1 +1,1 @@
-"""A large file of rows, scored by a running service."""
+"""Many rows: a file, scored by a running service; a table of any size, scored by Spark or Ray."""

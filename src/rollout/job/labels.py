@@ -28,6 +28,7 @@ EXTENSIONS: Mapping[str, Format] = {
 GROUP_BYTES = 32 * 1024 * 1024
 # What is nested is JSON in Parquet.
 NESTED = ("inputs", "predicted", "other", "outcome", "lineage")
+FORMS = ("labels", "values", "vector", "tensors", "spans", "boxes", "heads")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -124,7 +125,8 @@ def _open_parquet(file: Path) -> Iterator[Callable[[ExportRow], None]]:
     types = dict.fromkeys(ExportRow.__struct_fields__, pyarrow.string())
     types |= dict.fromkeys(("value", "agreement", "pi", "threshold"), pyarrow.float64())
     types |= dict.fromkeys(("revision", "cursor"), pyarrow.int64())
-    types |= {"retracted": pyarrow.bool_(), "reviewers": pyarrow.list_(pyarrow.string())}
+    names = pyarrow.list_(pyarrow.string())
+    types |= {"retracted": pyarrow.bool_(), "reviewers": names, "explained": names}
     schema = pyarrow.schema(list(types.items()))
     waiting: list[dict[str, Any]] = []
     size = 0
@@ -138,7 +140,7 @@ def _open_parquet(file: Path) -> Iterator[Callable[[ExportRow], None]]:
     def write(row: ExportRow) -> None:
         nonlocal size
         record = msgspec.structs.asdict(row)
-        for name in NESTED:
+        for name in (*NESTED, *FORMS):
             text = _encode(record[name]).decode()
             record[name] = None if text == "null" else text
             size += len(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import msgspec
 
 from rollout.bundle.fields import Field
 from rollout.bundle.wire import WireField
+from rollout.errors import ConfigError
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
@@ -51,6 +52,31 @@ class Columns(NamedTuple):
         """What reads a cell, by the column."""
         parts = {name: part for field in self.fields.values() for name, part in field.parts.items()}
         return {**parts, **self.fields}
+
+    def require(self, there: Collection[str], table: str, option: str) -> None:
+        """Refuses a table that lacks a column.
+
+        Args:
+            there: The columns that it has.
+            table: What it is called.
+            option: What names the column of client IDs.
+
+        Raises:
+            ConfigError: If one is missing.
+        """
+        has = f"it has {', '.join(there) or 'none'}"
+        if self.client_id not in there:
+            raise ConfigError(
+                f"{table} has no column {self.client_id}; {has}: {option} names the one with client IDs"
+            )
+        for name, field in self.fields.items():
+            parts = {} if name in there else field.parts or {name: field}
+            for one, part in parts.items():
+                if one not in there:
+                    kind = f"a column of its input {name}" if field.parts else "an input of the model"
+                    # Were it left out, a misspelt name would leave all of its values out.
+                    cell = "" if part.missing is None else "; where a value is missing, its cell is empty"
+                    raise ConfigError(f"{table} has no column {one}, which is {kind}; {has}{cell}")
 
     def inputs(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the inputs of a row, without what its record does not have."""

@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
-from rollout.bundle.task import Classification, Task
 from rollout.errors import ConfigError
+from rollout.heads import Head
+from rollout.job.arrow import answer_columns
 from rollout.job.source import parquet
 
 # Rows in a group of a Parquet file; they are in memory until the group is written.
@@ -24,10 +25,9 @@ _encode = msgspec.json.Encoder().encode
 _encode_lines = msgspec.json.Encoder().encode_lines
 
 
-def columns_of(task: Task) -> tuple[str, ...]:
-    """Returns the columns of the answers to a task."""
-    answer = ("label", "confidence", "scores") if isinstance(task, Classification) else ("value", "interval")
-    return ("client_id", "key", "version", "arm", *answer, "review", "error")
+def columns_of(head: Head) -> tuple[str, ...]:
+    """Returns the columns of the answers of a head."""
+    return ("client_id", "key", "version", "arm", *head.table(), "review", "error")
 
 
 def check_sink(file: Path, *, replace: bool) -> None:
@@ -47,13 +47,13 @@ def check_sink(file: Path, *, replace: bool) -> None:
 
 
 @contextmanager
-def open_sink(file: Path, task: Task) -> Iterator[Write]:
+def open_sink(file: Path, head: Head) -> Iterator[Write]:
     """Opens a file for answers; yields a function that writes the next ones.
 
     Raises:
         ConfigError: If it cannot be written.
     """
-    with until_whole(file) as partial, _WRITERS[file.suffix.lower()](partial, task) as write:
+    with until_whole(file) as partial, _WRITERS[file.suffix.lower()](partial, head) as write:
         yield write
 
 
@@ -75,8 +75,8 @@ def until_whole(file: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _csv(file: Path, task: Task) -> Iterator[Write]:
-    columns = columns_of(task)
+def _csv(file: Path, head: Head) -> Iterator[Write]:
+    columns = columns_of(head)
     with file.open("w", encoding="utf-8", newline="") as text:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
@@ -84,7 +84,7 @@ def _csv(file: Path, task: Task) -> Iterator[Write]:
 
 
 @contextmanager
-def _jsonl(file: Path, _: Task) -> Iterator[Write]:
+def _jsonl(file: Path, _: Head) -> Iterator[Write]:
     with file.open("wb") as lines:
 
         def write(records: Sequence[Record]) -> None:
@@ -94,19 +94,16 @@ def _jsonl(file: Path, _: Task) -> Iterator[Write]:
 
 
 @contextmanager
-def _parquet(file: Path, task: Task) -> Iterator[Write]:
+def _parquet(file: Path, head: Head) -> Iterator[Write]:
     import pyarrow  # noqa: PLC0415
 
-    text, number = pyarrow.string(), pyarrow.float64()
-    types = dict.fromkeys(columns_of(task), text) | {"confidence": number, "value": number}
-    if isinstance(task, Classification):
-        types["scores"] = pyarrow.struct([(label, number) for label in task.labels])
-    types["interval"] = pyarrow.list_(number)
-    schema = pyarrow.schema([(name, types[name]) for name in columns_of(task)])
+    answers = answer_columns(head)
+    types = {**dict.fromkeys(columns_of(head), pyarrow.string()), **answers.types}
+    schema = pyarrow.schema(list(types.items()))
     waiting: list[Record] = []
 
     def flush() -> None:
-        writer.write_table(pyarrow.Table.from_pylist(waiting, schema))
+        writer.write_table(pyarrow.Table.from_pylist([answers.encode(one) for one in waiting], schema))
         waiting.clear()
 
     def write(records: Sequence[Record]) -> None:
@@ -123,7 +120,7 @@ def _cell(value: object) -> object:
     return _encode(value).decode() if isinstance(value, dict | list) else value
 
 
-_WRITERS: dict[str, Callable[[Path, Task], AbstractContextManager[Write]]] = {
+_WRITERS: dict[str, Callable[[Path, Head], AbstractContextManager[Write]]] = {
     ".csv": _csv,
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,

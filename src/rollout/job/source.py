@@ -119,20 +119,7 @@ def _open_parquet(file: Path, columns: Columns) -> Source:
 
 
 def _require(names: Iterable[str], columns: Columns, file: Path) -> None:
-    names = list(names)
-    has = f"it has {', '.join(names) or 'none'}"
-    if columns.client_id not in names:
-        raise ConfigError(
-            f"{file} has no column {columns.client_id}; {has}: --client-id names the one with client IDs"
-        )
-    for name, field in columns.fields.items():
-        parts = {} if name in names else field.parts or {name: field}
-        for one, part in parts.items():
-            if one not in names:
-                kind = f"a column of its input {name}" if field.parts else "an input of the model"
-                # Were it left out, a misspelt name would leave all of its values out.
-                cell = "" if part.missing is None else "; where a value is missing, its cell is empty"
-                raise ConfigError(f"{file} has no column {one}, which is {kind}; {has}{cell}")
+    columns.require(list(names), str(file), "--client-id")
 
 
 def _row_of_json(text: bytes, columns: Columns, position: int) -> Row:

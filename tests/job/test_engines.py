@@ -1,0 +1,98 @@
+"""Real Spark: a job that is killed in the middle and started again answers every row once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rollout.errors import ConfigError
+from rollout.job.plan import Plan, goes_on, prepare
+from rollout.job.scorer import open_scorer
+from tests.conftest import ROOT, need
+from tests.job.engines import environment, found
+from tests.job.tables import digits
+
+PARTS, ROWS = 4, 200
+
+
+def command(module: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", f"tests.job.{module}", *map(str, arguments)]
+
+
+def kill_when(is_begun: Callable[[], bool], started: list[str], tmp_path: Path) -> None:
+    """Starts a job, and kills it with all its processes as soon as a part of it is done."""
+    with (tmp_path / "killed.log").open("wb") as log:
+        process = subprocess.Popen(
+            started, cwd=ROOT, env=environment(tmp_path), stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        give_up = time.monotonic() + 500
+        while not is_begun():
+            assert process.poll() is None, (tmp_path / "killed.log").read_text()
+            assert time.monotonic() < give_up, (tmp_path / "killed.log").read_text()
+            time.sleep(0.02)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)
+
+
+def run(started: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        started, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=500
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+
+
+def expected(table: Any) -> list[dict[str, Any]]:
+    """Returns the answers that one process gives, sorted by the key."""
+    job = prepare("digits:v1", table.column_names, {"variant": "onnx", "audit": 0.1})
+    answers = open_scorer(job.plan, job.archive.read_bytes)(table)
+    return sorted(answers.to_pylist(), key=lambda row: row["key"])
+
+
+@pytest.fixture(scope="module")
+def rows(bundles: str) -> Any:
+    """Rows of digits in parts; one has no client, and one an image that is none."""
+    table = digits(ROWS)
+    clients, images = table.column("client_id").to_pylist(), table.column("image").to_pylist()
+    clients[7], images[150] = None, [[1]]
+    parts = [index * PARTS // ROWS for index in range(ROWS)]
+    return pa.table({"client_id": clients, "key": table.column("key"), "image": images, "part": parts})
+
+
+@pytest.mark.process
+@pytest.mark.timeout(1200)
+def test_spark_answers_every_row_once_whatever_is_killed(rows: Any, tmp_path: Path) -> None:
+    need("java", "openjdk-17-jre-headless")
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    out = tmp_path / "out"
+    job = command("spark_job", tmp_path / "rows.parquet", out)
+    first, last = out / "part=0" / "_SUCCESS", out / f"part={PARTS - 1}" / "_SUCCESS"
+    kill_when(first.exists, job, tmp_path)
+    assert not last.exists()
+    written = first.stat().st_mtime_ns
+    run(job, tmp_path)
+    assert first.stat().st_mtime_ns == written
+    assert found(out) == expected(rows)
+
+
+def test_a_job_goes_on_as_it_began_or_not_at_all() -> None:
+    begun = Plan(tag="digits:v1", digest="0" * 64, variant="onnx-int8", batch_size=8)
+    now = msgspec.structs.replace(begun, variant="onnx", batch_size=64)
+    assert goes_on(now, None) == now
+    assert goes_on(now, msgspec.json.encode(begun)) == msgspec.structs.replace(now, variant="onnx-int8")
+    with pytest.raises(ConfigError, match=r"begun with digest '000.*', and now it is '111"):
+        goes_on(msgspec.structs.replace(now, digest="1" * 64), msgspec.json.encode(begun))
