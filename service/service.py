@@ -35,6 +35,7 @@ from rollout.http.routes import GatedRoute
 from rollout.inference.engine import Engine
 from rollout.inference.rows import make_predictions
 from rollout.store import client_of
+from rollout.telemetry.setup import start as start_telemetry
 from service.bento import bento_routes
 from service.console import console_routes
 
@@ -93,6 +94,7 @@ class Predictor:
             url = await asyncio.to_thread(self._resources.enter_context, running_redis(settings))
             self._engine = await Engine.load(settings, client_of(url))
             api.open(self._engine, settings)
+            self._stop_telemetry = start_telemetry(lambda: self._engine.models)
         except RolloutError as error:
             logger.error("cannot start: %s", error.detail)
             self._resources.close()
@@ -118,6 +120,7 @@ class Predictor:
             await self._stop_grpc()
         api.close()
         await self._engine.close()
+        await asyncio.to_thread(self._stop_telemetry)
         await asyncio.to_thread(self._resources.close)
         if self._engine.is_stuck:
             logger.error("a runtime hangs; this worker ends without it")

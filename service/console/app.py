@@ -28,7 +28,7 @@ from rollout.http.routes import FORM, GatedRoute
 from rollout.inference.engine import Engine
 from rollout.review.counts import read_counts
 from rollout.review.state import State
-from service.console import change, login, models, review
+from service.console import change, explained, login, models, review
 from service.console.logins import has_ended
 from service.console.page_context import Page, PageContext
 from service.console.render import page, static
@@ -40,7 +40,7 @@ MOST_FIELDS = 100
 # Of a form, in bytes; the one that logs somebody in is read for everybody.
 LARGEST_FORM = 64 * 1024
 LARGEST_LOGIN = 8 * 1024
-PAGES = (*login.PAGES, *models.PAGES, *change.PAGES, *review.PAGES)
+PAGES = (*login.PAGES, *models.PAGES, *change.PAGES, *review.PAGES, *explained.PAGES)
 
 
 def console_routes(gateway: Gateway) -> list[GatedRoute]:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import msgspec
 from starlette.responses import Response
 
 from rollout.errors import InvalidSplitError, QuarantinedError, SplitConflictError
 from rollout.http.bodies import is_count
-from rollout.routing.changes import consequences, default_experiment, percent, promote, ramp
+from rollout.judge.policy import Act, Policy
+from rollout.routing.changes import consequences, default_experiment, promote, ramp
 from rollout.routing.control import Proposal, carry_out, propose, propose_rollback
+from rollout.routing.policy_words import describe_policy
 from rollout.routing.split import Split
 from rollout.routing.splits import read_quarantine
+from rollout.words import percent
 from service.console import phrases
 from service.console.dashboard import read_entries
 from service.console.models import Fault, show_model
 from service.console.page_context import Page, PageContext
 
-FIELDS = ("change", "share", "shadow", "challenger", "experiment", "release")
+POLICY = ("margin", "minutes", "clients", "late_ms", *get_args(Act))
+FIELDS = ("change", "share", "shadow", "challenger", "experiment", "release", *POLICY)
 LONGEST_WHY = 500
 
 
@@ -101,6 +105,11 @@ def _change(model: str, form: Mapping[str, str]) -> Callable[[Split | None], Spl
     if kind == "shadow":
         shadow = _share(form, "shadow", "a shadow rate")
         return lambda split: msgspec.structs.replace(_known(model, split), shadow=shadow)
+    if kind == "policy":
+        acts = tuple(act for act in get_args(Act) if act in form)
+        margin = _share(form, "margin", "a margin")
+        minutes, clients, late_ms = (_number(form, name) for name in ("minutes", "clients", "late_ms"))
+        return lambda split: _decide(_known(model, split), acts, margin, minutes, clients, late_ms)
     if kind == "promote":
         return lambda split: promote(_known(model, split))
     if kind != "trial":
@@ -113,9 +122,28 @@ def _change(model: str, form: Mapping[str, str]) -> Callable[[Split | None], Spl
     def begin(split: Split | None) -> Split:
         current = _known(model, split)
         key = experiment or default_experiment(model, current.champion, challenger)
-        return msgspec.structs.replace(current, challenger=challenger, share=share, shadow=shadow, experiment=key)
+        policy = current.policy if challenger == current.challenger else None  # it was that trial's
+        return msgspec.structs.replace(
+            current, challenger=challenger, share=share, shadow=shadow, experiment=key, policy=policy
+        )
 
     return begin
+
+
+def _decide(
+    split: Split, acts: tuple[Act, ...], margin: float, minutes: float, clients: float, late_ms: float
+) -> Split:
+    """Puts what the form has into the policy; what it has not, such as the stages, stays."""
+    before = split.policy or Policy()
+    policy = msgspec.structs.replace(
+        before,
+        margin=margin if before.metric == "accuracy" else before.margin,
+        least_s=60 * minutes,
+        least_clients=int(min(clients, 1e9)),
+        guardrails=msgspec.structs.replace(before.guardrails, late_ms=late_ms or None),
+        by_itself=acts,
+    )
+    return msgspec.structs.replace(split, policy=policy)
 
 
 def _known(model: str, split: Split | None) -> Split:
@@ -130,14 +158,30 @@ def _share(form: Mapping[str, str], name: str, what: str) -> float:
     Raises:
         InvalidSplitError: If it is not a number.
     """
-    text = form.get(name, "").strip().removesuffix("%").strip().replace(",", ".") or "0"
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _read(form, name)
     if not math.isfinite(number):
         raise InvalidSplitError(f"{what} must be a number of percent, not {form[name]!r}")
     return round(number / 100, 8)
+
+
+def _number(form: Mapping[str, str], name: str) -> float:
+    """Reads a number.
+
+    Raises:
+        InvalidSplitError: If it is none.
+    """
+    number = _read(form, name)
+    if not math.isfinite(number):
+        raise InvalidSplitError(f"{name} must be a number, not {form[name]!r}")
+    return number
+
+
+def _read(form: Mapping[str, str], name: str) -> float:
+    text = form.get(name, "").strip().removesuffix("%").strip().replace(",", ".") or "0"
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _preview(context: PageContext, proposal: Proposal, fault: str = "", status: int = 200) -> Response:
@@ -169,6 +213,7 @@ def _differences(before: Split | None, after: Split) -> list[Difference]:
         ("Clients of its control", lambda split: percent(split.share)),
         ("Experiment key", lambda split: split.experiment or "none"),
         ("Shadow rate", lambda split: percent(split.shadow)),
+        ("Policy", lambda split: describe_policy(split.policy)),
         ("Stays in memory to go back to", lambda split: split.previous or "none"),
     ]
     return [Difference(name, "–" if before is None else show(before), show(after)) for name, show in lines]

@@ -1,4 +1,4 @@
-"""Histograms of confidences as bars, and in words."""
+"""Histograms as bars, and in words: of confidences, and of two samples side by side."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from rollout.buckets import CONFIDENCE_BUCKETS
-from rollout.routing.changes import percent
 from rollout.routing.traffic import ArmTraffic
+from rollout.words import percent
 
 HEIGHT = 100
 EDGES = (0, *CONFIDENCE_BUCKETS)
@@ -34,6 +34,36 @@ def histograms(arms: Sequence[ArmTraffic]) -> list[Histogram]:
     shares = [_shares(arm.confidence) for arm in arms]
     most = max((share for one in shares for share in one), default=0)
     return [Histogram(one, [round(HEIGHT * share / most, 2) for share in one], _text(one)) for one in shares]
+
+
+class Bin(NamedTuple):
+    """One bin of two histograms.
+
+    Attributes:
+        label: What lies in it.
+        expected: Share of the one sample, and the height of its bar up to ``HEIGHT``.
+        found: The same of the other.
+    """
+
+    label: str
+    expected: tuple[float, float]
+    found: tuple[float, float]
+
+
+def paired(labels: Sequence[str], expected: Sequence[float], found: Sequence[float]) -> list[Bin]:
+    """Returns two histograms side by side, to the same scale; bins that are empty in both are left out.
+
+    Args:
+        labels: What lies in each bin.
+        expected: Shares of the one sample.
+        found: Shares of the other.
+    """
+    most = max((*expected, *found), default=0) or 1.0
+    return [
+        Bin(label, (one, round(HEIGHT * one / most, 2)), (other, round(HEIGHT * other / most, 2)))
+        for label, one, other in zip(labels, expected, found, strict=True)
+        if one or other
+    ]
 
 
 def _shares(counts: Sequence[int]) -> list[float]:

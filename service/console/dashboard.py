@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from rollout.errors import StoreUnavailableError
 from rollout.inference.served_model import ServedModel
 from rollout.routing.assignment import CHALLENGER_START, Arm, describe
+from rollout.routing.drift import read_drift
+from rollout.routing.improvement import Attempt, read_improvement
 from rollout.routing.split import Split
 from rollout.routing.splits import Quarantined, read_history, read_quarantine, read_split
 from rollout.routing.traffic import TICK_S, ArmTraffic, Worker, read_traffic, read_workers
 from rollout.store import Redis
 from service.console import phrases
 from service.console.charts import Histogram, histograms
+from service.console.drift import DriftPanel, panel
+from service.console.trial import TrialView, read_trial_view
 
 WINDOW_S = 300
 SHOWN = 12
@@ -54,6 +58,9 @@ class Dashboard:
         quarantine: Versions that were rolled back.
         history: The latest changes, newest first.
         ungated: The challenger, if no gate was run on it.
+        trial: What is known of the trial, if there is one.
+        attempt: The last attempt to make a version of labels, if there was one.
+        drift: What the last look at live rows found.
         online: Whether Redis answered.
     """
 
@@ -66,6 +73,9 @@ class Dashboard:
     quarantine: Sequence[Quarantined] = ()
     history: Sequence[phrases.Entry] = ()
     ungated: str | None = None
+    trial: TrialView | None = None
+    attempt: Attempt | None = None
+    drift: DriftPanel | None = None
     online: bool = True
 
     @property
@@ -147,9 +157,12 @@ async def read_dashboard(redis: Redis, served: ServedModel) -> Dashboard:
     at = f"{datetime.datetime.fromtimestamp(now, datetime.UTC):%H:%M:%S}"
     name = served.name
     try:
+        split = await read_split(redis, name) or served.split
         return Dashboard(
             model=name,
-            split=await read_split(redis, name) or served.split,
+            split=split,
+            trial=await read_trial_view(redis, name, split),
+            drift=panel(await read_drift(redis, name)),
             at=at,
             window_s=WINDOW_S + now % TICK_S,
             traffic=await read_traffic(redis, name, WINDOW_S),
@@ -157,6 +170,7 @@ async def read_dashboard(redis: Redis, served: ServedModel) -> Dashboard:
             quarantine=by_time(await read_quarantine(redis, name)),
             history=(await read_entries(redis, name, SHOWN)),
             ungated=_ungated(served),
+            attempt=next(reversed((await read_improvement(redis, name)).attempts), None),
         )
     except StoreUnavailableError:
         return Dashboard(model=name, split=served.split, at=at, ungated=_ungated(served), online=False)

@@ -23,6 +23,7 @@ from rollout.bundle.image_file import decode_image, open_image
 from rollout.bundle.numbers import Number, Time
 from rollout.bundle.table import Table
 from rollout.bundle.texts import Category, Text
+from rollout.bundle.wav import wav
 from rollout.review.item import ReviewItem
 from service.console import sound
 
@@ -164,7 +165,7 @@ def _sound(name: str, samples: NDArray[Any], rate: int, at: str = "") -> Shown:
         name=name,
         kind="sound",
         text=f"{len(samples) / rate:.3g} s{at}",
-        source=_data_url("audio/wav", sound.wav(samples, rate)),
+        source=_data_url("audio/wav", wav(samples, rate)),
         path=sound.waveform(samples),
     )
 

@@ -3,47 +3,22 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from rollout.bundle.fields import Field
 from rollout.review.actions import Leased
 from rollout.review.item import ReviewItem
 from service.console.inputs import show_inputs
+from service.console.panels import panel_data
 from service.console.render import render
 
-SHOWN_SCORES = 5
 REASONS = {
     "low_confidence": "the model was unsure",
-    "disagreement": "the challenger decides differently",
+    "disagreement": "two versions decide differently",
+    "suspect_label": "the label that the data have may be wrong",
     "audit": "a random check of what nothing else sends here",
 }
-
-
-class Bar(NamedTuple):
-    """One score.
-
-    Attributes:
-        label: The class.
-        score: From 0 to 1.
-        is_answer: Whether it is what the model answered.
-    """
-
-    label: str
-    score: float
-    is_answer: bool
-
-
-class Key(NamedTuple):
-    """A class of the model.
-
-    Attributes:
-        label: Its name.
-        key: What to press for it; nothing where there are too many.
-    """
-
-    label: str
-    key: str
 
 
 def item_view(leased: Leased, fields: Mapping[str, Field]) -> dict[str, Any]:
@@ -60,35 +35,19 @@ def item_view(leased: Leased, fields: Mapping[str, Field]) -> dict[str, Any]:
         "token": leased.token,
         "until": leased.until,
         "name": f"{item.key or item.id[:8]} of {item.client_id}",
-        "label": item.label,
-        "value": None if item.value is None else f"{item.value:.6g}",
+        # Who decides between two versions, or between one and a label, does not accept an answer unseen.
+        **(panel_data(item) if item.other is None and item.is_traffic else {"accepted": None, "said": None}),
         "html": render(
             "item.html",
             item=item,
             inputs=inputs,
-            reason=REASONS[item.reason],
+            reason=reason_of(item),
             age=age(item.at, datetime.datetime.now(datetime.UTC)),
             reviews=leased.reviews,
             why=leased.why,
         ),
-        "model_answer": render(
-            "model_answer.html", item=item, bars=bars(item.label, item.scores), other=_other(item)
-        ),
+        "model_answer": render("model_answer.html", item=item, answers=answers(item)),
     }
-
-
-def keys_of(labels: Sequence[str]) -> list[Key]:
-    """Returns what to press for each class: digits for themselves, otherwise the first to the ninth."""
-    if all(len(label) == 1 and label in "0123456789" for label in labels):
-        return [Key(label, label) for label in labels]
-    few = len(labels) <= 9
-    return [Key(label, str(number) if few else "") for number, label in enumerate(labels, start=1)]
-
-
-def bars(answer: str | None, scores: Mapping[str, float] | None) -> list[Bar]:
-    """Returns the highest scores, highest first."""
-    highest = sorted((scores or {}).items(), key=lambda pair: -pair[1])[:SHOWN_SCORES]
-    return [Bar(label, score, label == answer) for label, score in highest]
 
 
 def age(at: str, now: datetime.datetime) -> str:
@@ -106,8 +65,12 @@ def age(at: str, now: datetime.datetime) -> str:
     return "less than a minute"
 
 
-def _other(item: ReviewItem) -> dict[str, Any] | None:
-    """Returns what the challenger made of it, with its highest scores."""
-    if item.other is None:
-        return None
-    return item.other | {"bars": bars(item.other.get("label"), item.other.get("scores"))}
+def reason_of(item: ReviewItem) -> str:
+    """Says why an item is here; of what is for a trial, only that: which version was unsure tells them apart."""
+    return f"{REASONS[item.reason_shown]}{f', for the trial of {item.trial}' if item.trial else ''}"
+
+
+def answers(item: ReviewItem) -> list[tuple[str, Mapping[str, Any]]]:
+    """Returns what was said of an item, each under a title; of two versions nobody sees which one said what."""
+    titles = [f"{item.version} says"] if item.other is None else ["One version says", "The other says"]
+    return list(zip(titles, item.said, strict=True))

@@ -1,4 +1,4 @@
-"""The models, and the page of one: arms, traffic, workers, quarantine, rules, history."""
+"""All models at a glance, and the page of one: arms, traffic, workers, quarantine, rules, history."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from bentoml.exceptions import BentoMLException
 from starlette.responses import Response
 
 from rollout.errors import InvalidSplitError, StoreUnavailableError
+from rollout.improvement.report import HEADLINES
+from rollout.judge.policy import Policy
 from rollout.routing.assignment import Assignment, assign, explain
 from rollout.routing.changes import rollback
 from rollout.routing.split import Split
+from rollout.routing.timeline import Span, read_timeline
 from service.console import charts
 from service.console.dashboard import Dashboard, read_dashboard, read_entries
 from service.console.page_context import Page, PageContext
+from service.console.timeline import SPANS, Course, course
 
 QUICK = (1, 5, 10, 25, 50)
 MOST_ENTRIES = 1000
@@ -55,14 +59,18 @@ class Lookup(NamedTuple):
 
 async def list_models(context: PageContext) -> Response:
     """Shows all models, to a reviewer those to review; where there is one, that one."""
-    models = list(context.engine.models.values())
+    models = sorted(context.engine.models.values(), key=lambda model: model.name)
     is_admin = context.role == "admin"
     if len(models) == 1:
         return context.redirect(f"/console/models/{models[0].name}{'' if is_admin else '/review'}")
     if not is_admin:
         return context.page("queues.html")
-    dashboards = [await read_dashboard(context.engine.redis, model) for model in models]
-    return context.page("models.html", dashboards=dashboards)
+    span = _span(context)
+    cards = [
+        (await read_dashboard(context.engine.redis, model), await _course(context, model.name, span))
+        for model in models
+    ]
+    return context.page("models.html", cards=cards, span=span, spans=SPANS)
 
 
 async def show(context: PageContext) -> Response:
@@ -87,9 +95,14 @@ async def show_model(
         "model.html",
         status,
         dashboard=dashboard,
+        course=await _course(context, dashboard.model, span := _span(context)),
+        span=span,
+        spans=SPANS,
         labels=charts.LABELS,
         versions=await asyncio.to_thread(_versions, dashboard),
+        headlines=HEADLINES,
         quick=QUICK,
+        usual=Policy(),
         goes_back=_goes_back(dashboard.split),
         lookup=_look_up(dashboard.split, query.get("client", "").strip(), query.get("segment", "").strip()),
         done=query.get("revision") == str(dashboard.split.revision),
@@ -103,7 +116,7 @@ async def live(context: PageContext) -> Response:
     dashboard = await read_dashboard(context.engine.redis, context.model)
     if not dashboard.online:
         raise StoreUnavailableError("Redis does not answer")  # the page keeps what it shows
-    return context.page("live.html", dashboard=dashboard, labels=charts.LABELS)
+    return context.page("live.html", dashboard=dashboard, labels=charts.LABELS, headlines=HEADLINES)
 
 
 async def show_history(context: PageContext) -> Response:
@@ -119,6 +132,18 @@ PAGES = (
     Page("/models/{model}/live", live, is_part=True),
     Page("/models/{model}/history", show_history),
 )
+
+
+def _span(context: PageContext) -> Span:
+    return "week" if context.request.query_params.get("span") == "week" else "day"
+
+
+async def _course(context: PageContext, model: str, span: Span) -> Course | None:
+    """Returns the charts of a model; ``None`` while Redis is away."""
+    try:
+        return course(await read_timeline(context.engine.redis, model, span), span)
+    except StoreUnavailableError:
+        return None
 
 
 def _versions(dashboard: Dashboard) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from rollout.routing.changes import percent
 from rollout.routing.split import Split
 from rollout.routing.traffic import Worker
+from rollout.words import duration, percent
 
 
 class Entry(NamedTuple):
@@ -47,13 +47,9 @@ def sentence(text: str) -> str:
     return (text if named else text[:1].upper() + text[1:]).removesuffix(".") + "."
 
 
-def duration(seconds: float | None) -> str:
-    """Writes a latency: 0.00043 is 0.43 ms."""
-    if seconds is None:
-        return "–"
-    if seconds >= 1:
-        return f"{seconds:.3g} s"
-    return f"{seconds * 1000:.2g} ms" if seconds < 0.01 else f"{seconds * 1000:.0f} ms"
+def latency(seconds: float | None) -> str:
+    """Writes a latency, if one is known: 0.00043 is 0.43 ms."""
+    return "–" if seconds is None else duration(seconds, digits=2)
 
 
 def when(at: str) -> str:
@@ -92,18 +88,25 @@ def changed(before: Split | None, after: Split) -> str:
         if before.challenger is not None and not promoted:
             parts.append(f"took {before.challenger} off trial, everybody gets {after.champion}")
     else:
-        if after.share != before.share:
-            parts.append(f"share {percent(before.share)} → {percent(after.share)}")
-        if after.experiment != before.experiment:
-            parts.append(f"new experiment key {after.experiment}")
-        if after.shadow != before.shadow:
-            parts.append(f"shadow rate {percent(before.shadow)} → {percent(after.shadow)}")
+        parts += _of_trial(before, after)
     if after.rules != before.rules:
         parts.append(f"rules {len(before.rules)} → {len(after.rules)}" if after.rules else "no rules any more")
     if after.labels != before.labels:
         parts.append("other names of labels")
     text = "; ".join(parts) or "nothing that shows"
     return text[0].upper() + text[1:]
+
+
+def _of_trial(before: Split, after: Split) -> Iterator[str]:
+    """Says what changed of a trial that goes on."""
+    if after.share != before.share:
+        yield f"share {percent(before.share)} → {percent(after.share)}"
+    if after.experiment != before.experiment:
+        yield f"new experiment key {after.experiment}"
+    if after.shadow != before.shadow:
+        yield f"shadow rate {percent(before.shadow)} → {percent(after.shadow)}"
+    if after.policy != before.policy:
+        yield "another policy" if after.policy else "no policy any more"
 
 
 def following(workers: Sequence[Worker], revision: int) -> str:

@@ -10,11 +10,15 @@ import jinja2
 import msgspec
 from starlette.responses import Response
 
-from rollout.routing.changes import percent
-from service.console import phrases
+from rollout.words import percent
+from service.console import panels, phrases
 
 FOLDER = Path(__file__).parent
-STATIC = {path.name: path.read_bytes() for path in (FOLDER / "static").iterdir()}
+STATIC = {  # panels/label.js is panels-label.js
+    "-".join(path.relative_to(FOLDER / "static").parts): path.read_bytes()
+    for path in (FOLDER / "static").rglob("*")
+    if path.is_file()
+}
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript"}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -67,6 +71,11 @@ def _version(name: str) -> str:
     return hashlib.sha256(STATIC[name]).hexdigest()[:12]
 
 
+def _written(value: object) -> str:
+    """Writes plain values as JSON for people."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -77,13 +86,21 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.globals["static"] = lambda name: f"/console/static/{name}?v={_version(name)}"
+    environment.globals |= {
+        "bars": panels.bars,
+        "keys_of": panels.keys_of,
+        "toggles_of": panels.toggles_of,
+        "most_buttons": panels.MOST_BUTTONS,
+        "panel_files": panels.panel_files,
+    }
     environment.filters |= {
         "percent": percent,
         "count": phrases.count,
-        "duration": phrases.duration,
+        "latency": phrases.latency,
         "fraction": phrases.fraction,
         "sentence": phrases.sentence,
         "rate": phrases.rate,
         "when": phrases.when,
+        "written": _written,
     }
     return environment

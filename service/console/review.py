@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Mapping
 from typing import get_args
@@ -11,40 +10,37 @@ from typing import get_args
 import msgspec
 from starlette.responses import Response
 
-from rollout.bundle.task import Classification
 from rollout.errors import (
     ForbiddenError,
     InvalidRequestError,
     LeaseLostError,
     StoreUnavailableError,
 )
+from rollout.heads import Truth
 from rollout.http.bodies import is_count
 from rollout.review import actions
 from rollout.review.access_log import record_access
 from rollout.review.counts import read_counts
 from rollout.review.queue import read_items, read_work
-from rollout.review.state import Answer, State, Work, give_back, iso
+from rollout.review.state import UNSAID, State, Work, give_back, iso
 from rollout.review.transitions import Transition, commit
 from rollout.routing.assignment import Arm
-from service.console.item_view import REASONS, item_view, keys_of
+from rollout.routing.splits import read_split
+from rollout.routing.trial_labels import read_trial_labels
+from service.console.item_view import REASONS, item_view
 from service.console.page_context import Page, PageContext
 from service.console.render import data
 
 LEASE_S = 300
 MOST_ITEMS = 50
-MOST_BUTTONS = 30
 LONGEST_WHY = 500
 FILTERS = ("version", "arm", "reason", "label", "client_id")
 WHY_ESCALATE = "a reviewer leaves it to an adjudicator"
-WHY_SKIP = {
-    "classification": (
-        "It cannot be made out",
-        "None of the classes fits",
-        "Several classes fit",
-        "I do not know",
-    ),
-    "regression": ("It cannot be made out", "The inputs make no sense", "I do not know"),
-}
+WHY_SKIP = ("It cannot be made out", "The inputs make no sense", "I do not know")
+
+
+class _Said(Truth, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a form says, and nothing else."""
 
 
 async def show(context: PageContext) -> Response:
@@ -57,20 +53,18 @@ async def show(context: PageContext) -> Response:
     except StoreUnavailableError:
         entered = []
     versions = sorted({one.version for one in entered} | set(model.split.versions))
-    labels = model.task.labels if isinstance(model.task, Classification) else []
     return context.page(
         "review.html",
         model=model.name,
-        classes=keys_of(labels),
-        most_buttons=MOST_BUTTONS,
+        head=model.task,
         filters={name: query[name] for name in FILTERS if query.get(name)},
         options={
             "reason": list(REASONS.items()),
             "version": [(one, one) for one in versions],
             "arm": [(arm, arm) for arm in get_args(Arm)],
-            "label": [(label, label) for label in labels],
+            "label": [(label, label) for label in model.task.labels_used],
         },
-        whys=WHY_SKIP["classification" if labels else "regression"],
+        whys=WHY_SKIP,
         is_escalated="escalated" in query,
         lease_s=LEASE_S,
     )
@@ -98,7 +92,7 @@ async def claim(context: PageContext) -> Response:
     fields = model.schema.fields
     items = await asyncio.to_thread(lambda: [item_view(leased, fields) for leased in claimed.items])
     figures = {name: getattr(claimed, name) for name in ("open", "leased_by_others", "escalated")}
-    return data({"items": items} | figures)
+    return data({"items": items, "wanted": await _wanted(context)} | figures)
 
 
 async def decide(context: PageContext) -> Response:
@@ -106,10 +100,10 @@ async def decide(context: PageContext) -> Response:
     form, redis, name = context.form, context.engine.redis, context.model.name
     did, item, token = (form.get(field, "") for field in ("did", "item", "token"))
     why = " ".join(form.get("why", "").split())[:LONGEST_WHY]
-    answer, until = _answer(form), None
+    truth, until = _truth(form), None
     try:
         if did == "resolve":
-            await actions.resolve(redis, name, item, token, answer)
+            await actions.resolve(redis, name, item, token, truth)
         elif did == "skip":
             if not why:
                 raise InvalidRequestError("say why you skip it")
@@ -123,7 +117,7 @@ async def decide(context: PageContext) -> Response:
     except LeaseLostError:
         # The answer to the first try may have got lost on its way.
         found = await read_items(redis, name, [item])
-        if not found or not _is_done(read_work(found[0][1]), did, token, answer):
+        if not found or not _is_done(read_work(found[0][1]), did, token, truth):
             raise
     return data({"until": until})
 
@@ -162,22 +156,29 @@ PAGES = (
 )
 
 
-def _answer(form: Mapping[str, str]) -> Answer:
-    if "value" not in form:
-        return Answer(label=form.get("label"))
+async def _wanted(context: PageContext) -> str:
+    """Says what the trial wants of reviewers, where their labels decide it."""
+    redis, model = context.engine.redis, context.model.name
+    split = await read_split(redis, model)
+    if split is None or split.policy is None or split.policy.compare != "disagreements":
+        return ""
+    found = await read_trial_labels(redis, model)
+    return "" if found is None else f"The trial of {found.version}: {found.in_words()}."
+
+
+def _truth(form: Mapping[str, str]) -> Truth:
+    if "truth" not in form:
+        return UNSAID
     try:
-        value = float(form["value"])
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InvalidRequestError(f"value must be a number, not {form['value']!r}")
-    return Answer(value=value)
+        return msgspec.json.decode(form["truth"], type=_Said).truth
+    except msgspec.DecodeError as error:
+        raise InvalidRequestError(f"the answer cannot be read: {error}") from None
 
 
-def _is_done(work: Work, did: str, token: str, answer: Answer) -> bool:
+def _is_done(work: Work, did: str, token: str, truth: Truth) -> bool:
     """Whether a decision under this very lease is there already."""
     if work.lease is None or work.lease.token != token:
         return False
     if did == "undo":
         return work.state is State.LEASED
-    return work.decided == did and (did != "resolve" or work.reviews[-1].answer == answer)
+    return work.decided == did and (did != "resolve" or work.reviews[-1].truth == truth)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import bentoml
@@ -13,8 +12,7 @@ import httpx
 import pytest
 from bentoml.exceptions import BentoMLException
 
-from rollout.metrics import FLUSH_EVERY_S
-from tests.conftest import BIN, ROOT, STORE, TRIAL, metric, run_service, set_split
+from tests.conftest import BIN, ROOT, STORE, TRIAL, run_service, set_split, settled, wait_for_metric
 from tests.images import row, three_or_eight
 from tests.service.test_challenger import CHALLENGED, HALF
 
@@ -48,8 +46,8 @@ def test_bentoml_serve_and_its_native_client(bundles: str, tmp_path: Path) -> No
         assert "lacks image" in http.post("/v2/models/digits/infer", json={"inputs": []}).json()["error"]
         assert http.get("/openapi.json").status_code == 200
         assert http.get("/readyz").status_code == 200
-        time.sleep(2 * FLUSH_EVERY_S)
-        assert metric(http, "rollout_predictions_total") == 41
+        wait_for_metric(http, 41, "rollout_predictions_total")
+        assert settled(http, "rollout_predictions_total") == 41
 
 
 def test_the_native_api_asks_for_the_token_too(bundles: str, tmp_path: Path) -> None:
@@ -98,8 +96,8 @@ def test_the_native_api_does_what_headers_ask_for(bundles: str, tmp_path: Path) 
             native, mounted = both(headers)
             assert (native.status_code, mounted.status_code) == (status, status)
             assert mounted.json()["detail"] in native.text
-        time.sleep(2 * FLUSH_EVERY_S)
-        assert metric(client, "rollout_predictions_total") == 4, "an admin's look at an arm is not"
+        wait_for_metric(client, 4, "rollout_predictions_total")
+        assert settled(client, "rollout_predictions_total") == 4, "an admin's look at an arm is not"
 
 
 def test_bentoml_build_makes_a_bento_that_serves(bundles: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from rollout.inference.watchdog import HANG_S
 from rollout.routing.assignment import assign
 from rollout.routing.split import Split
 from tests.conftest import Service, run_service, set_split
@@ -57,7 +58,10 @@ def test_its_errors_are_answered_by_the_champion(bundles: str, tmp_path: Path, f
         predictions = client.post("/v1/models/digits/predict", json=mixed).json()["predictions"]
         assert [one["fallback"] for one in predictions] == [None, "error", None, "error"]
         assert [one["version"] for one in predictions] == ["v2", "v1", "v2", "v1"]
-        time.sleep(0.5)
+        give_up = time.monotonic() + 30
+        while service.metric("rollout_predictions_total", 'arm="challenger"') < 9:  # written now and then
+            assert time.monotonic() < give_up
+            time.sleep(0.1)
         assert service.metric("rollout_fallbacks_total", 'why="error"') == 6
         assert service.metric("rollout_failures_total", 'arm="challenger"', 'version="v2"') == 6
         assert service.metric("rollout_predictions_total", 'arm="challenger"', 'version="v1"') == 6
@@ -76,8 +80,8 @@ def test_one_that_hangs_costs_a_part_of_the_deadline_and_then_nothing(bundles: s
             seconds.append(time.monotonic() - since)
         assert fallbacks[:5] == ["timeout"] * 5
         assert fallbacks[5:] == ["breaker"] * 7
-        assert max(seconds) < 1, "the deadline holds"
-        time.sleep(12)  # longer than the watchdog lets a champion hang
+        assert max(seconds) < HANG_S / 2, "the deadline holds: later, it would not have been 200"
+        time.sleep(HANG_S + 2)  # longer than the watchdog lets a champion hang
         assert ask(client, CHALLENGED[0], image())["fallback"] == "breaker"
         assert client.get("/readyz").status_code == 200
         assert service.metric("rollout_breaker_open") == 1
@@ -104,7 +108,7 @@ def test_the_breaker_closes_by_probing(bundles: str, tmp_path: Path) -> None:
         for number in range(5):
             assert ask(client, CHALLENGED[number], BLACK)["fallback"] == "error"
         assert ask(client, CHALLENGED[0], image())["fallback"] == "breaker"
-        give_up = time.monotonic() + 15
+        give_up = time.monotonic() + 60
         while ask(client, CHALLENGED[0], image())["fallback"] is not None:
             assert time.monotonic() < give_up
             time.sleep(0.1)
@@ -122,7 +126,7 @@ def test_disagreements_in_shadow_are_offered_for_review(bundles: str, tmp_path: 
         for number in range(60):
             body = {"client_id": f"c-{number}", "key": f"k-{number}", "inputs": {"image": image(number)}}
             assert client.post("/v1/models/digits/predict", json=body).json()["version"] == "v1"
-        give_up = time.monotonic() + 15
+        give_up = time.monotonic() + 60
         while service.metric("rollout_shadow_total") < 60:
             assert time.monotonic() < give_up
             time.sleep(0.2)
@@ -142,7 +146,7 @@ def test_disagreements_in_shadow_are_offered_for_review(bundles: str, tmp_path: 
             assert item["arm"] == "champion"
             assert item["version"] == "v1"
             assert item["other"]["version"] == "v2"
-            assert item["other"]["label"] != item["label"]
+            assert item["other"]["label"] != item["answer"]["label"]
         assert len(unseen) <= disagreed <= len(unseen) + len(unsure)
 
 
@@ -153,9 +157,9 @@ def test_one_that_hangs_in_shadow_costs_nobody_anything(bundles: str, tmp_path: 
             body = {"client_id": f"c-{number}", "inputs": {"image": BLACK}}
             since = time.monotonic()
             assert client.post("/v1/models/digits/predict", json=body).json()["version"] == "v1"
-            assert time.monotonic() - since < 0.5
+            assert time.monotonic() - since < HANG_S / 2
             time.sleep(0.02)
-        time.sleep(12)  # longer than the watchdog lets a champion hang
+        time.sleep(HANG_S + 2)  # longer than the watchdog lets a champion hang
         assert client.post("/v1/models/digits/predict", json=body).status_code == 200
         assert "to be replaced" not in service.log.read_text()
         assert service.stop() == 0

@@ -68,9 +68,12 @@ def test_sigterm_during_the_start_ends_it(bundles: str, tmp_path: Path) -> None:
     command = [str(BIN / "rollout"), "serve", "--port", str(free_port())]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert "The admin token" in process.stdout.readline()
-        process.terminate()
-        assert process.wait(10) == 0
+        try:
+            assert "The admin token" in process.stdout.readline()
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()  # or leaving the block would wait for it
     assert not (tmp_path / "metrics").exists(), "no worker was started"
 
 

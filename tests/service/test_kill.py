@@ -79,7 +79,7 @@ class Callers:
     async def hear(self, fate: str) -> None:
         """Waits until a few more callers are told this."""
         wanted = self.told[fate] + 20
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(200):
             while self.told[fate] < wanted:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
@@ -126,7 +126,7 @@ async def wait_for(url: str, promised: set[str]) -> set[str]:
     """Waits until the spool is drained; returns what is not there then, and fails for what is there twice."""
     redis = await connect(url)
     missing = promised
-    for _ in range(60):
+    for _ in range(240):
         found = Counter([item.key async for item, _ in list_items(redis, "digits", {})])
         assert not [key for key, times in found.items() if times > 1]
         missing = promised - set(found)

@@ -28,10 +28,21 @@ from growthbook.core import gbhash
 from models.digits.recipe import RECIPE
 from rollout.bundle.source import ModuleSource
 from rollout.bundle.store import open_bundle
-from rollout.bundle.task import Scores
+from rollout.heads import Scores
 from rollout.routing.assignment import assign
 from rollout.routing.split import Split
-from tests.conftest import BIN, ROOT, TRIAL, Service, free_port, run_service, set_split, wait_for_text
+from tests.conftest import (
+    BIN,
+    ROOT,
+    TRIAL,
+    Service,
+    free_port,
+    run_service,
+    set_split,
+    settled,
+    wait_for_metric,
+    wait_for_text,
+)
 from tests.images import row, three_or_eight
 from tests.service.test_drain_and_swap import keep_asking
 
@@ -124,8 +135,8 @@ def test_an_ambiguous_image_is_queued_once_however_often_it_is_sent(service: Ser
         assert (item["client_id"], item["key"], item["model"]) == ("reader-7", "page-3", "digits")
         assert (item["reason"], item["pi"], item["state"], item["revision"]) == ("low_confidence", 1.0, "open", 1)
         assert item["inputs"] == body["inputs"]
-        assert item["scores"] == prediction["scores"]
-        assert item["confidence"] < item["threshold"]
+        assert item["answer"]["scores"] == prediction["scores"]
+        assert item["answer"]["confidence"] < item["threshold"]
         client.post("/v1/models/digits/predict", json=body | {"key": "page-4"})
         client.post("/v1/models/digits/predict", json={k: v for k, v in body.items() if k != "key"})
         client.post("/v1/models/digits/predict", json={k: v for k, v in body.items() if k != "key"})
@@ -170,18 +181,16 @@ def test_many_clients_at_once_get_their_own_answers(service: Service) -> None:
 
 
 def test_metrics_add_up_over_two_workers(service: Service) -> None:
-    def total(text: str, name: str) -> float:
-        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
-
     with service.client() as client:
-        time.sleep(0.5)  # what earlier tests observed is written by now
-        before = client.get("/metrics").text
+        names = ("predictions_total", "confidence_count", "request_seconds_count", "batch_rows_sum")
+        first, *others = (f"rollout_{name}" for name in names)
+        before = {name: settled(client, name) for name in (first, *others)}
         for number in range(40):  # each its own connection, so that both workers get some
             httpx.post(f"{service.base}/v1/models/digits/predict", json=row(number, f"metrics-{number}"))
-        time.sleep(0.5)  # observations are written a few times a second
+        wait_for_metric(client, before[first] + 40, first)
+        for name, old in before.items():
+            assert settled(client, name) - old == 40
         text = client.get("/metrics").text
-    for name in ("rollout_predictions_total", "rollout_confidence_count", "rollout_request_seconds_count", "rollout_batch_rows_sum"):  # fmt: skip
-        assert total(text, name) - total(before, name) == 40
     assert 'arm="challenger"' in text
     assert "metrics-1" not in text, "no client ID is ever a label"
 
@@ -233,12 +242,12 @@ def test_redis_gone_later_predictions_go_on_and_nothing_is_lost(bundles: str, tm
         assert reviews.json()["type"] == "urn:rollout:problem:store-unavailable"
         worker_processes(running)[1].send_signal(signal.SIGCONT)
     with run_service(tmp_path) as running, running.admin() as admin:
-        expected = {"before", *(f"away-{number}" for number in range(6))}
-        for _ in range(50):
-            keys = [item["key"] for item in admin.get("/v1/models/digits/reviews").json()["reviews"]]
-            if set(keys) == expected:
-                break
+        expected, give_up = {"before", *(f"away-{number}" for number in range(6))}, time.monotonic() + 60
+        keys: list[str] = []
+        while set(keys) != expected:
+            assert time.monotonic() < give_up, keys
             time.sleep(0.1)
+            keys = [item["key"] for item in admin.get("/v1/models/digits/reviews").json()["reviews"]]
         assert sorted(keys) == sorted(expected)
 
 
@@ -274,8 +283,10 @@ def test_sigterm_answers_what_is_in_flight_and_exits_cleanly(bundles: str, tmp_p
     assert len(answered) > 50
     assert "Traceback" not in running.log.read_text()
     with run_service(tmp_path) as again:
-        time.sleep(1)
-        assert set(answered) <= review_keys(again), "what was acknowledged is there"
+        give_up = time.monotonic() + 60
+        while missing := set(answered) - review_keys(again):
+            assert time.monotonic() < give_up, f"what was acknowledged is not there: {missing}"
+            time.sleep(0.2)
 
 
 def test_a_killed_worker_is_replaced_and_nothing_acknowledged_is_lost(bundles: str, tmp_path: Path) -> None:
@@ -304,7 +315,7 @@ def test_a_killed_worker_is_replaced_and_nothing_acknowledged_is_lost(bundles: s
             time.sleep(1)
             workers, _ = worker_processes(running)
             workers[0].kill()
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while time.monotonic() < deadline:
                 now, _ = worker_processes(running)
                 if len(now) == 2 and workers[0].pid not in {worker.pid for worker in now}:
@@ -312,12 +323,13 @@ def test_a_killed_worker_is_replaced_and_nothing_acknowledged_is_lost(bundles: s
                 time.sleep(0.1)
             else:
                 raise AssertionError(running.log.read_text())
-        before = len(queued)
-        time.sleep(1)
+        before, give_up = len(queued), time.monotonic() + 60
+        while len(queued) == before:
+            assert time.monotonic() < give_up, "the others did not go on"
+            time.sleep(0.1)
         stop.set()
         for thread in asking:
             thread.join()
-        assert len(queued) > before, "the others went on"
         assert set(queued) <= review_keys(running)
 
 
@@ -331,7 +343,7 @@ def test_a_changed_split_is_followed_without_a_restart_or_a_failed_request(bundl
         return {one["version"] for one in response.json()["predictions"]}
 
     def wait_for(expected: set[str]) -> None:
-        give_up = time.monotonic() + 10
+        give_up = time.monotonic() + 60
         while time.monotonic() < give_up:
             with contextlib.ExitStack() as stack:  # several connections, so that every worker is asked
                 clients = [stack.enter_context(running.client()) for _ in range(6)]

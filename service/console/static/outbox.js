@@ -13,10 +13,10 @@ class Post {
     this.csrf = csrf;
   }
 
-  async send(path, fields) {
+  async send(path, fields, patience = 15_000) {
     const body = new URLSearchParams({ ...fields, csrf: this.csrf });
     const headers = { Accept: "application/json" };
-    const signal = AbortSignal.timeout(15_000);
+    const signal = AbortSignal.timeout(patience);
     const keepalive = path === "decide"; // it arrives even where the page is left meanwhile
     let answer;
     try {

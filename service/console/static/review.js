@@ -9,6 +9,7 @@ const AWAKE_MS = 5 * 60_000; // who touched nothing for so long has gone, and th
 const PACE_MS = 5 * 60_000;
 const MOST_UNDONE = 50;
 const MOST_NOTES = 5;
+const EXPLAIN_MS = 120_000;
 const HIDDEN = "rollout.review.hidden";
 
 const $ = (id) => document.getElementById(id);
@@ -17,7 +18,8 @@ const leaseMs = Number(root.dataset.lease) * 1000;
 const filters = Object.fromEntries(new URLSearchParams(location.search));
 const post = new Post(root.dataset.page, root.dataset.csrf);
 const outbox = new Outbox(post, { taken, refused, stalled, resumed });
-const [accept, valued, find, empty] = [$("accept"), $("value"), $("find"), $("empty")];
+const [accept, empty] = [$("accept"), $("empty")];
+const panel = new PANELS[$("panel").dataset.panel]($("panel"), { take: (truth) => decide("resolve", { truth }), accept: answer, leave: home, turn });
 
 let queue = []; // the first is the one that is shown
 let shown = null;
@@ -43,18 +45,36 @@ function show() {
     if (item) scrollTo(0, 0);
   }
   if (!item) sayEmpty();
-  for (const button of $("answers").querySelectorAll("[data-label], #skip, #escalate")) button.disabled = !item;
-  $("undo").disabled = !done.length;
-  accept.disabled = !item || (isHidden() && !valued);
+  for (const button of $("answers").querySelectorAll("#panel button, #skip, #escalate, #explain")) button.disabled = !item;
+  $("undo").disabled = !done.length && !panel.canGoBack;
+  accept.disabled = !item || !(panel.isWritten || offer());
   count();
 }
 
 // Says what the model answers, where that is not hidden.
 function sayAnswer() {
-  const said = !shown || isHidden() ? null : (shown.label ?? shown.value);
-  if (valued) valued.value = said ?? "";
-  else accept.firstElementChild.textContent = said === null ? "Accept" : `Accept ${said}`;
+  const said = !shown || isHidden() ? null : shown.said;
+  panel.show(!shown || isHidden() ? null : shown.accepted, shown, isHidden());
+  sayOffer();
   if (shown) $("announced").textContent = `Next: ${shown.name}.${said === null ? "" : ` The model says ${said}.`}`;
+}
+
+// What accepting says now, or null where nothing can be accepted.
+function offer() {
+  if (panel.offer !== undefined) return panel.offer;
+  return shown?.accepted && !isHidden() ? shown : null;
+}
+
+function sayOffer() {
+  accept.firstElementChild.textContent = !offer() || panel.isWritten ? "Accept" : `Accept ${offer().said}`;
+}
+
+// Something else is asked of the same item.
+function turn(text) {
+  sayOffer();
+  show();
+  home();
+  $("announced").textContent = text;
 }
 
 function sayEmpty() {
@@ -107,7 +127,7 @@ function note(kind, text, id) {
 
 // ---- decisions
 
-function decide(did, said = {}) {
+function decide(did, { truth, ...said } = {}) {
   const start = performance.now();
   const [item] = queue;
   if (!item) return;
@@ -117,7 +137,8 @@ function decide(did, said = {}) {
     return;
   }
   queue.shift();
-  const entry = { item, did, said, fields: { did, item: item.id, token: item.token, ...said } };
+  if (truth) said.truth = JSON.stringify(truth);
+  const entry = { item, did, truth, fields: { did, item: item.id, token: item.token, ...said } };
   done.push(entry);
   if (done.length > MOST_UNDONE) done.shift();
   decided.push(Date.now());
@@ -130,15 +151,13 @@ function decide(did, said = {}) {
   refill();
 }
 
-const choose = (label) => decide("resolve", { label });
-
 function answer() {
-  if (!valued) return choose(shown.label);
-  if (!valued.reportValidity()) return;
-  decide("resolve", { value: valued.value });
+  const truth = queue.length ? panel.read() : null;
+  if (truth) decide("resolve", { truth });
 }
 
 function undo() {
+  if (panel.canGoBack) return panel.back();
   const entry = done.pop();
   if (!entry) return;
   const { item } = entry;
@@ -156,13 +175,13 @@ function taken({ item }, { until }) {
 }
 
 function refused(entry, problem) {
-  const { item, did, said } = entry;
+  const { item, did, truth } = entry;
   if (did === "undo") {
     note("bad", `${item.name} could not be brought back. ${sentence(problem.detail)}`);
     queue = queue.filter((one) => one !== item);
     return show();
   }
-  const what = { resolve: `as ${said.label ?? said.value}`, skip: "as skipped", escalate: "as escalated" }[did];
+  const what = { resolve: `as ${words(truth)}`, skip: "as skipped", escalate: "as escalated" }[did];
   note("bad", `${item.name} was not recorded ${what}. ${sentence(problem.detail)}`);
   const place = done.indexOf(entry);
   if (place >= 0) done.splice(place, 1);
@@ -188,6 +207,37 @@ function resumed() {
 
 // A problem's words without what they tell a program to do next.
 const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}`.replace(/: claim again.*$/, "") + ".";
+
+// ---- why
+
+// Asks why the model says what it says; nobody sees that before they ask. Again, it is hidden or shown.
+async function explain() {
+  const item = shown;
+  if (!item) return;
+  if (item.why && !item.why.hasFailed) {
+    item.why.hidden = !item.why.hidden;
+    return;
+  }
+  item.why?.remove();
+  const place = document.createElement("section");
+  place.className = "card why";
+  place.setAttribute("aria-label", "Why the model says this");
+  place.setAttribute("aria-live", "polite");
+  place.textContent = "Asking the model …";
+  item.why = place;
+  item.view.append(place);
+  place.scrollIntoView({ block: "nearest" });
+  try {
+    const answer = await post.send("explain", { item: item.id, token: item.token }, EXPLAIN_MS);
+    place.hasFailed = !answer.isTaken;
+    if (answer.isTaken) place.innerHTML = answer.html;
+    else place.textContent = sentence(answer.detail);
+  } catch (error) {
+    if (!(error instanceof AwayError)) throw error;
+    place.hasFailed = true;
+    place.textContent = `${error.message}: ask again later.`;
+  }
+}
 
 // ---- items
 
@@ -215,6 +265,7 @@ async function claim() {
 // Puts items that came behind those that are here; those that are here have more time now.
 function take(answer, ends) {
   for (const name of Object.keys(figures)) figures[name] = answer[name];
+  $("wanted").textContent = answer.wanted;
   for (const fresh of answer.items) {
     const known = queue.find((item) => item.id === fresh.id);
     if (known) Object.assign(known, { token: fresh.token, until: fresh.until, ends });
@@ -272,7 +323,8 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && !target.closest("dialog")) home();
     return;
   }
-  if (event.key === "Enter" && target.closest("button, a, summary, audio")) return; // that is theirs
+  // That is theirs; a button of a dialog that was closed just now may still have the focus.
+  if (event.key === "Enter" && target.closest("button, a, summary, audio")?.checkVisibility()) return;
   const place = document.querySelector("dialog[open]") ?? document;
   const key = CSS.escape(event.key.length === 1 ? event.key.toLowerCase() : event.key);
   const field = place.querySelector(`[data-focus~="${key}"]`);
@@ -285,18 +337,16 @@ document.addEventListener("keydown", (event) => {
 });
 document.addEventListener("pointerdown", () => (touched = Date.now()));
 
-for (const button of $("answers").querySelectorAll("[data-label]")) button.addEventListener("click", () => choose(button.dataset.label));
-if (find) new Choice(find, $("found"), choose, home);
-else $("valued").addEventListener("submit", (event) => {
-  event.preventDefault();
-  answer();
-});
 accept.addEventListener("click", answer);
 $("escalate")?.addEventListener("click", () => decide("escalate"));
 $("undo").addEventListener("click", undo);
 $("hide").addEventListener("click", () => {
   localStorage.setItem(HIDDEN, isHidden() ? "" : "yes");
   hide(!isHidden());
+});
+$("explain").addEventListener("click", () => {
+  explain();
+  home();
 });
 $("help").addEventListener("click", () => $("keys").showModal());
 $("item").addEventListener("click", ({ target }) => {

@@ -45,9 +45,9 @@ def chromium() -> str:
 
 @pytest.fixture
 async def desk_site(redis: Redis, tmp_path: Path) -> AsyncIterator[str]:
-    """A console with four models and nothing to review yet."""
+    """A console with six models and nothing to review yet."""
     served = await write_history(redis, "digits", ALONE, TRIAL)
-    others = dict.fromkeys(("languages", "departures", "birds"), ALONE)
+    others = dict.fromkeys(("languages", "departures", "birds", "topics", "flights"), ALONE)
     app = make_app(redis, Settings(home=tmp_path, tokens=TOKENS), digits=served, **others)
     async with serving(app) as base:
         yield base

@@ -18,10 +18,10 @@ from rollout.bundle.fields import Field, Tensor
 from rollout.bundle.image import Image
 from rollout.bundle.numbers import Time
 from rollout.bundle.schema import InputSchema
-from rollout.bundle.task import Classification, Regression, Task
 from rollout.bundle.texts import Category, Text
 from rollout.config import Settings
 from rollout.errors import UnknownModelError
+from rollout.heads import Classification, Head, Heads, Regression, TokenLabels
 from rollout.http.dispatcher import Dispatcher
 from rollout.http.gateway import Gateway
 from rollout.inference.engine import Engine
@@ -31,6 +31,7 @@ from rollout.routing.splits import read_split, write_split
 from rollout.routing.traffic import Worker, add_traffic
 from rollout.store import Redis
 from service.console import console_routes
+from tests.review.kinds import TOPICS, Silent, Topics
 
 APP, REVIEWER, ADMIN = "app-token-0123456789", "reviewer-token-01234", "admin-token-01234567"
 TOKENS = f"app:{APP},reviewer:{REVIEWER},admin:{ADMIN}"
@@ -51,10 +52,22 @@ DIGITS = [str(digit) for digit in range(10)]
 LANGUAGES = ["de", "en", "es", "fr", "it", "nl", "pl", "pt", "sv"]
 BIRDS = ["blackbird", "blackcap", "blue tit", "chaffinch", "coal tit", "dunnock", "goldfinch", "great tit",
          "greenfinch", "house sparrow", "magpie", "nuthatch", "robin", "siskin", "starling", "wren"]  # fmt: skip
-SERVED: dict[str, tuple[dict[str, Field], Task]] = {
+FLIGHTS = Heads(
+    heads={
+        "late": Classification(labels=["no", "yes"], review_threshold=0.6),
+        "minutes": Regression(widest=12),
+        "cause": Classification(labels=["weather", "carrier", "airport"], review_threshold=0.6),
+        "topics": Topics(names=TOPICS),
+        "place": Silent(),
+    }
+)
+SERVED: dict[str, tuple[dict[str, Field], Head]] = {
     "digits": ({"image": Image(height=8, width=8)}, Classification(labels=DIGITS)),
     "languages": ({"text": Text()}, Classification(labels=LANGUAGES)),
     "departures": ({"at": Time(), "origin": Category(values=("EWR", "JFK", "LGA"))}, Regression(widest=12)),
+    "names": ({"title": Text(), "text": Text()}, TokenLabels(labels=["name", "place"], positions=512)),
+    "topics": ({"text": Text()}, Topics(names=TOPICS)),
+    "flights": ({"at": Time(), "origin": Category(values=("EWR", "JFK", "LGA"))}, FLIGHTS),
     "birds": ({"song": Tensor(shape=(8000,), sample_rate=8000)}, Classification(labels=BIRDS)),
 }
 Counts = dict[tuple[Arm, str, str], int]

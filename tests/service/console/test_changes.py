@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rollout.config import Settings
+from rollout.judge.policy import Policy
 from rollout.routing.changes import promote
 from rollout.routing.control import carry_out, propose
 from rollout.routing.split import Split
 from rollout.routing.splits import read_split
 from rollout.store import Redis
+from service.console.change import _change
 from tests.service.console.stage import (
     ADMIN,
     MODEL,
@@ -87,6 +90,46 @@ async def test_shadow_and_promotion(stage: Stage, admin: Browser) -> None:
     page = text_of(await admin.get(MODEL))
     assert "Promoted v2, before v1" in page
     assert "Roll back v2" in page
+
+
+async def test_a_policy_is_changed_in_two_steps(stage: Stage, admin: Browser) -> None:
+    form = {
+        "change": "policy",
+        "margin": "2",
+        "minutes": "90",
+        "clients": "50",
+        "late_ms": "250",
+        "step": "on",
+        "rollback": "on",
+    }
+    assert "By itself: nothing" in text_of(await admin.get(MODEL))
+    page = await admin.fill("preview", **form)
+    text = text_of(page)
+    assert "By itself, the service gives v2 the next share of the ramp, rolls v2 back" in text
+    assert "Policy none: nothing happens by itself changes to accuracy not worse by more than 2 points" in text
+    for name in ("minutes", "step", "late_ms"):
+        assert f'<input type="hidden" name="{name}"' in page.text
+    await admin.fill("change", revision="2", why="let it go", **form)
+    policy = (await stage.split()).policy
+    assert policy is not None
+    assert (policy.margin, policy.least_s, policy.least_clients) == (0.02, 5400, 50)
+    assert (policy.guardrails.late_ms, policy.by_itself) == (250, ("step", "rollback"))
+    assert "By itself: step, rollback" in text_of(await admin.get(MODEL))
+    for name, value, said in (
+        ("minutes", "soon", "Minutes must be a number, not 'soon'."),
+        ("clients", "1", "Least_clients must be at least 2, not 1."),
+        ("margin", "nan", "A margin must be a number of percent, not 'nan'."),
+    ):
+        refused = await admin.fill("preview", **(form | {name: value}))
+        assert refused.status_code == 422
+        assert said in text_of(refused)
+
+
+def test_the_policy_of_a_trial_is_not_that_of_the_next() -> None:
+    split = msgspec.structs.replace(TRIAL, policy=Policy(by_itself=("promote",)))
+    form = {"change": "trial", "share": "10"}
+    assert _change("digits", form | {"challenger": "v2"})(split).policy == split.policy
+    assert _change("digits", form | {"challenger": "v3"})(split).policy is None
 
 
 async def test_a_rollback_takes_a_why(stage: Stage, admin: Browser) -> None:

@@ -18,6 +18,7 @@ from rollout.bundle.image import Image
 from rollout.bundle.numbers import Number, Time
 from rollout.bundle.table import Table
 from rollout.bundle.texts import Category, Text
+from rollout.bundle.wav import wav
 from service.console import sound
 from service.console.inputs import MOST_PIXELS, Shown, show_inputs
 from tests import sounds
@@ -201,7 +202,7 @@ def test_a_sound_is_a_wav_file_with_its_waveform() -> None:
 def test_samples_of_every_dtype_are_brought_to_one_level(
     dtype: str, samples: list[int], expected: list[int]
 ) -> None:
-    with wave.open(io.BytesIO(sound.wav(np.array(samples, dtype), 8000))) as reader:
+    with wave.open(io.BytesIO(wav(np.array(samples, dtype), 8000))) as reader:
         assert np.frombuffer(reader.readframes(3), "<i2").tolist() == expected
 
 

@@ -162,8 +162,10 @@ async def test_several_models_are_listed(redis: Redis, tmp_path: Path) -> None:
     await put(redis, make_digit(1))
     async with stage.browser(ADMIN) as browser:
         page = text_of(await browser.get("/console"))
-        assert "digits v1 v2 5 % 0 1 2" in page
-        assert "languages v1 – – 0 0 0" in page
+        assert "digits revision 2" in page
+        assert "v2 for 5 % of the clients" in page
+        assert "1 to review" in page
+        assert "languages revision 0" in page
     async with stage.browser(REVIEWER) as browser:
         answer = await browser.get("/console")
         page = text_of(answer)

@@ -11,11 +11,14 @@ import httpx
 import msgspec
 
 from rollout.config import Settings
+from rollout.judge.policy import Policy
 from rollout.review.access_log import read_access
 from rollout.review.counts import read_counts
+from rollout.review.others import keep_other
 from rollout.review.policy import ReviewPolicy, write_policy
 from rollout.review.queue import read_item
 from rollout.review.state import State, Work
+from rollout.routing.splits import write_split
 from rollout.store import Redis, client_of
 from tests.service.console.stage import (
     ADMIN,
@@ -50,6 +53,10 @@ async def decide(browser: Browser, item: dict[str, Any], did: str = "resolve", *
     return await ask(browser, "decide", did=did, item=item["id"], token=item["token"], **said)
 
 
+def truth(label: str) -> str:
+    return msgspec.json.encode({"label": label}).decode()
+
+
 async def work_of(redis: Redis, item: dict[str, Any]) -> Work:
     found = await read_item(redis, "digits", item["id"])
     assert found is not None
@@ -63,13 +70,13 @@ async def test_an_item_is_claimed_rendered_and_decided_on(stage: Stage) -> None:
         assert (claimed["open"], claimed["leased_by_others"], claimed["escalated"]) == (1, 0, 0)
         first, second = claimed["items"]
         assert first["name"] == "key-0 of client-0"
-        assert first["label"] == "0"
+        assert (first["accepted"], first["said"]) == ({"label": "0"}, "0")
         assert '<img class="small" src="data:image/png;base64,' in first["html"]
         for words in ("The model was unsure", "client-0", "key-0", "v1 as onnx", "control"):
             assert words in first["html"]
         assert "40.0 %" in first["model_answer"]
         assert "40.0 %" not in first["html"]
-        assert (await decide(browser, first, label="7")).status_code == 200
+        assert (await decide(browser, first, truth=truth("7"))).status_code == 200
         assert (await decide(browser, second, "skip", why=" cannot\n be read ")).status_code == 200
         work = await work_of(stage.redis, first)
         assert (work.state, work.label, work.reviews[0].reviewer) == (State.RESOLVED, "7", NAME)
@@ -85,13 +92,13 @@ async def test_one_undoes_what_one_decided(stage: Stage) -> None:
     await put(stage.redis, make_digit(1))
     async with stage.browser(REVIEWER) as browser:
         (item,) = (await claim(browser))["items"]
-        await decide(browser, item, label="2")
+        await decide(browser, item, truth=truth("2"))
         undone = await decide(browser, item, "undo")
         assert undone.status_code == 200
         assert (await work_of(stage.redis, item)).state is State.LEASED
         until = datetime.datetime.fromisoformat(undone.json()["until"])
         assert until > datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=290)
-        assert (await decide(browser, item, label="3")).status_code == 200
+        assert (await decide(browser, item, truth=truth("3"))).status_code == 200
         assert (await work_of(stage.redis, item)).label == "3"
 
 
@@ -100,19 +107,43 @@ async def test_saying_the_same_twice_is_saying_it_once(stage: Stage) -> None:
     async with stage.browser(REVIEWER) as browser:
         one, two = (await claim(browser))["items"]
         for item, did, said in (
-            (one, "resolve", {"label": "7"}),
+            (one, "resolve", {"truth": truth("7")}),
             (one, "undo", {}),
             (two, "skip", {"why": "both"}),
         ):
             for _ in range(2):
                 answer = await decide(browser, item, did, **said)
                 assert answer.status_code == 200, answer.text
-        await decide(browser, one, label="7")
-        for did, said in (("resolve", {"label": "8"}), ("skip", {"why": "no"}), ("escalate", {})):
+        await decide(browser, one, truth=truth("7"))
+        for did, said in (("resolve", {"truth": truth("8")}), ("skip", {"why": "no"}), ("escalate", {})):
             answer = await decide(browser, one, did, **said)
             assert (answer.status_code, answer.json()["type"]) == (409, "urn:rollout:problem:lease-lost")
         work = await work_of(stage.redis, one)
         assert (work.label, len(work.reviews)) == ("7", 1)
+
+
+async def test_what_is_for_a_trial_says_so_and_how_many_labels_that_wants(stage: Stage) -> None:
+    other = {"version": "v2", "label": "8", "confidence": 0.9, "scores": {"3": 0.1, "8": 0.9}}
+    item = make_digit(1)
+    await put(stage.redis, item)
+    await keep_other(stage.redis, msgspec.structs.replace(item, reason="disagreement", other=other), 60)
+    split = await stage.split()
+    await write_split(
+        stage.redis, "digits", msgspec.structs.replace(split, policy=Policy(compare="disagreements"))
+    )
+    async with stage.browser(REVIEWER) as browser:
+        claimed = await claim(browser)
+        assert claimed["wanted"] == (
+            "The trial of v2: nobody knows yet how many labels the trial of v2 takes; "
+            "0 of 0 disagreements are labelled."
+        )
+        (shown,) = claimed["items"]
+        assert "Two versions decide differently, for the trial of v2" in shown["html"]
+        for told in ("unsure", "go to review"):
+            assert told not in shown["html"] + shown["model_answer"], "it was the champion that was"
+        assert shown["accepted"] is None, "who decides between two takes neither unseen"
+        assert "One version says" in shown["model_answer"]
+        assert "v1" not in shown["model_answer"] + shown["html"]
 
 
 async def test_what_a_page_had_ahead_is_given_back_unless_it_was_claimed_again(stage: Stage) -> None:
@@ -144,7 +175,7 @@ async def test_two_reviewers_never_have_the_same_item(stage: Stage) -> None:
         ids = [item["id"] for claimed in (mine, others) for item in claimed["items"]]
         assert len(set(ids)) == len(ids) == 5
         stolen = mine["items"][0] | {"token": others["items"][0]["token"]}
-        answer = await decide(two, stolen, label="1")
+        answer = await decide(two, stolen, truth=truth("1"))
         assert (answer.status_code, answer.headers["content-type"]) == (409, "application/problem+json")
         assert (await work_of(stage.redis, stolen)).state is State.LEASED
 
@@ -166,15 +197,15 @@ async def test_filters_and_the_adjudicators_list(stage: Stage) -> None:
             (item,) = (await claim(one, **filters))["items"]
             assert item["name"] == "key-2 of client-2"
         assert (await claim(one, label="5"))["items"] == []
-        await decide(one, item, label="2")
+        await decide(one, item, truth=truth("2"))
         (item,) = (await claim(two, label="2"))["items"]
         assert NAME not in item["html"]
-        await decide(two, item, label="3")
+        await decide(two, item, truth=truth("3"))
         assert (await work_of(stage.redis, item)).state is State.ESCALATED
         claimed = await claim(judge, escalated="1")
         (item,) = claimed["items"]
         assert re.search(rf"{NAME}.*<b>2</b>.*Otto Other.*<b>3</b>", item["html"], re.S)
-        await decide(judge, item, label="3")
+        await decide(judge, item, truth=truth("3"))
         assert (await work_of(stage.redis, item)).label == "3"
         page = text_of(await judge.get(f"{MODEL}/review?escalated=1&version=v2"))
         assert "as adjudicator" in page
@@ -191,9 +222,10 @@ async def test_requests_that_make_no_sense(stage: Stage) -> None:
         for did, said in (
             ("dance", {}),
             ("resolve", {}),
-            ("resolve", {"label": "11"}),
-            ("resolve", {"value": "3"}),
-            ("resolve", {"value": "nan"}),
+            ("resolve", {"truth": truth("11")}),
+            ("resolve", {"truth": '{"value": 3}'}),
+            ("resolve", {"truth": '{"label": "1", "more": 1}'}),
+            ("resolve", {"truth": "nan"}),
             ("skip", {"why": " "}),
         ):
             answer = await decide(browser, item, did, **said)
@@ -224,7 +256,7 @@ async def test_nobody_reviews_without_a_name(stage: Stage) -> None:
         assert answer.headers["location"] == f"{MODEL}/review?label=1"
         assert "Ada L. · admin" in text_of(await browser.get(answer.headers["location"]))
         (item,) = (await claim(browser))["items"]  # forms that were open before are good still
-        await decide(browser, item, label="1")
+        await decide(browser, item, truth=truth("1"))
         assert (await work_of(stage.redis, item)).reviews[0].reviewer == "Ada L."
         assert (await browser.post("/console/name", data={"csrf": form, "name": "Eve"})).status_code == 403
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 from playwright.async_api import Route, expect
 
 from rollout.review.counts import read_counts
 from rollout.review.item import ReviewItem
 from rollout.review.state import State
 from rollout.store import Redis
+from tests.review.kinds import make_topics
 from tests.service.console.browser import tab_to
 from tests.service.console.reviewing import press, resolved, reviewing, shown_key, until, work_of
 from tests.service.console.stage import (
@@ -196,13 +198,10 @@ async def test_skip_takes_a_reason_and_escalate_none(chromium: str, desk_site: s
 
 
 async def test_hidden_scores_stay_hidden(chromium: str, desk_site: str, redis: Redis) -> None:
-    other = {"version": "v2", "label": "9", "confidence": 0.8, "scores": {"9": 0.8, "1": 0.2}}
-    await put(redis, *(make_digit(n, reason="disagreement", pi=0.2, other=other) for n in range(5)))
+    await put(redis, *(make_digit(n) for n in range(5)))
     async with reviewing(chromium, desk_site) as page:
         first = await shown_key(page)
         await expect(page.locator("#model-answer")).to_contain_text("v1 says")
-        await expect(page.locator("#model-answer")).to_contain_text("v2, unseen by the client")
-        await expect(page.locator("#model-answer")).to_contain_text("80.0 %")
         await expect(page.locator("#accept")).to_have_text(f"Accept {first[-1]} Enter")
         await expect(page.locator("#announced")).to_contain_text(f"The model says {first[-1]}.")
         await press(page, "h")
@@ -229,6 +228,27 @@ async def test_hidden_scores_stay_hidden(chromium: str, desk_site: str, redis: R
         await expect(page.locator("#accept")).to_be_enabled()
 
 
+async def test_of_two_versions_nobody_sees_which_said_what(chromium: str, desk_site: str, redis: Redis) -> None:
+    other = {"version": "v2", "label": "9", "confidence": 0.8, "scores": {"9": 0.8, "1": 0.2}}
+    await put(redis, *(make_digit(n, reason="disagreement", pi=0.2, other=other) for n in range(5)))
+    async with reviewing(chromium, desk_site) as page:
+        first = await shown_key(page)
+        said = page.locator("#model-answer")
+        await expect(said).to_contain_text("One version says")
+        await expect(said).to_contain_text("The other says")
+        await expect(said).to_contain_text("80.0 %")
+        await expect(said).not_to_contain_text("v1")
+        await expect(said).not_to_contain_text("v2")
+        item = page.locator("#item")
+        await expect(item).to_contain_text("Two versions decide differently, for the trial of v2.")
+        await expect(item).not_to_contain_text("v1")
+        await expect(page.locator("#accept")).to_be_disabled()
+        await press(page, "Enter")
+        assert await shown_key(page) == first
+        await press(page, "5")
+        assert await shown_key(page) != first
+
+
 async def test_a_value_is_accepted_or_written(chromium: str, desk_site: str, redis: Redis) -> None:
     await put(redis, *(make_hour(number) for number in range(4)))
     async with reviewing(chromium, desk_site, path="/console/models/departures/review") as page:
@@ -251,6 +271,35 @@ async def test_a_value_is_accepted_or_written(chromium: str, desk_site: str, red
         await press(page, "Enter")
         works = await resolved(redis, 3, "departures")
         assert [works[key].value for key in (first, second, third)] == [11.25, 8.5, 7]
+
+
+async def test_what_has_no_panel_is_written_as_json(chromium: str, desk_site: str, redis: Redis) -> None:
+    texts = msgspec.Raw(b'{"text":"Saffron, by the ton"}')
+    await put(redis, *(make_topics(n, "food", "trade", model="topics", inputs=texts) for n in range(3)))
+    async with reviewing(chromium, desk_site, "422", path="/console/models/topics/review") as page:
+        first = await shown_key(page)
+        await expect(page.locator("#model-answer")).to_contain_text("food and trade")
+        await expect(page.locator("#json")).to_have_value('{\n  "labels": [\n    "food",\n    "trade"\n  ]\n}')
+        await press(page, "Enter")
+        second = await shown_key(page)
+        fault = page.get_by_role("alert")
+        await press(page, "h", "Enter")
+        await expect(fault).to_have_text("Write an answer first, as JSON.")
+        await page.keyboard.type('{"labels": ["sport"')
+        await press(page, "Control+Enter")
+        await expect(fault).to_contain_text("This is no JSON.")
+        await page.keyboard.type("]")
+        await expect(fault).to_be_hidden()
+        await page.keyboard.type("}")
+        await press(page, "Escape", "/", "End", "Control+Enter")
+        third = await shown_key(page)
+        await press(page, "/")
+        await page.keyboard.type('{"labels": ["war"]}')
+        await press(page, "Control+Enter")
+        await expect(page.locator("#said")).to_contain_text("/labels/0 is no topic.")
+        assert await shown_key(page) == third
+        works = await resolved(redis, 2, "topics")
+        assert {key: work.labels for key, work in works.items()} == {first: ["food", "trade"], second: ["sport"]}
 
 
 async def test_many_classes_are_found_by_typing(chromium: str, desk_site: str, redis: Redis) -> None:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from playwright.async_api import Route, expect
 
+from rollout.heads import Truth
 from rollout.review import actions
 from rollout.review.counts import read_counts
 from rollout.review.policy import ReviewPolicy, write_policy
-from rollout.review.state import Answer, State
+from rollout.review.state import State
 from rollout.store import Redis
 from tests.conftest import TRIAL as ON_TRIAL
 from tests.conftest import Service, run_service, set_split
@@ -67,7 +68,7 @@ async def test_a_lost_lease_is_told(chromium: str, desk_site: str, redis: Redis)
             await actions.release(redis, "digits", leased.item.id, leased.token)
         other = (await actions.claim(redis, "digits", "Somebody Else")).items[0]
         assert other.item.key == key
-        await actions.resolve(redis, "digits", other.item.id, other.token, Answer(label="2"))
+        await actions.resolve(redis, "digits", other.item.id, other.token, Truth(label="2"))
         await press(page, "7")
         said = page.locator("#said")
         await expect(said).to_contain_text(f"{key} of client-{key[4:]} was not recorded as 7. ")

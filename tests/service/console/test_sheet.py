@@ -6,7 +6,8 @@ import datetime
 
 import pytest
 
-from service.console.item_view import Key, age, bars, keys_of
+from service.console.item_view import age
+from service.console.panels import Key, bars, keys_of
 from tests.service.console.stage import BIRDS, LANGUAGES
 
 
@@ -35,6 +36,6 @@ def test_age(seconds: int, words: str) -> None:
 
 def test_the_five_highest_scores() -> None:
     scores = {str(number): number / 20 for number in range(7)}
-    assert [bar.label for bar in bars("5", scores)] == ["6", "5", "4", "3", "2"]
-    assert [bar.is_answer for bar in bars("5", scores)] == [False, True, False, False, False]
-    assert bars(None, None) == []
+    assert [bar.label for bar in bars(["5"], scores)] == ["6", "5", "4", "3", "2"]
+    assert [bar.is_answer for bar in bars(["5"], scores)] == [False, True, False, False, False]
+    assert bars([], {}) == []

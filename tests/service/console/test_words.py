@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from rollout.judge.policy import Policy
 from rollout.routing.changes import ramp
 from rollout.routing.split import Split
 from service.console import phrases
@@ -24,6 +25,9 @@ def test_changes_in_words() -> None:
     assert phrases.changed(promoted, ALONE) == "Rolled back from v2 to v1"
     assert phrases.changed(ALONE, Split(champion="v3")) == "Champion v1 to v3"
     assert phrases.changed(ALONE, ALONE) == "Nothing that shows"
+    policy = msgspec.structs.replace(TRIAL, policy=Policy())
+    assert phrases.changed(TRIAL, policy) == "Another policy"
+    assert phrases.changed(policy, TRIAL) == "No policy any more"
     other = msgspec.structs.replace(TRIAL, experiment="again", shadow=0.5, labels={"v2": {"a": "b"}})
     assert phrases.changed(TRIAL, other) == (
         "New experiment key again; shadow rate 0 % → 50 %; other names of labels"
@@ -32,7 +36,7 @@ def test_changes_in_words() -> None:
 
 def test_numbers_in_words() -> None:
     assert [phrases.rate(number) for number in (0, 0.0123, 1.25, 1234.5)] == ["0", "0.012", "1.2", "1,234"]
-    assert [phrases.duration(seconds) for seconds in (None, 0.00043, 0.0123, 0.0996, 0.25, 1.5)] == [
+    assert [phrases.latency(seconds) for seconds in (None, 0.00043, 0.0123, 0.0996, 0.25, 1.5)] == [
         "–",
         "0.43 ms",
         "12 ms",

@@ -1,4 +1,4 @@
-"""Items that wait for reviewers, of four kinds of models."""
+"""Items that wait for reviewers, of several kinds of models."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import msgspec
 from rollout.review.item import ReviewItem
 from rollout.review.queue import add_items
 from rollout.store import Redis
-from tests.review.items import make_item
-from tests.service.console.stage import BIRDS, DIGITS, LANGUAGES
+from tests.review.items import make_guess, make_item, written
+from tests.service.console.stage import BIRDS, DIGITS, FLIGHTS, LANGUAGES
 
 PIXELS = [[0, 0, 5, 13, 9, 1, 0, 0]] * 8
 SONG = [0.0, 0.5, -0.5, 0.25] * 2000
@@ -37,17 +37,7 @@ def make_text(number: int, text: str = "Ein Text", **changes: Any) -> ReviewItem
 def make_hour(number: int, **changes: Any) -> ReviewItem:
     """Returns an item of ``departures``, a regression."""
     inputs = msgspec.Raw(b'{"at":"2013-07-12T16:00:00Z","origin":"LGA"}')
-    fields: dict[str, Any] = {
-        "model": "departures",
-        "label": None,
-        "confidence": None,
-        "scores": None,
-        "value": 11.25,
-        "interval": (3.5, 19.0),
-        "threshold": 12.0,
-        "inputs": inputs,
-    }
-    return make_item(number, **(fields | changes))
+    return make_guess(number, 11.25, (3.5, 19.0), **({"model": "departures", "inputs": inputs} | changes))
 
 
 def make_song(number: int, **changes: Any) -> ReviewItem:
@@ -57,6 +47,29 @@ def make_song(number: int, **changes: Any) -> ReviewItem:
     return make_item(
         number, **({"model": "birds", "label": "wren", "scores": scores, "inputs": inputs} | changes)
     )
+
+
+def make_flight(number: int, unsure: str = "minutes, cause", **changes: Any) -> ReviewItem:
+    """Returns an item of ``flights``, which has several heads."""
+    answer = {
+        "late": {"label": "yes", "confidence": 0.9, "scores": {"no": 0.1, "yes": 0.9}},
+        "minutes": {"value": 11.25, "interval": [3.5, 19.0]},
+        "cause": {
+            "label": "carrier",
+            "confidence": 0.4,
+            "scores": {"weather": 0.35, "carrier": 0.4, "airport": 0.25},
+        },
+        "topics": {"topics": ["travel"]},
+        "place": {"place": 3},
+    }
+    fields = {
+        "model": "flights",
+        "task": written(FLIGHTS),
+        "answer": {"heads": answer},
+        "unsure": unsure,
+        "inputs": msgspec.Raw(b'{"at":"2013-07-12T16:00:00Z","origin":"LGA"}'),
+    }
+    return make_item(number, **(fields | changes))
 
 
 async def put(redis: Redis, *items: ReviewItem) -> None:
