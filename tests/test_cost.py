@@ -11,7 +11,6 @@ import pytest
 
 from rollout.bundle.schema import Arrays
 from rollout.bundle.store import open_bundle
-from rollout.bundle.task import Scores
 from rollout.bundle.variants import OnnxInt8
 from rollout.cost import (
     BATCH_SIZES,
@@ -23,6 +22,7 @@ from rollout.cost import (
     shown_cost,
 )
 from rollout.errors import BundleError
+from rollout.heads import Scores
 
 POINTS = [
     Point("onnx", "cpu", 1, 1_000.0),

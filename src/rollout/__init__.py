@@ -16,32 +16,65 @@ if TYPE_CHECKING:
     from rollout.bundle.reference import Answered, Reference
     from rollout.bundle.schema import InputSchema, Labelled
     from rollout.bundle.table import Table
-    from rollout.bundle.task import Classification, Regression
     from rollout.bundle.texts import Category, Text
     from rollout.errors import RolloutError
+    from rollout.heads import (
+        Boxes,
+        Classification,
+        Embedding,
+        Heads,
+        MultiLabel,
+        Output,
+        Quantiles,
+        Regression,
+        Score,
+        Span,
+        Targets,
+        Tensors,
+        TokenLabels,
+        Truth,
+        box_targets,
+        targets_of,
+    )
+    from rollout.training.fit import Fit
     from rollout.training.recipe import Dataset, Recipe, Version
 
 __all__ = [
     "Answered",
     "Audio",
+    "Boxes",
     "Category",
     "Classification",
     "Dataset",
+    "Embedding",
+    "Fit",
+    "Heads",
     "Image",
     "InputSchema",
     "Labelled",
+    "MultiLabel",
     "Number",
+    "Output",
+    "Quantiles",
     "Recipe",
     "Reference",
     "Regression",
     "RolloutError",
+    "Score",
+    "Span",
     "Table",
+    "Targets",
     "Tensor",
+    "Tensors",
     "Text",
     "Time",
+    "TokenLabels",
+    "Truth",
     "Version",
     "__version__",
+    "box_targets",
     "pack",
+    "targets_of",
 ]
 
 # Imported when they are asked for: packing and training need torch, which serving does not, and a command that
@@ -49,23 +82,38 @@ __all__ = [
 _MODULES = {
     "Answered": "bundle.reference",
     "Audio": "bundle.audio",
+    "Boxes": "heads",
     "Category": "bundle.texts",
-    "Classification": "bundle.task",
+    "Classification": "heads",
     "Dataset": "training.recipe",
+    "Embedding": "heads",
+    "Fit": "training.fit",
+    "Heads": "heads",
     "Image": "bundle.image",
     "InputSchema": "bundle.schema",
     "Labelled": "bundle.schema",
+    "MultiLabel": "heads",
     "Number": "bundle.numbers",
+    "Output": "heads",
+    "Quantiles": "heads",
     "Recipe": "training.recipe",
     "Reference": "bundle.reference",
-    "Regression": "bundle.task",
+    "Regression": "heads",
     "RolloutError": "errors",
+    "Score": "heads",
+    "Span": "heads",
     "Table": "bundle.table",
+    "Targets": "heads",
     "Tensor": "bundle.fields",
+    "Tensors": "heads",
     "Text": "bundle.texts",
     "Time": "bundle.numbers",
+    "TokenLabels": "heads",
+    "Truth": "heads",
     "Version": "training.recipe",
+    "box_targets": "heads",
     "pack": "bundle.pack",
+    "targets_of": "heads",
 }
 
 

@@ -39,7 +39,9 @@ LEAST = {
     "max_waiting_outcomes": 1,
     "store_bytes": 16 * 1024 * 1024,
     "breaker_window_s": 1,
-    "intra_op_threads": 1,
+    "intra_op_threads": 0,
+    "explain_at_once": 0,
+    "explain_timeout_s": 1,
 }
 
 
@@ -75,15 +77,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         max_pixels: Most pixels that the image files of a request, or of a line, have together, or samples that
             its sounds have.
         max_reviews: Open review items per model; further ones are counted, not kept.
-        max_review_bytes: Most bytes of inputs that are kept for review, per model; further items are counted.
+        max_review_bytes: Most bytes of review items with their inputs, per model; further items are counted.
         max_client_review_bytes: Most of these of one client.
         max_waiting_outcomes: Most outcomes per model whose prediction is not known; the oldest of more go.
         store_bytes: Most memory of the embedded Valkey's data; beyond it, it counts as away.
         spool_bytes: Size of the on-disk spool for review items while Redis is away.
         breaker_rate: Share of a challenger's calls that may fail; above it, its clients get the champion.
         breaker_window_s: Seconds over which that share is taken.
-        intra_op_threads: Threads that onnxruntime or torch uses inside one batch.
+        intra_op_threads: Threads that onnxruntime or torch uses inside one batch; 0 for one or, where ONNX
+            takes more than a millisecond a row, all cores of the worker if that is faster.
         device: Where the variants run: ``cpu``, or ``cuda`` with an onnxruntime or torch that is built for it.
+        explain_at_once: Explanations that a worker computes at a time, each in a process of its own; 0 for none.
+        explain_timeout_s: Seconds that one may take.
         webhook_url: Where labels are sent as people decide; empty for nowhere.
         webhook_secret: What they are signed with: ``whsec_`` and base64, or any text of 24 characters or more.
 
@@ -124,8 +129,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     spool_bytes: int = 256 * 1024 * 1024
     breaker_rate: float = 0.2
     breaker_window_s: float = 10
-    intra_op_threads: int = 1
+    intra_op_threads: int = 0
     device: Literal["cpu", "cuda"] = "cpu"
+    explain_at_once: int = 1
+    explain_timeout_s: float = 30
     webhook_url: str = ""
     webhook_secret: str = ""
 

@@ -5,8 +5,13 @@ An error reaches an HTTP caller as an RFC 9457 problem document, and a terminal 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import ClassVar, NamedTuple, Self
+
+# An answer says no more about what is wrong: so many faults, of so many characters each.
+MOST_ERRORS = 1024
+LONGEST_TEXT = 300
 
 
 class FieldError(NamedTuple):
@@ -21,6 +26,16 @@ class FieldError(NamedTuple):
     detail: str
 
 
+def step_to(name: str) -> str:
+    """Returns the step of a JSON pointer that leads to a member of this name (RFC 6901, section 3).
+
+    Example:
+        >>> step_to("a/b~c")
+        '/a~1b~0c'
+    """
+    return f"/{name.replace('~', '~0').replace('/', '~1')}"
+
+
 class RolloutError(Exception):
     """Base of all errors that Rollout raises on purpose.
 
@@ -28,8 +43,12 @@ class RolloutError(Exception):
         detail: What happened to this request or command, and what to do about it.
         errors: The faults one by one, where there are several.
         headers: HTTP headers that belong to the answer, such as ``Retry-After``.
+
+    Attributes:
+        client_id: The client whose inputs are refused, where that is known.
     """
 
+    client_id = ""
     status: ClassVar[int] = 500
     type: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Something failed inside the service"
@@ -136,6 +155,10 @@ class PredictionFailedError(RolloutError):
     status, type, title = 500, "prediction-failed", "The model could not score this input"
 
 
+class ExplainUnavailableError(RolloutError):
+    status, type, title = 501, "explain-unavailable", "This service cannot explain predictions"
+
+
 class OverloadedError(RolloutError):
     status, type, title = 503, "overloaded", "The service has more work than it can finish in time"
 
@@ -146,6 +169,10 @@ class DeadlineExceededError(RolloutError):
 
 class StoreUnavailableError(RolloutError):
     status, type, title = 503, "store-unavailable", "Redis does not answer"
+
+
+class ExplainTimeoutError(RolloutError):
+    status, type, title = 504, "explain-timeout", "The explanation took longer than it may"
 
 
 class ConfigError(RolloutError):
@@ -187,7 +214,40 @@ HTTP_ERRORS: tuple[type[RolloutError], ...] = (
     PreconditionRequiredError,
     HeadersTooLargeError,
     PredictionFailedError,
+    ExplainUnavailableError,
     OverloadedError,
     DeadlineExceededError,
     StoreUnavailableError,
+    ExplainTimeoutError,
 )
+
+
+def invalid(errors: Sequence[FieldError], client_id: str = "") -> InvalidRequestError:
+    """Returns the error that names these faults: the first of them, and of long texts the beginning.
+
+    Args:
+        errors: The faults.
+        client_id: The client whose inputs they are in.
+    """
+    named = [FieldError(_short(pointer), _short(detail)) for pointer, detail in errors[:MOST_ERRORS]]
+    shown = "; ".join(f"{pointer or 'the body'} {detail}" for pointer, detail in named[:3])
+    least = "more than " if len(errors) > MOST_ERRORS else ""  # of which no more may have been looked for
+    more = f"; and {least}{min(len(errors), MOST_ERRORS) - 3} more" if len(errors) > 3 else ""
+    error = InvalidRequestError(shown + more, errors=named)
+    error.client_id = client_id
+    return error
+
+
+def require_none(faults: Iterable[FieldError]) -> None:
+    """Refuses what has faults, and looks for no more of them than an answer names.
+
+    Raises:
+        InvalidRequestError: If there are any.
+    """
+    found = list(islice(faults, MOST_ERRORS + 1))
+    if found:
+        raise invalid(found)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"

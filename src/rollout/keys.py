@@ -40,9 +40,120 @@ class Keys(NamedTuple):
         """What was answered in ten seconds, a hash of counts. Expires after an hour."""
         return f"rollout:{{{self.model}}}:traffic:{tick}"
 
-    def clients(self, revision: int, arm: str) -> str:
-        """The clients of an arm of the trial, a HyperLogLog. Expires 30 days after the last one."""
-        return f"rollout:{{{self.model}}}:clients:{revision}:{arm}"
+    def timeline(self, resolution: str, start: int) -> str:
+        """What was answered in a window of the timeline, a hash of at most 17 counts. Expires after it was shown.
+
+        That is after 25 hours for five minutes, and after eight days for an hour.
+        """
+        return f"rollout:{{{self.model}}}:timeline:{resolution}:{start}"
+
+    def drift(self, digest: str, arm: str, resolution: str, start: int) -> str:
+        """What the rows of a bundle and an arm looked like in a window, a hash of sums by place in the sketch.
+
+        Expires after an hour for a minute, four hours for five minutes, three days for an hour, 36 days for a
+        day. Holds neither rows nor IDs, so that nothing in it is anybody's.
+        """
+        return f"rollout:{{{self.model}}}:drift:{digest[:16]}:{arm}:{resolution}:{start}"
+
+    def drift_flush(self, flush: str) -> str:
+        """Says that a worker's sums are added, so that they are not added twice. Expires after ten minutes."""
+        return f"rollout:{{{self.model}}}:drift:flush:{flush}"
+
+    @property
+    def drift_report(self) -> str:
+        """What the last look at the rows found, JSON. Expires after 36 days."""
+        return f"rollout:{{{self.model}}}:drift:report"
+
+    @property
+    def drift_lock(self) -> str:
+        """The worker that looks for drift. Expires after half a minute unless that worker renews it."""
+        return f"rollout:{{{self.model}}}:drift:lock"
+
+    def clients(self, revision: int, arm: str, outcome: str = "") -> str:
+        """The clients of an arm of the trial, a HyperLogLog; with an outcome, those of whom it is known.
+
+        Expires 30 days after the last one, or after its trial.
+        """
+        return f"rollout:{{{self.model}}}:clients:{revision}:{arm}{':' * bool(outcome)}{outcome}"
+
+    def evidence(self, revision: int) -> str:
+        """What is known of the arms under a revision, a hash of sums.
+
+        Expires 30 days after the last one, or after its trial.
+
+        Of each outcome, two numbers for each group of clients and arm: ``rollout.routing.groups`` bounds them.
+        """
+        return f"rollout:{{{self.model}}}:evidence:{revision}"
+
+    @property
+    def disagreements(self) -> str:
+        """What people decided where both versions decide otherwise, a hash of JSON by item ID.
+
+        Holds no more than people decide. Expires 30 days after the last one, or after its trial.
+        """
+        return f"rollout:{{{self.model}}}:disagreements"
+
+    @property
+    def reviewed(self) -> str:
+        """What people decided on rows of both arms of a trial, a hash of JSON by item ID, kept like these."""
+        return f"rollout:{{{self.model}}}:reviewed"
+
+    @property
+    def reviewed_until(self) -> str:
+        """How far everything of the trial that came to review is decided, JSON. Expires after 30 days."""
+        return f"rollout:{{{self.model}}}:reviewed:until"
+
+    def other(self, item_id: str) -> str:
+        """What the challenger made of a row that is in review for another reason, JSON. Expires as inputs do."""
+        return f"rollout:{{{self.model}}}:other:{item_id}"
+
+    def gathered(self, what: str) -> str:
+        """The cursor up to which outcomes or decisions are in the evidence. Owned by the model's admins."""
+        return f"rollout:{{{self.model}}}:gathered:{what}"
+
+    @property
+    def controller_lock(self) -> str:
+        """The worker that looks after the trial. Expires after a few seconds unless that worker renews it."""
+        return f"rollout:{{{self.model}}}:controller:lock"
+
+    @property
+    def looks(self) -> str:
+        """What was known of trials over time, a stream of JSON. Holds 2,000 entries."""
+        return f"rollout:{{{self.model}}}:looks"
+
+    @property
+    def counted(self) -> str:
+        """What was counted of the trial at the last look, JSON: counters that go backwards are seen by it.
+
+        Expires 30 days after the last look.
+        """
+        return f"rollout:{{{self.model}}}:counted"
+
+    @property
+    def acts_webhook(self) -> str:
+        """The last revision of which the webhook was told, if it came by itself. Owned as the other is.
+
+        With ``:lock``, the worker that tells it, which expires as the other does.
+        """
+        return f"rollout:{{{self.model}}}:webhook:acts"
+
+    @property
+    def registry_lock(self) -> str:
+        """The worker that sets aliases in MLflow's registry. Expires after half a minute unless it is renewed."""
+        return f"rollout:{{{self.model}}}:registry:lock"
+
+    @property
+    def improvement(self) -> str:
+        """What was made of reviewed labels, and how far the next version is, JSON. Owned by the model's admins.
+
+        Holds the last 20 attempts, and a line for each export of labels.
+        """
+        return f"rollout:{{{self.model}}}:improvement"
+
+    @property
+    def improvement_lock(self) -> str:
+        """Who makes the next version. Expires after ten seconds unless they renew it."""
+        return f"rollout:{{{self.model}}}:improvement:lock"
 
     @property
     def confirmed(self) -> str:

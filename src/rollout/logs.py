@@ -57,6 +57,17 @@ class TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
 
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the lines of a record: what others wrote in it tells a terminal nothing and begins no line."""
+        lines = super().format(record).split("\n")
+        return "\n  ".join(line if line.isprintable() else _printable(line) for line in lines)
+
+
+def _printable(line: str) -> str:
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode() for sign in line
+    )
+
 
 class JsonFormatter(logging.Formatter):
     """One object a line: time, level, logger, message, the fields of a request, and the traceback of a fault."""

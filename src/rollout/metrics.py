@@ -129,8 +129,8 @@ class _Served(Collector):
             yield metric
 
 
-def render(models: Collection[str]) -> bytes:
-    """Returns the metrics in the text format of Prometheus, added up over the workers.
+def served(models: Collection[str]) -> CollectorRegistry:
+    """Returns the metrics, added up over the workers.
 
     Args:
         models: Those that are served: of one whose split was removed, nothing is shown until it comes back.
@@ -139,9 +139,14 @@ def render(models: Collection[str]) -> bytes:
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    served = CollectorRegistry()
-    served.register(_Served(registry, models))
-    return generate_latest(served)
+    found = CollectorRegistry()
+    found.register(_Served(registry, models))
+    return found
+
+
+def render(models: Collection[str]) -> bytes:
+    """Returns the metrics of some models in the text format of Prometheus."""
+    return generate_latest(served(models))
 
 
 def forget_dead_workers() -> None:
@@ -174,11 +179,22 @@ SECONDS = Histogram(
     buckets=SECONDS_BUCKETS,
 )
 ERRORS = Counter("rollout_errors", "Requests or lines of streams that failed, by problem type", ["model", "type"])
+REFUSED_INPUTS = Counter(
+    "rollout_refused_inputs",
+    "Requests that were refused, by the input that was missing or did not fit",
+    ["model", "input"],
+)
 LATENCY = Histogram(
     "rollout_request_seconds",
     "Time from the whole request to its answer; without streams",
     ["model"],
     buckets=SECONDS_BUCKETS,
+)
+EXPLANATION = Histogram(
+    "rollout_explanation_seconds",
+    "Time that an explanation took in its process",
+    ["model"],
+    buckets=(0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120),
 )
 CONFIDENCE = Histogram(
     "rollout_confidence",
@@ -288,8 +304,42 @@ OUTCOMES = Counter(
     "Outcomes reported: joined with a prediction, waiting for one, repeated, refused, or dropped",
     ["model", "fate"],
 )
+ACTS = Counter(
+    "rollout_trial_acts",
+    "Changes of the split that came by themselves: step, promote or rollback",
+    ["model", "act"],
+)
+IMPROVEMENT = Gauge(
+    "rollout_improvement",
+    "1 for what became of the last attempt to make a version of labels",
+    ["model", "outcome"],
+    multiprocess_mode="livemax",
+)
+VERDICT = Gauge(
+    "rollout_verdict",
+    "1 for the verdict on the challenger, as the worker that looks after the trial knows it",
+    ["model", "verdict"],
+    multiprocess_mode="livemax",
+)
+ALIASES = Counter(
+    "rollout_registry_aliases",
+    "Aliases in MLflow's registry: set as the split says, or failed and to be tried again",
+    ["model", "fate"],
+)
+DRIFT_MOVED = Gauge(
+    "rollout_drift_moved",
+    "1 for a feature of live rows that has moved for certain, as the worker that looks at them knows",
+    ["model", "arm", "feature"],
+    multiprocess_mode="livemax",
+)
+DRIFT_DISTANCE = Gauge(
+    "rollout_drift_distance",
+    "Share of the rows that would have to be others for a feature to be as it was in the evaluation",
+    ["model", "arm", "feature"],
+    multiprocess_mode="livemax",
+)
 WEBHOOKS = Counter(
     "rollout_webhooks",
-    "Attempts to tell the webhook of a decision: delivered, or failed and to be tried again",
+    "Attempts to tell the webhook of a decision or a change: delivered, or failed and to be tried again",
     ["model", "fate"],
 )

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import time
+import traceback
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -88,8 +89,9 @@ class Cluster(RedisCluster):
         results: list[Any] = [command.result for command in commands]
         for result in results:
             if isinstance(result, Exception):
-                with suppress(*FAILURES):
-                    await self.exists(keys[0])  # which learns where the key is now
+                with suppress(StoreUnavailableError):
+                    async with guard():
+                        await self.exists(keys[0])  # which learns where the key is now
                 raise result
         answer, _, confirmed = results
         return answer, confirmed
@@ -252,6 +254,18 @@ async def guard() -> AsyncIterator[None]:
         yield
     except FAILURES as error:
         raise StoreUnavailableError(explain(error) or "Redis does not answer; try again shortly") from error
+    except AttributeError as error:
+        # Its client closes a connection that another task is just writing to, and goes on with what is no longer there.
+        if not _is_of_the_client(error):
+            raise
+        closed = redis.exceptions.ConnectionError("the connection was closed while it was used")
+        raise StoreUnavailableError("Redis does not answer; try again shortly") from closed
+
+
+def _is_of_the_client(error: AttributeError) -> bool:
+    """Whether redis-py raised it, not what runs inside the block."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("redis.")
 
 
 def reason(error: StoreUnavailableError | TimeoutError) -> str:

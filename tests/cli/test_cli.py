@@ -23,7 +23,7 @@ def run(home: Path, *arguments: str, code: int = 0, **environment: str) -> str:
 
 def test_verify_prints_a_table(bundles: str, tmp_path: Path) -> None:
     output = run(tmp_path, "verify", "digits:v2")
-    assert "digits:v2: 7 files match their hashes" in output
+    assert "digits:v2: 8 files match their hashes" in output
     for variant in ("onnx", "onnx-int8", "torchscript", "export"):
         found = [line.split()[1:5] for line in output.splitlines() if re.match(rf" {variant} ", line)]
         assert [examples for examples, *_ in found] == ["golden", "reference"]
@@ -32,7 +32,7 @@ def test_verify_prints_a_table(bundles: str, tmp_path: Path) -> None:
             assert flipped == ["0", "0"]
     assert "`rollout report digits:v2`" in output
     assert run(tmp_path, "verify", "digits:v9", code=1) == (
-        "rollout: there is no bundle digits:v9; `bentoml models list` shows what the store has\n"
+        "rollout: there is no bundle digits:v9; `rollout ls` shows what the store has\n"
     )
     assert "there is no bundle nonsense:::" in run(tmp_path, "verify", "nonsense:::", code=1)
 
@@ -65,7 +65,15 @@ def test_the_demo_greets_with_a_line_that_works_and_keeps_what_was_changed(bundl
         assert str(tmp_path / "token") in greeting
         with demo.admin() as admin:
             split = admin.get("/v1/models/digits/split").json()
-        assert (split["champion"], split["challenger"], split["share"]) == ("v1", "v2", 0.1)
+        assert (split["champion"], split["challenger"], split["share"]) == ("v1", "v2", 0.01)
+        assert split["policy"]["by_itself"] == ["step", "promote", "rollback"]
+        sent = run(tmp_path, "demo", "traffic", "--url", demo.base, "--seconds", "6", "--rate", "200")
+        assert "v2 has 1%; hold: " in sent
+        (scans,) = re.findall(r"([\d,]+) scans were sent, and [\d,]+ digits reported", sent)
+        assert int(scans.replace(",", "")) >= 250
+        with demo.client() as client:
+            evidence = client.get("/v1/models/digits/verdict").json()["evidence"]
+        assert evidence["control"]["clients"] > 0
     run(tmp_path, "split", "set", "digits", "--champion", "v2", "--yes")
     with run_service(tmp_path, command) as again, again.client() as client:
         assert client.get("/v1/models/digits").json()["split"]["champion"] == "v2"

@@ -42,7 +42,7 @@ def test_json_holds_every_point_and_the_plot_names_every_variant(bundles: str, t
 def test_the_table_has_a_line_for_each_variant(bundles: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rollout.cost.SECONDS", 0)
     done = CliRunner(env={"COLUMNS": "120"}).invoke(
-        cost, ["digits:v1", "--price", "cpu=0.04", "--price", "gpu=2.5"]
+        cost, ["digits:v1", "--price", "cpu=0.04", "--price", "gpu=2.5", "--rate", "100", "--p99", "500"]
     )
     output = done.output
     for variant in ("onnx", "torchscript", "export"):
@@ -50,6 +50,9 @@ def test_the_table_has_a_line_for_each_variant(bundles: str, monkeypatch: pytest
         speeds = line.split()[2:7]
         assert len(speeds) == 5
         assert all(float(cell.replace(",", "")) > 0 for cell in speeds)
+    assert re.search(
+        r"At 100 rows a second with p99 under 500 ms, onnx on cpu: \d+ cores?, batches of about", output
+    )
     assert "onnx-int8 was left out: it answers more than" in output
     assert re.search(r" at batches of \d+ is the cheapest: 0\.0\d+ per million predictions; ", output)
     if not re.search(r"^ \S+ +cuda ", output, re.M):
@@ -58,11 +61,16 @@ def test_the_table_has_a_line_for_each_variant(bundles: str, monkeypatch: pytest
 
 def test_an_unknown_bundle_is_named(bundles: str, tmp_path: Path) -> None:
     assert run(tmp_path, "cost", "digits:v9", code=1) == (
-        "rollout: there is no bundle digits:v9; `bentoml models list` shows what the store has\n"
+        "rollout: there is no bundle digits:v9; `rollout ls` shows what the store has\n"
     )
     assert run(tmp_path, "cost", "digits:v2", "--price", "tpu=1", code=1) == (
         "rollout: --price tpu=1: a price is cpu=… or gpu=…, such as cpu=0.04\n"
     )
+
+
+def test_a_latency_is_of_a_rate(bundles: str, tmp_path: Path) -> None:
+    said = "rollout: --p99 is of a rate: add --rate ROWS_A_SECOND\n"
+    assert run(tmp_path, "cost", "digits:v2", "--p99", "5", code=1) == said
 
 
 def test_prices_by_device() -> None:

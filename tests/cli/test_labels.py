@@ -99,6 +99,6 @@ def test_it_is_reproduced_with_its_labels_and_asks_for_them(taught: Taught) -> N
 
 @pytest.mark.parametrize(("tag", "against", "decision"), [("v3", "v1", "better"), ("v1", "v3", "worse")])
 def test_the_gate_trains_it_with_its_labels(taught: Taught, tag: str, against: str, decision: str) -> None:
-    gate = ("gate", f"sides:{tag}", "--against", against, "--seeds", "5", "--models", str(taught.store.models))
+    gate = ("gate", f"sides:{tag}", "--against", against, "--seeds", "6", "--models", str(taught.store.models))
     assert "sides:v3 learnt from labels in labels.jsonl" in taught.store.run(*gate, code=1)
     assert f"Gate: {decision}" in taught.store.run(*gate, "--labels", taught.labels)

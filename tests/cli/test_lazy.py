@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from rollout.cli import COMMANDS, cli
+from tests.conftest import BIN
 
 # What takes long to import, or is not there where only a split is changed.
 HEAVY = ("bentoml", "numpy", "onnxruntime", "redis", "rollout.inference.engine", "rich", "torch")
@@ -42,3 +44,11 @@ def test_every_command_is_there_and_listed_in_a_line(name: str) -> None:
     assert command.name == name
     listed = [line.split(maxsplit=1) for line in CliRunner().invoke(cli, ["--help"]).output.splitlines()]
     assert [name, COMMANDS[name].summary] in listed
+
+
+def test_help_takes_little_time() -> None:
+    """Of one core, whatever else it does: 0.1 s here, most of it click's and Python's own."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([BIN / "rollout", "--help"], capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3

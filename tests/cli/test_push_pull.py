@@ -150,7 +150,7 @@ def test_a_bundle_goes_to_s3_and_comes_to_another_machine(place: Place) -> None:
     summary = f"1 of 1 bundles under {place.url} are here\n"
     assert place.pull() == f"two:shipped is here: {HERE}\n{summary}"
     assert place.pull() == summary
-    assert "6 files match" in run(place.home, "verify", "two:shipped", code=0, **place.environment())
+    assert "7 files match" in run(place.home, "verify", "two:shipped", code=0, **place.environment())
 
 
 def test_a_changed_object_is_refused_on_both_ways(place: Place) -> None:
@@ -243,7 +243,7 @@ def test_only_what_is_signed_comes_to_who_asks_for_it(place: Place, tmp_path: Pa
         (Path(STORE) / "models" / "two" / "shipped" / "manifest.sig").unlink()
     assert "two:shipped is here" in place.pull(ROLLOUT_PUBLIC_KEY=key)
     verify = ("verify", "two:shipped", "--key", key)
-    assert "6 files match" in run(place.home, *verify, code=0, **place.environment())
+    assert "7 files match" in run(place.home, *verify, code=0, **place.environment())
 
 
 def test_what_cannot_be_reached_is_said_in_a_line(place: Place) -> None:

@@ -11,13 +11,15 @@ import pytest
 from click.testing import CliRunner
 
 from rollout.bundle import store
+from rollout.bundle.baseline import read_baseline
 from rollout.bundle.evidence import Finding, GateResult, PValues, Spread
 from rollout.bundle.manifest import LeftOut, Manifest
 from rollout.bundle.report import describe
+from rollout.bundle.report_page import render
 from rollout.bundle.store import bundle_path, open_bundle
-from rollout.bundle.task import Classification
 from rollout.cli import cli
-from rollout.cli.report import render, show
+from rollout.cli.report import show
+from rollout.heads import Classification
 from tests.cli.test_cli import run
 
 HOSTILE = "<script>alert(1)</script>"
@@ -87,6 +89,20 @@ def digits(bundles: str) -> tuple[Path, Manifest]:
 def shown(folder: Path, manifest: Manifest, capsys: pytest.CaptureFixture[str]) -> list[str]:
     show(describe(manifest, is_signed=False), folder)
     return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_it_says_what_live_rows_are_compared_with(digits: tuple[Path, Manifest]) -> None:
+    folder, manifest = digits
+    titles = [section.title for section in describe(manifest, is_signed=False)]
+    assert "Baseline of drift" not in titles
+    section = next(
+        section
+        for section in describe(manifest, is_signed=False, baseline=read_baseline(folder))
+        if section.title == "Baseline of drift"
+    )
+    assert section.text == ["What 360 rows of the evaluation part were like; live rows are compared with that."]
+    assert re.fullmatch(r"0\.\d+ \(0\.\d+ to 0\.\d+\)", section.facts["image.brightness"])
+    assert re.fullmatch(r"\d 1\d%(, \d 1\d%){4} and 5 more", section.facts["answer.label"])
 
 
 def page(folder: Path, manifest: Manifest) -> Page:
@@ -232,7 +248,7 @@ def test_a_bundle_without_a_diagram_is_described_without_one(digits: tuple[Path,
 
 def test_what_cannot_be_shown_is_said_in_a_line(bundles: str, tmp_path: Path) -> None:
     assert run(tmp_path, "report", "digits:v9", code=1) == (
-        "rollout: there is no bundle digits:v9; `bentoml models list` shows what the store has\n"
+        "rollout: there is no bundle digits:v9; `rollout ls` shows what the store has\n"
     )
     nowhere = tmp_path / "nowhere" / "page.html"
     line = run(tmp_path, "report", "digits:v2", "--html", str(nowhere), code=1)

@@ -6,25 +6,30 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from rollout.heads import Truth
+from rollout.inference.intake import Intake
+from rollout.judge.policy import Policy
 from rollout.keys import Keys
 from rollout.review import actions
 from rollout.review.access_log import record_access
 from rollout.review.item import ReviewItem, item_id
+from rollout.review.others import keep_other
 from rollout.review.outcomes import Outcome, record_outcomes
 from rollout.review.policy import DAY_S, ReviewPolicy, read_policy, write_policy
 from rollout.review.queue import add_items
-from rollout.review.state import Answer, iso
+from rollout.review.state import iso
 from rollout.routing.split import Split
-from rollout.routing.splits import write_split
+from rollout.routing.splits import read_split, write_split
 from rollout.store import Redis
 from tests.cli.reviews import Review
 from tests.cli.test_split import Command
 from tests.review.decisions import decide, fill
-from tests.review.items import make_item
+from tests.review.items import make_guess, make_item
 
-THREE, EIGHT = Answer(label="3"), Answer(label="8")
+THREE, EIGHT = Truth(label="3"), Truth(label="8")
 
 
 @pytest.fixture
@@ -33,12 +38,13 @@ def review(redis: Redis, valkey_url: str, tmp_path: Path) -> Review:
 
 
 def audit(number: int, **changes: Any) -> ReviewItem:
-    return make_item(number, **{"reason": "audit", "pi": 0.02, "confidence": 0.9} | changes)
+    values: dict[str, Any] = {"reason": "audit", "pi": 0.02, "confidence": 0.9}
+    return make_item(number, **values | changes)
 
 
 async def answer(redis: Redis, reviewer: str, label: str, *, escalated: bool = False) -> None:
     (leased,) = (await actions.claim(redis, "digits", reviewer, escalated=escalated)).items
-    await actions.resolve(redis, "digits", leased.item.id, leased.token, Answer(label=label))
+    await actions.resolve(redis, "digits", leased.item.id, leased.token, Truth(label=label))
 
 
 async def test_list_shows_the_queue_without_inputs(review: Review, redis: Redis) -> None:
@@ -50,7 +56,7 @@ async def test_list_shows_the_queue_without_inputs(review: Review, redis: Redis)
     assert "audit 2026-11-22T10:00:02.002Z v1 3 at 0.9 client-2 key-2" in printed
     assert "client-1" not in printed
     (item,) = review.json("list", "digits", "--state", "resolved", "--arm", "challenger")
-    assert (item["state"], item["id"], item["label"]) == ("resolved", make_item(1).id, "3")
+    assert (item["state"], item["id"], item["answer"]["label"]) == ("resolved", make_item(1).id, "3")
     assert "inputs" not in item
     for options, count in (
         (("--reason", "audit"), 1),
@@ -64,6 +70,34 @@ async def test_list_shows_the_queue_without_inputs(review: Review, redis: Redis)
     assert "These are the first 1; --limit shows more." in review("list", "digits", "--limit", "1")
     review("list", "digits", "--since", "yesterday", code=1)
     assert "--since must be a time in ISO 8601" in review.errors
+
+
+async def test_what_is_for_a_trial_says_so_and_not_which_version_said_what(review: Review, redis: Redis) -> None:
+    policy = Policy(compare="disagreements", by_itself=("step",))
+    split = Split(champion="v1", challenger="v2", share=0.1, experiment="e", policy=policy)
+    await write_split(redis, "digits", split)
+    other = {"version": "v2", "label": "8", "confidence": 0.4, "scores": {"3": 0.35, "8": 0.4}}
+    there = make_item(1, reason="disagreement", other=other)
+    await fill(redis, [there, make_item(2), make_item(3)])
+    await keep_other(redis, make_item(2, reason="disagreement", other=other), 60)
+    lines = review.lines("list", "digits")
+    for one in (there, make_item(2)):
+        first = there.head.says(msgspec.structs.replace(one, other=other).said[0])
+        (at,) = (number for number, line in enumerate(lines) if f" {one.at} " in line)
+        assert f"disagreement, {one.at} – {first} or" in lines[at], "no version beside what was said"
+        assert lines[at + 1].startswith("for the trial at 0.4")
+        assert lines[at + 2].startswith("of v2")
+    assert "low_confidence 2026-11-22T10:00:03.003Z v1 3 at 0.4 client-3 key-3" in " ".join(lines)
+    await redis.hset(Keys("digits").evidence(1), mapping={"champion|shadowed": 500, "champion|disagreed": 25})
+    await decide(redis, {there.id: EIGHT})
+    await Intake(redis, "digits", lambda: there.head).gather()
+    found = review.json("stats", "digits")["trial"]
+    assert (found["version"], found["decides"], found["disagreed"], found["labelled"]) == ("v2", True, 25, 1)
+    assert f"trial about {found['wanted']:,} more labels are expected until a verdict on v2; 1 of 25" in " ".join(
+        review.lines("stats", "digits")
+    )
+    await write_split(redis, "digits", (await read_split(redis, "digits") or split).without_trial())
+    assert review.json("stats", "digits")["trial"] is None
 
 
 async def test_the_audit_makes_the_accuracy_unbiased(review: Review, redis: Redis) -> None:
@@ -137,7 +171,7 @@ async def test_stats_say_what_is_not_known(review: Review, redis: Redis) -> None
     assert found["estimate"] == 1.0
     assert found["notes"] == [
         "1 of 10 of low_confidence are reviewed: the estimate assumes that what was not looked at is like what was, "
-        "while the least certain come first",
+        "while the least certain come first, and what versions disagree on",
         "1 of 4 of audit are reviewed: the estimate assumes that what was not looked at is like what was",
     ]
     whole = " ".join(review.lines("stats", "digits"))
@@ -165,16 +199,15 @@ async def test_what_a_limit_keeps_out_is_spoken_for(review: Review, redis: Redis
 
 
 async def test_a_regression_is_right_where_its_interval_has_the_value(review: Review, redis: Redis) -> None:
-    guess = {"label": None, "confidence": None, "scores": None, "value": 9.0, "interval": (4.0, 14.0)}
-    items = [make_item(number, **guess) for number in range(3)] + [audit(3, **guess)]
+    items = [make_guess(number) for number in range(3)] + [make_guess(3, reason="audit", pi=0.02)]
     await fill(redis, items)
     for item, value in zip(items, (4.0, 14.1, 9.0, 14.0), strict=True):
-        await actions.take_over(redis, "digits", item.id, "ada", Answer(value=value))
+        await actions.take_over(redis, "digits", item.id, "ada", Truth(value=value))
     found = review.json("stats", "digits")
     assert found["measure"] == "interval"
     assert found["overall"]["raw"] == 0.75
     assert found["overall"]["estimate"] == pytest.approx((2 + 50) / 53)
-    assert "How often the model's interval has the value" in review("stats", "digits")
+    assert "How often the model is right, by its interval" in review("stats", "digits")
 
 
 async def test_stats_show_the_queue_and_the_reviewers(review: Review, redis: Redis) -> None:
@@ -210,10 +243,10 @@ async def test_stats_show_the_queue_and_the_reviewers(review: Review, redis: Red
     assert pairs["ada", "bob"]["kappa"] == pytest.approx(0.4)
     assert pairs["bob", "eve"]["kappa"] is None
     lines = review.lines("stats", "digits")
-    assert "resolved 4 0 0 4" in lines
-    assert "did not enter 1 0 0 1" in lines
+    assert "resolved 4 0 0 0 4" in lines
+    assert "did not enter 1 0 0 0 1" in lines
     assert "decisions 9 in the last hour, 0.4 an hour in the last day" in lines
-    assert "ada 4 3 66.7 %" in lines
+    assert "ada 4 0 3 66.7 %" in lines
     assert "ada and bob 3 66.7 % 0.40" in lines
     assert "bob and eve 1 100 % –" in lines
 

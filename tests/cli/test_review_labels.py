@@ -18,23 +18,25 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.digits.recipe import RECIPE
+from rollout.heads import Truth
+from rollout.heads.truth import FORMS
 from rollout.job.labels import choose_format
 from rollout.review import actions
 from rollout.review.access_log import read_access
 from rollout.review.export import ExportRow
 from rollout.review.item import item_id
 from rollout.review.queue import read_item
-from rollout.review.state import Answer, State
+from rollout.review.state import State
 from rollout.store import Redis
 from rollout.training.labels import add_labels
 from tests.cli.reviews import Review
 from tests.conftest import BIN, ROOT
 from tests.images import image
 from tests.review.decisions import decide, fill
-from tests.review.items import make_item
+from tests.review.items import make_guess, make_item
 
 pandas: Any = importlib.import_module("pandas")  # it has no types
-THREE, EIGHT = Answer(label="3"), Answer(label="8")
+THREE, EIGHT = Truth(label="3"), Truth(label="8")
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def review(redis: Redis, valkey_url: str, tmp_path: Path) -> Review:
     return Review(tmp_path, valkey_url)
 
 
-async def fill_and_decide(redis: Redis, count: int, answer: Answer = THREE) -> None:
+async def fill_and_decide(redis: Redis, count: int, answer: Truth = THREE) -> None:
     items = [make_item(number) for number in range(count)]
     await fill(redis, items)
     await decide(redis, {item.id: answer for item in items})
@@ -58,7 +60,7 @@ async def test_lines_on_stdout_and_the_cursor_beside_them(review: Review, redis:
     await fill_and_decide(redis, 3)
     rows = review.rows()
     assert [row["key"] for row in rows] == ["key-0", "key-1", "key-2"]
-    assert list(rows[0]) == list(ExportRow.__struct_fields__)
+    assert list(rows[0]) == [name for name in ExportRow.__struct_fields__ if name not in set(FORMS) - {"label"}]
     cursor = rows[-1]["cursor"]
     assert review.errors == f"3 rows; --since {cursor} goes on after them\n"
     assert review.rows("--since", str(cursor)) == []
@@ -82,7 +84,9 @@ async def test_a_cron_job_gets_each_change_once(review: Review, redis: Redis) ->
     await actions.resolve(redis, "digits", leased.item.id, leased.token, EIGHT)
     assert [(row["key"], row["label"]) for row in review.rows(*job)] == [("key-7", "8")]
     await actions.undo(redis, "digits", leased.item.id, leased.token)
-    assert [(row["key"], row["label"], row["retracted"]) for row in review.rows(*job)] == [("key-7", None, True)]
+    assert [(row["key"], row.get("label"), row["retracted"]) for row in review.rows(*job)] == [
+        ("key-7", None, True)
+    ]
     before = cursor.read_text()
     await actions.resolve(redis, "digits", leased.item.id, leased.token, THREE)
     review("export", "digits", *job, "--out", review.folder / "nowhere" / "x.jsonl", code=1)
@@ -179,7 +183,8 @@ async def test_pandas_reads_lines_and_parquet_alike(review: Review, redis: Redis
     assert review("export", "digits", "--out", lines) == review("export", "digits", "--out", parquet) == ""
     assert sorted(path.name for path in review.folder.iterdir()) == ["labels.jsonl", "labels.parquet"]
     read, packed = pandas.read_json(lines, lines=True), pandas.read_parquet(parquet)
-    assert list(read.columns) == list(packed.columns) == list(ExportRow.__struct_fields__)
+    assert list(packed.columns) == list(ExportRow.__struct_fields__)
+    assert list(read.columns) == [name for name in packed.columns if name not in set(FORMS) - {"label"}]
     for frame in (read, packed):
         assert list(frame["key"]) == ["key-1", "key-3"]
         assert list(map(str, frame["label"])) == ["3", "8"]
@@ -219,12 +224,12 @@ async def test_our_own_training_learns_from_it(review: Review, redis: Redis) -> 
     linked = make_item(9, client_id=items[3].client_id, same=items[3].same, scores=scores)
     await fill(redis, [*items, linked])
     (leased,) = (await actions.claim(redis, "digits", "ada")).items
-    await actions.resolve(redis, "digits", leased.item.id, leased.token, Answer(label="7"))
+    await actions.resolve(redis, "digits", leased.item.id, leased.token, Truth(label="7"))
     first, second = review.folder / "first.jsonl", review.folder / "second.jsonl"
     job = ("export", "digits", "--cursor-file", review.folder / "cursor", "--out")
     review(*job, first)
     await actions.undo(redis, "digits", leased.item.id, leased.token)
-    await decide(redis, {item.id: Answer(label="5") for item in items if item.id != leased.item.id})
+    await decide(redis, {item.id: Truth(label="5") for item in items if item.id != leased.item.id})
     review(*job, second)
     dataset = RECIPE.load()
     learnt = add_labels(dataset, RECIPE, "v3", {"first": first, "second": second})
@@ -236,6 +241,8 @@ async def test_our_own_training_learns_from_it(review: Review, redis: Redis) -> 
         "retracted": 1,
         "without_inputs": 0,
         "held_out": 0,
+        "confirmed": 0,
+        "gone": 0,
     }
     assert learnt.train.targets[-3:].tolist() == [5, 5, 5]
 
@@ -281,8 +288,8 @@ async def test_labels_come_in_by_id_or_by_client_and_key(review: Review, redis: 
     whole = " ".join(printed)
     assert f"line 4 {make_item(4).id} was resolved as 3: nothing was changed" in whole
     assert "line 5 digits has no review item" in whole
-    assert "line 6 label must be one of 3, 8" in whole
-    assert "line 7 it needs a label or a value, and not both" in whole
+    assert "line 6 /label must be one of 3, 8" in whole
+    assert "line 7 it needs one answer, such as a label or a value, and not several" in whole
     assert "line 8 it needs an id, or a client_id and a key" in whole
     assert "line 9 reviewer must be 1 to 128 printable characters" in whole
     assert "line 11 it is no JSON object: " in whole
@@ -309,16 +316,17 @@ async def test_a_link_leads_to_its_item(review: Review, redis: Redis) -> None:
 
 
 async def test_a_value_comes_in_for_a_regression(review: Review, redis: Redis) -> None:
-    guess = {"label": None, "confidence": None, "scores": None, "value": 9.0, "interval": (4.0, 14.0)}
-    await fill(redis, [make_item(1, **guess), make_item(2, **guess)])
+    await fill(redis, [make_guess(1), make_guess(2)])
     labels = review.file(
         "labels.jsonl", {"id": make_item(1).id, "value": 0}, {"id": make_item(2).id, "label": "3"}
     )
     found = review.json("import", "digits", labels, code=1)
     assert found["taken"] == 1
-    assert found["refused"] == [{"place": "line 2", "why": "value must be a finite number"}]
+    assert found["refused"] == [
+        {"place": "line 2", "why": "/label is not what this model answers with: send value; /value is required"}
+    ]
     (row,) = review.rows()
-    assert (row["value"], row["label"]) == (0.0, None)
+    assert (row["value"], "label" in row) == (0.0, False)
 
 
 async def test_what_is_no_file_of_labels_is_refused(review: Review, redis: Redis) -> None:
@@ -387,8 +395,7 @@ async def test_open_items_go_to_label_studio_and_come_back(review: Review, redis
 
 
 async def test_values_go_to_label_studio_and_come_back(review: Review, redis: Redis) -> None:
-    guess = {"label": None, "confidence": None, "scores": None, "value": 9.0, "interval": (4.0, 14.0)}
-    await fill(redis, [make_item(1, **guess)])
+    await fill(redis, [make_guess(1)])
     (task,) = json.loads(review("export", "digits", "--format", "label-studio"))
     (said,) = task["predictions"][0]["result"]
     assert (said["type"], said["value"]) == ("number", {"number": 9.0})

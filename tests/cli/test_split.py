@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from rollout.cli import cli
+from rollout.judge.policy import Policy
 from rollout.routing.assignment import assign
 from rollout.routing.split import Rule, Split
 from rollout.routing.splits import read_history, read_split, write_split
@@ -427,3 +428,26 @@ def test_what_others_wrote_into_a_split_tells_a_terminal_nothing(split: Command)
     printed = rolled_back + split("show", "digits") + split("history", "digits")
     assert printed.count(r"\x1b[2J[bold]\x9b") > 5
     assert all(one.isprintable() or one == "\n" for one in printed)
+
+
+async def test_a_policy_decides_the_trial_until_it_ends(split: Command, redis: Redis, tmp_path: Path) -> None:
+    file = tmp_path / "policy.json"
+    file.write_text('{"margin": 0.02, "stages": [0.02, 0.1], "by_itself": ["step", "rollback"]}')
+    given = ("set", "digits", "--champion", "v1", "--challenger", "v2", "--yes", "--policy", str(file))
+    split(*given)
+    assert "By itself, the service gives v2 the next share of the ramp, rolls v2 back" in split.errors
+    stored = await read_split(redis, "digits")
+    assert stored is not None
+    assert stored.share == 0.02, "the first stage, unless somebody says"
+    assert stored.policy == Policy(margin=0.02, stages=(0.02, 0.1), by_itself=("step", "rollback"))
+    assert "accuracy not worse by more than 2 points; stages 2 % → 10 %" in " ".join(
+        split("show", "digits").split()
+    )
+    split("set", "digits", "--challenger", "v2", "--share", "5%", "--yes")
+    assert split.json("show", "digits")["policy"]["margin"] == 0.02, "it stays with the trial"
+    split("set", "digits", "--challenger", "v2", "--share", "5%", "--yes", "--no-policy")
+    assert split.json("show", "digits")["policy"] is None
+    assert "no policy" in " ".join(split("history", "digits").split())
+    file.write_text('{"stages": [0.9]}')
+    split(*given, code=2)
+    assert "stages are 1 to 20 rising shares above 0 and at most 0.5" in " ".join(split.errors.split())

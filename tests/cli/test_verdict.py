@@ -55,4 +55,7 @@ def test_a_promotion_is_shown_with_its_proof(capsys: pytest.CaptureFixture[str])
     printed = " ".join(capsys.readouterr().out.split())
     assert "promote: accuracy differs from control's by +0.00 points" in printed
     assert "cleared" in printed
+    figures |= {"labels_wanted": 1234}
+    show_verdict(VerdictView(model="digits", revision=3, evidence={}, **figures))
+    assert "about 1,234 more of disagreements until a verdict" in " ".join(capsys.readouterr().out.split())
     assert CODES == {"promote": 0, "hold": 75, "rollback": 70}

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from rollout.bundle.manifest import Manifest
-from rollout.bundle.report import describe_review
-from rollout.bundle.task import Classification
+from rollout.bundle.manifest import Manifest, read_manifest
 from rollout.bundle.variants import VARIANTS
 from rollout.bundle.verify import servable
-from rollout.cli.output import Console, make_console, working
+from rollout.cli.examples import examples
+from rollout.cli.output import Console, make_console, make_table, working
 from rollout.config import load_settings
 from rollout.errors import BundleError, ConfigError
+from rollout.words import duration
+
+if TYPE_CHECKING:
+    from rollout.bundle.effort import Packing
+    from rollout.training.runs import Progress
+
+BAR = 20
 
 labels_option = click.option(
     "--labels",
@@ -26,16 +35,32 @@ labels_option = click.option(
 )
 
 
-@click.command()
+@click.command(
+    epilog=examples("rollout build models/digits", "rollout build models/digits v3 --labels labels.jsonl")
+)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("versions", nargs=-1)
+@click.option("--budget", help="Pick the smallest student that answers a row in this time, such as 2ms.")
+@click.option(
+    "--margin",
+    type=click.FloatRange(min=0),
+    default=0.01,
+    show_default=True,
+    help="By how much the loss of that may be above its teacher's.",
+)
 @labels_option
-def build(folder: Path, versions: tuple[str, ...], labels: tuple[Path, ...]) -> None:
+def build(
+    folder: Path, versions: tuple[str, ...], budget: str | None, margin: float, labels: tuple[Path, ...]
+) -> None:
     """Train and pack the VERSIONS of the model in FOLDER that the store does not have yet; all by default.
 
-    FOLDER, such as models/digits, holds a recipe.py with a RECIPE.
+    FOLDER, such as models/digits, holds a recipe.py with a RECIPE. With --budget, it then picks among the
+    students of these, which have a teacher, by how they do on the calibration part.
     """
+    seconds = None if budget is None else parse_seconds(budget)
     build_missing(folder, versions, labels)
+    if seconds is not None:
+        pick_student(folder, versions, seconds, margin)
 
 
 def build_missing(folder: Path, versions: tuple[str, ...] = (), labels: tuple[Path, ...] = ()) -> str:
@@ -49,11 +74,12 @@ def build_missing(folder: Path, versions: tuple[str, ...] = (), labels: tuple[Pa
         ConfigError: If there is no recipe, it does not know a version, or the labels cannot be used.
     """
     from rollout.bundle.reference import NotAsInTrainingError  # noqa: PLC0415
-    from rollout.bundle.store import bundle_exists  # noqa: PLC0415  the store imports BentoML
+    from rollout.bundle.store import bundle_exists, bundle_path  # noqa: PLC0415  the store imports BentoML
     from rollout.cli.report import write_refused  # noqa: PLC0415
     from rollout.training.build import build_version  # noqa: PLC0415
     from rollout.training.labels import in_words, name_exports  # noqa: PLC0415
     from rollout.training.recipe import ReviewedLabels, load_recipe  # noqa: PLC0415
+    from rollout.training.tracking import Tracking, make_trackers  # noqa: PLC0415
 
     console = make_console()
     recipe, exports = load_recipe(folder), name_exports(labels)
@@ -66,6 +92,7 @@ def build_missing(folder: Path, versions: tuple[str, ...] = (), labels: tuple[Pa
         learns = recipe.version(version).needs_labels
         if bundle_exists(tag):
             console.print(f"{tag} is in the store already")
+            Tracking(make_trackers(None)).complete(read_manifest(bundle_path(tag)))
             continue
         if learns and not exports and not versions:
             command = f"rollout build {folder} {version} --labels FILE"
@@ -75,8 +102,17 @@ def build_missing(folder: Path, versions: tuple[str, ...] = (), labels: tuple[Pa
             continue
         start = time.monotonic()
         with working(console, tag) as say_now:
+            steps = Steps(console, tag, say_now)
             try:
-                manifest = build_version(recipe, version, show_steps(console, tag, say_now), exports)
+                manifest = build_version(
+                    recipe,
+                    version,
+                    steps,
+                    exports,
+                    home=load_settings().home,
+                    on_progress=lambda now, tag=tag: say_now(f"{tag}: {in_a_bar(now)}"),  # type: ignore[misc]
+                    on_packing=steps.packing,
+                )
             except NotAsInTrainingError as error:
                 page = write_refused(tag, error, load_settings().home)
                 raise BundleError(f"{error.detail}. {page} shows the stages and the worst rows") from None
@@ -95,15 +131,93 @@ def build_missing(folder: Path, versions: tuple[str, ...] = (), labels: tuple[Pa
     return recipe.name
 
 
-def show_steps(console: Console, tag: str, say_now: Callable[[str], None]) -> Callable[[str], None]:
-    """Returns what shows a step of packing: in a terminal in the place of the last one."""
+def pick_student(folder: Path, versions: tuple[str, ...], seconds: float, margin: float) -> None:
+    """Shows which students are small, fast and good enough, and picks the smallest.
 
-    def show(step: str) -> None:
-        say_now(f"{tag}: {step}")
-        if not console.is_terminal:
-            console.print(f"{tag}: {step}")
+    Raises:
+        BundleError: If none is, with what each misses.
+    """
+    from rollout.training.recipe import load_recipe  # noqa: PLC0415
+    from rollout.training.students import consider  # noqa: PLC0415
 
-    return show
+    console, recipe = make_console(), load_recipe(folder)
+    with working(console, "timing students and teachers"):
+        considered = consider(recipe, versions or tuple(recipe.versions), seconds, margin)
+    table = make_table(f"students of {recipe.name} on the calibration part, the smallest first")
+    for column in ("version", "variant"):
+        table.add_column(column)
+    for column in ("size", "one row", "loss", "above its teacher's"):
+        table.add_column(column, justify="right")
+    for each in considered:
+        side = each.side
+        figures = f"{side.size / 1024:,.1f} KiB", duration(side.row_seconds), f"{side.loss.mean:.4f}"
+        table.add_row(side.version, side.variant, *figures, f"{each.worse:+.4f}")
+    console.print(table)
+    picked = next((each for each in considered if not each.misses), None)
+    if picked is None:
+        missed = "; ".join(f"{each.side.version} {', and '.join(each.misses)}" for each in considered)
+        raise BundleError(f"no student of {recipe.name} is good enough: {missed}")
+    tag = f"{recipe.name}:{picked.side.version}"
+    console.print(
+        f"{tag} is the smallest that answers a row within {duration(seconds)} and loses no more than "
+        f"{margin:g}; `rollout report {tag}` shows it beside its teacher on the evaluation part, which had no "
+        "say in this",
+        soft_wrap=True,
+    )
+
+
+def parse_seconds(text: str) -> float:
+    """Reads a time such as ``2ms``, ``500us`` or ``0.1s``.
+
+    Raises:
+        ConfigError: If it is something else.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s)", text)
+    seconds = float(match[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[match[2]] if match else 0.0
+    if not seconds > 0:
+        raise ConfigError(f"--budget {text}: a time above 0 is wanted, in us, ms or s, such as 2ms")
+    return seconds
+
+
+class Steps:
+    """Shows the steps of packing, in a terminal each in the place of the last one.
+
+    Args:
+        console: Where to.
+        tag: What is packed.
+        say_now: Changes the words of a terminal.
+    """
+
+    def __init__(self, console: Console, tag: str, say_now: Callable[[str], None]) -> None:
+        self._console = console
+        self._tag = tag
+        self._say_now = say_now
+        self._step = ""
+
+    def __call__(self, step: str) -> None:
+        """Shows a step that begins."""
+        self._step = step
+        self._say_now(f"{self._tag}: {step}")
+        if not self._console.is_terminal:
+            self._console.print(f"{self._tag}: {step}")
+
+    def packing(self, now: Packing) -> None:
+        """Shows how far packing is, beside its step."""
+        self._say_now(
+            f"{self._tag}: {bar(now.share)} about {duration(now.seconds_left, digits=2)} left, {self._step}"
+        )
+
+
+def bar(share: float) -> str:
+    """Draws a share as a bar and in percent."""
+    done = round(BAR * share)
+    return f"{'━' * done}{'╌' * (BAR - done)} {share:.0%}"
+
+
+def in_a_bar(now: Progress) -> str:
+    """Returns how far a training is, as a bar and its losses."""
+    validation = "" if math.isnan(now.validation) else f", {now.validation:.4g} on validation rows"
+    return f"training {bar(now.step / now.steps)}, loss {now.loss:.4g}{validation}"
 
 
 def show_packed(console: Console, manifest: Manifest) -> None:
@@ -111,8 +225,9 @@ def show_packed(console: Console, manifest: Manifest) -> None:
     for words, variants in (("kept", manifest.variants), ("left out", manifest.left_out)):
         if variants:
             console.print(f"  {words}: {', '.join(variants)}")
-    if isinstance(manifest.task, Classification) and manifest.task.review_limit > 1:
-        console.print(f"  {describe_review(manifest.task, manifest.review)}", soft_wrap=True)
+    if manifest.task.reviews_everything:
+        text, _ = manifest.task.report(manifest.metrics, manifest.review)
+        console.print(f"  {text}", soft_wrap=True)
     if manifest.fast_path:
         console.print(f"  {manifest.fast_path}", soft_wrap=True)
     serving = servable(manifest)
@@ -121,4 +236,6 @@ def show_packed(console: Console, manifest: Manifest) -> None:
         "torch, which `pip install 'rollout[pack]'` or the image `torch` has" if needs_torch else "onnxruntime"
     )
     console.print(f"  serving it takes {needs}: {', '.join(serving)}", soft_wrap=True)
+    for place, run in manifest.lineage.get("tracking", {}).items():
+        console.print(f"  its run in {place}: {run.get('url', run['run'])}", soft_wrap=True)
     console.print(f"  `rollout report {manifest.tag}` shows figures, parity and calibration")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rollout.cli.completion import tag_argument
 from rollout.cli.output import Table, make_console, make_table, print_json, working
 from rollout.cli.shared import trust_option
 from rollout.config import load_settings
@@ -28,21 +29,36 @@ MARKERS = ("o", "s", "D", "^")
 
 
 @click.command()
-@click.argument("tag")
+@tag_argument
 @click.option("--price", "prices", multiple=True, help="Price of an hour: cpu=… of a core, gpu=… of a GPU.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the speeds into this file, .svg or .png.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Say what so many rows a second take.")
+@click.option("--p99", type=click.FloatRange(min=0, min_open=True), help="With --rate: in so many ms, 99 of 100.")
 @trust_option
-def cost(tag: str, prices: tuple[str, ...], plot: Path | None, *, as_json: bool, trust: bool) -> None:
+def cost(
+    tag: str,
+    prices: tuple[str, ...],
+    plot: Path | None,
+    rate: float | None,
+    p99: float | None,
+    *,
+    as_json: bool,
+    trust: bool,
+) -> None:
     """Measure how many rows per second the bundle TAG, such as digits:v2, scores on a core and on a GPU.
 
     That is each variant alone, without HTTP. With prices, also what a million predictions cost on a device that
-    is never idle, and which is the cheapest.
+    is never idle, and which is the cheapest. With --rate, how many cores or GPUs that takes and how long a row
+    waits; with --p99 as well, the cheapest that keeps it.
     """
     from rollout.bundle.machine import cpu_name, gpu_name  # noqa: PLC0415
     from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
     from rollout.cost import SECONDS, compare_costs, measure_speeds  # noqa: PLC0415
+    from rollout.cost_at_rate import describe_plans  # noqa: PLC0415
 
+    if p99 is not None and rate is None:
+        raise ConfigError("--p99 is of a rate: add --rate ROWS_A_SECOND")
     priced = parse_prices(prices)
     if plot is not None:
         _require_drawable(plot)
@@ -55,6 +71,8 @@ def cost(tag: str, prices: tuple[str, ...], plot: Path | None, *, as_json: bool,
         title = f"{tag} on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {machine}"
         _draw(speeds.points, title, plot)
     sentences = compare_costs(speeds.points, priced)
+    if rate is not None:
+        sentences += describe_plans(speeds.points, rate, priced, math.inf if p99 is None else p99 / 1000)
     if as_json:
         print_json(_report(tag, machine, speeds, priced, sentences))
         return

@@ -14,24 +14,44 @@ import PIL.Image
 
 from rollout.bundle.machine import user_name
 from rollout.cli.build import build_missing
+from rollout.cli.lazy import Lazy, LazyGroup
 from rollout.cli.output import say
 from rollout.cli.serve import address_options, run_server
 from rollout.config import Settings, load_settings
 from rollout.embedded import running_redis
 from rollout.http.auth import TOKEN_FILE
+from rollout.judge.policy import Policy
 from rollout.routing.control import carry_out, propose
 from rollout.routing.split import Split
 from rollout.routing.splits import read_split
 from rollout.store import connect
 
+# The demo is to be over in minutes: v2 shows that it is better, and is then champion by itself.
+POLICY = Policy(
+    aim="better",
+    margin=0.0,
+    least_s=30,
+    least_clients=50,
+    tuned_for=2_000,
+    by_itself=("step", "promote", "rollback"),
+)
 
-@click.command()
+
+@click.group(
+    cls=LazyGroup,
+    lazy={"traffic": Lazy("traffic", "Send scans as many users would, and say which digits they were.")},
+    invoke_without_command=True,
+)
 @address_options
-def demo(host: str | None, port: int | None, workers: int | None) -> None:
-    """Build models/digits, serve v1 as champion and v2 as challenger at 10 %.
+@click.pass_context
+def demo(context: click.Context, host: str | None, port: int | None, workers: int | None) -> None:
+    """Build models/digits, serve v1 as champion and v2 as challenger, which begins with 1 % of the clients.
 
-    A second start builds nothing and keeps the split as it was left.
+    By itself it gets more, as `rollout demo traffic` shows that nothing speaks against it, and is champion when
+    it is surely better. A second start builds nothing and keeps the split as it was left.
     """
+    if context.invoked_subcommand is not None:
+        return
     settings = load_settings(host=host, port=port, workers=workers)
     model = build_missing(Path("models/digits"))
     with running_redis(settings) as url:
@@ -40,7 +60,13 @@ def demo(host: str | None, port: int | None, workers: int | None) -> None:
 
 
 async def _put_on_trial(url: str, model: str, settings: Settings) -> None:
-    first = Split(champion="v1", challenger="v2", share=0.1, experiment=f"{model}-v1-v2")
+    first = Split(
+        champion="v1",
+        challenger="v2",
+        share=POLICY.stages[0],
+        experiment=f"{model}-v1-v2",
+        policy=POLICY,
+    )
     async with aclosing(await connect(url)) as redis:
         if await read_split(redis, model) is None:
             proposal = await propose(redis, model, lambda _: first, revision=0, key=settings.public_key)
@@ -69,6 +95,7 @@ def _greet(settings: Settings, model: str) -> None:
         f"curl -s {base}/v1/models/{model}/predict -H 'Content-Type: application/json' "
         f"-d '{msgspec.json.encode(body).decode()}'",
         "",
+        "`rollout demo traffic` in another terminal sends what many users would, until v2 is champion or back.",
         "Ctrl-C stops it.",
         "",
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from rollout.cli.completion import complete_tags
 from rollout.cli.output import NOTHING, Text, make_console, make_table
 
 
 @click.command()
-@click.argument("first")
-@click.argument("second")
+@click.argument("first", shell_complete=complete_tags)
+@click.argument("second", shell_complete=complete_tags)
 def diff(first: str, second: str) -> None:
     """Show what changed from FIRST to SECOND, such as digits:v1 digits:v2: environment, code, data, figures."""
     from rollout.bundle.lineage import differences  # noqa: PLC0415

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from rollout.bundle.task import Classification, Regression, Task
-from rollout.cli.build import show_packed, show_steps
+from rollout.cli.build import Steps, show_packed
 from rollout.cli.output import make_console, working
 from rollout.errors import ConfigError
+from rollout.heads import Classification, Head, Regression
 
 
 @click.command("import")
@@ -56,13 +56,14 @@ def import_file(
 
     if (labels is None) == (not regression):
         raise ConfigError("say what it answers: --labels a,b,c for a classifier, or --regression")
-    task: Task = (
+    task: Head = (
         Regression(coverage=coverage)
         if labels is None
         else Classification(labels=[label.strip() for label in labels.split(",")], risk=risk)
     )
     console, tag = make_console(), f"{name}:{version}"
     with working(console, tag) as say_now:
+        steps = Steps(console, tag, say_now)
         derived = derive(file, data, task, target=target, trust_pickle=trust_pickle)
         for field, kind in derived.inputs.items():
             console.print(f"  {field}: {kind.expected}", soft_wrap=True)
@@ -79,7 +80,8 @@ def import_file(
             evaluation=derived.evaluation,
             lineage=derived.lineage,
             flip_rate=flip_rate,
-            on_step=show_steps(console, tag, say_now),
+            on_step=steps,
+            on_progress=steps.packing,
         )
     console.print(f"{tag} is compared and packed")
     show_packed(console, manifest)

@@ -36,6 +36,15 @@ def say(*lines: str, err: bool = False) -> None:
         click.echo(printable(line), err=err)
 
 
+def as_size(count: float) -> str:
+    """Returns a number of bytes in words."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
 def print_json(value: Any) -> None:
     """Prints a value as JSON, in which what is no printable character is escaped as JSON does it."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

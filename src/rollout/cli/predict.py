@@ -11,9 +11,10 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 import msgspec
 
+from rollout.cli.examples import examples
 from rollout.cli.output import make_console, make_progress, say
 from rollout.config import load_settings
-from rollout.errors import ConfigError
+from rollout.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
     from rollout.job.row import Columns
@@ -48,7 +49,12 @@ class Job:
         return f"{self.rows:,} rows, {rate:,.0f} rows/s, {self.failed:,} failed"
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "rollout predict rows.csv --out answers.csv",
+        "rollout predict scans.zip --client batch-7 --out answers.parquet --url http://localhost:3000",
+    )
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Write the answers there.")
 @click.option("--model", help="The model; the service's only one by default.")
@@ -109,7 +115,7 @@ async def _run(
     file: Path, out: Path, name: str | None, columns: Columns, client: str, url: str, token: str
 ) -> Job:
     from rollout.bundle.fields import Field  # noqa: PLC0415
-    from rollout.bundle.task import Task  # noqa: PLC0415
+    from rollout.heads import read_head  # noqa: PLC0415
     from rollout.job.exchange import Exchange  # noqa: PLC0415
     from rollout.job.sink import columns_of, open_sink  # noqa: PLC0415
     from rollout.job.source import open_source  # noqa: PLC0415
@@ -117,14 +123,16 @@ async def _run(
     job = Job()
     async with Exchange(url, token) as exchange:
         model = await exchange.find_model(name)
-        task: Task = msgspec.convert(model["task"], Task)
         try:
             fields = msgspec.convert(model["inputs"], dict[str, Field])
+            head = read_head(model["task"])
         except msgspec.ValidationError as problem:
             raise ConfigError(f"the service has inputs that this version does not know: {problem}") from None
+        except BundleError as problem:
+            raise ConfigError(f"the service has answers that this version does not know: {problem}") from None
         source = open_source(file, columns._replace(fields=fields), client)
-        wanted = columns_of(task)
-        with open_sink(out, task) as write, make_progress(make_console(stderr=True)) as progress:
+        wanted = columns_of(head)
+        with open_sink(out, head) as write, make_progress(make_console(stderr=True)) as progress:
             bar = progress.add_task("", total=source.total)
             async for answered in exchange.predict(model["model"], source):
                 records = []
@@ -132,7 +140,8 @@ async def _run(
                     error = row.fault or (answer["detail"] if "status" in answer else None)
                     job.add(error)
                     known: dict[str, Any] = {"client_id": row.client_id, "key": row.key, "error": error}
-                    records.append({column: answer.get(column, known.get(column)) for column in wanted})
+                    said = {} if error else head.table_row(answer)
+                    records.append({name: said.get(name, answer.get(name, known.get(name))) for name in wanted})
                 write(records)
                 if answered:
                     progress.update(bar, completed=answered[-1][0].position, description=str(job))

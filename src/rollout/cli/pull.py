@@ -5,12 +5,15 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
+from rollout.cli.examples import examples
 from rollout.cli.output import say
 from rollout.cli.shared import trust_option
+from rollout.cli.termination import end_on_sigterm
 from rollout.config import load_settings
 from rollout.errors import ConfigError, StorageError
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 LEFT_OUT = 3
 
 
-@click.command()
+@click.command(epilog=examples("rollout pull s3://models/rollout", "rollout pull /mnt/bundles --every 60"))
 @click.argument("url")
 @click.option(
     "--every",
@@ -37,7 +40,7 @@ def pull(url: str, every: float | None, *, trust: bool) -> None:
     out, and the exit code is 3; it is 1 if some could not be fetched and may come the next time.
     """
     # Python leaves SIGTERM to the system, which does not give it to the first process of a container.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0 if every else 128 + signal.SIGTERM))
+    end_if_asked = end_on_sigterm(0 if every else 128 + signal.SIGTERM)
     from rollout.bundle.exchange import Pull  # noqa: PLC0415  the store imports BentoML
 
     settings = load_settings(trust=trust or None)
@@ -45,7 +48,7 @@ def pull(url: str, every: float | None, *, trust: bool) -> None:
     if every is None:
         _pull_once(work, url)
     else:
-        _follow(work, url, every)
+        _follow(work, url, every, end_if_asked)
 
 
 def _pull_once(work: Pull, url: str) -> None:
@@ -64,7 +67,7 @@ def _pull_once(work: Pull, url: str) -> None:
         sys.exit(LEFT_OUT)
 
 
-def _follow(work: Pull, url: str, every: float) -> None:
+def _follow(work: Pull, url: str, every: float, end_if_asked: Callable[[], None]) -> None:
     """Looks again and again, and says only what is another than the last time."""
     said, is_away = "", False
     while True:
@@ -84,6 +87,7 @@ def _follow(work: Pull, url: str, every: float) -> None:
             if summary != said:
                 say(f"{summary}; looking every {every:g} s")
             said = summary
+        end_if_asked()
         time.sleep(every)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import click
 
+from rollout.cli.completion import tag_argument
+from rollout.cli.examples import examples
 from rollout.cli.output import say
 from rollout.config import load_settings
 
 
-@click.command()
-@click.argument("tag")
+@click.command(epilog=examples("rollout push digits:v2 s3://models/rollout"))
+@tag_argument
 @click.argument("url")
 def push(tag: str, url: str) -> None:
     """Put the bundle TAG, such as digits:v2, at URL: s3://bucket/path or a folder.

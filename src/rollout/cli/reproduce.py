@@ -7,11 +7,13 @@ from pathlib import Path
 import click
 
 from rollout.cli.build import labels_option
+from rollout.cli.completion import tag_argument
 from rollout.cli.output import Text, make_console, working
+from rollout.config import load_settings
 
 
 @click.command()
-@click.argument("tag")
+@tag_argument
 @click.option(
     "--seeds", type=click.IntRange(min=2), default=4, show_default=True, help="Trainings for the spread."
 )
@@ -23,15 +25,17 @@ def reproduce(tag: str, seeds: int, models: Path, labels: tuple[Path, ...]) -> N
     Exit code 1 says that it is not, or that it does not decide as the author's own pipeline does today.
     """
     from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
+    from rollout.improvement.labels import kept_files  # noqa: PLC0415
+    from rollout.training.again import knowing  # noqa: PLC0415
     from rollout.training.labels import find_exports  # noqa: PLC0415
     from rollout.training.recipe import load_recipe  # noqa: PLC0415
     from rollout.training.reproduction import reproduce_version  # noqa: PLC0415
 
     folder, manifest = open_bundle(tag)
-    exports = find_exports(manifest, labels)
+    exports = find_exports(manifest, [*labels, *kept_files(load_settings().home, manifest.name)])
     console = make_console()
     with working(console, f"training {tag} again") as show:
-        recipe = load_recipe(models / manifest.name)
+        recipe = knowing(load_recipe(models / manifest.name), manifest)
         result = reproduce_version(recipe, folder, manifest, seeds, show, exports)
     console.print(Text.assemble((result.outcome, "bold"), f": {result.why}"), soft_wrap=True)
     if result.reference:

@@ -10,17 +10,20 @@ import click
 import msgspec
 
 from rollout.bundle.machine import user_name
+from rollout.cli.completion import model_argument
 from rollout.cli.output import print_json
 from rollout.cli.review_export import ROLE, export
 from rollout.cli.review_policy import policy
+from rollout.cli.review_suspects import suspects
 from rollout.cli.review_view import show_access, show_imported, show_items, show_stats
 from rollout.cli.shared import call_for, json_option
 from rollout.errors import ConfigError, InvalidRequestError
 from rollout.review.access_log import read_access, record_access
-from rollout.review.item import Reason, milliseconds
+from rollout.review.item import Reason, ReviewItem, milliseconds
 from rollout.review.queue import list_items
 from rollout.review.state import State
-from rollout.review.stats import review_stats
+from rollout.review.stats import Stats, review_stats
+from rollout.routing.trial_labels import TrialLabels, read_trial_labels
 from rollout.store import Redis
 
 NOT_ALL_TAKEN = 1
@@ -31,12 +34,12 @@ def review() -> None:
     """Take labels out of the review queue and into it, and see how it fares."""
 
 
-for command in (export, policy):
+for command in (export, policy, suspects):
     review.add_command(command)
 
 
 @review.command("list")
-@click.argument("model")
+@model_argument
 @click.option("--state", type=click.Choice([*map(str, State)]), default="open", show_default=True)
 @click.option("--reason", type=click.Choice(get_args(Reason)))
 @click.option("--arm", type=click.Choice(["champion", "control", "challenger"]))
@@ -61,26 +64,24 @@ def list_(
         filters["client_id"] = client
     _require_time(since)
 
-    async def read(redis: Redis) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = []
-        async for item, work in list_items(redis, model, filters, since, State(state)):
-            fields = msgspec.structs.asdict(item)
-            del fields["inputs"], fields["same"]
-            items.append({"state": work.state, **fields})
+    async def read(redis: Redis) -> list[ReviewItem]:
+        items: list[ReviewItem] = []
+        async for item, _ in list_items(redis, model, filters, since, State(state)):
+            items.append(item)
             if len(items) == limit:
                 break
-        await record_access(redis, model, user_name(), ROLE, "list", [one["id"] for one in items])
+        await record_access(redis, model, user_name(), ROLE, "list", [one.id for one in items])
         return items
 
     items = call_for(model, read)
     if as_json:
-        print_json(items)
+        print_json([_fields(item, state) for item in items])
     else:
         show_items(model, State(state), items, limit)
 
 
 @review.command("import")
-@click.argument("model")
+@model_argument
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--reviewer", help="Who labelled, where the file does not say; you by default.")
 @click.option("--format", "asked", type=click.Choice(["jsonl", "label-studio"]), help="What FILE is, if unclear.")
@@ -88,8 +89,9 @@ def list_(
 def import_(model: str, file: Path, reviewer: str | None, asked: str | None, *, as_json: bool) -> None:
     """Resolve items by the labels in FILE: JSON lines, or what Label Studio exports as JSON.
 
-    A line has an id, or a client_id and a key; a label or a value; and a reviewer if it says so. An answer that
-    is there already is never replaced. Exit code 1: some labels were not taken, and it says which and why.
+    A line has an id, or a client_id and a key; a label, a value or what else the model answers with; and a
+    reviewer if it says so. An answer that is there already is never replaced. Exit code 1: some labels were not
+    taken, and it says which and why.
     """
     from rollout.job.labels import open_labels  # noqa: PLC0415
     from rollout.review.labels import is_name, take_labels  # noqa: PLC0415
@@ -108,19 +110,23 @@ def import_(model: str, file: Path, reviewer: str | None, asked: str | None, *, 
 
 
 @review.command()
-@click.argument("model")
+@model_argument
 @json_option
 def stats(model: str, *, as_json: bool) -> None:
-    """Show the queue, its pace and its reviewers, and how often the model is right."""
-    found = call_for(model, lambda redis: review_stats(redis, model))
+    """Show the queue, the labels that the trial wants, the reviewers, and how often the model is right."""
+
+    async def read(redis: Redis) -> tuple[Stats, TrialLabels | None]:
+        return await review_stats(redis, model), await read_trial_labels(redis, model)
+
+    found, trial = call_for(model, read)
     if as_json:
-        print_json(found)
+        print_json({**msgspec.structs.asdict(found), "trial": trial})
     else:
-        show_stats(found)
+        show_stats(found, trial)
 
 
 @review.command()
-@click.argument("model")
+@model_argument
 @click.option("--since", help="Earliest time, ISO 8601.")
 @json_option
 def access(model: str, since: str | None, *, as_json: bool) -> None:
@@ -135,6 +141,12 @@ def access(model: str, since: str | None, *, as_json: bool) -> None:
         print_json(found)
     else:
         show_access(model, found)
+
+
+def _fields(item: ReviewItem, state: str) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(item)
+    del fields["inputs"], fields["same"], fields["task"]
+    return {"state": state, **fields}
 
 
 def _require_time(since: str | None) -> int:

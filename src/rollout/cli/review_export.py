@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from rollout.bundle.machine import user_name
+from rollout.cli.completion import model_argument
+from rollout.cli.examples import examples
 from rollout.cli.output import say
 from rollout.cli.shared import call_for
 from rollout.errors import ConfigError
@@ -33,8 +35,13 @@ class Start(NamedTuple):
     file: Path | None
 
 
-@click.command()
-@click.argument("model")
+@click.command(
+    epilog=examples(
+        "rollout review export digits --out labels.jsonl",
+        "rollout review export digits --cursor-file cursor --out labels.jsonl --force",
+    )
+)
+@model_argument
 @click.option("--since", help="Go on after a row's cursor, or from a time in ISO 8601.")
 @click.option(
     "--cursor-file",

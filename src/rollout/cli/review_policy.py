@@ -9,6 +9,7 @@ from typing import get_args
 import click
 import msgspec
 
+from rollout.cli.completion import model_argument
 from rollout.cli.output import print_json, say
 from rollout.cli.review_view import differences, show_policy, show_policy_change
 from rollout.cli.shared import ask, call, call_for, json_option
@@ -22,7 +23,7 @@ from rollout.store import Redis
 
 
 @click.command()
-@click.argument("model")
+@model_argument
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a setting; may be repeated.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Iterable, Sequence
+from typing import get_args
 
 import msgspec
 
 from rollout.cli.output import NOTHING, Table, Text, make_console, make_grid, make_table, titled
 from rollout.review.access_log import AccessEntry
 from rollout.review.estimate import Estimate
-from rollout.review.item import Reason
+from rollout.review.item import Reason, ReviewItem
 from rollout.review.labels import Fault, Imported
 from rollout.review.policy import ReviewPolicy
 from rollout.review.state import State
 from rollout.review.stats import Stats
+from rollout.routing.trial_labels import TrialLabels
 
 REASONS = get_args(Reason)
 # So many faults of a kind are printed; --json has them all.
 MOST_FAULTS = 20
 
 
-def show_items(model: str, state: State, items: Sequence[Mapping[str, Any]], limit: int) -> None:
+def show_items(model: str, state: State, items: Sequence[ReviewItem], limit: int) -> None:
     """Prints items."""
     table = make_table(f"{model}, {state}")
-    for column in ("reason", "predicted at", "version", "the model said"):
+    table.add_column("reason", min_width=15, max_width=19)
+    for column in ("predicted at", "version"):
         table.add_column(column, no_wrap=True)
+    table.add_column("the model said", min_width=14)
     for column in ("client", "key", "id"):
         table.add_column(column, overflow="fold")
     for item in items:
-        cells = (item["reason"], item["at"], item["version"], _said(item))
-        table.add_row(*map(Text, (*cells, item["client_id"], item["key"] or NOTHING, item["id"])))
+        # Of two versions nobody is told which said what: which of them was unsure would tell them apart.
+        reason = f"{item.reason_shown}, for the trial of {item.trial}" if item.trial else item.reason
+        version = NOTHING if item.trial else item.version
+        says = " or ".join(item.head.says(answer) for answer in item.said)
+        cells = (reason, item.at, version, says)
+        table.add_row(*map(Text, (*cells, item.client_id, item.key or NOTHING, item.id)))
     console = make_console()
     console.print(table)
     if len(items) == limit:
@@ -56,12 +63,13 @@ def show_imported(model: str, imported: Imported) -> None:
     console.print(make_grid(row for found in faults.values() for row in _faults(found)))
 
 
-def show_stats(stats: Stats) -> None:
+def show_stats(stats: Stats, trial: TrialLabels | None) -> None:
     """Prints the review of a model in figures."""
     console = make_console()
     console.print(_queue(stats))
     pace = f"{stats.pace.hour:,.0f} in the last hour, {stats.pace.day:,.1f} an hour in the last day"
-    console.print(make_grid([("oldest open", Text(stats.oldest or NOTHING)), ("decisions", Text(pace))]))
+    rows = [("oldest open", Text(stats.oldest or NOTHING)), ("decisions", Text(pace))]
+    console.print(make_grid([*rows, *titled("trial", [Text(trial.in_words())] if trial else [])]))
     if stats.reviewers:
         console.print()
         console.print(_reviewers(stats))
@@ -124,13 +132,6 @@ def show_access(model: str, log: Sequence[AccessEntry]) -> None:
     make_console().print(table)
 
 
-def _said(item: Mapping[str, Any]) -> str:
-    if item["scores"] is not None:
-        return f"{item['label']} at {item['confidence']:.3g}"
-    low, high = item["interval"]
-    return f"{item['value']:.4g} in [{low:.4g}, {high:.4g}]"
-
-
 def _faults(found: Sequence[Fault]) -> Iterable[tuple[str, Text]]:
     for fault in found[:MOST_FAULTS]:
         yield fault.place, Text(fault.why, "yellow")
@@ -153,27 +154,39 @@ def _queue(stats: Stats) -> Table:
 def _reviewers(stats: Stats) -> Table:
     table = make_table("Reviewers")
     table.add_column("reviewer", overflow="fold")
-    for column in ("decisions", "answered by others too", "agreed with the label"):
+    for column in ("decisions", "after an explanation", "answered by others too", "agreed with the label"):
         table.add_column(column, justify="right")
     for one in stats.reviewers:
-        table.add_row(Text(one.reviewer), f"{one.decisions:,}", f"{one.shared:,}", _percent(one.agreement))
+        table.add_row(
+            Text(one.reviewer),
+            f"{one.decisions:,}",
+            f"{one.explained:,}",
+            f"{one.shared:,}",
+            _percent(one.agreement),
+        )
     return table
 
 
 def _pairs(stats: Stats) -> Table:
     table = make_table("Who agrees with whom")
     table.add_column("reviewers", overflow="fold")
-    for column in ("items", "same answer", "kappa"):
+    # Labels have a kappa, other answers an alpha.
+    names = [name for name in ("kappa", "alpha") if any(getattr(one, name) is not None for one in stats.pairs)]
+    for column in ("items", "same answer", *names):
         table.add_column(column, justify="right")
     for one in stats.pairs:
-        kappa = NOTHING if one.kappa is None else f"{one.kappa:.2f}"
-        table.add_row(Text(" and ".join(one.reviewers)), f"{one.items:,}", _percent(one.share), kappa)
+        figures = [getattr(one, name) for name in names]
+        table.add_row(
+            Text(" and ".join(one.reviewers)),
+            f"{one.items:,}",
+            _percent(one.share),
+            *(NOTHING if figure is None else f"{figure:.2f}" for figure in figures),
+        )
     return table
 
 
 def _accuracy(stats: Stats) -> Table:
-    right = "label is right" if stats.measure == "label" else "interval has the value"
-    table = make_table(f"How often the model's {right}")
+    table = make_table(f"How often the model is right, by its {stats.measure}")
     table.add_column("version")
     for column in ("reviewed", "of these", "of all traffic", "95 % interval"):
         table.add_column(column, justify="right")

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import shutil
-import signal
 import socket
 import sys
 import threading
@@ -22,8 +21,10 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from rollout.cli.examples import examples
 from rollout.cli.output import say
 from rollout.cli.shared import trust_option
+from rollout.cli.termination import end_on_sigterm
 from rollout.config import Settings, load_settings
 from rollout.embedded import running_redis
 from rollout.errors import ConfigError
@@ -50,7 +51,7 @@ def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command()
+@click.command(epilog=examples("rollout serve", "rollout serve --host 127.0.0.1 --port 3001 --workers 2"))
 @address_options
 @trust_option
 def serve(host: str | None, port: int | None, workers: int | None, *, trust: bool) -> None:
@@ -71,7 +72,7 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
         StoreUnavailableError: If Redis does not answer.
     """
     # The first process of a container is ended by no signal that it leaves to the system; later, workers drain.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    end_if_asked = end_on_sigterm(0)
     if not settings.tokens and not settings.listens_on_loopback:
         raise ConfigError(
             f"{settings.host} can be reached from other machines: set ROLLOUT_TOKENS, such as "
@@ -90,9 +91,11 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
             say(f"The admin token, shown this once and kept in {settings.home / TOKEN_FILE}: {token}")
     with running_redis(settings) as url:
         asyncio.run(_check_bundles(settings, url))
+        end_if_asked()
         _prepare_workers(settings, url)
         threading.Thread(target=_watch_ready, args=(settings, when_ready), daemon=True).start()
-        supervisor = _supervisor(settings)
+        supervisor = _supervisor(settings)  # which takes signals from here on
+        end_if_asked()
         supervisor.run()
         if STARTUP_FAILURE in (worker.exitcode for worker in supervisor.processes):
             raise ConfigError("a worker could not start; the lines before this one say why")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from rollout.cli.completion import tag_argument
 from rollout.cli.output import say
 
 
 @click.command()
-@click.argument("tag")
+@tag_argument
 @click.option(
     "--key",
     required=True,

@@ -11,12 +11,15 @@ import click
 import msgspec
 
 from rollout.bundle.machine import user_name
+from rollout.cli.completion import model_argument
+from rollout.cli.examples import examples
 from rollout.cli.output import print_json, printable, say
 from rollout.cli.shared import ask, call, json_option
 from rollout.cli.split_view import differences, show_change, show_history, show_split
 from rollout.config import load_settings
 from rollout.embedded import running_redis
 from rollout.errors import ConfigError, InvalidSplitError, SplitConflictError
+from rollout.judge.policy import Policy
 from rollout.routing import changes
 from rollout.routing.assignment import assign as assign_client
 from rollout.routing.assignment import explain
@@ -58,6 +61,7 @@ def json_file(kind: Any) -> Callable[[str], Any]:
 
 RULES = json_file(tuple[Rule, ...])
 LABELS = json_file(dict[str, dict[str, str]])
+POLICY = json_file(Policy)
 
 
 def change_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,13 +75,19 @@ def change_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group()
+@click.group(
+    epilog=examples(
+        "rollout split set digits --champion v1 --challenger v2 --share 5%",
+        "rollout split show digits",
+        "rollout split rollback digits --why 'errors on sevens'",
+    )
+)
 def split() -> None:
     """See and change which version serves whom."""
 
 
 @split.command()
-@click.argument("model")
+@model_argument
 @json_option
 def show(model: str, *, as_json: bool) -> None:
     """Show the split, and how its arms fared lately."""
@@ -99,27 +109,39 @@ def show(model: str, *, as_json: bool) -> None:
     call(read)
 
 
-@split.command("set")
-@click.argument("model")
+@split.command(
+    "set",
+    epilog=examples(
+        "rollout split set digits --champion v1",
+        "rollout split set digits --champion v1 --challenger v2 --share 5% --shadow 10% --why trial",
+    ),
+)
+@model_argument
 @click.option("--champion", help="The version that serves by default; without it, the one that does.")
 @click.option("--challenger", help="The version on trial.")
-@click.option("--share", type=share, default="0", help="Its share of the clients, at most 50%.")
+@click.option(
+    "--share", type=share, help="Its share of the clients, at most 50%; 0, or the policy's first stage."
+)
 @click.option("--experiment", help="Hash seed of the trial; MODEL-CHAMPION-CHALLENGER by default.")
 @click.option("--shadow", type=share, default="0", help="Share of the others' requests that it scores unseen.")
 @click.option("--rules", type=RULES, help="JSON list of rules; without it, they stay as they are.")
 @click.option("--labels", type=LABELS, help="JSON file: for each version, what its labels mean to callers.")
+@click.option("--policy", type=POLICY, help="JSON file: what decides the trial, and what happens by itself.")
+@click.option("--no-policy", is_flag=True, help="Nothing happens by itself any more.")
 @click.option("--release", is_flag=True, help="Let its versions out of the quarantine.")
 @change_options
 def set_(
     model: str,
     champion: str | None,
     challenger: str | None,
-    share: float,
+    share: float | None,
     experiment: str | None,
     shadow: float,
     rules: tuple[Rule, ...] | None,
     labels: dict[str, dict[str, str]] | None,
+    policy: Policy | None,
     *,
+    no_policy: bool,
     release: bool,
     **options: Any,
 ) -> None:
@@ -128,10 +150,14 @@ def set_(
     def change(current: Split | None) -> Split:
         kept = _require(current, model) if champion is None else current or Split(champion=champion)
         serving = champion or kept.champion
+        stays = current is not None and (serving, challenger) == (current.champion, current.challenger)
+        decides = policy or (kept.policy if stays and not no_policy else None)
+        first = 0.0 if policy is None or challenger is None else policy.stages[0]
         return Split(
             champion=serving,
             challenger=challenger,
-            share=share,
+            share=first if share is None else share,
+            policy=decides,
             experiment=experiment or default_experiment(model, serving, challenger),
             shadow=shadow,
             rules=kept.rules if rules is None else rules,
@@ -142,7 +168,7 @@ def set_(
 
 
 @split.command()
-@click.argument("model")
+@model_argument
 @click.argument("share", type=share)
 @change_options
 def ramp(model: str, share: float, **options: Any) -> None:
@@ -151,7 +177,7 @@ def ramp(model: str, share: float, **options: Any) -> None:
 
 
 @split.command()
-@click.argument("model")
+@model_argument
 @change_options
 def promote(model: str, **options: Any) -> None:
     """Make the challenger champion. The old one stays in memory, for a rollback."""
@@ -159,7 +185,7 @@ def promote(model: str, **options: Any) -> None:
 
 
 @split.command()
-@click.argument("model")
+@model_argument
 @click.option("--why", required=True, help="What for; the history and the quarantine keep it.")
 @json_option
 def rollback(model: str, why: str, *, as_json: bool) -> None:
@@ -173,7 +199,7 @@ def rollback(model: str, why: str, *, as_json: bool) -> None:
 
 
 @split.command()
-@click.argument("model")
+@model_argument
 @change_options
 def remove(model: str, *, why: str, yes: bool, as_json: bool) -> None:
     """Stop serving a model. Its bundles, its history and its reviews stay; `split set` serves it again."""
@@ -187,7 +213,7 @@ def remove(model: str, *, why: str, yes: bool, as_json: bool) -> None:
 
 
 @split.command()
-@click.argument("model")
+@model_argument
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many, at most.")
 @json_option
 def history(model: str, limit: int, *, as_json: bool) -> None:
@@ -202,7 +228,7 @@ def history(model: str, limit: int, *, as_json: bool) -> None:
 
 
 @split.command()
-@click.argument("model")
+@model_argument
 @click.argument("client")
 @click.option("--segment", default="", help="What the client belongs to, as X-Client-Segment says it.")
 @json_option

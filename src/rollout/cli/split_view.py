@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from rollout.cli.output import NOTHING, Table, Text, make_console, make_grid, make_table, titled
 from rollout.cli.verdict import describe_verdict
 from rollout.routing.assignment import Arm, describe
-from rollout.routing.changes import consequences, default_experiment, percent
+from rollout.routing.changes import consequences, default_experiment
 from rollout.routing.control import Proposal
+from rollout.routing.policy_words import describe_policy
 from rollout.routing.split import Split
 from rollout.routing.splits import Quarantined
 from rollout.routing.traffic import ArmTraffic, Worker
 from rollout.routing.verdict import VerdictView
+from rollout.words import percent
 
 BREAKERS = {
     "closed": "",
@@ -107,6 +109,7 @@ def _fields(split: Split) -> dict[str, str]:
         "share": percent(split.share) if trial else NOTHING,
         "experiment": split.experiment or NOTHING,
         "shadow": percent(split.shadow) if trial else NOTHING,
+        "policy": describe_policy(split.policy) if split.policy else NOTHING,
         "rules": "; ".join(_rules(split)) or NOTHING,
         "labels": "; ".join(_labels(split)) or NOTHING,
         "previous": split.previous or NOTHING,
@@ -132,11 +135,12 @@ def _in_words(model: str, before: Split | None, after: Split) -> str:
     }
     words |= {
         name: f"{'other' if getattr(after, name) else 'no'} {name}"
-        for name in ("rules", "labels")
+        for name in ("rules", "labels", "policy")
         if name in words
     }
     # What follows from the others.
-    implied = {"previous"} if after.challenger is not None else {"previous", "share", "experiment", "shadow"}
+    of_trial = {"share", "experiment", "shadow", "policy"}
+    implied = {"previous"} if after.challenger is not None else {"previous", *of_trial}
     if after.experiment == default_experiment(model, after.champion, after.challenger):
         implied.add("experiment")
     return ", ".join(word for name, word in words.items() if name not in implied)
@@ -146,6 +150,8 @@ def _facts(split: Split) -> list[tuple[str, Text]]:
     shown = {}
     if split.challenger is not None:
         shown["experiment"] = [split.experiment]
+        if split.policy is not None:
+            shown["policy"] = [describe_policy(split.policy)]
         shown["shadow"] = [f"{percent(split.shadow)} of the requests outside the challenger's arm"]
     if split.previous is not None:
         shown["previous"] = [f"{split.previous}, which a rollback of {split.champion} goes back to"]

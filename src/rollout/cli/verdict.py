@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
 
+from rollout.cli.completion import model_argument
+from rollout.cli.examples import examples
 from rollout.cli.output import NOTHING, Table, Text, make_console, make_grid, make_table, print_json, titled
 from rollout.cli.shared import call, json_option
 from rollout.errors import ConfigError
@@ -15,13 +18,12 @@ from rollout.routing.splits import read_split
 from rollout.routing.verdict import VerdictView, read_verdict
 from rollout.store import Redis
 
-# 75 is EX_TEMPFAIL of sysexits.h: ask again later.
-CODES: dict[Decision, int] = {"promote": 0, "hold": 75, "rollback": 70}
+CODES: dict[Decision, int] = {"promote": os.EX_OK, "hold": os.EX_TEMPFAIL, "rollback": os.EX_SOFTWARE}
 STYLES: dict[State, str] = {"cleared": "green", "broken": "bold red", "missing": "yellow", "open": ""}
 
 
-@click.command()
-@click.argument("model")
+@click.command(epilog=examples("rollout verdict digits", "rollout verdict digits --json"))
+@model_argument
 @json_option
 def verdict(model: str, *, as_json: bool) -> None:
     """Say whether to promote the challenger (exit code 0), to hold (75) or to roll back (70)."""
@@ -46,6 +48,8 @@ def show_verdict(found: VerdictView) -> None:
     console.print(Text.assemble((found.model, "bold"), f", revision {found.revision}"))
     rows = titled("verdict", [describe_verdict(found)])
     rows += titled("waits for", [Text(found.waits_for)] * bool(found.waits_for))
+    if found.labels_wanted:
+        rows += titled("labels", [Text(f"about {found.labels_wanted:,} more of disagreements until a verdict")])
     console.print(make_grid(rows))
     if found.findings:
         console.print()

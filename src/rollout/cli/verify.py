@@ -6,13 +6,15 @@ from pathlib import Path
 
 import click
 
+from rollout.cli.completion import tag_argument
+from rollout.cli.examples import examples
 from rollout.cli.output import make_console, make_table, say
 from rollout.cli.shared import trust_option
 from rollout.config import load_settings
 
 
-@click.command()
-@click.argument("tag")
+@click.command(epilog=examples("rollout verify digits:v2", "rollout verify digits:v2 --key public.pem"))
+@tag_argument
 @click.option(
     "--key",
     type=click.Path(path_type=Path),
@@ -34,10 +36,10 @@ def verify(tag: str, key: Path | None, *, trust: bool) -> None:
     for column in ("variant", "examples", "rows", "answers flipped", "reviews flipped", "largest difference"):
         table.add_column(column, justify="left" if column in ("variant", "examples") else "right")
     for variant, found in checked.items():
-        for examples, parity in found.items():
+        for which, parity in found.items():
             table.add_row(
                 variant,
-                examples,
+                which,
                 str(parity.rows),
                 str(parity.answers_flipped),
                 str(parity.reviews_flipped),

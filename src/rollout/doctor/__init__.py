@@ -1,0 +1,1 @@
+"""What is wrong here: checks that change nothing, and that work when little else does."""
