@@ -67,8 +67,9 @@ def name_of(resource: Resource) -> str:
 
 
 def pod_owners(resources: list[Resource]) -> list[Resource]:
-    """Returns the resources that make pods from a template of their own."""
-    return [resource for resource in of_kind(resources, *POD_OWNERS) if "template" in resource["spec"]]
+    """Returns the resources that make pods from a template of their own, a CronJob as the Job that it makes."""
+    jobs = [one | {"spec": one["spec"]["jobTemplate"]["spec"]} for one in of_kind(resources, "CronJob")]
+    return [*(one for one in of_kind(resources, *POD_OWNERS) if "template" in one["spec"]), *jobs]
 
 
 def containers(owner: Resource) -> list[Resource]:

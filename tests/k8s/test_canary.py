@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from rollout.errors import HTTP_ERRORS
-from rollout.http.verdict import PATH
+from rollout.http.gates import OPEN_ON
+from rollout.http.gates import PATH as GATES
+from rollout.http.known import PATH
 from rollout.judge.verdict import Decision
 from tests.conftest import ROOT, need
+from tests.k8s import promql
 from tests.k8s.rendering import of_kind, render, selects
 
 OVERLAYS = ROOT / "k8s" / "overlays"
@@ -146,6 +148,19 @@ def test_flagger_counts_the_breakers_of_the_canary_alone(tmp_path: Path) -> None
     ask(tmp_path, query("flagger", "breaker"), series[1:], None)
 
 
+def test_flagger_goes_by_the_verdict_whichever_pod_says_it(tmp_path: Path) -> None:
+    series = [
+        {
+            "series": f'rollout_verdict{{model="digits", verdict="{verdict}", {PODS[kind]}}}',
+            "values": f"{value}x40",
+        }
+        for kind, verdict, value in (("canary", "rollback", 0), ("stable", "rollback", 1), ("stable", "hold", 1))
+    ]
+    ask(tmp_path, query("flagger", "rollback"), series, 1)
+    ask(tmp_path, query("flagger", "rollback"), [series[0], series[2]], 0)
+    ask(tmp_path, query("flagger", "rollback"), series[2:], None)
+
+
 @pytest.mark.parametrize("name", ["faults", "latency"])
 def test_argo_goes_on_with_data_only(name: str) -> None:
     assert outcome(name, []) == outcome(name, [math.nan]) == "inconclusive"
@@ -179,10 +194,9 @@ def test_both_ask_with_the_same_thresholds() -> None:
 
 @both
 def test_faults_are_all_problems_of_the_server(tool: str) -> None:
-    types = {error.type for error in HTTP_ERRORS if error.status >= 500}
     found = re.findall(r'type=~"\|?([a-z|-]+)"', query(tool, "faults"))
     assert len(found) == 4
-    assert all(set(one.split("|")) == types for one in found)
+    assert all(set(one.split("|")) == promql.FAULTS for one in found)
 
 
 def test_argo_changes_the_weights_of_every_rule() -> None:
@@ -236,7 +250,29 @@ def test_what_flagger_copies_is_still_seen_by_everything_that_selects_pods() -> 
 def test_argo_lets_its_controller_ask_for_the_verdict() -> None:
     url = METRICS["verdict"]["provider"]["web"]["url"]
     assert url == "http://rollout-canary.{{args.namespace}}.svc/v1/models/{{args.model}}/verdict"
-    assert url.endswith(PATH.replace("{model}", "{{args.model}}"))
+    assert url.endswith(f"{PATH}/verdict".replace("{model}", "{{args.model}}"))
     assert "rollout-verdict" in {
         one["metadata"]["name"] for one in of_kind(render("argo-rollouts"), "NetworkPolicy")
     }
+
+
+def test_flagger_asks_gates_that_exist_and_may_reach_them() -> None:
+    asked = {hook["type"]: hook["url"] for hook in CANARY["analysis"]["webhooks"]}
+    service = "http://rollout-canary.rollout.svc"
+    assert asked == {
+        "rollback": f"{service}{GATES.replace('{model}', 'digits')}/rollback",
+        "confirm-promotion": f"{service}{GATES.replace('{model}', 'digits')}/go-on",
+    }
+    assert OPEN_ON["rollback"] == ("rollback",)
+    assert set(OPEN_ON["go-on"]) == set(Decision.__args__) - {"rollback"}  # type: ignore[attr-defined]
+    assert "rollout-gates" in {one["metadata"]["name"] for one in of_kind(render("flagger"), "NetworkPolicy")}
+
+
+@both
+def test_no_gateway_leads_to_the_gates(tool: str) -> None:
+    (route,) = of_kind(render("production"), "HTTPRoute")
+    served = [match["path"]["value"] for rule in route["spec"]["rules"] for match in rule["matches"]]
+    if tool == "flagger":
+        served = [value for match in CANARY["service"]["match"] for value in match["uri"].values()]
+    assert served
+    assert not any(GATES.startswith(path) for path in served)

@@ -16,7 +16,6 @@ import pytest
 import yaml
 
 from rollout.cli import cli
-from rollout.errors import HTTP_ERRORS
 from rollout.judge import sample_ratio, verdict
 from tests.conftest import ROOT, need
 from tests.k8s import promql
@@ -177,7 +176,7 @@ def test_names_are_found_in_expressions() -> None:
 def test_the_budget_counts_what_is_the_servers_fault() -> None:
     (recorded,) = [rule["expr"] for rule in promql.rules("record") if rule["record"] == "rollout:faults_total"]
     ((_, matchers),) = promql.selectors(recorded)
-    assert set(matchers[0][2].split("|")) == {error.type for error in HTTP_ERRORS if error.status >= 500}
+    assert set(matchers[0][2].split("|")) == promql.FAULTS
 
 
 def test_alerts_judge_as_the_verdict_does() -> None:

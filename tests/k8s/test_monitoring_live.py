@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rollout.routing.assignment import Arm, assign
 from rollout.routing.split import Split
-from tests.conftest import Service, free_port, need
-from tests.images import image
+from tests.conftest import TRIAL, Service, free_port, need, run_service, set_split, wait_for_metric
+from tests.images import held_out, image
 from tests.k8s import promql
 
 # What Grafana and the scrape fill in.
@@ -39,24 +40,38 @@ CLIENTS = {arm: clients(arm, 5) for arm in ("champion", "control", "challenger")
 
 
 @pytest.fixture(scope="module")
-def traffic(predict: Callable[..., httpx.Response]) -> Callable[[], None]:
-    """Sends a prediction of every arm, and a request that is refused."""
+def service(bundles: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service of this file alone: what other tests send may be drift, of which an alert tells."""
+    home = tmp_path_factory.mktemp("monitored")
+    set_split(home, *TRIAL)
+    with run_service(home) as running:
+        yield running
 
-    def send() -> None:
-        for ids in CLIENTS.values():
-            for client in ids:
-                assert predict({"client_id": client, "inputs": {"image": image()}}).status_code == 200
-        assert predict({"client_id": "nobody"}).status_code == 422
 
-    return send
+@pytest.fixture(scope="module")
+def traffic(service: Service) -> Iterator[Callable[[], None]]:
+    """Sends a prediction of every arm, and a request that is refused; images as the evaluation has them."""
+    numbers = itertools.cycle(range(len(held_out().targets)))
+    with service.client() as client:
+
+        def predict(body: dict[str, object]) -> int:
+            return client.post("/v1/models/digits/predict", json=body).status_code
+
+        def send() -> None:
+            for client_id in itertools.chain(*CLIENTS.values()):
+                assert predict({"client_id": client_id, "inputs": {"image": image(next(numbers))}}) == 200
+            assert predict({"client_id": "nobody"}) == 422
+
+        yield send
 
 
 @pytest.fixture(scope="module")
 def samples(service: Service, traffic: Callable[[], None]) -> dict[str, list[dict[str, str]]]:
     """The labels of what the service exposes, by metric."""
     traffic()
-    time.sleep(1)  # tallies are written every 0.2 s
     with service.client() as client:
+        wait_for_metric(client, sum(map(len, CLIENTS.values())), "rollout_predictions_total")
+        wait_for_metric(client, 1, "rollout_errors_total")
         text = client.get("/metrics").text
     found: dict[str, list[dict[str, str]]] = {}
     for family in text_string_to_metric_families(text):

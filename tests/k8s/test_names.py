@@ -36,7 +36,12 @@ def _files() -> Iterator[Path]:
 
 
 def _services(resources: list[Resource]) -> dict[str, list[dict[str, Any]]]:
-    return {service["metadata"]["name"]: service["spec"]["ports"] for service in of_kind(resources, "Service")}
+    services = {one["metadata"]["name"]: one["spec"]["ports"] for one in of_kind(resources, "Service")}
+    for canary in of_kind(resources, "Canary"):  # Flagger makes them
+        port = {"name": "http", "port": canary["spec"]["service"]["port"]}
+        name = canary["spec"]["targetRef"]["name"]
+        services |= {f"{name}{suffix}": [port] for suffix in ("", "-primary", "-canary")}
+    return services
 
 
 def unknown_settings(text: str) -> set[str]:
@@ -200,7 +205,8 @@ def test_every_address_of_ours_leads_to_a_service_and_a_path_that_is_answered(na
                 assert (parts.port or 80) in {port["port"] for port in services[host]}, (
                     f"{name_of(resource)}: {address}"
                 )
-                assert is_answered(parts.path), f"{name_of(resource)}: {address}"
+                method = "POST" if resource["kind"] == "Canary" else "GET"  # its webhooks
+                assert is_answered(parts.path, method), f"{name_of(resource)}: {address}"
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -52,6 +52,7 @@ def test_manifests_name_this_version_wherever_they_name_one() -> None:
     }
     assert named <= {
         f"image: {OWN}:{__version__}",
+        f"image: {OWN}-train:{__version__}",
         f"app.kubernetes.io/version: {__version__}",
         f"newTag: {__version__}",
         "newTag: demo",
@@ -79,4 +80,4 @@ def test_what_flagger_starts_from_can_be_applied_without_its_canary() -> None:
         for thing in render("flagger")
         if thing["metadata"]["labels"].get("app.kubernetes.io/component") == "canary"
     }
-    assert late == {"Canary", "MetricTemplate"}
+    assert late == {"Canary", "MetricTemplate", "NetworkPolicy"}
