@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -12,8 +13,10 @@ from torch import nn
 from models.departures.data import ORIGIN
 from rollout.bundle.schema import Labelled
 from rollout.layers import CategoryIndex, HourOfDay
+from rollout.training.fit import Fit
 
 SMALLEST_SPREAD = 0.02
+DAY = 86_400
 
 
 class Departures(nn.Module):
@@ -54,20 +57,22 @@ class Departures(nn.Module):
         return torch.stack([self.mean + self.scale * value, self.scale * spread], dim=1)
 
 
-def fit(model: Departures, part: Labelled, hyperparameters: Mapping[str, Any]) -> Departures:
-    """Trains the network with the likelihood of a Laplace distribution, and returns it in eval mode."""
-    model.train()
-    at, origin = (torch.from_numpy(part.inputs[name]) for name in ("at", "origin"))
-    flights = torch.from_numpy(part.targets)
-    epochs: int = hyperparameters["epochs"]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=hyperparameters["learning_rate"])
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(flights)).split(hyperparameters["batch"]):
-            value, spread = model(at[rows], origin[rows]).unbind(1)
-            loss = ((flights[rows] - value).abs() / spread + spread.log()).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        schedule.step()
-    return model.eval()
+def make_fit(calendar: Callable[[], nn.Module], days: int) -> Fit:
+    """Returns how a version is trained: with the likelihood of a Laplace distribution, for its value and spread.
+
+    Args:
+        calendar: Makes the layer that knows the day; see ``Departures``.
+        days: One more than the largest day.
+    """
+
+    def make_module(part: Labelled, hyperparameters: Mapping[str, Any]) -> Departures:
+        return Departures(calendar(), days, hyperparameters["hidden"], part.targets)
+
+    return Fit(module=make_module, epochs=30, batch=256, learning_rate=1e-2, validation=some_days)
+
+
+def some_days(part: Labelled) -> NDArray[np.bool_]:
+    """Tells which rows are for validation: those of whole days, one in ten."""
+    days = part.inputs["at"] // DAY
+    chosen: NDArray[np.bool_] = np.isin(days, np.unique(days)[5::10])
+    return chosen

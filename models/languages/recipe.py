@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.languages import baselines, data, v1, v2
 from models.languages.reference import from_strings
-from rollout.bundle.task import Classification
+from rollout.heads import Classification
 from rollout.training.recipe import Recipe, Version
 
 LABELS = list(data.LANGUAGES)

@@ -14,8 +14,8 @@ from models.departures import data
 from models.departures.recipe import RECIPE
 from rollout.bundle.schema import Arrays, Labelled
 from rollout.bundle.source import ModuleSource
-from rollout.bundle.task import Regression
 from rollout.bundle.variants import VARIANTS
+from rollout.heads import Regression
 from rollout.training.recipe import Dataset
 
 # Mean absolute errors, in flights: v2 does not know the day of the week, which decides much.

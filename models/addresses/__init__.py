@@ -1,0 +1,1 @@
+"""Addresses: where in an American address its parts are, from the number to the ZIP code, letter by letter."""
