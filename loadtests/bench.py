@@ -29,8 +29,9 @@ from rollout.bundle.machine import cpu_name
 @click.option("--seconds", default=2, show_default=True, help="Length of one run of the load generator.")
 @click.option("--only", help="Contenders, separated by commas, such as rollout,mosec; all by default.")
 @click.option("--models", default=",".join(MODELS), show_default=True, help="Models, separated by commas.")
+@click.option("--store", type=click.Path(path_type=Path), help="Bundle store with the models; built by default.")
 @click.option("--results", "folder", default=ROOT / "loadtests" / "results", type=click.Path(path_type=Path))
-def main(rounds: int, seconds: int, only: str | None, models: str, folder: Path) -> None:
+def main(rounds: int, seconds: int, only: str | None, models: str, store: Path | None, folder: Path) -> None:
     """Compares this service with others, and says which of its goals it reaches."""
     folder.mkdir(parents=True, exist_ok=True)
     peers = {contender.peer for contender in CONTENDERS}
@@ -42,6 +43,7 @@ def main(rounds: int, seconds: int, only: str | None, models: str, folder: Path)
         seconds,
         folder,
         results,
+        store,
     )
     comparison.prepare()
     for _ in range(rounds):

@@ -45,6 +45,7 @@ class Comparison:
         seconds: Length of one run of the load generator.
         folder: Where bundles, requests and logs go.
         results: Takes the figures.
+        store: A store that has the models' bundles already.
     """
 
     def __init__(
@@ -54,13 +55,14 @@ class Comparison:
         seconds: int,
         folder: Path,
         results: Results,
+        store: Path | None = None,
     ) -> None:
         self._contenders = contenders
         self._models = models
         self._seconds = seconds
         self._folder = folder
         self._results = results
-        self._bundles = Models(folder / "home")
+        self._bundles = Models(folder / "home", store)
 
     def prepare(self) -> None:
         """Trains and packs the models, and installs the contenders."""

@@ -1,12 +1,13 @@
 """``make fuzz``: valid requests, mutated, in every protocol; nothing may fail, hang or stay in memory.
 
-Usage: python -m loadtests.fuzz --seconds 600 [--seed N]
+Usage: python -m loadtests.fuzz --seconds 600 [--seed N] [--store FOLDER]
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import contextlib
 import io
 import json
@@ -15,6 +16,7 @@ import random
 import re
 import sys
 import time
+import wave
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +30,7 @@ from tritonclient.grpc import service_pb2 as messages
 
 from loadtests.fuzz_service import Target, fuzzed_service
 
-ANSWER_WITHIN_S = 20.0
+ANSWER_WITHIN_S = 60.0
 CONNECTIONS = 8
 # What one process may grow by in the second half of the time, in bytes: what is made once, such as its threads,
 # is there by then.
@@ -37,7 +39,10 @@ MAY_GROW = 32 * 1024 * 1024
 LOOKS = (0.0, 0.2, 0.5, 1.0)
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
 # Not ours to avoid: the caller gave too little time, or there is more to do than can be done.
-LEGITIMATE = (b"deadline-exceeded", b"overloaded")
+LEGITIMATE = (b"deadline-exceeded", b"overloaded", b"explain-timeout")
+# Whoever closes their side while an explanation is computed gets none: this side stays open for so long.
+EXPLAINED_WITHIN_S = 5.0
+GATES = ("go-on", "promote", "rollback")
 
 TOKENS: Sequence[bytes] = (
     b"",
@@ -148,7 +153,22 @@ def corpus(image: list[list[int]]) -> list[Request]:
     def post(path: str, body: object, method: bytes = b"POST") -> Request:
         return Request(method, path.encode(), as_json, json.dumps(body).encode())
 
-    model = "/v1/models/digits"
+    model, flights, words = (f"/v1/models/{name}" for name in ("digits", "arrivals", "speech"))
+    flight = {"at": "2013-01-01T10:00:00Z", "origin": "JFK", "destination": "LAX", "carrier": "AA", "delay": 5}
+    columns = [
+        {"name": name, "datatype": "BYTES", "shape": [2], "data": [value] * 2}
+        for name, value in flight.items()
+        if name != "delay"
+    ]
+    outputs = [{"name": name} for name in ("late.label", "late.scores", "minutes.interval")]
+    heads = {"late": {"label": "late"}, "minutes": {"value": 90}}
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as said:
+        said.setnchannels(1)
+        said.setsampwidth(2)
+        said.setframerate(8000)
+        said.writeframes((np.sin(np.arange(8000) / 5) * 20_000).astype("<i2").tobytes())
+    encoded = base64.b64encode(sound.getvalue()).decode()
     lines = b"".join(json.dumps(row).encode() + b"\n" for _ in range(3))
     file = io.BytesIO()
     PIL.Image.fromarray(np.array(image, np.uint8)).save(file, "PNG")
@@ -163,6 +183,15 @@ def corpus(image: list[list[int]]) -> list[Request]:
         Request(b"POST", f"{model}/predict?client_id=fuzz&key=k".encode(), b"image/png", file.getvalue()),
         Request(b"POST", f"{model}/predict".encode(), b"multipart/form-data; boundary=x", form),
         Request(b"POST", f"{model}/predict".encode(), b"multipart/mixed; boundary=x", mixed),
+        post(f"{flights}/predict", {"client_id": "fuzz", "inputs": flight}),
+        post(f"{flights}/feedback", {"client_id": "fuzz", "key": "k", "heads": heads, "numbers": {"paid": 3.5}}),
+        post("/v2/models/arrivals/infer", {"inputs": columns, "outputs": outputs}),
+        post(f"{words}/predict", {"client_id": "fuzz", "inputs": {"sound": encoded}}),
+        Request(b"POST", f"{words}/predict?client_id=fuzz".encode(), b"audio/wav", sound.getvalue()),
+        post(f"{model}/explain?seed=1", row),
+        Request(b"POST", f"{model}/explain?client_id=fuzz&label=3".encode(), b"image/png", file.getvalue()),
+        *(post(f"/gates/digits/{gate}", {"name": "canary", "phase": "Progressing"}) for gate in GATES),
+        post(f"{model}/clients/fuzz", {}, b"DELETE"),
         post("/v2/models/digits/infer", {"inputs": [tensor | {"data": [image]}], "id": "1"}),
         Request(b"POST", b"/v2/models/digits/infer", b"application/octet-stream", head + pixels),
         post("/predict", {"model": "digits", "instances": [row]}),
@@ -182,6 +211,9 @@ def corpus(image: list[list[int]]) -> list[Request]:
                 f"{model}/reviews/export",
                 f"{model}/verdict",
                 f"{model}/split/history",
+                f"{model}/drift",
+                f"{model}/improvement",
+                flights,
                 "/v2/models/digits",
                 "/openapi.json",
                 "/console/models/digits",
@@ -239,8 +271,12 @@ async def exchange(target: Target, data: bytes, rng: random.Random) -> bytes:
             for start, end in zip([0, *pieces], [*pieces, len(data)], strict=True):
                 writer.write(data[start:end])
                 await writer.drain()
+            begun = b""
+            if b"/explain" in data[:100]:
+                with contextlib.suppress(TimeoutError):
+                    begun = await asyncio.wait_for(reader.read(65536), EXPLAINED_WITHIN_S)
             writer.write_eof()
-            return await reader.read()
+            return begun + await reader.read()
         except OSError:  # it closed before we were done
             return b""
         finally:
@@ -333,9 +369,10 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--store", help="a BentoML home that has the bundles; without it, they are built")
     options = parser.parse_args()
     print(f"seed {options.seed}")
-    with fuzzed_service() as target:
+    with fuzzed_service(options.store) as target:
         findings = asyncio.run(fuzz(target, target.image, options.seconds, options.seed))
     for status, count in sorted(findings.statuses.items()):
         print(f"{count:>9,}  {status}")

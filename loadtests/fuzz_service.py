@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from models.digits import data
 
+OTHERS = ("arrivals", "speech")  # of several heads, and of sounds
 BIN = Path(sys.executable).parent
 
 
@@ -43,7 +44,7 @@ class Target(NamedTuple):
 
 @contextlib.contextmanager
 def fuzzed_service(store: str | None = None) -> Iterator[Target]:
-    """Serves ``digits`` with a trial until the block ends.
+    """Serves ``digits`` with a trial until the block ends, and two other kinds of models if the store has them.
 
     Args:
         store: A store that has its bundles; built anew without one.
@@ -55,11 +56,17 @@ def fuzzed_service(store: str | None = None) -> Iterator[Target]:
             "ROLLOUT_HOME": str(home),
             "ROLLOUT_GRPC_PORT": str(grpc_port),
             "ROLLOUT_GRACE_S": "0",
+            "ROLLOUT_EXPLAIN_TIMEOUT_S": "10",
             "BENTOML_HOME": store or str(Path(folder) / "store"),
         }
         rollout = str(BIN / "rollout")
         if store is None:
-            subprocess.run([rollout, "build", "models/digits"], env=environment, check=True)
+            for model, *version in (("digits",), *((other, "v1") for other in OTHERS)):
+                subprocess.run([rollout, "build", f"models/{model}", *version], env=environment, check=True)
+        for other in OTHERS:
+            if Path(environment["BENTOML_HOME"], "models", other).is_dir():
+                one = [rollout, "split", "set", other, "--champion", "v1", "--yes"]
+                subprocess.run(one, env=environment, check=True, capture_output=True)
         split = ["--champion", "v1", "--challenger", "v2", "--share", "0.3", "--yes"]
         subprocess.run(
             [rollout, "split", "set", "digits", *split], env=environment, check=True, capture_output=True

@@ -20,17 +20,20 @@ class Models:
 
     Args:
         folder: Where they lie; what an earlier run left there is removed.
+        store: A store that has their bundles already; without, they are built into the folder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: Path | None = None) -> None:
         self._folder = folder.resolve()
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._store = self._folder / "bentoml"
+        self._store = (store or self._folder / "bentoml").resolve()
+        self._is_built = store is not None
         self._environment = {"BENTOML_HOME": str(self._store), "BENTOML_DO_NOT_TRACK": "True"}
 
     def build(self, model: str) -> None:
-        """Trains and packs both versions of a model, with the same weights."""
-        self._run("build", RECIPES[model], home=self._folder / "building")
+        """Trains and packs both versions of a model, with the same weights, unless they are there."""
+        if not self._is_built:
+            self._run("build", RECIPES[model], home=self._folder / "building")
 
     def onnx(self, model: str, variant: str = "onnx") -> Path | None:
         """Returns the file of a variant, if it passed parity."""

@@ -23,18 +23,19 @@ from rich.table import Table
 
 from rollout.config import Settings
 from rollout.embedded import running_redis
+from rollout.heads import Classification, Truth
 from rollout.review import actions, log
 from rollout.review.item import ReviewItem, item_id
 from rollout.review.log import ReviewLog
 from rollout.review.queue import FOREVER, add_items
 from rollout.review.spool import Spool
-from rollout.review.state import Answer
 from rollout.store import Redis, connect
 
 T = TypeVar("T")
 
 CHUNK = 1000
 LABELS = [str(digit) for digit in range(10)]
+TASK = msgspec.Raw(msgspec.json.encode(Classification(labels=LABELS, review_threshold=0.9)))
 TEXT = b'{"text":"the delivery was late, and the box was open when it came"}'
 IMAGE = msgspec.json.encode({"image": [[column * row % 256 for column in range(32)] for row in range(32)]})
 ADDERS = 32
@@ -87,7 +88,7 @@ async def _work(redis: Redis, claims: int) -> tuple[list[float], list[float]]:
         claim, seconds = await _timed(actions.claim(redis, "texts", reviewer))
         claiming.append(seconds)
         (leased,) = claim.items
-        answer = Answer(label=LABELS[number % 10])
+        answer = Truth(label=LABELS[number % 10])
         _, seconds = await _timed(actions.resolve(redis, "texts", leased.item.id, leased.token, answer))
         answering.append(seconds)
     return claiming, answering
@@ -137,9 +138,12 @@ def _item(number: int, inputs: bytes) -> ReviewItem:
         variant="onnx",
         revision=1,
         threshold=0.9,
-        label="3",
-        confidence=first,
-        scores={label: first if label == "3" else (1 - first) / 9 for label in LABELS},
+        task=TASK,
+        answer={
+            "label": "3",
+            "confidence": first,
+            "scores": {label: first if label == "3" else (1 - first) / 9 for label in LABELS},
+        },
         same=item_id(client_id, key, inputs),
         inputs=msgspec.Raw(inputs),
     )

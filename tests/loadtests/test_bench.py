@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -14,10 +13,11 @@ import pytest
 from loadtests.closed_loop import Sample
 from loadtests.contenders import BENTOML, CONTENDERS, FASTAPI, FLOOR, MOSEC_ONE, ONE, TWO, Contender
 from loadtests.goals import goals
-from loadtests.ours import Models
+from loadtests.ours import RECIPES, Models
 from loadtests.report import render
 from loadtests.results import LARGE, SMALL, Closed, Results
 from loadtests.servers import StartError
+from rollout.training.recipe import load_recipe
 from tests.conftest import ROOT, need
 
 
@@ -29,13 +29,10 @@ def wrk() -> None:
 
 @pytest.mark.usefixtures("wrk")
 @pytest.mark.timeout(1000)
-def test_the_report_is_printed_and_nothing_fails(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "BENTOML_HOME"}
+def test_the_report_is_printed_and_nothing_fails(bundles: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "loadtests.bench", "--only", "rollout", "--models", SMALL]
-    command += ["--rounds", "1", "--seconds", "1", "--results", str(tmp_path)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=900
-    )
+    command += ["--rounds", "1", "--seconds", "1", "--store", bundles, "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "bench.md").read_text() in done.stdout
     assert "<svg" in (tmp_path / "bench.svg").read_text()
@@ -54,6 +51,22 @@ def test_the_report_is_printed_and_nothing_fails(tmp_path: Path) -> None:
     assert len(results.workers) == 2
     assert not any(worker.has_torch for worker in results.workers)
     assert not results.absent
+
+
+def test_without_a_store_a_trial_of_equals_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[tuple[str, ...]] = []
+
+    def run(_: Models, *arguments: str, home: Path) -> None:
+        assert home.is_relative_to(tmp_path)
+        built.append(arguments)
+
+    monkeypatch.setattr(Models, "_run", run)
+    for model, place in RECIPES.items():
+        recipe = load_recipe(ROOT / place)
+        first, second = recipe.versions.values()
+        assert (recipe.name, first) == (model, second)
+        Models(tmp_path).build(model)
+    assert built == [("build", place) for place in RECIPES.values()]
 
 
 def sample(rate: float, p50_ms: float = 1.0, cpu_us: float = 100.0) -> Sample:

@@ -18,7 +18,7 @@ def trial(bundles: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     """A service in the midst of a trial, with half of the clients on either version."""
     home: Path = tmp_path_factory.mktemp("load")
     set_split(home, "--champion", "v1", "--challenger", "v2", "--share", "0.5")
-    with run_service(home) as running:
+    with run_service(home, ROLLOUT_TIMEOUT_MS="10000") as running:  # whatever else runs here
         yield running
 
 
