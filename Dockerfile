@@ -1,15 +1,16 @@
-# The image of Rollout, in three forms. Each serves as user 65532, may have a read-only root file system, and then takes
+# The image of Rollout, in four forms. Each serves as user 65532, may have a read-only root file system, and then takes
 # two volumes: /var/lib/rollout and /tmp.
 #
 #   docker build --tag rollout:0.1.0 .                           serves ONNX, without torch
 #   docker build --tag rollout:0.1.0-demo --target demo .        the same with the demo's bundles in /opt/rollout/models
 #   docker build --tag rollout:0.1.0-torch --target torch .      with torch, for ROLLOUT_VARIANT=torchscript
+#   docker build --tag rollout-train:0.1.0 --target train .      with what training needs and the recipes in models/
 #
 # On top of the base: 390 MB without torch (120 MB compressed), 1,250 MB with it (350 MB compressed).
 #
 # Each has the list of what is in it in /opt/rollout/sbom.cdx.json. All that is installed is locked, with hashes.
 #
-# `demo` and `torch` install torch's build for CPUs, which for Intel and AMD is not on PyPI but on PyTorch's own index:
+# `demo`, `train` and `torch` install torch's build for CPUs, which for Intel and AMD is not on PyPI but on PyTorch's own index:
 # --build-arg PIP_EXTRA_INDEX_URL=...
 
 # 3.11.16; the digest names the index of all platforms.
@@ -82,6 +83,12 @@ CMD ["serve"]
 
 FROM runtime AS torch
 COPY --from=build-torch /opt/rollout/venv /opt/rollout/venv
+COPY --from=build-torch /opt/rollout/sbom.cdx.json /opt/rollout/sbom.cdx.json
+
+FROM runtime AS train
+COPY --from=build-demo /opt/rollout/venv /opt/rollout/venv
+COPY models models
+# As the others have it; the list of what training needs besides is requirements/demo.txt.
 COPY --from=build-torch /opt/rollout/sbom.cdx.json /opt/rollout/sbom.cdx.json
 
 FROM runtime AS demo
