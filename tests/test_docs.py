@@ -19,7 +19,7 @@ from rollout.errors import HTTP_ERRORS, RolloutError
 from tests.conftest import ROOT
 
 REFERENCE = (ROOT / "REFERENCE.md").read_text()
-README = (ROOT / "README.md").read_text()
+PACKED = (ROOT / "docs" / "tutorials" / "ml-engineer.md").read_text()
 
 
 def table(heading: str) -> list[list[str]]:
@@ -67,17 +67,16 @@ def test_every_command() -> None:
         for name in group.list_commands(context):
             command = group.get_command(context, name)
             assert command is not None
-            names |= (
-                commands(command, f"{prefix} {name}")
-                if isinstance(command, click.Group)
-                else {f"{prefix} {name}"}
-            )
+            if isinstance(command, click.Group):
+                names |= commands(command, f"{prefix} {name}")
+            if not isinstance(command, click.Group) or command.invoke_without_command:
+                names.add(f"{prefix} {name}")
         return names
 
     documented = {re.match(r"rollout( [a-z]+)+", row[0]) for row in table("Commands")}
     assert {match.group() for match in documented if match} == commands(cli, "rollout")
     makefiles = (ROOT / "Makefile").read_text() + (ROOT / "k8s" / "deploy.mk").read_text()
-    for target in re.findall(r"^([a-z]+):.*##", makefiles, re.M):
+    for target in re.findall(r"^([a-z-]+):.*##", makefiles, re.M):
         assert target == "help" or f"`make {target}`" in REFERENCE
 
 
@@ -92,31 +91,46 @@ def test_the_figures_of_the_demo(bundles: str) -> None:
         "`v2`, small convolutional network": open_bundle("digits:v2")[1].metrics["accuracy"],
     }
     for name, accuracy in figures.items():
-        assert f"| {name} | {accuracy:.3f} |" in README
+        assert f"| {name} | {accuracy:.3f} |" in PACKED
 
 
 def test_the_public_surface() -> None:
     assert sorted(rollout.__all__) == [
         "Answered",
         "Audio",
+        "Boxes",
         "Category",
         "Classification",
         "Dataset",
+        "Embedding",
+        "Fit",
+        "Heads",
         "Image",
         "InputSchema",
         "Labelled",
+        "MultiLabel",
         "Number",
+        "Output",
+        "Quantiles",
         "Recipe",
         "Reference",
         "Regression",
         "RolloutError",
+        "Score",
+        "Span",
         "Table",
+        "Targets",
         "Tensor",
+        "Tensors",
         "Text",
         "Time",
+        "TokenLabels",
+        "Truth",
         "Version",
         "__version__",
+        "box_targets",
         "pack",
+        "targets_of",
     ]
     for name in rollout.__all__:
         assert getattr(rollout, name).__doc__

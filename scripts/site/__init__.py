@@ -1,0 +1,1 @@
+"""What the site has that does not lie in docs/."""
