@@ -105,7 +105,7 @@ def running(*servers: RedisServer) -> Iterator[None]:
             server.kill()
 
 
-def wait_until(what: Callable[[], Any], seconds: float = 20) -> None:
+def wait_until(what: Callable[[], Any], seconds: float = 120) -> None:
     """Waits until something holds; while Redis does not answer, it does not."""
     give_up = time.monotonic() + seconds
     while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from rollout.errors import StoreUnavailableError
-from rollout.store import Redis, connect, guard, run_script
+from rollout.store import Redis, connect, guard, reason, run_script
 from tests.redis_servers import ADDRESS, RedisServer, running, wait_until, watch
 
 Work = Callable[[Redis], Awaitable[Any]]
@@ -64,9 +65,12 @@ async def write_in_script(redis: Redis) -> None:
     ],
 )
 async def test_at_the_start(server: RedisServer, url: str, words: str) -> None:
-    started = time.monotonic()
-    assert words.format(server.address) in await fault(url.format(server.address))
-    assert time.monotonic() - started < 0.9, "at once, not after a time limit"
+    took = []
+    for _ in range(3):  # one may be held up by what else runs here
+        started = time.monotonic()
+        assert words.format(server.address) in await fault(url.format(server.address))
+        took.append(time.monotonic() - started)
+    assert min(took) < 0.9, "at once, not after a time limit"
 
 
 @pytest.mark.parametrize("work", [write, write_in_script])
@@ -119,6 +123,37 @@ async def test_sentinel_where_a_server_is_meant(server: RedisServer, tmp_path: A
         assert "the Sentinels want another user or password" in await fault(
             f"redis+sentinel://{sentinel.address}/of-rollout"
         )
+
+
+async def test_a_connection_that_is_closed_while_it_is_used(server: RedisServer) -> None:
+    """At every step of a call, as redis-py's own tasks close them after a failover."""
+    said = set()
+    async with aclosing(await connect(f"redis://{server.address}")) as redis:
+        for steps in range(30):
+            call = asyncio.create_task(guarded(redis.ping()))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            for connection in list(redis.connection_pool._in_use_connections):
+                await connection.disconnect(nowait=True)
+            try:
+                await call
+            except StoreUnavailableError as error:
+                said.add(reason(error))
+    assert "Redis does not answer: the connection was closed while it was used" in said
+
+
+async def test_a_mistake_of_ours_is_no_fault_of_redis() -> None:
+    with pytest.raises(AttributeError, match="nothing"):
+        await guarded(mistake())
+
+
+async def mistake() -> None:
+    raise AttributeError("nothing")
+
+
+async def guarded(call: Awaitable[Any]) -> None:
+    async with guard():
+        await call
 
 
 async def test_too_few_replicas_to_confirm(server: RedisServer) -> None:
