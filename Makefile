@@ -9,16 +9,14 @@ PROCESSES ?= 4
 VENV := .venv/bin
 
 help: ## Show these targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 serve: .venv/.installed-demo ## Install, build the demo and serve it on HOST:PORT
 	@$(VENV)/rollout demo --host $(HOST) --port $(PORT) --workers $(WORKERS)
 
 test: .venv/.installed-dev ## Install, lint and run every test
 	@scripts/lint
-	@export TEST_SHARED_BUNDLES=$$(mktemp -d) && trap "rm -rf $$TEST_SHARED_BUNDLES" EXIT && \
-	    $(VENV)/pytest -m "not alone" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder && \
-	    $(VENV)/pytest -m alone
+	@scripts/test $(PROCESSES)
 
 check: .venv/.installed-dev ## Lint, and the tests that need no process: for the loop while writing
 	@scripts/lint
@@ -37,6 +35,13 @@ load: .venv/.installed-dev ## Send users to HOST:PORT, from locust's page or for
 
 models: .venv/.installed-dev ## Pack small models of some thirty kinds, and write docs/models.md: their variants, sizes and times
 	@$(VENV)/python -m tests.kinds $(ARGS)
+
+large: .venv/.installed-dev ## Pack, verify, serve and measure networks of the size that teams bring; ARGS="--device cuda"
+	@$(VENV)/python -m loadtests.large $(ARGS)
+
+bench-batch: .venv/.installed-dev ## Measure Spark, Ray, `rollout predict` and onnxruntime alone on one table of rows
+	@scripts/need java openjdk-17-jre-headless
+	@$(VENV)/python -m loadtests.batch $(ARGS)
 
 judge: .venv/.installed-dev ## Simulate trials whose truth is known: how often is the verdict wrong, and how soon right?
 	@$(VENV)/python -m tests.judge $(ARGS)
@@ -58,19 +63,27 @@ rehearse: .venv/.installed-dev ## What happens to a deployment in a year, on thi
 	@scripts/need haproxy
 	@$(VENV)/python -m loadtests.rehearsal $(ARGS)
 
+docs: .venv/.installed-dev ## Build the site into site/: tutorials, how-tos, explanations, the reference
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/python -m mkdocs build --strict && echo "site/index.html"
+
 lock: ## Write constraints.txt and requirements/ anew
 	@scripts/lock
 
 audit: .venv/.installed-dev ## Look up known vulnerabilities of what is locked
 	@$(VENV)/pip-audit --disable-pip --require-hashes --requirement constraints.txt
 
+typescript: .venv/.installed-dev ## Generate the types of the TypeScript client from the service's description
+	@scripts/need node nodejs && scripts/need npm
+	@api=$$(mktemp --suffix .json) && trap "rm $$api" EXIT && $(VENV)/python scripts/describe > $$api && \
+	    cd client/typescript && npm ci --no-audit --no-fund && npm run generate -- $$api -o src/api.ts
+
 clean: ## Remove .venv, caches and the demo's data in .rollout
-	rm -rf .venv .rollout .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache loadtests/results
+	rm -rf .venv .rollout .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache loadtests/results site
 
 include k8s/deploy.mk
 
 .venv/.installed-%: pyproject.toml constraints.txt requirements/demo.txt requirements/build.txt scripts/install
 	@scripts/install $*
 
-.PHONY: help serve test check lint bench load models judge fuzz soak ramp reviews rehearse lock audit clean
+.PHONY: help serve test check lint bench bench-batch load models large judge fuzz soak ramp reviews rehearse docs lock audit typescript clean
 .PRECIOUS: .venv/.installed-%

@@ -29,6 +29,8 @@ STORE = tempfile.mkdtemp(prefix="rollout-test-store-")
 # What is built once for all processes that run tests; each has a store of its own with a copy.
 IS_SHARED = "TEST_SHARED_BUNDLES" in os.environ  # with other runs, too; then somebody else removes it
 SHARED = Path(os.environ.setdefault("TEST_SHARED_BUNDLES", tempfile.mkdtemp(prefix="rollout-test-shared-")))
+# A metric that is the same in so many looks, a flush apart, has settled.
+LOOKS = 5
 # What a test needs beside what Rollout needs.
 TO_LOOK = ("+keys", "+type", "+ttl", "+pttl", "+xlen", "+hkeys", "+copy", "+config", "+flushall")
 # Python is started hundreds of times: what is compiled once stays compiled, whatever the environment says.
@@ -42,13 +44,16 @@ os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 
 from rollout.config import Settings  # noqa: E402
 from rollout.embedded import running_redis  # noqa: E402
+from rollout.metrics import FLUSH_EVERY_S  # noqa: E402
 from rollout.store import Redis, connect  # noqa: E402
 from tests.commands import rollout  # noqa: E402
 from tests.running import (  # noqa: E402, F401  # hooks, and a fixture for every test
     _no_process,
     pytest_collection_modifyitems,
     pytest_configure,
+    pytest_ignore_collect,
     pytest_unconfigure,
+    pytest_xdist_make_scheduler,
 )
 
 
@@ -152,7 +157,7 @@ class Service:
     def stop(self) -> int:
         """Sends SIGTERM and returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 def metric(client: httpx.Client, name: str, *labels: str) -> float:
@@ -164,7 +169,25 @@ def metric(client: httpx.Client, name: str, *labels: str) -> float:
     )
 
 
-def wait_for_text(log: Path, text: str, seconds: float = 60) -> None:
+def settled(client: httpx.Client, name: str, *labels: str) -> float:
+    """Returns a metric once it stays as it is: workers write what they count a few times a second."""
+    give_up, found = time.monotonic() + 60, [metric(client, name, *labels)]
+    while len(found) < LOOKS or len(set(found[-LOOKS:])) > 1:
+        assert time.monotonic() < give_up, f"{name} is {found}"
+        time.sleep(FLUSH_EVERY_S)
+        found.append(metric(client, name, *labels))
+    return found[-1]
+
+
+def wait_for_metric(client: httpx.Client, least: float, name: str, *labels: str) -> None:
+    """Waits until a metric is so high."""
+    give_up = time.monotonic() + 60
+    while (found := metric(client, name, *labels)) < least:
+        assert time.monotonic() < give_up, f"{name} is {found}, not {least}"
+        time.sleep(0.1)
+
+
+def wait_for_text(log: Path, text: str, seconds: float = 180) -> None:
     """Waits until a log has a text."""
     give_up = time.monotonic() + seconds
     while text not in log.read_text():
@@ -179,7 +202,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_ready(base: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
+def wait_ready(base: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 240) -> None:
     """Waits until ``/readyz`` says yes."""
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up and process.poll() is None:

@@ -6,20 +6,32 @@ import asyncio
 import io
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 import pytest_timeout
+from xdist.scheduler import LoadFileScheduling
 
 # Measured; first those that take longest, so that no process is left with one of them at the end.
 LONGEST = (
-    "tests/test_readme.py",
+    "tests/site/test_readme.py",
+    "tests/site/test_how_tos.py",
+    "tests/test_circle.py",
+    "tests/improvement/test_steps.py",
+    "tests/cli/test_improve.py",
     "tests/bundle/test_cpp.py",
     "tests/image/test_image.py",
     "tests/kinds/test_kinds.py",
     "tests/cli/test_split.py",
     "tests/service/console/test_browser.py",
     "tests/cli/test_push_pull.py",
+    "tests/service/test_challenger.py",
+    "tests/service/test_redis_failover.py",
+    "tests/service/test_kill.py",
+    "tests/loadtests/test_locust.py",
+    "tests/http/test_connections.py",
+    "tests/http/test_oip_grpc.py",
     "tests/cli/test_labels.py",
     "tests/service/test_new_models.py",
     "tests/http/test_fuzz.py",
@@ -31,14 +43,23 @@ LONGEST = (
     "tests/cli/test_cli.py",
     "tests/cli/test_gate_and_sign.py",
 )
-# These measure under load, and would measure each other: `make test` runs them after all others, one by one.
+# One process runs all of these: starting the service with all models that they share takes as long as they do.
+TOGETHER = (
+    "tests/http/test_oip_grpc.py",
+    "tests/http/test_oip.py",
+    "tests/http/test_feedback.py",
+    "tests/http/test_files.py",
+)
+# These measure under load, and would measure what others do, or start an engine that gives up on a machine that is
+# busy: `make test` runs them after all others.
 ALONE = (
-    "tests/loadtests/",
-    "tests/service/test_challenger.py",
-    "tests/service/test_drain_and_swap.py",
-    "tests/service/test_kill.py",
+    "tests/job/test_engines.py",
+    "tests/job/test_page.py",
+    "tests/loadtests/test_bench.py::test_the_report_is_printed_and_nothing_fails",
+    "tests/loadtests/test_rehearsal.py::test_what_a_cluster_does_costs_no_request",
+    "tests/loadtests/test_ramp.py::test_no_request_fails_and_nobody_changes_sides",
     "tests/service/test_overload.py",
-    "tests/service/test_redis_failover.py",
+    "tests/service/test_drain_and_swap.py",
     "tests/service/test_serve.py::test_nobody_waits_for_a_slow_neighbour",
     "tests/service/test_serve.py::test_sigterm_answers_what_is_in_flight_and_exits_cleanly",
 )
@@ -52,6 +73,7 @@ PROCESS_FILES = (
     "tests/bundle/test_source.py",
     "tests/cli/",
     "tests/image/",
+    "tests/job/test_scorer.py",
     "tests/k8s/",
     "tests/kinds/",
     "tests/loadtests/",
@@ -73,11 +95,12 @@ NAMES = {
     "kubectl",
 }
 WITHOUT_PROCESS = "not process"
+ONLY_ALONE = "alone"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declares the marker, and has a test that is out of time show its tasks as well."""
-    config.addinivalue_line("markers", "alone: measures under load, and runs beside no other test")
+    config.addinivalue_line("markers", "alone: measures under load, and runs after all others")
     config.addinivalue_line("markers", "process: starts a process, or needs one that another test started")
     pytest_timeout.dump_stacks = dump_stacks
 
@@ -90,6 +113,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(SHARED, ignore_errors=True)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out the files that have no test of those asked for: importing all takes as long as some of them."""
+    is_file = collection_path.suffix == ".py" and config.option.markexpr == ONLY_ALONE
+    return True if is_file and not any(str(collection_path).endswith(_path(one)) for one in ALONE) else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what its markers leave out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the files that take long first, and marks what the tests need."""
@@ -99,6 +128,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.alone)
         if needs_process(item):
             item.add_marker(pytest.mark.process)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """Hands out files, some of them as one."""
+    return Files(config, log) if config.option.dist == "loadfile" else None
+
+
+class Files(LoadFileScheduling):  # type: ignore[misc]  # it has no types
+    """Gives a process a file at a time, and those that share a service together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = _path(nodeid)
+        return TOGETHER[0] if file in TOGETHER else file
 
 
 def needs_process(item: pytest.Item) -> bool:
@@ -144,7 +187,11 @@ _dump_threads = pytest_timeout.dump_stacks
 
 
 def _file(item: pytest.Item) -> str:
-    return item.nodeid.partition("::")[0]
+    return _path(item.nodeid)
+
+
+def _path(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 def _rank(file: str) -> int:

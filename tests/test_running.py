@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.running import TOGETHER, Files
 
 HANGS = """
 import asyncio
@@ -38,7 +40,7 @@ def run(tmp_path: Path, text: str, *options: str) -> subprocess.CompletedProcess
     file.write_text(text)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, str(file)]
     try:
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     finally:
         file.unlink()
 
@@ -67,6 +69,13 @@ def test_one_that_starts_a_process_unseen_fails_in_make_check(tmp_path: Path) ->
     assert "a test without the marker `process` starts" in done.stdout
 
 
+def test_files_that_share_a_service_share_a_process() -> None:
+    for file in TOGETHER:
+        assert (ROOT / file).exists()
+        assert Files._split_scope(None, f"{file}::test_it[1]") == TOGETHER[0]  # type: ignore[arg-type]
+    assert Files._split_scope(None, "tests/test_running.py::test_it") == "tests/test_running.py"  # type: ignore[arg-type]
+
+
 def test_the_tests_of_a_file_share_a_process(tmp_path: Path) -> None:
     """What a file starts once is started once; xdist's groups by marker are not read by this pytest."""
     text = f"""
@@ -81,7 +90,44 @@ def test_it(number):
     with pathlib.Path({str(tmp_path / "pids")!r}).open("a") as file:
         print(os.getpid(), file=file)
 """
-    (options,) = re.findall(r"--numprocesses .*--no-loadscope-reorder", (ROOT / "Makefile").read_text())
-    done = run(tmp_path, text, *options.replace("$(PROCESSES)", "2").split())
+    found = re.findall(r"--numprocesses .*--no-loadscope-reorder", (ROOT / "scripts" / "test").read_text())
+    (options,) = {options.replace('"$processes"', "2") for options in found}
+    done = run(tmp_path, text, *options.split())
     assert "12 passed" in done.stdout, done.stdout
     assert len(set((tmp_path / "pids").read_text().split())) == 1
+
+
+FLAKY = """
+from pathlib import Path
+
+import pytest
+
+
+def test_it_passes_the_second_time():
+    again = Path("again")
+    was_there = again.exists()
+    again.touch()
+    assert was_there
+
+
+@pytest.mark.alone
+def test_alone():
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "says"),
+    [("", 0, "1 passed"), ("def test_it_never_passes(): raise AssertionError", 1, "1 failed, 1 passed")],
+)
+def test_what_fails_beside_others_has_to_pass_by_itself(tmp_path: Path, more: str, status: int, says: str) -> None:
+    """All that `make test` runs after lint, on a tree of one file."""
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    (tmp_path / "scripts").mkdir()
+    script = shutil.copy(ROOT / "scripts" / "test", tmp_path / "scripts")
+    (tmp_path / "test_it.py").write_text(f"{FLAKY}\n\n{more}\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = alone\n")
+    done = subprocess.run([script, "2"], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == status, done.stdout + done.stderr
+    _, said = done.stdout.split("Once more, by themselves")
+    assert says in said
