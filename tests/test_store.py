@@ -11,7 +11,7 @@ import pytest
 
 from loadtests.fleet import Valkey
 from rollout.errors import StoreUnavailableError
-from rollout.store import Redis, client_of, guard
+from rollout.store import Redis, advance, client_of, guard
 
 
 class Address:
@@ -65,3 +65,9 @@ async def test_a_primary_that_became_a_replica_is_left(address: tuple[Address, R
         await redis.aclose()
         first.kill()
         second.kill()
+
+
+async def test_how_far_something_got_never_goes_back(redis: Redis) -> None:
+    for cursor in (7, 5):
+        await advance(redis, "rollout:{digits}:webhook", cursor)
+    assert await redis.get("rollout:{digits}:webhook") == b"7"

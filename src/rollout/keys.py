@@ -131,10 +131,7 @@ class Keys(NamedTuple):
 
     @property
     def acts_webhook(self) -> str:
-        """The last revision of which the webhook was told, if it came by itself. Owned as the other is.
-
-        With ``:lock``, the worker that tells it, which expires as the other does.
-        """
+        """The last revision that the webhook need not be told of. Owned, and locked, as ``webhook`` is."""
         return f"rollout:{{{self.model}}}:webhook:acts"
 
     @property
@@ -224,13 +221,11 @@ class Keys(NamedTuple):
 
     @property
     def webhook(self) -> str:
-        """The cursor of the last decision that the webhook took. Owned by whoever configures the webhook."""
-        return f"rollout:{{{self.model}}}:webhook"
+        """The cursor of the last decision that the webhook took. Owned by whoever configures the webhook.
 
-    @property
-    def webhook_lock(self) -> str:
-        """The worker that delivers to the webhook. Expires after half a minute unless that worker renews it."""
-        return f"rollout:{{{self.model}}}:webhook:lock"
+        With ``:lock``, the worker that delivers; that expires after half a minute unless the worker renews it.
+        """
+        return f"rollout:{{{self.model}}}:webhook"
 
     def client(self, client_id: str) -> str:
         """Everything kept of a client, a sorted set of parts of key names by when they are gone, in milliseconds.

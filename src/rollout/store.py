@@ -34,6 +34,12 @@ REPORT_EVERY_S = 60.0
 OLDEST = {"redis": 7, "valkey": 8}
 # Microseconds since 1970, by the clock of the server that has the key: each node of a cluster has its own.
 NOW = "local now = redis.call('TIME') return now[1] * 1000000 + now[2]"
+# KEYS: cursor. ARGV: how far something got.
+ADVANCE = """
+if tonumber(redis.call('GET', KEYS[1]) or 0) < tonumber(ARGV[1]) then
+    redis.call('SET', KEYS[1], ARGV[1])
+end
+"""
 # What failures of Redis are, and of the way to it; those of a cluster are no RedisError.
 FAILURES = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError, TimeoutError)
 
@@ -237,6 +243,16 @@ async def run_script(redis: Redis, script: str, keys: Sequence[str], *arguments:
     return answer
 
 
+async def advance(redis: Redis, key: str, cursor: int) -> None:
+    """Notes how far something got. It never goes back, not even where a worker lost its lease and does not know.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    async with guard():
+        await redis.eval(ADVANCE, 1, key, cursor)
+
+
 async def server_time(redis: Redis, model: str) -> int:
     """Returns what the clock says that the scripts of a model go by, microseconds since 1970.
 
@@ -255,7 +271,7 @@ async def guard() -> AsyncIterator[None]:
     except FAILURES as error:
         raise StoreUnavailableError(explain(error) or "Redis does not answer; try again shortly") from error
     except AttributeError as error:
-        # Its client closes a connection that another task is just writing to, and goes on with what is no longer there.
+        # Its client closes a connection that another task is just writing to, and goes on with what is gone.
         if not _is_of_the_client(error):
             raise
         closed = redis.exceptions.ConnectionError("the connection was closed while it was used")

@@ -21,12 +21,12 @@ from rollout.heads import Truth
 from rollout.keys import Keys
 from rollout.metrics import WEBHOOKS
 from rollout.review import actions
-from rollout.review import webhook as webhook_module
 from rollout.review.forget import forget_client
 from rollout.review.item import item_id, milliseconds
+from rollout.review.outbox import Decisions
 from rollout.review.queue import add_items
-from rollout.review.webhook import Webhook, signed
 from rollout.store import Redis
+from rollout.webhook import LOCK_S, Webhook, signed
 from tests.conftest import free_port
 from tests.review.items import make_item
 
@@ -92,7 +92,9 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 def webhook(redis: Redis, receiver: Receiver) -> Webhook:
-    return Webhook(redis, "digits", receiver.url, KEY, poll_s=0.05, retry_s=0.05, longest_retry_s=0.2)
+    return Webhook(
+        redis, Decisions(redis, "digits"), receiver.url, KEY, poll_s=0.05, retry_s=0.05, longest_retry_s=0.2
+    )
 
 
 @asynccontextmanager
@@ -262,14 +264,14 @@ async def test_of_several_deliverers_one_delivers_and_another_takes_over(
 async def test_a_lock_whose_owner_died_expires(
     redis: Redis, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await redis.set(NAMES.webhook_lock, "whoever died", px=700)
+    await redis.set(f"{NAMES.webhook}:lock", "whoever died", px=700)
     await redis.set(NAMES.webhook, 0)
     await decide(redis, 1)
     async with delivering(redis, receiver):
         await asyncio.sleep(0.3)
         assert not receiver.taken
         await until(lambda: receiver.taken)
-        assert 20 < await redis.ttl(NAMES.webhook_lock) <= webhook_module.LOCK_S
+        assert 20 < await redis.ttl(f"{NAMES.webhook}:lock") <= LOCK_S
 
 
 async def test_what_was_forgotten_meanwhile_is_not_sent(redis: Redis, receiver: Receiver) -> None:
@@ -278,7 +280,7 @@ async def test_what_was_forgotten_meanwhile_is_not_sent(redis: Redis, receiver: 
         await forget_client(redis, "digits", "client-2", 60)
 
     async with delivering(redis, receiver):
-        await redis.set(NAMES.webhook_lock, "somebody else", px=1000)  # so that all three are read at once
+        await redis.set(f"{NAMES.webhook}:lock", "somebody else", px=1000)  # so that all three are read at once
         await decide(redis, 1, 2, 3)
         receiver.before = forget
         await until(lambda: len(receiver.taken) == 2)

@@ -18,14 +18,8 @@ from rollout.review.state import State, Work
 from rollout.review.undecided import undecided_since
 from rollout.routing.trial_evidence import Decided, Observed, add_decisions, add_outcomes, add_reviewed
 from rollout.routing.trial_reviews import Reviewed, client_hash, move_until
-from rollout.store import Redis, guard
+from rollout.store import Redis, advance, guard
 
-# KEYS: cursor. ARGV: how far all is gathered. It never goes back, not even after a lease was lost.
-ADVANCE = """
-if tonumber(redis.call('GET', KEYS[1]) or 0) < tonumber(ARGV[1]) then
-    redis.call('SET', KEYS[1], ARGV[1])
-end
-"""
 TRIAL = ("control", "challenger")
 # Rows are on their way into the queue for so many seconds at most, unless Redis is away.
 UNDER_WAY_S = 10
@@ -104,8 +98,7 @@ class Intake:
             return int(await self._redis.get(self._keys.gathered(what)) or 0)
 
     async def _advance(self, what: str, cursor: int) -> None:
-        async with guard():
-            await self._redis.eval(ADVANCE, 1, self._keys.gathered(what), cursor)
+        await advance(self._redis, self._keys.gathered(what), cursor)
 
 
 def observe(outcome: Outcome, head: Head) -> Observed | None:

@@ -10,7 +10,6 @@ from contextlib import suppress
 from rollout import metrics
 from rollout.config import Settings
 from rollout.errors import StoreUnavailableError
-from rollout.inference.acts_webhook import ActsWebhook
 from rollout.inference.controller import Controller
 from rollout.inference.drift_watch import DriftWatch
 from rollout.inference.follower import Follower
@@ -23,8 +22,10 @@ from rollout.mlflow_server import registry_server
 from rollout.review.item import ReviewItem
 from rollout.review.log import ReviewLog
 from rollout.review.others import keep_other
-from rollout.review.webhook import Webhook
+from rollout.review.outbox import Decisions
+from rollout.routing.outbox import Acts
 from rollout.store import Redis
+from rollout.webhook import Webhook
 
 # How long what is left of a model waits for its last batches, in seconds.
 LEAVE_WITHIN_S = 30.0
@@ -66,7 +67,8 @@ class ModelRuntime:
         works += [self._sketches.run(), DriftWatch(redis, model).run()]
         if settings.webhook_url:
             to = (settings.webhook_url, settings.webhook_key())
-            works += [Webhook(redis, model.name, *to).run(), ActsWebhook(redis, model.name, *to).run()]
+            outboxes = (Decisions(redis, model.name), Acts(redis, model.name))
+            works += [Webhook(redis, outbox, *to).run() for outbox in outboxes]
         if (server := registry_server()) is not None:
             works.append(RegistryAliases(redis, model.name, server).run())
         self._tasks = [loop.create_task(work) for work in works]

@@ -1,7 +1,7 @@
-"""The webhook: tells a team's own service what people decide; signed, in order, at least once.
+"""The webhook: tells a team's own service what happens, signed, in order and at least once.
 
-The outbox is the sorted set of decisions itself: all that is kept is the cursor of the last one that arrived.
-Headers and signature are those of Standard Webhooks, https://www.standardwebhooks.com.
+What is told is kept by others already, in order: that is the outbox, and all that is kept here is the cursor of
+the last of it that arrived. Headers and signature are those of Standard Webhooks, https://www.standardwebhooks.com.
 """
 
 from __future__ import annotations
@@ -13,19 +13,17 @@ import hmac
 import logging
 import random
 import time
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import aiohttp
 import msgspec
 
 from rollout import metrics
 from rollout.errors import StoreUnavailableError
-from rollout.keys import Keys
 from rollout.lease import Lease
-from rollout.review.records import Record, read_changes
-from rollout.review.state import State, iso
-from rollout.store import Redis, guard, is_cancelled, report, server_time
+from rollout.store import Redis, advance, guard, is_cancelled, report
 
 POLL_S = 1.0
 # One attempt ends well before the lock does.
@@ -35,25 +33,60 @@ RENEW_S = 10.0
 RETRY_S = 1.0
 LONGEST_RETRY_S = 300.0
 
-# KEYS: cursor. ARGV: cursor of what arrived. It never goes back, not even after a lock was lost.
-ADVANCE = """
-if tonumber(redis.call('GET', KEYS[1]) or 0) < tonumber(ARGV[1]) then
-    redis.call('SET', KEYS[1], ARGV[1])
-end
-"""
-
 logger = logging.getLogger(__name__)
 
 
+class Message(NamedTuple):
+    """Something that happened.
+
+    Attributes:
+        cursor: Its place in the outbox, growing.
+        id: The same for each attempt.
+        event: What is sent, as JSON; ``None`` where this is not to be told.
+    """
+
+    cursor: int
+    id: str
+    event: dict[str, Any] | None
+
+
+class Outbox(Protocol):
+    """What happens to a model, in order.
+
+    Attributes:
+        model: The model.
+        what: What each message is about, for the log.
+        key: Of the cursor in Redis; with ``:lock``, the worker that delivers.
+    """
+
+    model: str
+    what: str
+    key: str
+
+    async def newest(self) -> int:
+        """Returns a cursor that everything that happens from now on is beyond.
+
+        Raises:
+            StoreUnavailableError: If Redis does not answer.
+        """
+
+    def after(self, cursor: int) -> AsyncIterator[Message]:
+        """Yields what happened after a cursor, each as it is known when the one before has been delivered.
+
+        Raises:
+            StoreUnavailableError: If Redis does not answer.
+        """
+
+
 class Webhook:
-    """Delivers the decisions on one model's items; of all workers, one does.
+    """Delivers what is in an outbox; of all workers, one does.
 
     Args:
         redis: Connection.
-        model: The model.
-        url: Where they go.
-        key: What signs them.
-        poll_s: Seconds between looks for new ones.
+        outbox: What is told.
+        url: Where it goes.
+        key: What signs it.
+        poll_s: Seconds between looks for new messages.
         retry_s: Seconds to the second attempt; each further wait is twice as long.
         longest_retry_s: Seconds that no wait exceeds.
     """
@@ -61,7 +94,7 @@ class Webhook:
     def __init__(
         self,
         redis: Redis,
-        model: str,
+        outbox: Outbox,
         url: str,
         key: bytes,
         *,
@@ -70,14 +103,13 @@ class Webhook:
         longest_retry_s: float = LONGEST_RETRY_S,
     ) -> None:
         self._redis = redis
-        self._model = model
-        self._keys = Keys(model)
+        self._outbox = outbox
         self._url = url
         self._key = key
         self._poll_s = poll_s
         self._retry_s = retry_s
         self._longest_retry_s = longest_retry_s
-        self._lease = Lease(redis, self._keys.webhook_lock, LOCK_S)
+        self._lease = Lease(redis, f"{outbox.key}:lock", LOCK_S)
         self._failures = 0
         self._is_gone = False
 
@@ -103,37 +135,36 @@ class Webhook:
         except StoreUnavailableError as error:
             report(error)
         except Exception:
-            logger.exception("the webhook of %s could not be served; trying again", self._model)
+            logger.exception("the webhook of %s could not be served; trying again", self._outbox.model)
 
     async def _deliver(self, session: aiohttp.ClientSession) -> bool:
         """Delivers what is there; returns whether all of it arrived."""
-        async for record in read_changes(self._redis, self._model, await self._cursor()):
+        async for message in self._outbox.after(await self._cursor()):
             if not await self._lease.hold():
                 return True
-            if not await self._is_current(record):
-                continue
-            if not await self._post(session, record):
-                return False
-            self._failures = 0
-            async with guard():
-                await self._redis.eval(ADVANCE, 1, self._keys.webhook, record.cursor)
+            if message.event is not None:
+                if not await self._post(session, message.id, message.event):
+                    return False
+                self._failures = 0
+            await advance(self._redis, self._outbox.key, message.cursor)
         return True
 
-    async def _post(self, session: aiohttp.ClientSession, record: Record) -> bool:
-        body = msgspec.json.encode(event(record))
+    async def _post(self, session: aiohttp.ClientSession, message_id: str, event: dict[str, Any]) -> bool:
+        model, what = self._outbox.model, self._outbox.what
+        body = msgspec.json.encode(event)
         headers = {"Content-Type": "application/json"}
-        headers |= signed(f"{record.item.id}-{record.cursor}", int(time.time()), body, self._key)
+        headers |= signed(message_id, int(time.time()), body, self._key)
         try:
             async with session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
                 status, arrived = str(response.status), 200 <= response.status < 300
                 self._is_gone = response.status == 410
         except (aiohttp.ClientError, TimeoutError) as error:
             status, arrived = type(error).__name__, False
-        metrics.WEBHOOKS.labels(self._model, "delivered" if arrived else "failed").inc()
+        metrics.WEBHOOKS.labels(model, "delivered" if arrived else "failed").inc()
         if self._is_gone:
-            logger.error("the webhook answers 410: nothing of %s is sent until the next start", self._model)
+            logger.error("the webhook answers 410: no %s of %s is sent until the next start", what, model)
         elif not arrived:
-            logger.warning("the webhook did not take a decision on %s (%s); trying again", self._model, status)
+            logger.warning("the webhook did not take a %s of %s (%s); trying again", what, model, status)
         return arrived
 
     async def _wait(self) -> None:
@@ -145,41 +176,11 @@ class Webhook:
             await self._lease.hold()
 
     async def _cursor(self) -> int:
-        """Returns how far deliveries got; the first time, what was decided before does not count."""
+        """Returns how far deliveries got; the first time, what happened before does not count."""
+        newest = await self._outbox.newest()
         async with guard():
-            now = await server_time(self._redis, self._model)
-            await self._redis.set(self._keys.webhook, now, nx=True)
-            return int(await self._redis.get(self._keys.webhook) or now)
-
-    async def _is_current(self, record: Record) -> bool:
-        """Whether there is no later decision on the item, and its client was not forgotten meanwhile."""
-        async with guard():
-            cursor = await self._redis.zscore(self._keys.reviews("changes"), record.item.id)
-        return cursor == record.cursor
-
-
-def event(record: Record) -> dict[str, Any]:
-    """Returns what is sent of a decision: the label, what it is about, and nothing of the inputs."""
-    item, work = record.item, record.work
-    return {
-        "type": "review.resolved" if work.state is State.RESOLVED else "review.retracted",
-        "timestamp": iso(record.cursor // 1000),
-        "data": {
-            "id": item.id,
-            "model": item.model,
-            "client_id": item.client_id,
-            "key": item.key,
-            **work.said,
-            "reviewers": [review.reviewer for review in work.reviews],
-            "reason": item.reason,
-            "pi": item.pi,
-            "arm": item.arm,
-            "version": item.version,
-            "decided_at": work.decided_at,
-            "links": [{"id": link.id, "key": link.key} for link in record.links],
-            "cursor": record.cursor,
-        },
-    }
+            await self._redis.set(self._outbox.key, newest, nx=True)
+            return int(await self._redis.get(self._outbox.key) or newest)
 
 
 def signed(message_id: str, timestamp: int, body: bytes, key: bytes) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The webhook of trials: what happened by itself arrives, in order, signed, with what it rests on."""
+"""What the webhook is told of trials: what happened by itself arrives, in order, signed, with what it rests on."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
-import pytest
 
-from rollout.inference import acts_webhook as module
-from rollout.inference.acts_webhook import ActsWebhook
 from rollout.judge.verdict import Verdict
 from rollout.keys import Keys
 from rollout.routing.by_itself import carry_out_act
 from rollout.routing.changes import ramp
+from rollout.routing.outbox import Acts
 from rollout.routing.splits import write_split
 from rollout.store import Redis
+from rollout.webhook import Webhook
 from tests.review.test_webhook import KEY, Receiver, receiver, until  # noqa: F401  a fixture
 from tests.routing.trials import SPLIT
 
@@ -26,17 +25,12 @@ BACK = Verdict(verdict="rollback", reason="failures", detail="it fails")
 
 @asynccontextmanager
 async def telling(redis: Redis, to: Receiver) -> AsyncIterator[None]:
-    task = asyncio.create_task(ActsWebhook(redis, "digits", to.url, KEY).run())
+    webhook = Webhook(redis, Acts(redis, "digits"), to.url, KEY, poll_s=0.05, retry_s=0.05)
+    task = asyncio.create_task(webhook.run())
     await until(lambda: redis.exists(Keys("digits").acts_webhook))
     yield
     task.cancel()
     await asyncio.wait([task])
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "POLL_S", 0.05)
-    monkeypatch.setattr(module, "RETRY_S", 0.05)
 
 
 async def test_what_happened_by_itself_is_told_once_and_in_order(
