@@ -136,7 +136,7 @@ def reviews(scale: float) -> Iterator[Row]:
 
 def drift(scale: float) -> Iterator[Row]:
     """Yields what many looks make of unchanged traffic, and how soon what changed is told."""
-    runs, looks = max(10, int(300 * scale)), max(100, int(1_000 * scale**0.5))
+    runs, looks = max(10, int(100 * scale)), max(100, int(1_000 * scale**0.5))
     for rows in (100, 1_000):
         found = traffic.look_often(runs, looks, rows, 20, seed=12, alpha=0.05, least=0.0)
         yield Row(

@@ -99,7 +99,7 @@ def _compared(
         # That it is not better by the margin is no reason to be rolled back: that it is worse is.
         broken=is_many and (high < min(limit, 0) if sign > 0 else low > limit),
     )
-    by, least, most, at = (_figure(one, is_share=outcomes.is_share) for one in (mean, low, high, limit))
+    words = _interval(mean, low, high, limit, is_share=outcomes.is_share)
     return Finding(
         question=question,
         state=state,
@@ -107,7 +107,7 @@ def _compared(
         low=float(low),
         high=float(high),
         limit=limit,
-        detail=f"{what} differs from control's by {by} ({least} to {most}; limit {at})",
+        detail=f"{what} differs from control's by {words}",
     )
 
 
@@ -125,8 +125,8 @@ def _disagreements(found: Disagreements, limit: float, policy: Policy) -> Findin
         low=low,
         high=high,
         limit=limit,
-        detail=f"accuracy differs from the champion's by {_figure(estimate)} ({_figure(low)} to {_figure(high)}; "
-        f"limit {_figure(limit)}), by {plural(len(found.labelled), 'label')} of {_disagreed(found)}",
+        detail=f"accuracy differs from the champion's by {_interval(estimate, low, high, limit)}, by "
+        f"{plural(len(found.labelled), 'label')} of {_disagreed(found)}",
     )
 
 
@@ -155,8 +155,8 @@ def doubt_unseen(found: Disagreements, policy: Policy) -> str:
     if difference.high >= min(-policy.margin, 0):
         return ""
     return (
-        f"the challenger's accuracy differs by {_figure(difference.estimate)} in shadow, surely by less than "
-        f"{_figure(difference.high)}, by {plural(len(found.labelled), 'label')} of disagreements"
+        f"the challenger's accuracy differs by {100 * difference.estimate:+.2f} points in shadow, surely by less "
+        f"than {100 * difference.high:+.2f}, by {plural(len(found.labelled), 'label')} of disagreements"
     )
 
 
@@ -237,5 +237,9 @@ def _fallbacks(evidence: TrialEvidence, policy: Policy, limit: float) -> Finding
     )
 
 
-def _figure(value: float, *, is_share: bool = True) -> str:
-    return f"{100 * value:+.2f} points" if is_share else f"{value:+.4g}"
+def _interval(estimate: float, low: float, high: float, limit: float, *, is_share: bool = True) -> str:
+    """Writes a difference, between what it lies, and the limit; of shares in points."""
+    if is_share:
+        at = f"{100 * limit:+.4g}" if limit else "0"
+        return f"{100 * estimate:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f}; limit {at})"
+    return f"{estimate:+.4g} ({low:+.4g} to {high:+.4g}; limit {limit:+.4g})"

@@ -6,6 +6,7 @@ makes a comparison worthless, and what is not known, holds: no data never promot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Literal
@@ -219,11 +220,11 @@ def _early(evidence: TrialEvidence, policy: Policy) -> Iterator[Verdict]:
         yield _hold("too_few", detail, f"{plural(more, 'more row')} in shadow")
     elif not evidence.is_shadow and clients < policy.least_clients:
         more = policy.least_clients - clients
-        detail = f"an arm has only {plural(clients, 'client')}"
+        detail = f"in this stage an arm has {plural(clients, 'client')} so far"
         yield _hold("too_few", detail, f"{plural(more, 'more client')} in each arm")
     if stage.seconds < policy.least_s:
-        left = policy.least_s - stage.seconds
-        yield _hold("too_early", f"this stage has lasted {duration(stage.seconds)}", f"another {duration(left)}")
+        lasted, left = int(stage.seconds), math.ceil(policy.least_s - stage.seconds)
+        yield _hold("too_early", f"this stage has lasted {duration(lasted)}", f"another {duration(left)}")
 
 
 def _unseen(evidence: TrialEvidence, policy: Policy, early: Sequence[Verdict]) -> Iterator[Verdict]:

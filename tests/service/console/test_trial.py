@@ -74,8 +74,36 @@ async def test_a_trial_on_the_page(stage: Stage, admin: Browser, redis: Redis, m
         r"control has 2\d\d clients with 6,400 rows, challenger has 2\d\d clients with 6,400 rows", text
     )
     assert re.search(r"accuracy cleared \+2\.\d\d pt", text)
-    assert page.text.count('<svg class="narrowing"') == 3
+    assert page.text.count('<svg class="narrowing"') == 4
     assert '<svg class="narrowing"' in (await admin.get(f"{MODEL}/live")).text, "it changes by itself"
+
+
+async def test_a_trial_that_is_over_stays_on_the_page(
+    stage: Stage, admin: Browser, redis: Redis, monkeypatch: Any
+) -> None:
+    split = await stage.split()
+    for at, share, rows in (("10:00:00", 0.05, 5), ("10:01:00", 0.05, 20), ("10:02:00", 0.1, 20)):
+        if share != split.share:
+            split = await write_split(redis, "digits", msgspec.structs.replace(split, share=share))
+        await feed(redis, split.revision, rows=rows, accuracy=0.9, better=0.02)
+        evidence = await read_evidence(redis, "digits", split)
+        monkeypatch.setattr(looks_module, "utc_now", lambda at=at: f"2026-11-22T{at}Z")
+        await add_look(redis, "digits", split, judge(evidence, split.policy), shown(evidence))
+    during = (await admin.get(MODEL)).text
+    assert during.count('<line class="zero" x1="300.0" x2="300.0"') == 3, (
+        "where the share changed, in each diagram"
+    )
+    assert '<polyline class="control" points="0.0,' in during
+    await admin.fill("change", change="rollback", revision=str(split.revision), why="enough")
+    page = await admin.get(MODEL)
+    text = text_of(page)
+    assert "Last trial, of v2" in text
+    assert "Took v2 off trial, everybody gets v1." in text
+    assert "In its last stage control had 2" in text
+    assert re.search(r"requests [\d,]+ control, [\d,]+ challenger", text)
+    assert 'aria-current="step"' not in page.text
+    assert page.text.count('<li class="done"') == 2
+    assert page.text.count('<svg class="narrowing"') == 3
 
 
 async def test_without_a_trial_there_is_none_on_the_page(stage: Stage, admin: Browser) -> None:
