@@ -119,7 +119,7 @@ async def decide(context: PageContext) -> Response:
         found = await read_items(redis, name, [item])
         if not found or not _is_done(read_work(found[0][1]), did, token, truth):
             raise
-    return data({"until": until})
+    return data({"until": until, "wanted": await _wanted(context)})
 
 
 async def release(context: PageContext) -> Response:
@@ -157,13 +157,14 @@ PAGES = (
 
 
 async def _wanted(context: PageContext) -> str:
-    """Says what the trial wants of reviewers, where their labels decide it."""
+    """Says what the trial wants of reviewers, as of a second ago, where their labels decide it."""
     redis, model = context.engine.redis, context.model.name
     split = await read_split(redis, model)
     if split is None or split.policy is None or split.policy.compare != "disagreements":
         return ""
     found = await read_trial_labels(redis, model)
-    return "" if found is None else f"The trial of {found.version}: {found.in_words()}."
+    words = "" if found is None else found.in_words()
+    return words and f"{words[0].upper()}{words[1:]}."
 
 
 def _truth(form: Mapping[str, str]) -> Truth:

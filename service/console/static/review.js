@@ -169,8 +169,9 @@ function undo() {
   home();
 }
 
-function taken({ item }, { until }) {
+function taken({ item }, { until, wanted }) {
   item.until = until;
+  $("wanted").textContent = wanted;
   show();
 }
 

@@ -179,7 +179,10 @@ async def _watch(session: Any) -> None:
                 return
             raise ConfigError("nothing is on trial: `rollout split set digits --challenger VERSION` begins one")
         was_on_trial = True
-        words = f"{split['challenger']} has {split['share']:.0%}; {verdict['verdict']}: {verdict['detail']}"
+        known = [found["detail"] for found in verdict["findings"][:1] if found["estimate"] is not None]
+        said_so = [one for one in known if one not in verdict["detail"]]
+        words = f"{split['challenger']} has {split['share']:.0%}; {verdict['verdict']}: "
+        words += "; ".join([verdict["detail"], *said_so])
         if words != said:
             said = words
             say(f"{time.strftime('%H:%M:%S')}  {words}")

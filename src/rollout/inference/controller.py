@@ -87,16 +87,17 @@ class Controller:
         if not await self._lease.hold():
             self._show(None)
             return None
-        await self._intake.gather()
         split = await read_split(self._redis, self._model)
         if split is None or split.challenger is None:
+            await self._intake.gather()
             self._show(None)
             return None
         if not self._course or self._course[-1] != split:
             self._course = await read_course(self._redis, self._model, split)
         first = self._course[0].revision
         await self._renew(first)
-        await self._look_how_far(split, first)
+        await self._look_how_far(split)
+        await self._intake.gather()
         before = await read_counted(self._redis, self._model, first)
         evidence = await read_trial(self._redis, self._model, self._course)
         verdict = await asyncio.to_thread(judge, evidence, split.policy, before)
@@ -108,11 +109,11 @@ class Controller:
         await self._keep(split, verdict, evidence, has_act=act is not None)
         return None if act is None else await self._act(split, act, verdict)
 
-    async def _look_how_far(self, split: Split, first: int) -> None:
+    async def _look_how_far(self, split: Split) -> None:
         """Looks now and then how far people have decided, where that counts."""
         now = time.monotonic()
         if split.policy is not None and split.policy.compare == "reviews" and now > self._next_far:
-            await self._intake.look_how_far(first)
+            await self._intake.look_how_far(self._course[0])
             self._next_far = now + HOW_FAR_EVERY_S
 
     async def _act(self, split: Split, act: Act, verdict: Verdict) -> Act | None:

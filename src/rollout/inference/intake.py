@@ -15,7 +15,8 @@ from rollout.review.outcomes import Outcome, read_outcomes_since
 from rollout.review.queue import CHUNK
 from rollout.review.records import Record, read_changes
 from rollout.review.state import State, Work
-from rollout.review.undecided import undecided_since
+from rollout.review.undecided import is_any_unseen, undecided_since
+from rollout.routing.split import Split
 from rollout.routing.trial_evidence import Decided, Observed, add_decisions, add_outcomes, add_reviewed
 from rollout.routing.trial_reviews import Reviewed, client_hash, move_until
 from rollout.store import Redis, advance, guard
@@ -49,11 +50,13 @@ class Intake:
         await self._gather_outcomes()
         await self._gather_decisions()
 
-    async def look_how_far(self, first: int) -> None:
+    async def look_how_far(self, first: Split) -> None:
         """Notes how far everything of a trial that came to review is decided.
 
+        Gather afterwards: what is decided meanwhile is to be in the evidence when it counts.
+
         Args:
-            first: The revision with which it began.
+            first: The split with which it began.
 
         Raises:
             StoreUnavailableError: If Redis does not answer.
@@ -64,9 +67,11 @@ class Intake:
             for one in (await read_counts(self._redis, self._model)).entered
             if one.arm in TRIAL and one.reason in SAMPLED
         )
-        since = await undecided_since(self._redis, self._model, TRIAL, SAMPLED, first)
+        of_trial = (self._redis, self._model, TRIAL, SAMPLED, first.revision)
+        since = await undecided_since(*of_trial)
         until = now if since is None else min(since, now)
-        await move_until(self._redis, self._model, first, until, kept_out)
+        unseen = await is_any_unseen(*of_trial, since=milliseconds(first.at))
+        await move_until(self._redis, self._model, first.revision, until, kept_out, is_any_unseen=unseen)
 
     async def _gather_outcomes(self) -> None:
         chunk: list[Outcome] = []

@@ -1,4 +1,4 @@
-"""Since when something waits for a decision: all that was predicted before has one."""
+"""Since when something waits for a decision: all that was predicted before has one, unless it went unseen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from rollout.keys import Keys
 from rollout.review.item import Reason, milliseconds
-from rollout.review.queue import CHUNK, PLACES, read_items
+from rollout.review.queue import CHUNK, PLACES, read_items, read_work
 from rollout.review.state import State
 from rollout.store import Redis, guard
 
@@ -55,3 +55,38 @@ async def undecided_since(
                 if state is State.OPEN and earliest is not None and found[-1][1] * 1000 > earliest:
                     break
     return earliest
+
+
+async def is_any_unseen(
+    redis: Redis, model: str, arms: Collection[str], reasons: Collection[Reason], first: int, since: int
+) -> bool:
+    """Whether an item was retired before anybody decided on it: those that wait longest are no fair sample.
+
+    Args:
+        redis: Connection.
+        model: The model.
+        arms: Items of these arms count.
+        reasons: Those that are there for these reasons.
+        first: The earliest revision of the split that counts.
+        since: What was retired earlier does not count, milliseconds since 1970.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    (place,) = PLACES[State.SKIPPED]
+    offset = 0
+    while True:
+        async with guard():
+            found: list[Any] = await redis.zrangebyscore(Keys(model).reviews(place), since, "inf", offset, CHUNK)
+        if not found:
+            return False
+        read = await read_items(redis, model, [one.decode() for one in found], with_inputs=False)
+        if any(
+            item.arm in arms
+            and item.reason in reasons
+            and item.revision >= first
+            and read_work(stored).decided is None
+            for item, stored in read
+        ):
+            return True
+        offset += len(found)

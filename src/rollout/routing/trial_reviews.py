@@ -44,7 +44,8 @@ class ReviewedUntil(msgspec.Struct, frozen=True, kw_only=True):
         first: The revision with which the trial began.
         until: Everything that was predicted before is, milliseconds since 1970.
         kept_out: What limits had kept out of review when the trial began.
-        is_whole: Whether they have kept nothing out since then; if not, ``until`` stays where it was.
+        is_whole: Whether they have kept nothing out since then, and nothing went unseen; if not, ``until`` stays
+            where it was.
     """
 
     first: int
@@ -69,7 +70,9 @@ async def read_until(redis: Redis, model: str) -> ReviewedUntil | None:
     return None if stored is None else msgspec.json.decode(stored, type=ReviewedUntil)
 
 
-async def move_until(redis: Redis, model: str, first: int, until: int, kept_out: int) -> ReviewedUntil:
+async def move_until(
+    redis: Redis, model: str, first: int, until: int, kept_out: int, *, is_any_unseen: bool
+) -> None:
     """Notes how far everything is decided.
 
     Args:
@@ -78,6 +81,7 @@ async def move_until(redis: Redis, model: str, first: int, until: int, kept_out:
         first: The revision with which the trial began.
         until: Everything that was predicted before is decided, milliseconds since 1970.
         kept_out: What limits have kept out of review so far.
+        is_any_unseen: Whether something was retired that nobody decided on.
 
     Raises:
         StoreUnavailableError: If Redis does not answer.
@@ -85,11 +89,10 @@ async def move_until(redis: Redis, model: str, first: int, until: int, kept_out:
     before = await read_until(redis, model)
     if before is None or before.first != first:
         before = ReviewedUntil(first=first, until=0, kept_out=kept_out)
-    is_whole = before.is_whole and kept_out == before.kept_out
+    is_whole = before.is_whole and kept_out == before.kept_out and not is_any_unseen
     now = msgspec.structs.replace(before, is_whole=is_whole, until=until if is_whole else before.until)
     async with guard():
         await redis.set(Keys(model).reviewed_until, msgspec.json.encode(now), ex=EVIDENCE_KEPT_S)
-    return now
 
 
 async def read_reviewed(redis: Redis, model: str, stages: Sequence[Sequence[Split]]) -> Outcomes | None:
