@@ -160,7 +160,7 @@ async def _wanted(context: PageContext) -> str:
     """Says what the trial wants of reviewers, as of a second ago, where their labels decide it."""
     redis, model = context.engine.redis, context.model.name
     split = await read_split(redis, model)
-    if split is None or split.policy is None or split.policy.compare != "disagreements":
+    if split is None or split.policy is None or split.policy.compare == "outcomes":
         return ""
     found = await read_trial_labels(redis, model)
     words = "" if found is None else found.in_words()

@@ -58,6 +58,9 @@ def coverage(scale: float) -> Iterator[Row]:
         "bounded_mean, beta(2, 6), 2,000 values": trials.cover_bounded(runs, 2_000, seed=2),
         "asymptotic_mean, exponential, 100 to 5,000 values": trials.cover_asymptotic(runs, 5_000, seed=3),
         "proportion, 2 % of 1,000": trials.cover_proportion(runs, 1_000, 0.02, seed=4),
+        "least_difference, 2 % and 1 % of 3,000, 100 looks": trials.cover_difference(
+            max(20, int(400 * scale)), 100, (0.02, 0.01), seed=16
+        ),
         "accuracy_difference, 400 labels, two probabilities": trials.cover_disagreements(runs, 400, seed=5),
     }
     for what, share in covered.items():
@@ -97,12 +100,13 @@ def labels(scale: float) -> Iterator[Row]:
 
 def ratios(scale: float) -> Iterator[Row]:
     """Yields what the sample ratio says."""
-    runs = max(20, int(400 * scale))
+    runs = max(20, int(2_000 * scale))
     for counted in (False, True):
         by = "HyperLogLogs" if counted else "counts"
         found = trials.ratio_alarms(runs, 1_000, 200_000, (1, 1), seed=9, counted=counted)
-        yield Row(f"sample ratio, perfect, 1,000 looks, by {by}", "≤ 0.5 %", f"{found:.2%}", found <= 0.005)
-    found = trials.ratio_alarms(runs, 1_000, 200_000, (50, 48), seed=10, counted=False)
+        what = f"sample ratio, perfect, 1,000 looks, {runs:,} runs, by {by}"
+        yield Row(what, "≤ 0.5 %", f"{found:.2%}", found <= 0.005)
+    found = trials.ratio_alarms(max(20, runs // 10), 1_000, 200_000, (50, 48), seed=10, counted=False)
     yield Row("sample ratio 50/48 at 200,000 clients", "found", f"{found:.1%}", found == 1)
 
 

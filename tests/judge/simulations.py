@@ -12,8 +12,8 @@ from rollout.judge.client_sums import Arm, difference, sum_clients
 from rollout.judge.disagreements import Labelled, accuracy_difference
 from rollout.judge.evidence import ArmCounts, Outcomes, Stage, TrialEvidence
 from rollout.judge.policy import Policy
-from rollout.judge.sample_ratio import REFUSED, as_counted, e_value
-from rollout.judge.sequences import Floats, asymptotic_mean, bounded_mean, proportion
+from rollout.judge.sample_ratio import COUNTING_ERROR, REFUSED, as_counted, e_value
+from rollout.judge.sequences import Floats, asymptotic_mean, bounded_mean, least_difference, proportion
 from rollout.judge.verdict import judge
 
 ALPHA = 0.05
@@ -134,6 +134,26 @@ def cover_proportion(runs: int, trials: int, rate: float, seed: int) -> float:
     return float(1 - excluded.mean())
 
 
+def cover_difference(runs: int, looks: int, rates: tuple[float, float], seed: int) -> float:
+    """Returns that of the difference of two proportions, at looks that come ever more trials after each other."""
+    generator, known = np.random.default_rng(seed), {}
+    trials = np.unique(np.geomspace(5, 3_000, looks).astype(int))
+    truth = rates[0] - rates[1]
+    covered = 0
+    for _ in range(runs):
+        counts = [(generator.random(3_000) < rate).cumsum()[trials - 1].tolist() for rate in rates]
+        for n, one, other in zip(trials.tolist(), *counts, strict=True):
+            if (n, one, other) not in known:
+                arms = (one, n), (other, n)
+                low, high = (
+                    least_difference(*arms, ALPHA / 2, 300),
+                    -least_difference(*arms[::-1], ALPHA / 2, 300),
+                )
+                known[n, one, other] = low <= truth <= high
+        covered += all(known[found] for found in zip(trials.tolist(), *counts, strict=True))
+    return covered / runs
+
+
 def cover_disagreements(runs: int, labels: int, seed: int) -> float:
     """Returns that of a difference in accuracy whose labels come with probabilities of two sizes."""
     generator = np.random.default_rng(seed)
@@ -244,6 +264,14 @@ def first(is_so: Callable[[int], bool], most: int) -> int:
     return high
 
 
+def _wandering(times: Floats, generator: np.random.Generator) -> Floats:
+    """Returns two normal figures at each time, which are others where the times are 1 or more apart."""
+    figures = generator.standard_normal((len(times), 2))
+    for place, kept in enumerate(np.exp(-np.diff(times)), start=1):
+        figures[place] = kept * figures[place - 1] + np.sqrt(1 - kept**2) * figures[place]
+    return figures
+
+
 def ratio_alarms(
     runs: int, looks: int, clients: int, odds: Sequence[float], seed: int, *, counted: bool
 ) -> float:
@@ -255,7 +283,7 @@ def ratio_alarms(
         clients: In the trial at the end.
         odds: Of an arm and the other.
         seed: Of chance.
-        counted: Whether HyperLogLogs count them, with an error of their own that grows into another as they do.
+        counted: Whether HyperLogLogs count them, each with an error that becomes another as they grow e-fold.
     """
     generator = np.random.default_rng(seed)
     share = odds[0] / sum(odds)
@@ -265,8 +293,7 @@ def ratio_alarms(
         control = generator.binomial(np.diff(steps, prepend=0), share).cumsum()
         exact = np.stack([control, steps - control], axis=1).astype(float)
         if counted:
-            exact *= 1 + 0.0081 * generator.standard_normal((2,))
-            exact = exact.round()
+            exact = (exact * (1 + COUNTING_ERROR * _wandering(np.log(steps), generator))).round()
         alarms += any(
             e_value(as_counted(pair) if counted else pair, (1, 1)) >= REFUSED for pair in exact.tolist()
         )

@@ -22,6 +22,7 @@ TAKEN_NAMES = (ACCURACY, REVIEWED, "failures", "fallbacks", "late")
 LARGEST_NUMBER = 1e15
 
 Act = Literal["step", "promote", "rollback"]
+Compare = Literal["outcomes", "reviews", "disagreements"]
 
 
 class Guardrails(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,7 +115,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     metric: str = ACCURACY
     head: str = ""
-    compare: Literal["outcomes", "reviews", "disagreements"] = "outcomes"
+    compare: Compare = "outcomes"
     aim: Literal["not_worse", "better"] = "not_worse"
     margin: float = 0.01
     guardrails: Guardrails = Guardrails()

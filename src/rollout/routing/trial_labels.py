@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from rollout.judge.policy import Compare
 from rollout.judge.verdict import labels_until_verdict
 from rollout.routing.splits import read_split
 from rollout.routing.trial_evidence import read_evidence
@@ -16,7 +17,7 @@ class TrialLabels(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         version: The version on trial.
-        decides: Whether they decide the trial; by its policy, outcomes may do so instead.
+        compare: What decides the trial by its policy: outcomes, what is decided in review, or these labels.
         disagreed: Disagreements in shadow.
         labelled: Those of them that people have decided.
         wanted: Labels that are still to be expected until a verdict; ``None`` where nobody knows, or they do not
@@ -24,7 +25,7 @@ class TrialLabels(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     version: str
-    decides: bool
+    compare: Compare
     disagreed: int
     labelled: int
     wanted: int | None
@@ -33,13 +34,17 @@ class TrialLabels(msgspec.Struct, frozen=True, kw_only=True):
         """Says so in a sentence.
 
         Example:
-            >>> TrialLabels(version="v2", decides=True, disagreed=90, labelled=7, wanted=1200).in_words()
+            >>> TrialLabels(version="v2", compare="disagreements", disagreed=90, labelled=7, wanted=1200).in_words()
             'about 1,200 more labels are expected until a verdict on v2; 7 of 90 disagreements are labelled'
         """
         known = f"{self.labelled:,} of {plural(self.disagreed, 'disagreement')} "
         known += "is labelled" if self.disagreed == 1 else "are labelled"
-        if not self.decides:
+        if self.compare == "outcomes":
             return f"outcomes decide the trial of {self.version}; {known}"
+        if self.compare == "reviews":
+            return (
+                f"the trial of {self.version} is decided by what comes to review, as far as all of it is decided"
+            )
         if self.wanted is None:
             return f"nobody knows yet how many labels the trial of {self.version} takes; {known}"
         if not self.wanted:
@@ -60,7 +65,7 @@ async def read_trial_labels(redis: Redis, model: str) -> TrialLabels | None:
     evidence = await read_evidence(redis, model, split)
     return TrialLabels(
         version=split.challenger,
-        decides=split.policy is not None and split.policy.compare == "disagreements",
+        compare="outcomes" if split.policy is None else split.policy.compare,
         disagreed=evidence.disagreements.disagreed,
         labelled=len(evidence.disagreements.labelled),
         wanted=None if split.policy is None else labels_until_verdict(evidence, split.policy),
