@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -177,6 +178,11 @@ async def test_what_is_shed_is_a_failure_of_its_arm_and_evidence_of_nothing(
     control, challenger = counted(engine, "control"), counted(engine, "challenger")
     assert (control["failures"], challenger["failures"]) == (3, 5 + 2)
     assert challenger["fallbacks.timeout"] == challenger["evidence.1.late"] == 5
+    for part in ("n", "y"):
+        grouped = [
+            count for name, count in challenger.items() if re.fullmatch(rf".*\.fallbacks\|\d+\|{part}", name)
+        ]
+        assert sum(grouped) == 5
     assert (control["evidence.1.requests"], "evidence.1.failures" in control) == (1, False)
     assert "evidence.1.requests" not in challenger
 

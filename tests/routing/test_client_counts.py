@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rollout.keys import Keys
-from rollout.routing.client_counts import KEPT_S, add_clients, count_clients
+from rollout.routing.client_counts import add_clients, count_clients
+from rollout.routing.traffic import EVIDENCE_KEPT_S
 from rollout.store import Redis
 
 
@@ -33,4 +34,4 @@ async def test_many_clients_within_the_error(redis: Redis) -> None:
 
 async def test_they_expire(redis: Redis) -> None:
     await add_clients(redis, "digits", 3, {"control": {"a"}})
-    assert KEPT_S - 5 < await redis.ttl(Keys("digits").clients(3, "control")) <= KEPT_S
+    assert EVIDENCE_KEPT_S - 5 < await redis.ttl(Keys("digits").clients(3, "control")) <= EVIDENCE_KEPT_S

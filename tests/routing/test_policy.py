@@ -71,6 +71,28 @@ def test_in_words() -> None:
     assert consequences(TRIAL, without)[-1] == "Nothing happens by itself."
 
 
+@pytest.mark.parametrize(("own", "state"), [(dict.fromkeys(range(200), 20), "broken"), ({3: 4_000}, "open")])
+async def test_fallbacks_of_one_client_are_no_proof(redis: Redis, own: dict[int, int], state: str) -> None:
+    """A fifth of 20,000 rows: of everybody's, or of one client that sends much and slow ones."""
+    split = await write_split(redis, "digits", TRIAL)
+    counts = {("challenger", "v2", f"evidence.1.fallbacks|{group}|y"): count for group, count in own.items()}
+    counts |= {
+        ("challenger", "v2", f"evidence.1.fallbacks|{group}|n"): max(80, own.get(group, 0))
+        for group in range(200)
+    }
+    counts |= {
+        (arm, version, f"evidence.1.{name}"): 20_000
+        for arm, version in (("control", "v1"), ("challenger", "v2"))
+        for name in ("requests", "rows")
+    }
+    counts["challenger", "v2", "evidence.1.late"] = 4_000
+    await add_traffic(redis, "digits", counts, Worker(id="a", revision=1, variants={}))  # type: ignore[arg-type]
+    clients = {arm: {f"{arm}-{number}" for number in range(1000)} for arm in ("control", "challenger")}
+    await add_clients(redis, "digits", 1, clients)  # type: ignore[arg-type]
+    findings = {one.question: one for one in (await read_verdict(redis, "digits", split)).findings}
+    assert findings["fallbacks"].state == state
+
+
 async def test_the_verdict_goes_by_it(redis: Redis) -> None:
     split = await write_split(redis, "digits", TRIAL)
     counts = {

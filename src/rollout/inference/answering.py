@@ -269,6 +269,12 @@ def _count(snapshot: ServingSnapshot, rows: Rows, answers: Answers, numbers: Num
             ids = [rows.client_ids[index] for index in indexes if assignments[index].rule is None]
             snapshot.counts[arm].record_clients(ids)
             snapshot.counts[arm].record_times(ids, seconds)
+        if arm == "challenger":
+            snapshot.counts[arm].record_fallbacks(
+                (rows.client_ids[index], fallbacks.get(index))
+                for index in indexes
+                if assignments[index].rule is None
+            )
 
 
 def _one_of_each(rows: Rows, indexes: Sequence[int], sizes: Sequence[int]) -> Sequence[int]:

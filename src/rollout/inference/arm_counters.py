@@ -119,6 +119,18 @@ class ArmCounters:
             if seconds > self.budget_s:
                 self._groups[f"late|{group}|y"] += 1
 
+    def record_fallbacks(self, rows: Iterable[tuple[str, Fallback | None]]) -> None:
+        """Takes which rows of the challenger's clients the champion answered.
+
+        Args:
+            rows: For each its client, and why the champion answered it, if it did; an error is a failure.
+        """
+        for client_id, why in rows:
+            group = group_of(client_id)
+            self._groups[f"fallbacks|{group}|n"] += 1
+            if why is not None and why != "error":
+                self._groups[f"fallbacks|{group}|y"] += 1
+
     def count(
         self,
         rows: int,

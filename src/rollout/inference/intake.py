@@ -16,12 +16,12 @@ from rollout.review.queue import CHUNK
 from rollout.review.records import Record, read_changes
 from rollout.review.state import State, Work
 from rollout.review.undecided import is_any_unseen, undecided_since
+from rollout.routing.client_counts import TRIAL
 from rollout.routing.split import Split
 from rollout.routing.trial_evidence import Decided, Observed, add_decisions, add_outcomes, add_reviewed
 from rollout.routing.trial_reviews import Reviewed, client_hash, move_until
 from rollout.store import Redis, advance, guard
 
-TRIAL = ("control", "challenger")
 # Rows are on their way into the queue for so many seconds at most, unless Redis is away.
 UNDER_WAY_S = 10
 

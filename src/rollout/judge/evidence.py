@@ -88,8 +88,8 @@ class TrialEvidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes:
         stages: Since these bundles are on trial, the present one last; as many as the sums have.
-        outcomes: By name: the metric, ``late`` for answers over the budget, ``failures`` for what clients have
-            in common, and the numbers that are guarded.
+        outcomes: By name: the metric, ``late`` for answers over the budget, ``failures`` and ``fallbacks`` for
+            what clients have in common, and the numbers that are guarded.
         disagreements: In shadow.
         traffic: Rows of the trial in spans of equal length, oldest first, as far as they are over.
     """

@@ -218,11 +218,11 @@ def _fallbacks(evidence: TrialEvidence, policy: Policy, limit: float) -> Finding
     if not rows:
         detail = "the challenger's clients had no answer yet"
         return Finding(question="fallbacks", state="missing", limit=limit, detail=detail)
-    # Rows of a request are late together.
+    # Rows of a request are late together, and those of a client are alike.
     requests = evidence.total("challenger", "requests")
     effect = max(1.0, (rows - late) / requests) if requests else float(rows)
     if (outcomes := evidence.outcomes.get("fallbacks")) is not None:
-        effect = design_effect(outcomes.challenger)
+        effect = max(effect, design_effect(outcomes.challenger))
     low, _ = proportion(late / effect, rows / effect, policy.alpha_to_break, TUNED_FOR)
     _, high = proportion(late / effect, rows / effect, policy.alpha, TUNED_FOR)
     return Finding(

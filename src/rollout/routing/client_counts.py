@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 
 from rollout.keys import Keys
 from rollout.routing.assignment import Arm
+from rollout.routing.traffic import EVIDENCE_KEPT_S
 from rollout.store import Redis, guard
 
-KEPT_S = 30 * 86400
 TRIAL: tuple[Arm, ...] = ("control", "challenger")
 
 
@@ -29,7 +29,7 @@ async def add_clients(redis: Redis, model: str, revision: int, clients: Mapping[
         if ids:
             key = Keys(model).clients(revision, arm)
             pipe.pfadd(key, *(client_id.encode("utf-8", "surrogatepass") for client_id in ids))
-            pipe.expire(key, KEPT_S)
+            pipe.expire(key, EVIDENCE_KEPT_S)
     async with guard():
         await pipe.execute()
 

@@ -33,8 +33,10 @@ from rollout.store import Redis, guard, run_script
 MOST_CHANGES = 1000
 # Traffic is looked at in spans of so many seconds, to see whether it dries up.
 SPAN_S = 300
+# What workers count of all requests, and so of all clients.
+COUNTED = ("failures", "fallbacks", "late")
 # Outcomes that lie between 0 and 1; any other is a number in a unit of its own.
-SHARES = ("accuracy", "late", "failures")
+SHARES = ("accuracy", *COUNTED)
 
 # KEYS: for each outcome its own key and the evidence of its revision, then the clients of each of its values.
 # ARGV: seconds to keep evidence, then for each outcome its client, and JSON of the values: a list of the name in
@@ -317,9 +319,7 @@ async def _outcomes(
     names = sorted({name for sums in stages for _, name in sums.groups})
     found = {}
     for name in names:
-        # What workers count of all requests is known of all clients.
-        counted = "" if name in ("late", "failures") else name
-        clients = await count_clients(redis, model, revisions, counted)
+        clients = await count_clients(redis, model, revisions, "" if name in COUNTED else name)
         sums = {arm: _client_sums(stages, arm, name, clients[arm]) for arm in TRIAL}
         found[name] = Outcomes(is_share=name in SHARES, control=sums["control"], challenger=sums["challenger"])
     return found

@@ -34,7 +34,8 @@ class TrialLabels(msgspec.Struct, frozen=True, kw_only=True):
         """Says so in a sentence.
 
         Example:
-            >>> TrialLabels(version="v2", compare="disagreements", disagreed=90, labelled=7, wanted=1200).in_words()
+            >>> found = TrialLabels(version="v2", compare="disagreements", disagreed=90, labelled=7, wanted=1200)
+            >>> found.in_words()
             'about 1,200 more labels are expected until a verdict on v2; 7 of 90 disagreements are labelled'
         """
         known = f"{self.labelled:,} of {plural(self.disagreed, 'disagreement')} "
