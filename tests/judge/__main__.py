@@ -100,13 +100,13 @@ def labels(scale: float) -> Iterator[Row]:
 
 def ratios(scale: float) -> Iterator[Row]:
     """Yields what the sample ratio says."""
-    runs = max(20, int(2_000 * scale))
+    runs = max(20, int(10_000 * scale))
     for counted in (False, True):
         by = "HyperLogLogs" if counted else "counts"
         found = trials.ratio_alarms(runs, 1_000, 200_000, (1, 1), seed=9, counted=counted)
         what = f"sample ratio, perfect, 1,000 looks, {runs:,} runs, by {by}"
         yield Row(what, "≤ 0.5 %", f"{found:.2%}", found <= 0.005)
-    found = trials.ratio_alarms(max(20, runs // 10), 1_000, 200_000, (50, 48), seed=10, counted=False)
+    found = trials.ratio_alarms(max(20, runs // 100), 1_000, 200_000, (50, 48), seed=10, counted=False)
     yield Row("sample ratio 50/48 at 200,000 clients", "found", f"{found:.1%}", found == 1)
 
 
