@@ -43,7 +43,7 @@ bench-batch: .venv/.installed-dev ## Measure Spark, Ray, `rollout predict` and o
 	@scripts/need java openjdk-17-jre-headless
 	@$(VENV)/python -m loadtests.batch $(ARGS)
 
-judge: .venv/.installed-dev ## Simulate trials whose truth is known: how often is the verdict wrong, and how soon right?
+judge: .venv/.installed-dev ## Simulate trials whose truth is known: how often is the verdict wrong, how soon right? ARGS="0.1 drift"
 	@$(VENV)/python -m tests.judge $(ARGS)
 
 fuzz: .venv/.installed-dev ## Ten minutes of mutated requests in every protocol: does anything fail, hang or grow?

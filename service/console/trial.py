@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from rollout.judge.findings import Finding, State
+from rollout.judge.policy import ACCURACY, COUNTED
 from rollout.judge.verdict import judge
 from rollout.routing.assignment import Arm
 from rollout.routing.changes import trial_began
@@ -31,7 +32,7 @@ STATES: dict[State, str] = {
     "open": "not sure yet",
     "missing": "nothing known",
 }
-SHARES = ("accuracy", "failures", "fallbacks", "late")
+SHARES = (ACCURACY, *COUNTED)
 NAMES = {"failures": "failed requests", "fallbacks": "left to the champion", "late": "late answers"}
 
 

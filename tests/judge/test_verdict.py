@@ -247,7 +247,15 @@ def test_guardrails_are_asked_beside_the_metric() -> None:
         verdict = judge(replace(fair(), outcomes=known | {name: worse}), policy)
         assert said(verdict) == ("rollback", "guardrail")
         missing = {key: one for key, one in known.items() if key != name}
-        assert said(judge(replace(fair(), outcomes=missing), policy)) == ("hold", "labels_missing")
+        unknown = judge(replace(fair(), outcomes=missing), policy)
+        assert said(unknown) == ("hold", "labels_missing")
+        assert (
+            unknown.waits_for
+            == {
+                "late": "requests that tell of late answers",
+                "basket": "reports of basket",
+            }[name]
+        )
 
 
 def test_disagreements_can_decide() -> None:

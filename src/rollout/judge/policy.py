@@ -17,7 +17,9 @@ NUMBER_NAME = re.compile("[a-z][a-z0-9_]{0,63}")
 # What is counted of every trial has these names.
 ACCURACY = "accuracy"
 REVIEWED = "reviewed"
-TAKEN_NAMES = (ACCURACY, REVIEWED, "failures", "fallbacks", "late")
+# What workers count of all requests, and so of all clients.
+COUNTED = ("failures", "fallbacks", "late")
+TAKEN_NAMES = (ACCURACY, REVIEWED, *COUNTED)
 # Of a number that is reported: its squares must have sums.
 LARGEST_NUMBER = 1e15
 
@@ -48,7 +50,7 @@ class Guardrails(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     numbers: dict[str, float] = {}
 
     def __post_init__(self) -> None:
-        for name in ("failures", "fallbacks", "late"):
+        for name in COUNTED:
             share = getattr(self, name)
             if share is not None and not 0 <= share < 1:
                 raise InvalidSplitError(f"the guardrail {name} is a share from 0 to below 1, not {share}")

@@ -16,7 +16,7 @@ import msgspec
 from rollout.judge.disagreements import labels_wanted
 from rollout.judge.evidence import TrialEvidence, impossible
 from rollout.judge.findings import Finding, doubt_unseen, find
-from rollout.judge.policy import REVIEWED, UNASKED, Policy
+from rollout.judge.policy import ACCURACY, COUNTED, REVIEWED, UNASKED, Policy
 from rollout.judge.sample_ratio import REFUSED, as_counted, e_value
 from rollout.notebook import figure, show
 from rollout.words import duration, percent, plural
@@ -252,11 +252,20 @@ def _unknown(
             outcomes = evidence.outcomes.get(REVIEWED if is_reviewed else found.question)
             is_one = outcomes is not None and bool(outcomes.control.clients) != bool(outcomes.challenger.clients)
             reason: Reason = "one_arm_labelled" if is_one else "labels_missing"
-            yield _hold(reason, found.detail, "labels" if found is findings[0] else found.question)
+            yield _hold(reason, found.detail, _source(found.question))
     yield from early
     for found in findings:
         if found.state == "open":
             yield _hold("undecided", found.detail, f"more evidence of {found.question}")
+
+
+def _source(question: str) -> str:
+    """Says what a question that nobody can answer yet is answered from."""
+    if question == ACCURACY:
+        return "labels"
+    if question in COUNTED:
+        return f"requests that tell of {'late answers' if question == 'late' else question}"
+    return f"reports of {question}"
 
 
 def labels_until_verdict(evidence: TrialEvidence, policy: Policy) -> int | None:

@@ -17,7 +17,7 @@ import numpy as np
 from rollout.judge.client_sums import ClientSums, sum_groups
 from rollout.judge.disagreements import Labelled
 from rollout.judge.evidence import ArmCounts, Disagreements, Outcomes, Stage, TrialEvidence
-from rollout.judge.policy import REVIEWED
+from rollout.judge.policy import ACCURACY, COUNTED, REVIEWED
 from rollout.keys import Keys
 from rollout.routing.assignment import Arm
 from rollout.routing.changes import trial_began
@@ -33,10 +33,8 @@ from rollout.store import Redis, guard, run_script
 MOST_CHANGES = 1000
 # Traffic is looked at in spans of so many seconds, to see whether it dries up.
 SPAN_S = 300
-# What workers count of all requests, and so of all clients.
-COUNTED = ("failures", "fallbacks", "late")
 # Outcomes that lie between 0 and 1; any other is a number in a unit of its own.
-SHARES = ("accuracy", *COUNTED)
+SHARES = (ACCURACY, *COUNTED)
 
 # KEYS: for each outcome its own key and the evidence of its revision, then the clients of each of its values.
 # ARGV: seconds to keep evidence, then for each outcome its client, and JSON of the values: a list of the name in
