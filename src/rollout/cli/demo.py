@@ -27,10 +27,10 @@ from rollout.routing.splits import read_split
 from rollout.store import connect
 
 # The demo is to be over in minutes: v2 shows that it is better, and is then champion by itself. It is better by
-# four points; to show that it is by two takes some stages of the ramp.
+# four points; to show that it is by three takes most stages of the ramp.
 POLICY = Policy(
     aim="better",
-    margin=0.02,
+    margin=0.03,
     least_s=30,
     least_clients=50,
     tuned_for=2_000,
@@ -49,7 +49,7 @@ def demo(context: click.Context, host: str | None, port: int | None, workers: in
     """Build models/digits, serve v1 as champion and v2 as challenger, which begins with 1 % of the clients.
 
     By itself it gets more, as `rollout demo traffic` shows that nothing speaks against it, and is champion when
-    it is surely better by two points. A second start builds nothing and keeps the split as it was left.
+    it is surely better by three points. A second start builds nothing and keeps the split as it was left.
     """
     if context.invoked_subcommand is not None:
         return
