@@ -120,7 +120,9 @@ def test_alone():
     ("more", "status", "says"),
     [("", 0, "1 passed"), ("def test_it_never_passes(): raise AssertionError", 1, "1 failed, 1 passed")],
 )
-def test_what_fails_beside_others_has_to_pass_by_itself(tmp_path: Path, more: str, status: int, says: str) -> None:
+def test_what_fails_beside_others_has_to_pass_by_itself(
+    tmp_path: Path, more: str, status: int, says: str
+) -> None:
     """All that `make test` runs after lint, on a tree of one file."""
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
     (tmp_path / "scripts").mkdir()
