@@ -271,7 +271,7 @@ async def guard() -> AsyncIterator[None]:
     except FAILURES as error:
         raise StoreUnavailableError(explain(error) or "Redis does not answer; try again shortly") from error
     except AttributeError as error:
-        # Its client closes a connection that another task is just writing to, and goes on with what is gone.
+        # redis-py closes a connection that another task is writing to, and goes on with what is no longer there.
         if not _is_of_the_client(error):
             raise
         closed = redis.exceptions.ConnectionError("the connection was closed while it was used")

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.digits.recipe import RECIPE
-from rollout.heads import Truth
+from rollout.heads import Embedding, Truth
 from rollout.heads.truth import FORMS
 from rollout.job.labels import choose_format
 from rollout.review import actions
@@ -33,7 +33,7 @@ from tests.cli.reviews import Review
 from tests.conftest import BIN, ROOT
 from tests.images import image
 from tests.review.decisions import decide, fill
-from tests.review.items import make_guess, make_item
+from tests.review.items import make_guess, make_item, written
 
 pandas: Any = importlib.import_module("pandas")  # it has no types
 THREE, EIGHT = Truth(label="3"), Truth(label="8")
@@ -405,6 +405,15 @@ async def test_values_go_to_label_studio_and_come_back(review: Review, redis: Re
     assert review.json("import", "digits", file)["taken"] == 1
     assert review.rows()[0]["value"] == 12.0
     assert json.loads(review("export", "digits", "--format", "label-studio")) == []
+
+
+async def test_what_label_studio_has_no_form_for_does_not_go_there(review: Review, redis: Redis) -> None:
+    answer = {"vector": [0.5, 1.0]}
+    await fill(redis, [make_item(1, task=written(Embedding(size=2)), answer=answer, threshold=None)])
+    file = review.folder / "tasks.json"
+    review("export", "digits", "--out", file, code=1)
+    assert "no form for vectors and tensors: decide in the console" in review.errors
+    assert not file.exists()
 
 
 async def test_an_export_comes_back_in_and_changes_nothing(review: Review, redis: Redis) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import threading
 import time
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
@@ -17,6 +19,7 @@ from rollout.http import turn as turn_module
 from rollout.http.gateway import Gateway
 from rollout.http.routes import JSON
 from rollout.http.turn import Turn
+from rollout.inference import batcher as batcher_module
 from rollout.inference.engine import Engine
 from rollout.inference.follower import Follower
 from rollout.review.queue import list_items
@@ -188,6 +191,48 @@ async def test_the_challenger_s_requests_share_a_hop_and_fall_back_one_by_one(
     assert (found["predictions"], found["fallbacks.error"]) == (5, 1)
 
 
+def both_arms() -> list[Exchange]:
+    return [Exchange(row(n, CLIENTS[arm][n])) for n in range(4) for arm in ("champion", "challenger")]
+
+
+async def test_both_versions_answer_in_one_turn_without_a_task(
+    engine: Engine, turn: Turn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher_module, "INLINE_BELOW_S", 5.0)  # however busy the machine is
+    exchanges = both_arms()
+    await ask(turn, *exchanges)
+    assert [one.said["arm"] for one in exchanges] == ["champion", "challenger"] * 4
+    assert [one.said["version"] for one in exchanges] == ["v1", "v2"] * 4
+    assert not any(one.tasks for one in exchanges)
+    assert [*engine.model("digits").versions["v2"]._batch_rows._values] == [4]
+    found = counted(engine, "challenger")
+    assert (found["predictions"], found["evidence.1.requests"]) == (4, 4)
+
+
+async def test_a_challenger_that_takes_longer_keeps_nobody_else(
+    engine: Engine, turn: Turn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = engine.model("digits").versions["v2"]
+    run, gate = version.batcher._run, threading.Event()
+
+    def held(arrays: Any) -> Any:
+        gate.wait(10)
+        return run(arrays)
+
+    monkeypatch.setattr(version.batcher, "_run", held)
+    exchanges: list[Any] = both_arms()
+    for exchange in exchanges:
+        turn.add(exchange)
+    await asyncio.sleep(0.1)
+    assert [one.response_complete for one in exchanges] == [True, False] * 4
+    gate.set()
+    await ask(turn, Exchange(row(0, CLIENTS["champion"][9])))
+    await asyncio.gather(*(task for one in exchanges for task in one.tasks))
+    assert [one.said["version"] for one in exchanges] == ["v1", "v2"] * 4
+    assert [*version._batch_rows._values] == [4], "asked once"
+    assert counted(engine, "challenger")["evidence.1.requests"] == 4
+
+
 @pytest.fixture
 def black_is_no_number(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil_black(engine.model("digits").versions["v1"], monkeypatch)
@@ -273,9 +318,12 @@ async def test_a_long_turn_is_cut(engine: Engine, turn: Turn, monkeypatch: pytes
     assert ticks > 1, "others had the event loop in between"
 
 
-async def test_a_split_that_changes_on_the_way_is_looked_at_again(engine: Engine, turn: Turn) -> None:
+async def test_a_split_that_changes_on_the_way_is_looked_at_again(
+    engine: Engine, turn: Turn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = engine.model("digits")
     promoted = Split(revision=2, champion="v2")
+    monkeypatch.setattr(model.versions["v2"].batcher, "_rests_until", math.inf)  # so that they have a task
 
     class Changing(Exchange):
         def start(self, work: Coroutine[Any, Any, None] | None = None) -> None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from rollout.bundle.columns import ragged
 from rollout.bundle.schema import Arrays
 from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError, RolloutError
-from rollout.inference.batcher import Batcher, BatchReport, Ran
+from rollout.inference import batcher as batcher_module
+from rollout.inference.batcher import REST_S, Batcher, BatchReport, Begun, Ran
 from rollout.inference.decisions import Decisions
 from rollout.inference.load import NOTHING, SMALL_BYTES, WASTE, Load, loads
 from rollout.inference.profile import LIGHTEST, Profile
@@ -123,6 +124,63 @@ async def test_quick_rows_run_without_a_turn_unless_others_wait(pool: ThreadPool
     assert at_once(under_test, 4) is None, "a challenger that hangs must not take the event loop with it"
     assert at_once(batcher(run, pool, row_s=SLOW), 4) is None, "slow"
     assert run.batches == [[6]]
+
+
+async def test_quick_rows_in_a_thread_are_there_in_the_same_turn(
+    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher_module, "INLINE_BELOW_S", 5.0)  # however busy the machine is
+    run = Doubler(frozenset({5}))
+    reports: list[BatchReport] = []
+    under_test = batcher(run, pool, on_batch=reports.append)
+    under_test.inline = False
+    begun = under_test.begin({"x": np.array([4, 5])}, time.monotonic() + 30)
+    assert begun is not None
+    done = under_test.end(begun)
+    assert done.done()
+    good, bad = results_of(done.result())
+    assert good == 8
+    assert isinstance(bad, PredictionFailedError)
+    assert [report.rows for report in reports] == [2]
+    assert under_test.is_idle
+
+
+async def test_rows_in_a_thread_that_take_longer_keep_the_event_loop_a_moment_at_most(
+    pool: ThreadPoolExecutor,
+) -> None:
+    run = Held()
+    under_test = batcher(run, pool, in_flight=2, hang_s=0.01)
+    under_test.inline = False
+
+    def begin() -> Begun | None:
+        return under_test.begin({"x": np.array([4])}, time.monotonic() + 30)
+
+    begun = begin()
+    assert begun is not None
+    started = time.perf_counter()
+    late = under_test.end(begun)
+    assert time.perf_counter() - started < 1, "it would wait for ten seconds"
+    assert not late.done()
+    assert begin() is None, "one runs"
+    await asyncio.sleep(0.05)
+    assert under_test.hangs()
+    run.gate.set()
+    assert results_of(await late) == [4]
+    assert under_test.is_idle
+    assert begin() is None, "the last one was late"
+    await asyncio.sleep(REST_S)
+    assert begin() is not None
+
+
+async def test_rows_in_a_thread_that_are_too_late_are_given_up(pool: ThreadPoolExecutor) -> None:
+    run = Held()
+    under_test = batcher(run, pool)
+    under_test.inline = False
+    begun = under_test.begin({"x": np.array([4])}, time.monotonic() + 0.1)
+    assert begun is not None
+    (error,) = results_of(await under_test.end(begun))
+    assert isinstance(error, DeadlineExceededError)
+    run.gate.set()
 
 
 @pytest.mark.parametrize("row_s", [QUICK, SLOW])

@@ -21,6 +21,7 @@ Dtype = Literal["float32", "int64", "bool"]
 DATATYPES: dict[Dtype, str] = {"float32": "FP32", "int64": "INT64", "bool": "BOOL"}
 CONFIDENCE = "confidence"
 LARGEST = float(np.finfo(np.float32).max)
+SHOWN = 3  # numbers of a tensor, in a sentence
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -178,8 +179,8 @@ class Tensors(msgspec.Struct, Head, frozen=True, kw_only=True, tag="tensors", ta
         return np.asarray((apart <= self.tolerance * self.scale).all(1))
 
     def in_words(self, scores: Scores) -> str:
-        """Says the first number of each tensor."""
-        return ", ".join(f"{name} {columns[0]:.4g}" for name, _, columns in self._own(scores))
+        """Says the first numbers of each tensor, and the shape of those that have one."""
+        return "; ".join(f"{name} {_first_of(own, columns)}" for name, own, columns in self._own(scores))
 
     @property
     def review_limit(self) -> float:
@@ -289,9 +290,17 @@ class Tensors(msgspec.Struct, Head, frozen=True, kw_only=True, tag="tensors", ta
         return 0.0 if confidence is None else float(np.clip(1 - np.ravel(confidence)[0], 0, 1))
 
     def says(self, answer: Mapping[str, Any]) -> str:
-        """Says the first number of each tensor."""
+        """Says the first numbers of each tensor."""
         return self.in_words(self._flat(answer["tensors"]))
 
     def accepted(self, answer: Mapping[str, Any]) -> Truth | None:
         """Returns all tensors but the confidence."""
         return Truth(tensors={name: own for name, own in answer["tensors"].items() if name != CONFIDENCE})
+
+
+def _first_of(own: Output, numbers: NDArray[Any]) -> str:
+    """Says a number, or the first of several and their shape: "0, 1, 1, … (2 × 2)"."""
+    if not own.shape:
+        return f"{numbers[0]:.4g}"
+    shown = [f"{number:.4g}" for number in numbers[:SHOWN]] + ["…"] * (len(numbers) > SHOWN)
+    return f"{', '.join(shown)} ({' × '.join(map(str, own.shape))})"

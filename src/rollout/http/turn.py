@@ -1,4 +1,4 @@
-"""Predictions that arrive in one turn of the event loop, answered together: one batch, and one task."""
+"""Predictions that arrive in one turn of the event loop, answered together: one batch a version, and no task."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from rollout.http.gateway import Gateway
 from rollout.http.predict import Row, decode_quickly, encode_response, make_rows, server_timing
 from rollout.http.problems import as_rollout_error
 from rollout.http.quick import QuickExchange
-from rollout.inference.batcher import Batcher
+from rollout.inference.answering import OnTrial
+from rollout.inference.batcher import Batcher, Ran
 from rollout.inference.reviewing import Pick
 from rollout.inference.rows import Answers, Rows, make_predictions, spans
 from rollout.inference.served_model import ServedModel
@@ -46,9 +47,10 @@ class _Asked(NamedTuple):
 class Turn:
     """Puts together what one version answers quickly; every other request goes its own way.
 
-    What the champion answers is answered at once; what the challenger answers, or a person is to look at, has a
-    task. A request that is wrong, holds a file, has rows of several arms, or meets a version that is busy or
-    slow, is answered by its own handler: nobody waits for another's.
+    The challenger's rows run in a thread while the champion's run here; both are answered in the same turn. What
+    the challenger takes longer for, or a person is to look at, has a task. A request that is wrong, holds a file,
+    has rows of several arms, or meets a version that is busy or slow, is answered by its own handler: nobody has
+    to wait for another's.
 
     Args:
         gateway: Lets requests through to the engine.
@@ -81,9 +83,17 @@ class Turn:
                 exchange.start()
             else:
                 together.setdefault((model, asked.is_trial), []).append(asked)
-        for (model, is_trial), requests in together.items():
-            for group in _cut(requests, _batcher(model, is_trial=is_trial).quick_rows):
-                self._answer(model, group, is_trial=is_trial)
+        groups = [
+            (model, is_trial, group)
+            for (model, is_trial), requests in together.items()
+            for group in _cut(requests, _batcher(model, is_trial=is_trial).quick_rows)
+        ]
+        begun = [(model, group, self._begin_trial(model, group)) for model, is_trial, group in groups if is_trial]
+        for model, is_trial, group in groups:
+            if not is_trial:
+                self._answer(model, group)
+        for model, group, on_trial in begun:
+            self._end_trial(model, group, on_trial)
 
     def _model(self, exchange: QuickExchange) -> ServedModel | None:
         try:
@@ -112,11 +122,11 @@ class Turn:
             return None
         return _Asked(exchange, instances, decoded, single, split, assignments, is_trial)
 
-    def _answer(self, model: ServedModel, group: Sequence[_Asked], *, is_trial: bool) -> None:
-        """Answers requests now, where the champion does; the others in a task, once the challenger has."""
-        rows = _join(group, self._gateway.settings.timeout_ms / 1000)
+    def _answer(self, model: ServedModel, group: Sequence[_Asked]) -> None:
+        """Answers requests of the champion's."""
+        rows = self._join(group)
         try:
-            scored = None if is_trial else self._gateway.engine.score_at_once(model, rows)
+            scored = self._gateway.engine.score_at_once(model, rows)
             if scored is not None:
                 self._deliver(model, group, rows, *scored)
         except Exception as error:  # nobody is left without an answer
@@ -125,13 +135,40 @@ class Turn:
         if scored is None:
             group[0].exchange.start(self._answer_later(model, group, rows))
 
-    async def _answer_later(self, model: ServedModel, group: Sequence[_Asked], rows: Rows) -> None:
+    def _begin_trial(self, model: ServedModel, group: Sequence[_Asked]) -> OnTrial | None:
+        """Has the challenger begin with requests of its own; in a task where it cannot now."""
+        rows = self._join(group)
+        begun = self._gateway.engine.begin_trial(model, rows)
+        if begun is None:
+            group[0].exchange.start(self._answer_later(model, group, rows))
+        return begun
+
+    def _end_trial(self, model: ServedModel, group: Sequence[_Asked], begun: OnTrial | None) -> None:
+        """Answers the requests with which the challenger has begun; in a task where it is late or failed."""
+        if begun is None:
+            return
+        try:
+            scored = self._gateway.engine.end_trial(model, begun)
+            if isinstance(scored, tuple):
+                self._deliver(model, group, begun.rows, *scored)
+                return
+        except Exception as error:  # nobody is left without an answer
+            _refuse(model, group, error)
+            return
+        group[0].exchange.start(self._answer_later(model, group, begun.rows, scored))
+
+    def _join(self, group: Sequence[_Asked]) -> Rows:
+        return _join(group, self._gateway.settings.timeout_ms / 1000)
+
+    async def _answer_later(
+        self, model: ServedModel, group: Sequence[_Asked], rows: Rows, asked: asyncio.Future[Ran] | None = None
+    ) -> None:
         try:
             if group[0].split is not model.split:  # it has changed since, and with it the arms perhaps
-                for asked in group:
-                    asked.exchange.start()
+                for request in group:
+                    request.exchange.start()
                 return
-            self._deliver(model, group, rows, *await self._gateway.engine.score(model, rows))
+            self._deliver(model, group, rows, *await self._gateway.engine.score(model, rows, asked))
         except Exception as error:
             _refuse(model, group, error)
 

@@ -13,11 +13,12 @@ import numpy as np
 from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
 from rollout.errors import InvalidRequestError, PredictionFailedError, RolloutError
-from rollout.inference.batcher import Ran
+from rollout.inference.batcher import Begun, Ran
 from rollout.inference.decisions import Decisions
 from rollout.inference.row_sample import Numbers
 from rollout.inference.rows import Answers, Fallback, Preview, Rows, spans
 from rollout.inference.snapshot import ServingSnapshot
+from rollout.inference.trial import TrialResult
 from rollout.routing.assignment import Arm, Assignment, assign
 
 # The indexes of the rows of each arm.
@@ -43,15 +44,61 @@ def answer_at_once(snapshot: ServingSnapshot, rows: Rows) -> Answers | None:
     return _finish(snapshot, rows, assignments, _Scored(done.decisions, {}, done.waited, done.ran), started)
 
 
-async def answer(snapshot: ServingSnapshot, rows: Rows) -> Answers:
+class OnTrial(NamedTuple):
+    """Rows that the challenger is at work on, in a thread.
+
+    Attributes:
+        snapshot: What answers.
+        rows: Of one request or of several, all assigned to the challenger.
+        batch: Their batch.
+        started: ``time.perf_counter()`` when it began.
+    """
+
+    snapshot: ServingSnapshot
+    rows: Rows
+    batch: Begun
+    started: float
+
+
+def begin_trial(snapshot: ServingSnapshot, rows: Rows) -> OnTrial | None:
+    """Has the challenger score rows that are assigned to it, while the event loop does something else.
+
+    Returns:
+        What ``end_trial`` takes in the same turn; ``None`` where the rows must wait: then nothing has happened.
+    """
+    started = time.perf_counter()
+    batch = None if snapshot.trial is None else snapshot.trial.begin(rows.arrays, rows.deadline)
+    return None if batch is None else OnTrial(snapshot, rows, batch, started)
+
+
+def end_trial(begun: OnTrial) -> Answers | Future[Ran]:
+    """Returns the answers; where the challenger is late or failed, what ``answer`` goes on with."""
+    snapshot, rows, batch, started = begun
+    assert snapshot.trial is not None  # noqa: S101  it began
+    result = snapshot.trial.end(batch, rows.requests)
+    if isinstance(result, Future):
+        return result
+    assignments = _assign_all(snapshot, rows)
+    _record_trial_evidence(snapshot, rows, range(len(assignments)), rows.requests, result)
+    scored = _Scored(result.decisions, {}, result.waited, result.ran)
+    return _finish(snapshot, rows, assignments, scored, started)
+
+
+async def answer(snapshot: ServingSnapshot, rows: Rows, asked: Future[Ran] | None = None) -> Answers:
     """Scores each row with the version that its client is assigned.
+
+    Args:
+        snapshot: What answers.
+        rows: Of one request or of several.
+        asked: What the challenger makes of them, if all are assigned to it and it is at work already.
 
     Raises:
         RolloutError: If any row is refused or fails; of several requests, those whose rows fail are taken out.
     """
     started = time.perf_counter()
     assignments = _assign_all(snapshot, rows)
-    return _finish(snapshot, rows, assignments, await _score(snapshot, rows, _by_arm(assignments)), started)
+    scored = await _score(snapshot, rows, _by_arm(assignments), asked)
+    return _finish(snapshot, rows, assignments, scored, started)
 
 
 class _Scored(NamedTuple):
@@ -63,7 +110,7 @@ class _Scored(NamedTuple):
     ran: float
 
 
-async def _score(snapshot: ServingSnapshot, rows: Rows, groups: Groups) -> _Scored:
+async def _score(snapshot: ServingSnapshot, rows: Rows, groups: Groups, asked: Future[Ran] | None) -> _Scored:
     parts = {arm: _part(rows.arrays, indexes, len(rows.client_ids)) for arm, indexes in groups.items()}
     champions: dict[Arm, Future[Ran]] = {}
     decided: list[tuple[Sequence[int], Decisions]] = []
@@ -76,14 +123,11 @@ async def _score(snapshot: ServingSnapshot, rows: Rows, groups: Groups) -> _Scor
             if arm not in champions:
                 assert snapshot.trial is not None  # noqa: S101  or the champion would be at work on it
                 sizes = _sizes(rows, groups)[arm]
-                result = await snapshot.trial.score(parts[arm], rows.deadline, sizes)
+                result = await snapshot.trial.score(parts[arm], rows.deadline, sizes, asked)
                 decisions, times = result.decisions, (result.waited, result.ran)
                 fallbacks.update((groups[arm][index], why) for index, why in result.fallbacks.items())
                 snapshot.counts[arm].failures.inc(result.failures)
-                for own in spans(sizes):
-                    attempts, failed = result.evidence(own.start, own.stop)
-                    client_id = rows.client_ids[groups[arm][own.start]]
-                    snapshot.counts[arm].record_evidence(client_id, attempts, failed=failed)
+                _record_trial_evidence(snapshot, rows, groups[arm], sizes, result)
             else:
                 done = await champions[arm]
                 decisions, times = done.decisions, (done.waited, done.ran)
@@ -190,6 +234,16 @@ def _sizes(rows: Rows, groups: Groups) -> dict[Arm, Sequence[int]]:
 
 def _part(arrays: Arrays, indexes: Sequence[int], rows: int) -> Arrays:
     return arrays if len(indexes) == rows else take(arrays, np.array(indexes))
+
+
+def _record_trial_evidence(
+    snapshot: ServingSnapshot, rows: Rows, indexes: Sequence[int], sizes: Sequence[int], result: TrialResult
+) -> None:
+    """Takes what the challenger made of its requests as evidence."""
+    for own in spans(sizes):
+        attempts, failed = result.evidence(own.start, own.stop)
+        client_id = rows.client_ids[indexes[own.start]]
+        snapshot.counts["challenger"].record_evidence(client_id, attempts, failed=failed)
 
 
 def _record_control_evidence(snapshot: ServingSnapshot, rows: Rows, groups: Groups, decisions: Decisions) -> None:

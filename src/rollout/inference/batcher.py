@@ -9,7 +9,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -32,6 +32,8 @@ SMOOTHING = 0.1
 # A batch that takes so many times what a full one took at load will not end.
 HANGS_AFTER = 20
 SAY_EVERY_S = 1.0
+# After a batch in a thread that kept the event loop waiting for too long, none does for so many seconds.
+REST_S = 0.1
 LARGEST_SLOWDOWN = 10.0  # a stall of the machine is not the price of a batch
 
 logger = logging.getLogger(__name__)
@@ -118,6 +120,13 @@ class _Block(NamedTuple):
     load: Load
 
 
+class Begun(NamedTuple):
+    """Rows of one caller that run in a thread; the caller looks for them in the same turn of the event loop."""
+
+    request: _Request
+    running: Future[tuple[Decisions, float]]
+
+
 class Batcher:
     """Runs rows of many callers together.
 
@@ -159,7 +168,7 @@ class Batcher:
         self._waiting_rows = 0
         self._waiting_cost = 0.0
         self._slowdown = 1.0
-        self._said = -math.inf
+        self._said = self._rests_until = -math.inf
         self._scheduled = False
         self._running: dict[asyncio.Future[Any], tuple[float, list[_Block]]] = {}
         self._freed = False
@@ -200,16 +209,52 @@ class Batcher:
             arrays: For each field an array of shape ``(rows, *field.shape)``, or a ragged column.
             deadline: ``time.monotonic()`` after which nobody waits for the answer.
         """
+        if not self.inline or not self._is_quick(arrays, deadline):
+            return None
         rows = count(arrays)
-        if self._queue or not self.inline or rows > self.quick_rows or any(map(is_ragged, arrays.values())):
-            return None
-        estimate = self._profile.seconds[rows]
-        if time.monotonic() + estimate * self._slowdown > deadline:
-            return None
         decisions, ran = self.run(arrays)
-        self._learn(ran / estimate)
+        self._learn(ran / self._profile.seconds[rows])
         self._on_batch(BatchReport(rows, 0.0, "idle"))
         return Ran(decisions, 0.0, ran)
+
+    def begin(self, arrays: Arrays, deadline: float) -> Begun | None:
+        """Runs rows now, in a thread, where they are quick and nothing else waits or runs; otherwise ``None``.
+
+        Args:
+            arrays: For each field an array of shape ``(rows, *field.shape)``, or a ragged column.
+            deadline: ``time.monotonic()`` after which nobody waits for the answer.
+        """
+        if self._running or time.monotonic() < self._rests_until or not self._is_quick(arrays, deadline):
+            return None
+        future: asyncio.Future[Ran] = asyncio.get_running_loop().create_future()
+        request = _Request(arrays, count(arrays), deadline, future, None)
+        self._on_batch(BatchReport(request.rows, 0.0, "idle"))
+        return Begun(request, self._executor.submit(self.run, arrays))
+
+    def end(self, begun: Begun) -> asyncio.Future[Ran]:
+        """Waits for rows as long as a quick batch may take on the event loop, and no longer.
+
+        Returns:
+            What became of them; where they take longer, it comes later.
+        """
+        request, running = begun
+        try:
+            decisions, ran = running.result(INLINE_BELOW_S)
+        except TimeoutError:
+            self._rests_until = time.monotonic() + REST_S
+            block = _Block(request, 0, request.rows, Load(request.rows))
+            self._wait_for(asyncio.wrap_future(running), [block])
+        else:
+            self._learn(ran / self._profile.seconds[request.rows])
+            request.settle(0, decisions, ran)
+        return request.future
+
+    def _is_quick(self, arrays: Arrays, deadline: float) -> bool:
+        """Whether rows may run now, and keep nobody waiting."""
+        rows = count(arrays)
+        if self._queue or rows > self.quick_rows or any(map(is_ragged, arrays.values())):
+            return False
+        return time.monotonic() + self._profile.seconds[rows] * self._slowdown <= deadline
 
     def submit(self, arrays: Arrays, deadline: float) -> asyncio.Future[Ran]:
         """Queues the rows of one caller.
@@ -287,17 +332,19 @@ class Batcher:
             self._freed = False
             return
         arrays = _merge(batch)
-        loop = asyncio.get_running_loop()
         if self.inline and self._profile.estimate(_load(batch)) < INLINE_BELOW_S:
             self._settle(batch, *self.run(arrays))
             self._freed = True
         else:
-            running = loop.run_in_executor(self._executor, self.run, arrays)
-            if self._sweeper is None:
-                self._sweeper = loop.call_later(SWEEP_EVERY_S, self._sweep)
-            self._running[running] = time.monotonic(), batch
-            running.add_done_callback(self._finish)
+            self._wait_for(asyncio.get_running_loop().run_in_executor(self._executor, self.run, arrays), batch)
         self._schedule()
+
+    def _wait_for(self, running: asyncio.Future[tuple[Decisions, float]], batch: list[_Block]) -> None:
+        """Answers the callers of a batch that runs in a thread once it is done, or too late."""
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_EVERY_S, self._sweep)
+        self._running[running] = time.monotonic(), batch
+        running.add_done_callback(self._finish)
 
     def _take(self) -> list[_Block]:
         """Takes the next batch off the queue, without rows that nobody waits for or that cannot make it."""

@@ -12,7 +12,8 @@ from rollout import metrics
 from rollout.config import Settings
 from rollout.errors import UnknownModelError
 from rollout.explain.processes import Answer, Explainers, Task
-from rollout.inference.answering import answer, answer_at_once, preview
+from rollout.inference.answering import OnTrial, answer, answer_at_once, begin_trial, end_trial, preview
+from rollout.inference.batcher import Ran
 from rollout.inference.discovery import Discovery
 from rollout.inference.follower import load_model
 from rollout.inference.model_runtime import ModelRuntime
@@ -154,8 +155,15 @@ class Engine:
             await self.review(model, rows, answers, picks)
         return answers
 
-    async def score(self, model: ServedModel, rows: Rows) -> tuple[Answers, Sequence[Pick]]:
+    async def score(
+        self, model: ServedModel, rows: Rows, asked: asyncio.Future[Ran] | None = None
+    ) -> tuple[Answers, Sequence[Pick]]:
         """Scores rows, and says which of them are to be reviewed before they are answered.
+
+        Args:
+            model: The model.
+            rows: Of one request or of several.
+            asked: What the challenger makes of them, as ``end_trial`` returns it.
 
         Raises:
             RolloutError: If any row is refused or fails; of several requests, those with such rows are taken out.
@@ -165,7 +173,7 @@ class Engine:
         try:
             if rows.preview is not None:
                 return await preview(snapshot, rows, rows.preview), ()
-            answers = await answer(snapshot, rows)
+            answers = await answer(snapshot, rows, asked)
         finally:
             self.in_flight -= 1
         return answers, self._picks(model, snapshot, rows, answers)
@@ -175,6 +183,19 @@ class Engine:
         snapshot = model.snapshot
         answers = answer_at_once(snapshot, rows)
         return None if answers is None else (answers, self._picks(model, snapshot, rows, answers))
+
+    def begin_trial(self, model: ServedModel, rows: Rows) -> OnTrial | None:
+        """Has the challenger score rows that are its own, in a thread; ``None`` where it cannot quickly now."""
+        return begin_trial(model.snapshot, rows)
+
+    def end_trial(
+        self, model: ServedModel, begun: OnTrial
+    ) -> tuple[Answers, Sequence[Pick]] | asyncio.Future[Ran]:
+        """Does with the rows what ``score_at_once`` does; where they take longer, ``score`` goes on with them."""
+        answers = end_trial(begun)
+        if isinstance(answers, asyncio.Future):
+            return answers
+        return answers, self._picks(model, begun.snapshot, begun.rows, answers)
 
     def _picks(
         self, model: ServedModel, snapshot: ServingSnapshot, rows: Rows, answers: Answers

@@ -14,6 +14,7 @@ from rollout.bundle.parity import count, take
 from rollout.bundle.schema import Arrays
 from rollout.config import Settings
 from rollout.errors import DeadlineExceededError, OverloadedError, PredictionFailedError, RolloutError
+from rollout.inference.batcher import Begun, Ran
 from rollout.inference.breaker import Breaker
 from rollout.inference.decisions import Decisions
 from rollout.inference.rows import Fallback, spans
@@ -75,13 +76,32 @@ class Trial:
         self.breaker = Breaker(settings.breaker_rate, settings.breaker_window_s, self._report)
         self._probe: asyncio.Task[None] | None = None
 
-    async def score(self, arrays: Arrays, deadline: float, sizes: Sequence[int]) -> TrialResult:
+    def begin(self, arrays: Arrays, deadline: float) -> Begun | None:
+        """Has the challenger score rows now, where it is quick and nothing waits for it; otherwise ``None``."""
+        return self.challenger.batcher.begin(arrays, deadline) if self.breaker.state == "closed" else None
+
+    def end(self, begun: Begun, sizes: Sequence[int]) -> TrialResult | asyncio.Future[Ran]:
+        """Returns what the challenger made of rows; where it is late or failed, what ``score`` goes on with.
+
+        Args:
+            begun: The rows.
+            sizes: The rows of each request.
+        """
+        asked = self.challenger.batcher.end(begun)
+        if not asked.done() or asked.result().decisions.errors:
+            return asked
+        return self._without_fault(asked.result(), sizes)
+
+    async def score(
+        self, arrays: Arrays, deadline: float, sizes: Sequence[int], asked: asyncio.Future[Ran] | None = None
+    ) -> TrialResult:
         """Scores the rows of a request, or of several.
 
         Args:
             arrays: For each field an array of shape ``(rows, *field.shape)``.
             deadline: ``time.monotonic()`` after which nobody waits for the answer.
             sizes: The rows of each request.
+            asked: What the challenger makes of them, if it is at work already.
 
         Raises:
             OverloadedError: If the champion has too much to do as well.
@@ -89,17 +109,15 @@ class Trial:
         """
         rows = count(arrays)
         in_hurry = deadline - time.monotonic() < self._hurry_s
-        if self.breaker.state != "closed":
+        if asked is None and self.breaker.state != "closed":
             self._offer_probe(arrays)
             ran = await self.champion.batcher.submit(arrays, deadline)
             spared: dict[int, Fallback] = dict.fromkeys(range(rows), "breaker")
             return TrialResult(ran.decisions, spared, spared, ran.waited, ran.ran)
-        decisions, waited, ran_s = await self._ask(arrays, rows, deadline)
+        decisions, waited, ran_s = done = await self._ask(arrays, rows, deadline, asked)
         failed = sorted(decisions.errors)
         if not failed:
-            for _ in sizes:
-                self.breaker.record(failed=False)
-            return TrialResult(decisions, {}, (), waited, ran_s)
+            return self._without_fault(done, sizes)
         late = {
             index
             for index, error in decisions.errors.items()
@@ -126,19 +144,23 @@ class Trial:
         whole = Decisions.placed([(range(rows), decisions), (failed, again.decisions)], rows)
         return TrialResult(whole, fallbacks, late, waited + again.waited, ran_s + again.ran)
 
-    async def _ask(self, arrays: Arrays, rows: int, deadline: float) -> tuple[Decisions, float, float]:
+    def _without_fault(self, done: Ran, sizes: Sequence[int]) -> TrialResult:
+        for _ in sizes:
+            self.breaker.record(failed=False)
+        return TrialResult(done.decisions, {}, (), done.waited, done.ran)
+
+    async def _ask(self, arrays: Arrays, rows: int, deadline: float, asked: asyncio.Future[Ran] | None) -> Ran:
         remaining = deadline - time.monotonic()
         reserve = max(RESERVE * self.champion.batcher.seconds_for(rows), LEAST_RESERVE * remaining)
         share = remaining - min(reserve, LARGEST_RESERVE * remaining)
         try:
             async with asyncio.timeout(share):
-                ran = await self.challenger.batcher.submit(arrays, deadline)
+                return await (asked or self.challenger.batcher.submit(arrays, deadline))
         except TimeoutError:
             late = DeadlineExceededError("the challenger did not answer in time")
-            return Decisions.failed(rows, late), share, 0.0
+            return Ran(Decisions.failed(rows, late), share, 0.0)
         except (OverloadedError, DeadlineExceededError) as error:
-            return Decisions.failed(rows, error), 0.0, 0.0
-        return ran.decisions, ran.waited, ran.ran
+            return Ran(Decisions.failed(rows, error), 0.0, 0.0)
 
     def _offer_probe(self, arrays: Arrays) -> None:
         """Asks the challenger without anybody waiting for it, if it is time for that."""

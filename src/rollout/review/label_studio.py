@@ -47,13 +47,24 @@ async def export_tasks(redis: Redis, model: str, *, who: str, role: str) -> Asyn
         role: The role of their token.
 
     Raises:
+        InvalidRequestError: If Label Studio cannot say what this model answers.
         StoreUnavailableError: If Redis does not answer.
     """
     async for chunk in in_chunks(list_items(redis, model, {})):
         items = [item for item, _ in chunk if item.has_inputs]
+        for item in items:
+            _require_form(item.head)
         await record_access(redis, model, who, role, "export", [item.id for item in items])
         for item in items:
             yield to_task(item)
+
+
+def _require_form(head: Head) -> None:
+    """Refuses to send out what could not come back."""
+    if type(head).studio_truth is Head.studio_truth:
+        raise InvalidRequestError(
+            "Label Studio has no form for vectors and tensors: decide in the console, or export JSON lines"
+        )
 
 
 def to_task(item: ReviewItem) -> dict[str, Any]:

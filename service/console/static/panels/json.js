@@ -1,6 +1,11 @@
 // Any answer, written as JSON: for kinds without a panel of their own.
 "use strict";
 
+// Numbers of a list stand in one line. No string in JSON holds the end of a line.
+const NUMBERS = /\[\n\s*((?:[-+.\deE,\s]|true|false)+?)\n\s*\]/g;
+const inLines = (said) =>
+  JSON.stringify(said, null, 2).replace(NUMBERS, (_, numbers) => `[${numbers.replaceAll(/\s+/g, " ")}]`);
+
 PANELS.json = class {
   isWritten = true;
 
@@ -15,7 +20,7 @@ PANELS.json = class {
   }
 
   show(said) {
-    this.field.value = said ? JSON.stringify(said, null, 2) : "";
+    this.field.value = said ? inLines(said) : "";
     this.#say("");
   }
 
