@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from loadtests.tables import digits
 from rollout.errors import ConfigError
 from rollout.job.plan import Plan, goes_on, prepare
 from rollout.job.scorer import open_scorer
 from tests.conftest import ROOT, need
 from tests.job.engines import environment, found
-from tests.job.tables import digits
 
 PARTS, ROWS, FILES = 4, 200, 8
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from loadtests.tables import digits
 from rollout.job.plan import AFTER, BEFORE, Options
 from tests.conftest import ROOT, need
 from tests.job.engines import environment, found
-from tests.job.tables import digits
 
 PAGE = (ROOT / "docs" / "large-jobs.md").read_text()
 

@@ -11,11 +11,11 @@ import pytest
 
 import rollout.job.parts
 import rollout.ray
+from loadtests.tables import digits
 from rollout.errors import ConfigError, InvalidRequestError
 from rollout.job.parts import DRAFTS, Place, answer_part, columns_of
 from rollout.job.plan import Job, prepare
 from rollout.job.scorer import Scorer, open_scorer
-from tests.job.tables import digits
 
 
 @pytest.fixture(scope="module")
