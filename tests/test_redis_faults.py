@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rollout.errors import StoreUnavailableError
-from rollout.store import Redis, connect, guard, reason, run_script
+from rollout.store import Redis, Server, connect, guard, reason, run_script
 from tests.redis_servers import ADDRESS, RedisServer, running, wait_until, watch
 
 Work = Callable[[Redis], Awaitable[Any]]
@@ -129,6 +129,7 @@ async def test_a_connection_that_is_closed_while_it_is_used(server: RedisServer)
     """At every step of a call, as redis-py's own tasks close them after a failover."""
     said = set()
     async with aclosing(await connect(f"redis://{server.address}")) as redis:
+        assert isinstance(redis, Server)
         for steps in range(30):
             call = asyncio.create_task(guarded(redis.ping()))
             for _ in range(steps):

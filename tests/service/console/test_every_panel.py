@@ -167,5 +167,6 @@ async def test_spans_and_boxes_are_heads_like_others(chromium: str, site: str, r
         second = await shown_key(page)
         assert second != first
         works = await resolved(redis, 1, "posters")
-    assert works[first].truth.heads is not None
-    assert works[first].truth.heads.keys() == {"names", "lamps", "length"}
+    heads = works[first].truth.heads
+    assert heads is not None
+    assert heads.keys() == {"names", "lamps", "length"}
