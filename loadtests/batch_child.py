@@ -107,7 +107,31 @@ def ray_data(rows: Path, out: Path) -> Iterator[Work]:
     ray.shutdown()
 
 
-JOBS = {"onnxruntime": onnxruntime_alone, "predict": predict, "spark": spark, "ray": ray_data}
+@contextlib.contextmanager
+def ray_files(rows: Path, out: Path) -> Iterator[Work]:
+    """``rollout.ray.predict_to`` in a Ray that is there; what it wrote is removed, or it would do nothing."""
+    import ray
+
+    import rollout.ray
+
+    cores = len(os.sched_getaffinity(0))
+    ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
+
+    def work() -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        rollout.ray.predict_to(str(rows), TAG, str(out), concurrency=cores, variant=VARIANT)
+
+    yield work
+    ray.shutdown()
+
+
+JOBS = {
+    "onnxruntime": onnxruntime_alone,
+    "predict": predict,
+    "spark": spark,
+    "ray": ray_data,
+    "ray-files": ray_files,
+}
 
 
 def main(name: str, rows: str, out: str) -> None:

@@ -24,6 +24,7 @@ KINDS: dict[type, tuple[str, str]] = {
 Said = Mapping[str, str]
 FURTHER = {
     "The client": ["rollout.client.Client", "rollout.client.AsyncClient"],
+    "Large jobs": ["rollout.spark", "rollout.ray", "rollout.job.plan.Options"],
     "Layers": ["rollout.layers"],
     "Changes of the rows that are learnt from": ["rollout.training.augmentation"],
     "Verdicts, as pure functions": ["rollout.judge.verdict", "rollout.judge.policy"],

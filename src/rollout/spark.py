@@ -20,9 +20,8 @@ from urllib.parse import quote
 import msgspec
 
 from rollout.errors import ConfigError
-from rollout.job.plan import Job, Options, Plan, goes_on, prepare, schema_of
+from rollout.job.plan import PLAN, Job, Options, Plan, goes_on, prepare, schema_of
 
-PLAN = "_rollout.json"  # a name that Spark takes for no data
 NULL = "__HIVE_DEFAULT_PARTITION__"
 
 

@@ -350,7 +350,7 @@ def test_what_the_store_has_is_checked_once(
     pull = Pull(str(there))
     assert take(pull) == [
         f"{NAME} is left out: the store has it, but two:sent is refused: onnx/model.onnx was changed after packing; "
-        "after `bentoml models delete two:sent` it is fetched again"
+        f"after `BENTOML_HOME={os.environ['BENTOML_HOME']} bentoml models delete two:sent` it is fetched again"
     ]
     assert pull.is_settled
     graph.write_bytes(whole)

@@ -79,6 +79,11 @@ def test_the_demo_greets_with_a_line_that_works_and_keeps_what_was_changed(bundl
         assert client.get("/v1/models/digits").json()["split"]["champion"] == "v2"
 
 
+def test_traffic_to_no_service_is_a_failure(tmp_path: Path) -> None:
+    said = run(tmp_path, "demo", "traffic", "--url", "http://127.0.0.1:9", "--seconds", "1", code=1)
+    assert "no Rollout service answers at http://127.0.0.1:9: " in said
+
+
 def test_a_home_too_deep_for_a_socket_works_as_well(bundles: str, tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     run(deep, "split", "set", "digits", "--champion", "v1", "--yes")

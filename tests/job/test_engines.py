@@ -1,4 +1,4 @@
-"""Real Spark: a job that is killed in the middle and started again answers every row once."""
+"""Real Spark and real Ray: a job that is killed in the middle and started again answers every row once."""
 
 from __future__ import annotations
 
@@ -13,40 +13,54 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from loadtests.tables import digits
 from rollout.errors import ConfigError
 from rollout.job.plan import Plan, goes_on, prepare
 from rollout.job.scorer import open_scorer
 from tests.conftest import ROOT, need
 from tests.job.engines import environment, found
-from tests.job.tables import digits
 
-PARTS, ROWS = 4, 200
+PARTS, ROWS, FILES = 4, 200, 8
 
 
 def command(module: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", f"tests.job.{module}", *map(str, arguments)]
 
 
-def kill_when(is_begun: Callable[[], bool], started: list[str], tmp_path: Path) -> None:
-    """Starts a job, and kills it with all its processes as soon as a part of it is done."""
-    with (tmp_path / "killed.log").open("wb") as log:
-        process = subprocess.Popen(
+def start(started: list[str], tmp_path: Path) -> subprocess.Popen[bytes]:
+    with (tmp_path / "job.log").open("wb") as log:
+        return subprocess.Popen(
             started, cwd=ROOT, env=environment(tmp_path), stdout=log, stderr=log, start_new_session=True
         )
+
+
+def wait(process: subprocess.Popen[bytes], is_so: Callable[[], object], tmp_path: Path) -> None:
+    give_up = time.monotonic() + 500
+    while not is_so():
+        assert process.poll() is None, (tmp_path / "job.log").read_text()
+        assert time.monotonic() < give_up, (tmp_path / "job.log").read_text()
+        time.sleep(0.02)
+
+
+def kill_when(is_begun: Callable[[], bool], started: list[str], tmp_path: Path) -> None:
+    """Starts a job, and kills it with all its processes as soon as a part of it is done."""
+    process = start(started, tmp_path)
     try:
-        give_up = time.monotonic() + 500
-        while not is_begun():
-            assert process.poll() is None, (tmp_path / "killed.log").read_text()
-            assert time.monotonic() < give_up, (tmp_path / "killed.log").read_text()
-            time.sleep(0.02)
+        wait(process, is_begun, tmp_path)
     finally:
+        workers = psutil.Process(process.pid).children(recursive=True)  # Ray's have groups of their own
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        for worker in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()
         process.wait(60)
+        assert not psutil.wait_procs(workers, 60)[1]
 
 
 def run(started: list[str], tmp_path: Path) -> None:
@@ -87,6 +101,49 @@ def test_spark_answers_every_row_once_whatever_is_killed(rows: Any, tmp_path: Pa
     run(job, tmp_path)
     assert first.stat().st_mtime_ns == written
     assert found(out) == expected(rows)
+
+
+@pytest.mark.process
+@pytest.mark.timeout(1200)
+def test_ray_answers_every_row_once_whatever_is_killed(rows: Any, tmp_path: Path) -> None:
+    source, out = tmp_path / "rows", tmp_path / "out"
+    copies = [rows.set_column(1, "key", [[f"{copy}-{index}" for index in range(ROWS)]]) for copy in range(100)]
+    whole = pa.concat_tables(copies)
+    size = len(whole) // FILES
+    for number in range(FILES):
+        (source / f"day={number // 2}").mkdir(parents=True, exist_ok=True)
+        pq.write_table(whole.slice(number * size, size), source / f"day={number // 2}" / f"{number}.parquet")
+    pq.write_table(whole.slice(0, 0), source / "empty.parquet")
+    job = command("ray_job", source, out)
+
+    def is_midway() -> bool:
+        return bool(answered(out)) and any((out / "_drafts").iterdir())
+
+    kill_when(is_midway, job, tmp_path)
+    before = answered(out)
+    assert 0 < len(before) < FILES
+    assert list((out / "_drafts").iterdir())
+    process = start(job, tmp_path)
+    wait(process, lambda: answered(out).keys() > before.keys() and any((out / "_drafts").iterdir()), tmp_path)
+    actors = [
+        one
+        for one in psutil.Process(process.pid).children(recursive=True)
+        if one.name().startswith("ray::_Writer")
+    ]
+    actors[0].kill()
+    assert process.wait(500) == 0, (tmp_path / "job.log").read_text()
+    after = answered(out)
+    assert before.items() <= after.items()
+    assert {str(file.relative_to(out)) for file in after} == {
+        str(file.relative_to(source)) for file in source.rglob("*.parquet")
+    }
+    assert not any((out / "_drafts").iterdir())
+    assert found(out) == expected(whole)
+
+
+def answered(out: Path) -> dict[Path, int]:
+    """Returns which files of answers are there, and since when."""
+    return {file: file.stat().st_mtime_ns for file in out.rglob("*.parquet")}
 
 
 def test_a_job_goes_on_as_it_began_or_not_at_all() -> None:

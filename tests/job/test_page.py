@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from loadtests.tables import digits
 from rollout.job.plan import AFTER, BEFORE, Options
 from tests.conftest import ROOT, need
 from tests.job.engines import environment, found
-from tests.job.tables import digits
 
 PAGE = (ROOT / "docs" / "large-jobs.md").read_text()
 
@@ -27,7 +27,9 @@ def test_its_blocks_run(engine: str, out: str, bundles: str, tmp_path: Path) -> 
     rows = digits(60)
     days = pa.array([f"2026-11-{1 + index % 2:02}" for index in range(60)])
     pq.write_table(rows.append_column("day", days), tmp_path / "rows.parquet")
-    (block,) = (block for block in re.findall(r"```python\n(.*?)```", PAGE, re.S) if f"rollout.{engine}" in block)
+    block = "".join(
+        block for block in re.findall(r"```python\n(.*?)```", PAGE, re.S) if f"rollout.{engine}" in block
+    )
     done = subprocess.run(
         [sys.executable, "-c", block],
         cwd=tmp_path,

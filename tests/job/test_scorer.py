@@ -14,6 +14,7 @@ import PIL.Image
 import pyarrow as pa
 import pytest
 
+from loadtests.tables import digits
 from rollout.bundle.schema import InputSchema
 from rollout.errors import BundleError, ConfigError, InvalidRequestError
 from rollout.job.decoding import decode_columns
@@ -22,7 +23,6 @@ from rollout.job.row import Columns
 from rollout.job.scorer import Scorer, open_scorer
 from rollout.job.unpacked import open_unpacked
 from tests.heads.serving import pack_tiny
-from tests.job.tables import digits
 from tests.passengers import RAW, pack_passengers, scores_by_itself
 
 ANSWERED = ("label", "confidence", "scores")

@@ -105,4 +105,5 @@ def test_the_reference_comes_from_the_code(site: Path) -> None:
     assert "POST /v1/models/digits/predict" in text("http")
     assert 'id="body-classprediction"' in text("http")
     assert 'id="rollout.bundle.pack.pack"' in text("python")
+    assert 'id="rollout.ray.predict_to"' in text("python")
     assert 'id="free-lengths"' in text("fields")

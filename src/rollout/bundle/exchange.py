@@ -19,6 +19,7 @@ from rollout.bundle.store import (
     is_tag,
     open_bundle,
     place_bundle,
+    removal,
     staging,
 )
 from rollout.bundle.variants import VARIANTS
@@ -148,7 +149,7 @@ class Pull:
             open_bundle(tag, self._key)
         except BundleError as error:
             raise BundleError(
-                f"the store has it, but {error.detail}; after `bentoml models delete {tag}` it is fetched again"
+                f"the store has it, but {error.detail}; after {removal(tag)} it is fetched again"
             ) from None
         return ""
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -252,9 +253,15 @@ def _sync(folder: Path) -> None:
             os.close(file)
 
 
+def removal(tag: str) -> str:
+    """Returns the command that removes a bundle from the store, which is seldom BentoML's own."""
+    home = os.environ.get("BENTOML_HOME")
+    return f"`{f'BENTOML_HOME={shlex.quote(home)} ' if home else ''}bentoml models delete {tag}`"
+
+
 def _refuse_another(tag: str) -> None:
     if bundle_exists(tag):
         raise BundleError(
             f"{tag} exists already and a version never changes: choose another version, "
-            f"or `bentoml models delete {tag}` if nothing serves it"
+            f"or {removal(tag)} if nothing serves it"
         )

@@ -93,17 +93,21 @@ async def _run(
         users = _Users(session, scans, clients)
         due = time.monotonic()
         give_up = due + LONGEST_WAIT_S
+        refused: Exception | None = None
         try:
             while not watching.done() and (until is None or time.monotonic() < until):
                 try:
                     await users.send()
                     give_up = time.monotonic() + LONGEST_WAIT_S
                 except (aiohttp.ClientError, TimeoutError, OSError, RolloutError) as error:
+                    refused = error
                     if time.monotonic() > give_up:
-                        raise ConfigError(f"no Rollout service answers at {url}: {error}") from None
+                        break
                     await asyncio.sleep(1)
                 due = max(due + ROWS / rate, time.monotonic() - 1)
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if refused is not None and (not users.sent or time.monotonic() > give_up):
+                raise ConfigError(f"no Rollout service answers at {url}: {refused}")
             say(f"{users.sent:,} scans were sent, and {users.reported:,} digits reported")
         finally:
             watching.cancel()

@@ -22,16 +22,14 @@ def whole(setup: Setup) -> Iterator[Finding]:
             "`rollout build FOLDER` makes some, `rollout pull URL` fetches some",
         )
         return
-    from rollout.bundle.store import bundle_bytes, open_bundle  # noqa: PLC0415  the store imports BentoML
+    from rollout.bundle.store import bundle_bytes, open_bundle, removal  # noqa: PLC0415  the store imports BentoML
 
     size, good = 0, 0
     for tag in setup.tags:
         try:
             open_bundle(tag, setup.settings.public_key)
         except BundleError as error:
-            yield fault(
-                error.detail, f"fetch, build or sign {tag} again, or remove it: `bentoml models delete {tag}`"
-            )
+            yield fault(error.detail, f"fetch, build or sign {tag} again, or remove it: {removal(tag)}")
         except RolloutError as error:  # the key, which is the same for all
             yield fault(error.detail, "correct ROLLOUT_PUBLIC_KEY")
             return

@@ -24,6 +24,8 @@ from rollout.job.arrow import answer_columns
 from rollout.job.row import Columns
 from rollout.review.policy import DEFAULT, ReviewPolicy
 
+# Where a job writes down what makes its answers different: a name that readers of Parquet take for no data.
+PLAN = "_rollout.json"
 # A row that does not go to review has neither reason nor pi.
 BEFORE = ("version", "variant")
 AFTER = ("needs_review", "reason", "pi", "error")
