@@ -133,14 +133,18 @@ class Predictor:
 
     @bentoml.api
     async def predict(
-        self, ctx: bentoml.Context, model: str, instances: list[dict[str, Any]]
+        self,
+        ctx: bentoml.Context,
+        model: str,
+        instances: list[dict[str, Any]],
     ) -> list[dict[str, Any]]:
         """Predicts for a list of instances, as ``POST /v1/models/{model}/predict`` does.
 
         Args:
             ctx: The request; its headers ask for what they ask for there.
             model: The model.
-            instances: Each with ``client_id``, ``inputs`` and, if wanted, ``key``.
+            instances: Each with ``client_id``, ``inputs`` and, if wanted, ``key``. This says so to callers; what
+                they send is taken from the request as it came, see ``bento_routes``.
         """
         scope, options = ctx.request.scope, DEFAULTS
         try:
@@ -150,7 +154,7 @@ class Predictor:
             api.authorize_options(scope, options)
             options = options._replace(traceparent=scope["traceparent"].decode())
             served = api.engine.model(model)
-            body = msgspec.json.encode({"instances": instances})
+            body = scope["instances"]
             request = await decode_request(body, served.schema, self._settings, options, whether_gone(scope))
             answers = await api.engine.predict(served, request.rows)
             predictions = make_predictions(served.name, request.rows, answers)

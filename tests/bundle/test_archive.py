@@ -16,6 +16,8 @@ import pytest
 
 from rollout.bundle import archive as archive_module
 from rollout.bundle.archive import unpack
+from rollout.bundle.exchange import Pull
+from rollout.bundle.store import staging
 from rollout.errors import BundleError
 
 
@@ -91,6 +93,25 @@ def test_an_archive_is_no_bomb(tmp_path: Path, folder: Path, monkeypatch: pytest
             tar.addfile(member(f"file-{number}"))
     with pytest.raises(BundleError, match="holds more than 20 files"):
         unpack(file, folder)
+    with tarfile.open(file, "w:xz") as tar:
+        for number in range(3):  # each a file, and nine folders that nothing else says
+            tar.addfile(member(f"{number}/a/b/c/d/e/f/g/h/file"))
+    with pytest.raises(BundleError, match="holds more than 20 files and folders"):
+        unpack(file, folder)
+
+
+def test_an_archive_of_deep_folders_leaves_none_behind(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    with tarfile.open(tmp_path / "m" / "v1.bentomodel", "w:xz", format=tarfile.GNU_FORMAT) as tar:
+        for levels in (800, 1500, 1900):  # each deeper than the one before by less than Python goes
+            tar.addfile(member("a/" * levels, type=tarfile.DIRTYPE))
+    pull = Pull(str(tmp_path))
+    for _ in range(2):
+        assert not pull.left_out or list(pull.take({})) == []
+        (said,) = pull.take(pull.look())
+        assert said.endswith("its archive holds folders that lie more than 32 deep")
+    with staging() as stage:  # which takes away what was left there
+        assert not list(stage.iterdir())
 
 
 def test_the_headers_of_an_archive_do_not_gather(tmp_path: Path, folder: Path) -> None:

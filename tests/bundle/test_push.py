@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from rollout.bundle import exchange
+from rollout.bundle import exchange, storage
 from rollout.bundle.evidence import GateResult
 from rollout.bundle.exchange import Pull, push_bundle
 from rollout.bundle.manifest import write_manifest
@@ -140,3 +141,16 @@ def test_a_file_appears_whole(there: Path, tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(StorageError, match="No space left on device"):
         Folder(there).put("two/next.bentomodel", tmp_path / "any")
     assert os.listdir(there / "two") == ["sent.bentomodel"]  # noqa: PTH208
+
+
+def test_a_place_of_very_many_files_is_not_read_to_its_end(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        (there / "two" / f"{number}.bentomodel").touch()
+    endless = ([{"path": f"two/{number}.bentomodel", "e_tag": "1"}] for number in itertools.count())
+    monkeypatch.setattr("obstore.list", lambda _: endless)
+    for url in (str(there), "memory:///"):
+        pull = Pull(url)
+        assert url != str(there) or len(pull.look()) == 5
+        monkeypatch.setattr(storage, "MOST_FILES", 4)
+        with pytest.raises(StorageError, match="has more than 4 files"):
+            pull.look()

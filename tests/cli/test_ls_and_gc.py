@@ -198,3 +198,18 @@ def test_ls_lists_the_bundles_without_redis(bundles: str, tmp_path: Path) -> Non
     assert "digits" in printed
     assert ls.errors.startswith("What serves is not known: redis://127.0.0.1:1/0: Redis does not answer")
     assert "Redis does not answer" in ls.json()["redis"]
+
+
+@pytest.mark.parametrize("name", ["a:b/v1", "attic\udcff/v1", "attic/\x1b[31m\nv9 serves"])
+def test_a_folder_that_is_no_bundle_is_none(attic: None, tmp_path: Path, name: str) -> None:
+    pack("v1")
+    place = MODELS.parent / name
+    place.mkdir(parents=True)
+    (place / "manifest.json").write_text("{}")
+    try:
+        done = CliRunner(env={"ROLLOUT_HOME": str(tmp_path)}).invoke(cli, ["ls", "--json"])
+    finally:
+        shutil.rmtree(place.parent)
+    assert done.exit_code == 0, done.output
+    assert {one["version"] for one in json.loads(done.stdout)["versions"] if one["model"] == MODEL} == {"v1"}
+    assert not {one["model"] for one in json.loads(done.stdout)["versions"]} & {"a", "a:b"}

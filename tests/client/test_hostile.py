@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socketserver
+import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rollout.client import AsyncClient, Client, UnexpectedAnswerError, async_client, client
+from rollout.client import AsyncClient, Client, NoAnswerError, UnexpectedAnswerError, async_client, client
 
 MOST = 4 * 1024 * 1024
 
@@ -89,6 +91,50 @@ def test_no_answer_fills_the_memory(
         finally:
             tracemalloc.stop()
     assert peak < 4 * MOST
+
+
+def hints(connection: Any) -> None:
+    for _ in range(400):
+        connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        time.sleep(0.05)
+
+
+def headers(connection: Any) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+    for _ in range(400):
+        connection.sendall(b"x")
+        time.sleep(0.05)
+
+
+def body(connection: Any) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    for _ in range(400):
+        connection.sendall(b" ")
+        time.sleep(0.05)
+
+
+def nothing_but_reading(connection: Any) -> None:
+    while connection.recv(65536):
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("client_type", [Client, AsyncClient])
+@pytest.mark.parametrize("answer", [hints, headers, body, nothing_but_reading])
+def test_no_server_keeps_a_caller_longer_than_it_waits(
+    answer: Callable[[Any], None], client_type: type[Client | AsyncClient]
+) -> None:
+    async def run(url: str) -> Any:
+        asked = client_type(url, timeout=0.5)
+        sent = asked.predict(
+            "c", {"text": "x" * 128 * 1024 * 1024} if answer is nothing_but_reading else {}, model="m"
+        )
+        return await sent if inspect.isawaitable(sent) else sent
+
+    with answering(answer) as url:
+        begun = time.monotonic()
+        with pytest.raises(NoAnswerError):
+            asyncio.run(run(url))
+        assert time.monotonic() < begun + 10
 
 
 @pytest.mark.parametrize("asking", [ask, ask_async])

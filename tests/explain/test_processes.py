@@ -69,6 +69,12 @@ async def test_error_that_nobody_foresaw_is_logged_and_told_to_nobody_else(
     assert "/dev/null" not in raised.value.detail, "callers do not learn where anything lies"
 
 
+async def test_too_long_names_the_limit_that_was_the_shorter_one() -> None:
+    for own, of_the_caller, named in ((SECONDS, 0.01, "X-Request-Timeout"), (0.01, SECONDS, "ROLLOUT_EXPLAIN")):
+        with pytest.raises(ExplainTimeoutError, match=f"after 0.01 s: raise {named}"):
+            await Explainers(1, own).run(TASK, of_the_caller)
+
+
 async def test_caller_who_leaves_ends_it_and_makes_room() -> None:
     explainers = Explainers(1, SECONDS)
     looks = iter([False, True])

@@ -168,8 +168,10 @@ def test_unknown_label_head_or_seed_is_refused(client: httpx.Client, query: dict
 
 
 def test_several_instances_and_faulty_inputs_are_refused(client: httpx.Client) -> None:
-    answer = client.post(EXPLAIN, json={"instances": [BODY, BODY]})
+    # What is refused for its number is not decoded: this is no image.
+    answer = client.post(EXPLAIN, json={"instances": [BODY | {"inputs": {"image": "?"}}] * 1000})
     assert problem(answer) == (422, "invalid-request")
+    assert answer.json()["detail"].endswith("/instances must hold one instance, not 1000")
     answer = client.post(EXPLAIN, json={"client_id": "acme", "inputs": {"image": [1]}})
     assert answer.json()["errors"][0]["pointer"].startswith("#/inputs/image")
     answer = client.post(f"{EXPLAIN}?labels=3", json=BODY)
@@ -179,6 +181,7 @@ def test_several_instances_and_faulty_inputs_are_refused(client: httpx.Client) -
 def test_too_long_is_504_and_its_process_ends(client: httpx.Client, explaining: Service) -> None:
     answer = client.post(EXPLAIN, json=BODY, headers={"X-Request-Timeout": "20"})
     assert problem(answer) == (504, "explain-timeout")
+    assert "raise X-Request-Timeout," in answer.json()["detail"], "the caller's limit was the shorter one"
     assert not children(explaining)  # it was ended before the answer
     assert explain(client)["value"]  # and its place is free again
 

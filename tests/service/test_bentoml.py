@@ -9,9 +9,13 @@ from pathlib import Path
 
 import bentoml
 import httpx
+import msgspec
 import pytest
 from bentoml.exceptions import BentoMLException
+from starlette.types import Message, Receive, Scope, Send
 
+from rollout.http.gateway import Gateway
+from service.bento import bento_routes
 from tests.conftest import BIN, ROOT, STORE, TRIAL, run_service, set_split, settled, wait_for_metric
 from tests.images import row, three_or_eight
 from tests.service.test_challenger import CHALLENGED, HALF
@@ -48,6 +52,29 @@ def test_bentoml_serve_and_its_native_client(bundles: str, tmp_path: Path) -> No
         assert http.get("/readyz").status_code == 200
         wait_for_metric(http, 41, "rollout_predictions_total")
         assert settled(http, "rollout_predictions_total") == 41
+
+
+async def test_bentoml_makes_no_objects_of_what_callers_send() -> None:
+    sent = [{"x": [1]}, {"y": [2]}]
+    body = msgspec.json.encode({"model": "digits", "instances": sent})
+    seen = []
+
+    async def bento(scope: Scope, receive: Receive, send: Send) -> None:
+        given = (await receive())["body"]
+        assert dict(scope["headers"]) == {b"content-length": b"%d" % len(given)}
+        seen.append((given, scope["instances"]))
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"\xef\xbb\xbf" + body, "more_body": False}
+
+    async def send(_: Message) -> None:
+        raise AssertionError("it answers")
+
+    (route,) = (one for one in bento_routes(Gateway(), bento) if one.path == "/predict")
+    await route.endpoint({"type": "http", "headers": [(b"content-length", b"1")]}, receive, send)
+    ((given, kept),) = seen
+    assert msgspec.json.decode(given) == {"model": "digits", "instances": []}
+    assert msgspec.json.decode(kept) == {"instances": sent}
 
 
 def test_the_native_api_asks_for_the_token_too(bundles: str, tmp_path: Path) -> None:

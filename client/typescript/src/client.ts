@@ -3,7 +3,7 @@
 import createClient, { type Client as Fetching } from "openapi-fetch";
 
 import type { components, paths as Api } from "./api.js";
-import { Problem } from "./problems.js";
+import { Problem, readList, readObject } from "./problems.js";
 import { sendUntilAnswered } from "./retries.js";
 
 type Schemas = components["schemas"];
@@ -107,7 +107,7 @@ export class Client<Paths extends object = Api> {
   ): Promise<PredictionOf<Paths, Model>[]> {
     return this.#inBatches(instances, call, async (some) => {
       const said = await this.#post(model, "predict", { instances: some }, call);
-      return (said as { predictions: PredictionOf<Paths, Model>[] }).predictions;
+      return readList<PredictionOf<Paths, Model>>(said, "predictions", some.length);
     });
   }
 
@@ -120,22 +120,22 @@ export class Client<Paths extends object = Api> {
   async feedbackMany(model: string, reports: readonly Report[], call: ManyOptions = {}): Promise<Outcome[]> {
     return this.#inBatches(reports, call, async (some) => {
       const said = await this.#post(model, "feedback", { outcomes: some }, call);
-      return (said as { outcomes: Outcome[] }).outcomes;
+      return readList<Outcome>(said, "outcomes", some.length);
     });
   }
 
   /** Says what the evidence demands of the challenger. */
   async verdict(model: string, call: CallOptions = {}): Promise<Verdict> {
-    const { data } = await this.api(call).GET("/v1/models/{model}/verdict", { params: { path: { model } } });
-    return data!; // anything but an answer was thrown
+    const { GET } = this.api(call);
+    return (await readObject(GET("/v1/models/{model}/verdict", { params: { path: { model } } }))) as Verdict;
   }
 
-  async #post(model: string, what: "predict" | "feedback", body: unknown, call: CallOptions): Promise<unknown> {
+  async #post(model: string, what: "predict" | "feedback", body: unknown, call: CallOptions): Promise<object> {
     // Its types are those of the caller's models, which the client's own description does not know.
     const { POST } = this.api(call) as unknown as {
       POST(path: string, init: { body: unknown }): Promise<{ data?: unknown }>;
     };
-    return (await POST(`/v1/models/${encodeURIComponent(model)}/${what}`, { body })).data;
+    return readObject(POST(`/v1/models/${encodeURIComponent(model)}/${what}`, { body }));
   }
 
   async #inBatches<Row, Answer>(

@@ -94,6 +94,23 @@ export function readProblem(status: number, headers: Headers, text: string): Pro
   return new UnexpectedAnswerError(status, text.slice(0, SHOWN), retryAfter);
 }
 
+/** Returns what an answer that is 2xx holds, which is to be an object. */
+export async function readObject(call: Promise<{ data?: unknown }>): Promise<object> {
+  const { data } = await call.catch((error: unknown) => {
+    if (error instanceof SyntaxError) throw new UnexpectedAnswerError(200, error.message, undefined);
+    throw error;
+  });
+  if (typeof data === "object" && data !== null) return data;
+  throw new UnexpectedAnswerError(200, String(data), undefined);
+}
+
+/** Returns the list under a name of an answer, one for each row that was sent. */
+export function readList<Answer>(said: object, name: string, count: number): Answer[] {
+  const list = (said as Record<string, unknown>)[name];
+  if (Array.isArray(list) && list.length === count) return list as Answer[];
+  throw new UnexpectedAnswerError(200, `its ${name} are not ${count}`, undefined);
+}
+
 /** Returns the seconds that `Retry-After` says, as a number or as a date. */
 export function readRetryAfter(header: string | null, now: number = Date.now()): number | undefined {
   if (header === null) return undefined;

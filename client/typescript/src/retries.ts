@@ -3,12 +3,20 @@
  * is made once, and an outcome that comes again is the same one.
  */
 
-import { ClientError, NoAnswerError, Problem, readProblem, UnexpectedAnswerError, UnreachableError } from "./problems.js";
+import {
+  ClientError,
+  NoAnswerError,
+  Problem,
+  readProblem,
+  UnexpectedAnswerError,
+  UnreachableError,
+} from "./problems.js";
 
 const FIRST_PAUSE_S = 0.1;
 const LONGEST_PAUSE_S = 5;
 const LATER = 0.25; // those who were told to come back at the same time do not all do so
 const LONGEST_TIMEOUT_MS = 600_000;
+const MOST_BYTES = 256 * 1024 * 1024; // of an answer; rows that have more together go in smaller batches
 const PASSES = new Set([429, 502, 503, 504]);
 
 /** Sends a request until there is an answer, and throws a `ClientError` where there is none in time. */
@@ -32,10 +40,11 @@ export async function sendUntilAnswered(
     try {
       const sent = { method: request.method, headers, body, signal, redirect: "manual" as const };
       const response = await fetch(request.url, sent);
-      if (response.ok) return response;
-      last = readProblem(response.status, response.headers, await response.text());
+      const said = await readAll(response);
+      if (response.ok) return new Response(said, response);
+      last = readProblem(response.status, response.headers, await (said?.text() ?? ""));
     } catch (error) {
-      if (request.signal.aborted) throw error; // as the caller wanted
+      if (request.signal.aborted || error instanceof ClientError) throw error; // the first as the caller wanted
       if (overdue.aborted) continue; // which ends it
       last = new UnreachableError(`${request.url} does not answer: ${reason(error)}`, { cause: error });
     }
@@ -55,6 +64,23 @@ export function pauseAfter(error: ClientError, tries: number, drawn: number = Ma
     return Math.max(error.retryAfter, FIRST_PAUSE_S) * (1 + LATER * drawn);
   }
   return (Math.min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** Math.min(tries, 10)) * (1 + drawn)) / 2;
+}
+
+/** Returns a body, unpacked, or `null` where there is none; its size has an end, whatever answers. */
+async function readAll(response: Response): Promise<Blob | null> {
+  if (response.body === null) return null;
+  const pieces: Uint8Array<ArrayBuffer>[] = [];
+  let size = 0;
+  for (const reader = response.body.getReader(); ; ) {
+    const { done, value } = await reader.read();
+    if (done) return new Blob(pieces);
+    pieces.push(value);
+    size += value.length;
+    if (size > MOST_BYTES) {
+      await reader.cancel();
+      throw new UnexpectedAnswerError(response.status, `it has more than ${MOST_BYTES} bytes`, undefined);
+    }
+  }
 }
 
 function reason(error: unknown): string {

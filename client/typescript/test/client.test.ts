@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { type AddressInfo } from "node:net";
 import { test } from "node:test";
+import { gzipSync } from "node:zlib";
 
 import { Client, NoAnswerError, Problem, UnexpectedAnswerError, UnreachableError } from "../src/index.js";
 import type { paths } from "./models.js";
@@ -126,4 +127,32 @@ test("what is no Rollout service, does not answer, or is not there has an error 
   setTimeout(() => aborted.abort(), 50);
   await assert.rejects(call, { name: "AbortError" });
   silent.close();
+});
+
+test("whatever answers is an error of its own, and in time", async () => {
+  const answers = ["<h1>fine</h1>", "null", "[]", '{"predictions":[]}', '{"predictions":{"length":2}}', ""];
+  const strange = await answering((_, response, tries) => {
+    response.writeHead(200, { "Content-Type": "application/json" }).end(answers[tries]);
+  });
+  const rows = [1, 2].map(() => ({ client_id: "c", inputs: { image } }));
+  for (const _ of answers) {
+    const many = new Client<paths>({ url: strange.url }).predictMany("digits", rows);
+    await assert.rejects(many, UnexpectedAnswerError);
+  }
+  await assert.rejects(new Client<paths>({ url: strange.url }).verdict("digits"), UnexpectedAnswerError);
+  strange.close();
+  const dripping = await answering((_, response) => {
+    response.writeHead(200, { "Content-Type": "application/json" }).write("{");
+    const more = setInterval(() => response.write(" "), 20);
+    response.on("close", () => clearInterval(more));
+  });
+  await assert.rejects(new Client<paths>({ url: dripping.url, timeout: 0.5 }).verdict("digits"), NoAnswerError);
+  dripping.close();
+  const zeros = gzipSync(Buffer.alloc(300 * 1024 * 1024, " "));
+  const bomb = await answering((_, response) => {
+    response.writeHead(200, { "Content-Encoding": "gzip" }).end(zeros);
+  });
+  const unpacked = new Client<paths>({ url: bomb.url, timeout: 60 }).verdict("digits");
+  await assert.rejects(unpacked, (error) => error instanceof UnexpectedAnswerError && error.text.includes("more than"));
+  bomb.close();
 });

@@ -13,7 +13,10 @@ from rollout.errors import BundleError
 # Weights hardly shrink; what unpacks to a hundred times its size was made to fill a disk.
 LARGEST_RATIO = 100
 ALWAYS_ALLOWED = 64 * 1024 * 1024
+# With the folders that they lie in, each as often as a name says it.
 MOST_FILES = 10_000
+# Whatever goes through folders by recursion can go through so many.
+MOST_LEVELS = 32
 # tarfile copies in pieces far smaller than this; only the header of a member could ask for more at once.
 LARGEST_READ = 1024 * 1024
 # What a disk says of itself; whatever else goes wrong is the archive's fault.
@@ -31,9 +34,13 @@ def unpack(archive: Path, folder: Path) -> None:
     limit = ALWAYS_ALLOWED + LARGEST_RATIO * archive.stat().st_size
     try:
         with lzma.open(archive) as packed, tarfile.open(fileobj=_Bounded(packed, limit), mode="r:") as tar:  # type: ignore[call-overload]
-            for number, member in enumerate(tar):
-                if number == MOST_FILES:
-                    raise BundleError(f"its archive holds more than {MOST_FILES:,} files")
+            places = 0
+            for member in tar:
+                levels = len(Path(member.name).parts)
+                if levels > MOST_LEVELS:
+                    raise BundleError(f"its archive holds folders that lie more than {MOST_LEVELS} deep")
+                if (places := places + levels) > MOST_FILES:
+                    raise BundleError(f"its archive holds more than {MOST_FILES:,} files and folders")
                 tar.members.clear()  # which would keep the headers of all of them
                 if tar.pax_headers:  # which each member would get a copy of
                     raise BundleError("its archive has a header for all of its files")

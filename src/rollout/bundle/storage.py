@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +28,8 @@ PIECE_TIMEOUT = timedelta(seconds=30)
 # A bundle is sent in one request: only for that can storage promise that it replaces no other.
 PUT_TIMEOUT = timedelta(hours=1)
 RETRIES, RETRY_S = 3, 20
+# What has more was not made for bundles, or is made up: it would fill the memory.
+MOST_FILES = 100_000
 
 T = TypeVar("T")
 
@@ -92,7 +95,8 @@ class Folder:
         with self._named():
             if not self._path.is_dir():
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            found = {file: file.stat() for file in self._path.glob("*/*") if file.is_file()}
+            files = (file for file in self._path.glob("*/*") if file.is_file())
+            found = {file: file.stat() for file in _bounded(files, str(self._path))}
         return {
             file.relative_to(self._path).as_posix(): f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
             for file, stat in found.items()
@@ -164,8 +168,11 @@ class Objects:
         )
 
     def list(self) -> dict[str, str]:
-        found = self._run(lambda: self._obstore.list(self._to_read).collect())
-        return {one["path"]: one["e_tag"] or str(one["last_modified"]) for one in found}
+        def look() -> dict[str, str]:
+            found = itertools.chain.from_iterable(self._obstore.list(self._to_read))
+            return {one["path"]: one["e_tag"] or str(one["last_modified"]) for one in _bounded(found, self._url)}
+
+        return self._run(look)
 
     def fetch(self, name: str, file: Path) -> UpdateVersion | None:
         try:
@@ -218,6 +225,13 @@ class Objects:
             raise
         except (self._obstore.exceptions.BaseError, ValueError) as error:
             raise StorageError(f"{self._url} cannot be used: {_in_short(error)}") from None
+
+
+def _bounded(found: Iterable[T], place: str) -> Iterator[T]:
+    for number, one in enumerate(found):
+        if number == MOST_FILES:
+            raise StorageError(f"{place} cannot be used: it has more than {MOST_FILES:,} files")
+        yield one
 
 
 def _in_short(error: Exception) -> str:

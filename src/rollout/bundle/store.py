@@ -188,9 +188,9 @@ def bundle_names() -> set[str]:
 
 
 def bundle_tags() -> list[str]:
-    """Returns name and version of every bundle, whether or not it is whole."""
+    """Returns name and version of every bundle, whether or not it is whole; other folders are none."""
     folders = (file.parent for file in _models().glob(f"*/*/{FILE_NAME}"))
-    return sorted(f"{folder.parent.name}:{folder.name}" for folder in folders)
+    return sorted(filter(is_tag, (f"{folder.parent.name}:{folder.name}" for folder in folders)))
 
 
 def bundle_bytes(tag: str) -> int:

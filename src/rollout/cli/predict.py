@@ -124,8 +124,8 @@ async def _run(
     async with Exchange(url, token) as exchange:
         model = await exchange.find_model(name)
         try:
-            fields = msgspec.convert(model["inputs"], dict[str, Field])
-            head = read_head(model["task"])
+            fields = msgspec.convert(model.inputs, dict[str, Field])
+            head = read_head(model.task)
         except msgspec.ValidationError as problem:
             raise ConfigError(f"the service has inputs that this version does not know: {problem}") from None
         except BundleError as problem:
@@ -134,7 +134,7 @@ async def _run(
         wanted = columns_of(head)
         with open_sink(out, head) as write, make_progress(make_console(stderr=True)) as progress:
             bar = progress.add_task("", total=source.total)
-            async for answered in exchange.predict(model["model"], source):
+            async for answered in exchange.predict(model.model, source):
                 records = []
                 for row, answer in answered:
                     error = row.fault or (answer["detail"] if "status" in answer else None)

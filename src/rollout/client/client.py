@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ import httpx
 from rollout.client import calls
 from rollout.client.answers import Explanation, Model, Outcome, Prediction, Verdict
 from rollout.client.calls import BATCH, BATCH_BYTES, Call
+from rollout.client.deadlines import begin, hold_deadlines
 from rollout.client.instances import has_columns
 from rollout.client.options import EXPLAIN_S, TIMEOUT_S, make_options
 from rollout.client.problems import MOST_BYTES, ClientError, NoAnswerError, UnreachableError, too_large
@@ -269,7 +269,7 @@ class Client:
         return answers
 
     def _send(self, call: Call[Any], step: Send) -> Came | ClientError:
-        give_up = time.monotonic() + step.seconds
+        begin(step.seconds)
         try:
             with self._http.stream(
                 call.method,
@@ -278,14 +278,13 @@ class Client:
                 params=call.params,
                 headers=httpx.Headers({**call.headers, **step.headers}, encoding="utf-8"),
                 timeout=step.seconds,
+                extensions={"trace": hold_deadlines},
             ) as response:
                 body = bytearray()
                 for piece in response.iter_raw():
                     body += piece
                     if len(body) > MOST_BYTES:
                         return too_large(response.status_code)
-                    if time.monotonic() > give_up:
-                        return NoAnswerError()
                 return Came(response.status_code, response.headers, bytes(body))
         except (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout):
             return NoAnswerError()

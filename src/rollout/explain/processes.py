@@ -157,18 +157,21 @@ class Explainers:
         self.require()
         self._running += 1
         try:
-            return await self._run(task, min(timeout_s, self._timeout_s), is_gone)
+            hint = "raise " + (
+                "X-Request-Timeout" if timeout_s < self._timeout_s else "ROLLOUT_EXPLAIN_TIMEOUT_S"
+            )
+            return await self._run(task, min(timeout_s, self._timeout_s), hint, is_gone)
         finally:
             self._running -= 1
 
-    async def _run(self, task: Task, timeout_s: float, is_gone: Callable[[], bool]) -> Answer:
+    async def _run(self, task: Task, timeout_s: float, hint: str, is_gone: Callable[[], bool]) -> Answer:
         # -P: nothing is imported from the folder that the service was started in.
         limits = (str(math.ceil(timeout_s) + LONGER_S), str(self._share))
         command = [sys.executable, "-P", "-m", f"{__package__}.child", str(os.getpid()), *limits]
         process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
         talking = asyncio.ensure_future(process.communicate(msgspec.msgpack.encode(task)))
         try:
-            await _wait(talking, timeout_s, is_gone)
+            await _wait(talking, timeout_s, hint, is_gone)
             said, _ = talking.result()
         finally:
             await _end(process, talking)
@@ -187,15 +190,15 @@ class Explainers:
 
 
 async def _wait(
-    talking: asyncio.Future[tuple[bytes, bytes]], timeout_s: float, is_gone: Callable[[], bool]
+    talking: asyncio.Future[tuple[bytes, bytes]], timeout_s: float, hint: str, is_gone: Callable[[], bool]
 ) -> None:
     end = asyncio.get_running_loop().time() + timeout_s
     while not talking.done():
         left = end - asyncio.get_running_loop().time()
         if left <= 0:
             raise ExplainTimeoutError(
-                f"the explanation was not there after {timeout_s:g} s: raise ROLLOUT_EXPLAIN_TIMEOUT_S, or "
-                "`rollout explain` takes as long as it needs"
+                f"the explanation was not there after {timeout_s:g} s: {hint}, or ask `rollout explain`, which "
+                "takes as long as it needs"
             )
         if is_gone():
             raise ExplainTimeoutError("the client left before the explanation was there")

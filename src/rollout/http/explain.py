@@ -21,7 +21,7 @@ from rollout.explain.processes import Task, columns_of
 from rollout.http.bodies import json_response
 from rollout.http.files import IDENTIFIERS, reader_of
 from rollout.http.gateway import Gateway, media_type_of
-from rollout.http.predict import decode_request, whether_hung_up
+from rollout.http.predict import decode_request, read_json, whether_hung_up
 from rollout.http.request_options import DEFAULTS, HEADERS
 from rollout.http.routes import JSON, GatedRoute
 from rollout.inference.rows import Preview
@@ -83,11 +83,10 @@ class Explanations:
         gateway.authorize_options(scope, options)
         media_type = media_type_of(dict(scope["headers"]))
         read = reader_of({**scope, "query_string": rest}, model.schema, media_type, 1)
+        read = read or (lambda body: read_json(body, 1))
         body = await gateway.read(request.receive)
         is_gone = whether_hung_up(scope)
         rows = (await decode_request(body, model.schema, gateway.settings, options, is_gone, read)).rows
-        if len(rows.client_ids) != 1:
-            raise invalid([FieldError("/instances", "must hold one instance: each is explained by itself")])
         snapshot = model.snapshot
         (client_id,) = rows.client_ids
         arm, loaded = who_answers(snapshot, client_id, options.segment, options.preview)

@@ -305,7 +305,8 @@ def check_count(count: int, most: int) -> None:
         InvalidRequestError: If it is one.
     """
     if not 1 <= count <= most:
-        raise invalid([FieldError("/instances", f"must hold 1 to {most} instances, not {count}")])
+        wanted = "one instance" if most == 1 else f"1 to {most} instances"
+        raise invalid([FieldError("/instances", f"must hold {wanted}, not {count}")])
 
 
 def _check_identifiers(instance: Row) -> list[FieldError]:

@@ -21,6 +21,13 @@ BYTES_TOGETHER = 1024 * 1024
 PATIENCE_S = 60
 RETRY_S = 1.0
 
+# Of an answer to one row, or of what the service says about itself.
+MOST_BYTES = 64 * 1024 * 1024
+# What is packed may be a thousand times as large as what comes.
+UNPACKED = {"Accept-Encoding": "identity"}
+# What a line may raise that is no answer.
+STRANGE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 LOST = (aiohttp.ClientError, TimeoutError, OSError)
 
 Answered = tuple[Row, dict[str, Any]]
@@ -28,6 +35,24 @@ Answered = tuple[Row, dict[str, Any]]
 
 class _InterruptedError(Exception):
     """A stream ended before its last answer."""
+
+
+class Described(msgspec.Struct, frozen=True):
+    """What a service says of a model.
+
+    Attributes:
+        model: Its name.
+        inputs: The field of each input.
+        task: What it answers with.
+    """
+
+    model: str
+    inputs: dict[str, Any]
+    task: dict[str, Any]
+
+
+class _Models(msgspec.Struct):
+    models: list[Described]
 
 
 class Exchange:
@@ -40,39 +65,38 @@ class Exchange:
 
     def __init__(self, url: str, token: str) -> None:
         self._url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = UNPACKED | ({"Authorization": f"Bearer {token}"} if token else {})
 
     async def __aenter__(self) -> Exchange:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=2 * PATIENCE_S)
-        self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout)
+        self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout, auto_decompress=False)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def find_model(self, name: str | None) -> dict[str, Any]:
+    async def find_model(self, name: str | None) -> Described:
         """Returns what the service says of a model, or of its only one.
 
         Raises:
             ConfigError: If it does not answer, does not let us in, has no such model or more than one.
         """
         try:
-            async with self._session.get(f"{self._url}/v1/models") as response:
-                await _require_ok(response)
-                found = msgspec.json.decode(await response.read())["models"]
+            async with self._session.get(f"{self._url}/v1/models", allow_redirects=False) as response:
+                await self._require_ok(response)
+                found = msgspec.json.decode(await self._read(response), type=_Models).models
         except _InterruptedError as error:
             raise ConfigError(f"the service at {self._url} is not ready: {error}") from None
-        except (*LOST, msgspec.DecodeError, KeyError, TypeError) as error:
+        except (*LOST, *STRANGE) as error:
             raise ConfigError(f"no Rollout service answers at {self._url}: {error}") from None
-        models = {model["model"]: model for model in found}
+        models = {model.model: model for model in found}
         if name is None and len(models) == 1:
             (name,) = models
         if name is None:
             raise ConfigError(f"the service has several models; --model is one of {', '.join(sorted(models))}")
         if name not in models:
             raise ConfigError(f"there is no model {name}; the service has {', '.join(sorted(models))}")
-        model: dict[str, Any] = models[name]
-        return model
+        return models[name]
 
     async def predict(self, model: str, source: Source) -> AsyncIterator[list[Answered]]:
         """Yields every row with its answer, in order: a prediction, or the problem document of that row.
@@ -120,18 +144,54 @@ class Exchange:
         headers = {"Content-Type": "application/x-ndjson", "X-Request-Timeout": str(PATIENCE_S * 1000)}
         url = f"{self._url}/v1/models/{model}/predict"
         try:
-            async with self._session.post(url, data=send(), headers=headers) as response:
-                await _require_ok(response)
+            async with self._session.post(url, data=send(), headers=headers, allow_redirects=False) as response:
+                await self._require_ok(response)
                 rest = b""
                 async for piece in response.content.iter_any():
                     *lines, rest = (rest + piece).split(b"\n")
-                    yield [(sent.get_nowait(), answer) for answer in map(_answer, lines)]
+                    answers = [self._answer(line) for line in lines]
+                    if len(rest) > MOST_BYTES or len(answers) > sent.qsize():
+                        raise self._strange()
+                    yield [(sent.get_nowait(), answer) for answer in answers]
         except LOST:
             if fault is not None:
                 raise fault from None
             raise
         if not at_end or not sent.empty():
             raise _InterruptedError("the answers ended before the rows did")
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
+        except STRANGE:
+            raise self._strange() from None
+        if "status" in answer and not isinstance(answer.get("detail"), str):
+            raise self._strange()
+        if "status" in answer and "line" not in answer:  # about the stream, not about a row
+            raise _InterruptedError(answer["detail"])
+        return answer
+
+    async def _require_ok(self, response: aiohttp.ClientResponse) -> None:
+        if response.status == 200:
+            return
+        try:
+            detail = str(msgspec.json.decode(await self._read(response), type=dict[str, Any])["detail"])
+        except (*STRANGE, KeyError):
+            detail = f"{response.status} {response.reason}"
+        if response.status == 503:
+            raise _InterruptedError(detail)
+        raise ConfigError(f"the service refused: {detail}")
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        body = bytearray()
+        async for piece in response.content.iter_any():
+            body += piece
+            if len(body) > MOST_BYTES:
+                raise self._strange()
+        return bytes(body)
+
+    def _strange(self) -> ConfigError:
+        return ConfigError(f"what answers at {self._url} is no Rollout service that this version knows")
 
 
 def _together(rows: Iterator[Row]) -> Iterator[list[Row]]:
@@ -145,22 +205,3 @@ def _together(rows: Iterator[Row]) -> Iterator[list[Row]]:
             some, size = [], 0
     if some:
         yield some
-
-
-def _answer(line: bytes) -> dict[str, Any]:
-    answer: dict[str, Any] = msgspec.json.decode(line)
-    if "status" in answer and "line" not in answer:  # about the stream, not about a row
-        raise _InterruptedError(answer["detail"])
-    return answer
-
-
-async def _require_ok(response: aiohttp.ClientResponse) -> None:
-    if response.status == 200:
-        return
-    try:
-        detail = msgspec.json.decode(await response.read())["detail"]
-    except (msgspec.DecodeError, KeyError, TypeError):
-        detail = f"{response.status} {response.reason}"
-    if response.status == 503:
-        raise _InterruptedError(detail)
-    raise ConfigError(f"the service refused: {detail}")
