@@ -19,7 +19,10 @@ from rollout.bundle.parity import MAX_BATCH, Run, count, take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.variants import VARIANTS, Variant
 from rollout.bundle.verify import load_variant
+from rollout.cores import usable_cores
 from rollout.errors import BundleError
+from rollout.inference.profile import measure
+from rollout.inference.threads import COSTLY, Threads
 
 BATCH_SIZES = (1, 8, 32, MAX_BATCH)
 SECONDS = 5.0
@@ -54,10 +57,13 @@ class Speeds(NamedTuple):
     Attributes:
         points: A point for each variant, device and batch size.
         not_measured: Why not, for each variant on a device that cannot be loaded or does not run.
+        threads: Threads in a batch beside batches at a time, for each variant without torch of which a row takes
+            more than a millisecond, where there are several cores.
     """
 
     points: list[Point]
     not_measured: dict[str, str]
+    threads: dict[str, Threads]
 
 
 def measure_speeds(folder: Path, manifest: Manifest, seconds: float, *, is_trusted: bool = False) -> Speeds:
@@ -98,7 +104,24 @@ def measure_speeds(folder: Path, manifest: Manifest, seconds: float, *, is_trust
             for at, variant in variants.items():
                 rates[(*at, size)].append(size * _runs_per_second(variant.run, batch))
         rounds += 1
-    return Speeds([Point(*at, float(np.median(rate))) for at, rate in rates.items()], not_measured)
+    points = [Point(*at, float(np.median(rate))) for at, rate in rates.items()]
+    costly = {point.variant for point in points if point.batch_size == 1 and point.rows_per_second * COSTLY < 1}
+    apart = {name: variant for (name, device), variant in variants.items() if device == "cpu" and name in costly}
+    return Speeds(points, not_measured, _threads(folder, manifest, apart, inputs, is_trusted=is_trusted))
+
+
+def _threads(
+    folder: Path, manifest: Manifest, apart: Mapping[str, Variant], inputs: Arrays, *, is_trusted: bool
+) -> dict[str, Threads]:
+    """Measures what a worker with all cores to itself measures when it loads a variant."""
+    cores = usable_cores()
+    found: dict[str, Threads] = {}
+    for name, variant in apart.items() if cores > 1 else ():
+        if VARIANTS[name].needs_torch:  # its threads are those of the process, whatever else is loaded
+            continue
+        together = load_variant(folder, manifest, name, cores, is_trusted=is_trusted)
+        found[name] = Threads(cores, measure(variant.run, inputs, cores), measure(together.run, inputs, 1))
+    return found
 
 
 def cost_per_million(price_per_hour: float, rows_per_second: float) -> float:
