@@ -102,6 +102,9 @@ class Encoder(nn.Module):
         self.places = nn.Parameter(torch.randn(longest, 384) * 0.02)
         layer = nn.TransformerEncoderLayer(384, 12, 1536, dropout=0.0, activation="gelu", batch_first=True)
         self.layers = nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)
+        for weight in self.layers.parameters():  # which are copies of one layer's
+            if weight.ndim > 1:
+                nn.init.xavier_uniform_(weight)
         self.network = nn.Sequential(nn.Linear(384, LABELS))
 
     def forward(self, text: torch.Tensor) -> torch.Tensor:

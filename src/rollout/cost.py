@@ -28,6 +28,7 @@ BATCH_SIZES = (1, 8, 32, MAX_BATCH)
 SECONDS = 5.0
 SLICE_SECONDS = 0.02
 MIN_ROUNDS = 3
+PATIENCE = 4  # so many times as long may that take; of a large network one round does
 
 
 class Point(NamedTuple):
@@ -76,7 +77,7 @@ def measure_speeds(folder: Path, manifest: Manifest, seconds: float, *, is_trust
     Args:
         folder: Where the bundle lies; its files are taken as checked.
         manifest: Its manifest.
-        seconds: Time for all rounds together; a few are always run.
+        seconds: Time for all rounds together. A few may take four times as long, and one is always run.
         is_trusted: Whether its origin may run code here; see ``load_variant``.
 
     Raises:
@@ -97,9 +98,9 @@ def measure_speeds(folder: Path, manifest: Manifest, seconds: float, *, is_trust
     if not variants:
         raise BundleError("; ".join(not_measured.values()))
     rates: dict[tuple[str, str, int], list[float]] = {(*at, size): [] for at in variants for size in batches}
-    end = time.monotonic() + seconds
+    start = time.monotonic()
     rounds = 0
-    while rounds < MIN_ROUNDS or time.monotonic() < end:
+    while not rounds or time.monotonic() - start < seconds * (PATIENCE if rounds < MIN_ROUNDS else 1):
         for size, batch in batches.items():
             for at, variant in variants.items():
                 rates[(*at, size)].append(size * _runs_per_second(variant.run, batch))
@@ -195,8 +196,10 @@ def _warm(
 ) -> Variant:
     variant = load_variant(folder, manifest, name, device=device, is_trusted=is_trusted)
     try:
-        for batch in batches:
-            for _ in range(3):  # TorchScript profiles its first runs, and then compiles
+        for at, batch in enumerate(batches):
+            for _ in range(
+                1 if at else 3
+            ):  # TorchScript profiles its first runs, and then compiles for all sizes
                 variant.run(batch)
     except Exception as error:
         raise BundleError(f"{manifest.tag}: the {name} variant does not run on {device}: {error}") from error

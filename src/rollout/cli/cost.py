@@ -64,7 +64,7 @@ def cost(
         _require_drawable(plot)
     settings = load_settings(trust=trust or None)
     folder, manifest = open_bundle(tag, settings.public_key)
-    with working(make_console(stderr=True), "measuring for about ten seconds"):
+    with working(make_console(stderr=True), "measuring: ten seconds, or minutes of a large network"):
         speeds = measure_speeds(folder, manifest, SECONDS, is_trusted=settings.trusts_bundles)
     machine = ", ".join(filter(None, (cpu_name(), gpu_name())))
     if plot is not None:
