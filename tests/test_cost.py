@@ -9,6 +9,7 @@ import msgspec
 import onnxruntime
 import pytest
 
+from rollout import cost
 from rollout.bundle.schema import Arrays
 from rollout.bundle.store import open_bundle
 from rollout.bundle.variants import OnnxInt8
@@ -23,6 +24,7 @@ from rollout.cost import (
 )
 from rollout.errors import BundleError
 from rollout.heads import Scores
+from tests.bundle.two import Linear, pack_two
 
 POINTS = [
     Point("onnx", "cpu", 1, 1_000.0),
@@ -94,11 +96,26 @@ def test_without_a_gpu_its_price_says_how_fast_one_would_have_to_be() -> None:
 
 def test_every_variant_at_every_size(bundles: str) -> None:
     folder, manifest = open_bundle("digits:v2")
-    points, not_measured = measure_speeds(folder, manifest, seconds=0)
+    points, not_measured, _ = measure_speeds(folder, manifest, seconds=0)
     on_cpu = {(point.variant, point.batch_size) for point in points if point.device == "cpu"}
     assert on_cpu == {(name, size) for name in manifest.variants for size in BATCH_SIZES}
     assert all(0 < point.rows_per_second < math.inf for point in points)
     assert not not_measured
+
+
+def test_threads_are_looked_at_where_a_row_is_costly(monkeypatch: pytest.MonkeyPatch) -> None:
+    pack_two("threads", Linear().eval(), variants=["onnx", "torchscript"])
+    folder, manifest = open_bundle("two:threads")
+    monkeypatch.setattr(cost, "usable_cores", lambda: 2)
+    assert not measure_speeds(folder, manifest, seconds=0).threads
+    monkeypatch.setattr(cost, "COSTLY", 0.0)
+    found = measure_speeds(folder, manifest, seconds=0).threads
+    assert list(found) == ["onnx"], "torch has the threads of its process"
+    assert found["onnx"].cores == 2
+    assert found["onnx"].together is not None
+    assert min(found["onnx"].apart.rate, found["onnx"].together.rate) > 0
+    monkeypatch.setattr(cost, "usable_cores", lambda: 1)
+    assert not measure_speeds(folder, manifest, seconds=0).threads
 
 
 def test_what_cannot_be_loaded_says_why_and_the_rest_is_measured(
@@ -106,7 +123,7 @@ def test_what_cannot_be_loaded_says_why_and_the_rest_is_measured(
 ) -> None:
     folder, manifest = open_bundle("digits:v2")
     monkeypatch.setitem(sys.modules, "torch", None)
-    points, not_measured = measure_speeds(folder, manifest, seconds=0)
+    points, not_measured, _ = measure_speeds(folder, manifest, seconds=0)
     assert {point.variant for point in points} == {"onnx", "onnx-int8"}
     assert not_measured.keys() == {"torchscript on cpu", "export on cpu"}
     for name, why in not_measured.items():
@@ -127,7 +144,7 @@ def test_a_gpu_that_onnxruntime_cannot_use_is_no_processor_in_disguise(
     folder, manifest = open_bundle("digits:v2")
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
-    points, not_measured = measure_speeds(folder, manifest, seconds=0)
+    points, not_measured, _ = measure_speeds(folder, manifest, seconds=0)
     assert {point.device for point in points if point.variant == "onnx"} == {"cpu"}
     assert not_measured == dict.fromkeys(
         ["onnx on cuda", "onnx-int8 on cuda"], "onnxruntime cannot use cuda here"
@@ -140,7 +157,7 @@ def test_a_variant_that_does_not_run_says_why(bundles: str, monkeypatch: pytest.
 
     folder, manifest = open_bundle("digits:v2")
     monkeypatch.setattr(OnnxInt8, "run", fail)
-    points, not_measured = measure_speeds(folder, manifest, seconds=0)
+    points, not_measured, _ = measure_speeds(folder, manifest, seconds=0)
     assert {point.variant for point in points} == {"onnx", "torchscript", "export"}
     assert not_measured["onnx-int8 on cpu"] == (
         "digits:v2: the onnx-int8 variant does not run on cpu: no kernel image is available"

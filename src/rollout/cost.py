@@ -19,12 +19,16 @@ from rollout.bundle.parity import MAX_BATCH, Run, count, take
 from rollout.bundle.schema import Arrays
 from rollout.bundle.variants import VARIANTS, Variant
 from rollout.bundle.verify import load_variant
+from rollout.cores import usable_cores
 from rollout.errors import BundleError
+from rollout.inference.profile import measure
+from rollout.inference.threads import COSTLY, Threads
 
 BATCH_SIZES = (1, 8, 32, MAX_BATCH)
 SECONDS = 5.0
 SLICE_SECONDS = 0.02
 MIN_ROUNDS = 3
+PATIENCE = 4  # so many times as long may that take; of a large network one round does
 
 
 class Point(NamedTuple):
@@ -54,10 +58,13 @@ class Speeds(NamedTuple):
     Attributes:
         points: A point for each variant, device and batch size.
         not_measured: Why not, for each variant on a device that cannot be loaded or does not run.
+        threads: Threads in a batch beside batches at a time, for each variant without torch of which a row takes
+            more than a millisecond, where there are several cores.
     """
 
     points: list[Point]
     not_measured: dict[str, str]
+    threads: dict[str, Threads]
 
 
 def measure_speeds(folder: Path, manifest: Manifest, seconds: float, *, is_trusted: bool = False) -> Speeds:
@@ -70,7 +77,7 @@ def measure_speeds(folder: Path, manifest: Manifest, seconds: float, *, is_trust
     Args:
         folder: Where the bundle lies; its files are taken as checked.
         manifest: Its manifest.
-        seconds: Time for all rounds together; a few are always run.
+        seconds: Time for all rounds together. A few may take four times as long, and one is always run.
         is_trusted: Whether its origin may run code here; see ``load_variant``.
 
     Raises:
@@ -91,14 +98,31 @@ def measure_speeds(folder: Path, manifest: Manifest, seconds: float, *, is_trust
     if not variants:
         raise BundleError("; ".join(not_measured.values()))
     rates: dict[tuple[str, str, int], list[float]] = {(*at, size): [] for at in variants for size in batches}
-    end = time.monotonic() + seconds
+    start = time.monotonic()
     rounds = 0
-    while rounds < MIN_ROUNDS or time.monotonic() < end:
+    while not rounds or time.monotonic() - start < seconds * (PATIENCE if rounds < MIN_ROUNDS else 1):
         for size, batch in batches.items():
             for at, variant in variants.items():
                 rates[(*at, size)].append(size * _runs_per_second(variant.run, batch))
         rounds += 1
-    return Speeds([Point(*at, float(np.median(rate))) for at, rate in rates.items()], not_measured)
+    points = [Point(*at, float(np.median(rate))) for at, rate in rates.items()]
+    costly = {point.variant for point in points if point.batch_size == 1 and point.rows_per_second * COSTLY < 1}
+    apart = {name: variant for (name, device), variant in variants.items() if device == "cpu" and name in costly}
+    return Speeds(points, not_measured, _threads(folder, manifest, apart, inputs, is_trusted=is_trusted))
+
+
+def _threads(
+    folder: Path, manifest: Manifest, apart: Mapping[str, Variant], inputs: Arrays, *, is_trusted: bool
+) -> dict[str, Threads]:
+    """Measures what a worker with all cores to itself measures when it loads a variant."""
+    cores = usable_cores()
+    found: dict[str, Threads] = {}
+    for name, variant in apart.items() if cores > 1 else ():
+        if VARIANTS[name].needs_torch:  # its threads are those of the process, whatever else is loaded
+            continue
+        together = load_variant(folder, manifest, name, cores, is_trusted=is_trusted)
+        found[name] = Threads(cores, measure(variant.run, inputs, cores), measure(together.run, inputs, 1))
+    return found
 
 
 def cost_per_million(price_per_hour: float, rows_per_second: float) -> float:
@@ -172,8 +196,10 @@ def _warm(
 ) -> Variant:
     variant = load_variant(folder, manifest, name, device=device, is_trusted=is_trusted)
     try:
-        for batch in batches:
-            for _ in range(3):  # TorchScript profiles its first runs, and then compiles
+        for at, batch in enumerate(batches):
+            for _ in range(
+                1 if at else 3
+            ):  # TorchScript profiles its first runs, and then compiles for all sizes
                 variant.run(batch)
     except Exception as error:
         raise BundleError(f"{manifest.tag}: the {name} variant does not run on {device}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
@@ -10,12 +11,20 @@ import torch
 from torch import nn
 
 from rollout.bundle import effort, quantizing
-from rollout.bundle.effort import COSTLY, EVERY_SIZE, FEW_SIZES, Effort, Packing, RowsToScore, take_effort
-from rollout.bundle.parity import MAX_BATCH
+from rollout.bundle.effort import (
+    COSTLY,
+    EVERY_SIZE,
+    FEW_ROWS,
+    FEW_SIZES,
+    Effort,
+    Packing,
+    RowsToScore,
+    take_effort,
+)
+from rollout.bundle.parity import MAX_BATCH, run_in_batches
 from rollout.bundle.schema import Arrays
 from rollout.bundle.store import open_bundle
-from rollout.bundle.variants import VARIANTS, OnnxInt8
-from rollout.cores import usable_cores
+from rollout.bundle.variants import VARIANTS, Onnx, OnnxInt8
 from rollout.heads import Scores
 from tests.bundle.test_screening import MindsCompany
 from tests.bundle.two import Linear, pack_two, part
@@ -30,13 +39,20 @@ def costly(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("seconds", "chosen"),
     [
-        (0.0, Effort(EVERY_SIZE, 256, 1)),
-        (4 * COSTLY, Effort(FEW_SIZES, 64, usable_cores())),
+        ([0.0, 9.0], Effort(EVERY_SIZE, 256, 8, MAX_BATCH)),
+        ([4 * COSTLY, 2 * COSTLY], Effort(FEW_SIZES, 64, 4, FEW_ROWS, 2, 2, is_costly=True)),
+        ([4 * COSTLY, 9 * COSTLY], Effort(FEW_SIZES, 64, 4, FEW_ROWS, 2, 1, is_costly=True)),
     ],
+    ids=["cheap", "costly", "cores that others use"],
 )
-def test_what_is_compared_follows_from_what_a_row_costs(seconds: float, chosen: Effort) -> None:
+def test_what_is_compared_follows_from_what_a_row_costs(
+    monkeypatch: pytest.MonkeyPatch, seconds: list[float], chosen: Effort
+) -> None:
+    """The seconds of a batch are those on one thread and on two."""
+    monkeypatch.setattr(effort, "usable_cores", lambda: 2)
+
     def run(inputs: Arrays) -> Scores:
-        time.sleep(seconds)
+        time.sleep(seconds[torch.get_num_threads() - 1])
         return np.zeros((len(inputs["x"]), 2), np.float32)
 
     before = torch.get_num_threads()
@@ -134,3 +150,39 @@ def test_quantizing_holds_the_activations_of_few_rows_at_a_time(monkeypatch: pyt
     ]
     assert "onnx-int8" in manifest.variants
     assert np.abs(scores[0] - scores[1]).max() < 0.02
+
+
+@pytest.mark.usefixtures("costly")
+def test_variants_run_in_batches_at_a_time_and_the_source_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, set[int]] = {"source": set(), "onnx": set()}
+
+    class Watched(Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen["source"].add(threading.get_ident())
+            return super().forward(x)
+
+    class Onnx2(Onnx):
+        def run(self, inputs: Arrays) -> Scores:
+            seen["onnx"].add(threading.get_ident())
+            time.sleep(0.01)
+            return super().run(inputs)
+
+    monkeypatch.setattr(effort, "usable_cores", lambda: 3)
+    monkeypatch.setitem(VARIANTS, "onnx", Onnx2)
+    manifest = pack_two("at-a-time", Watched().eval(), variants=["onnx"])
+    assert seen["source"] == {threading.get_ident()}
+    assert len(seen["onnx"] - seen["source"]) > 1
+    assert manifest.variants["onnx"].parity["batch sizes"].largest_difference < 1e-6
+
+
+def test_what_a_batch_raises_in_a_thread_is_raised_and_the_others_are_not_begun() -> None:
+    begun: list[int] = []
+
+    def run(inputs: Arrays) -> Scores:
+        begun.append(len(inputs["x"]))
+        time.sleep(0.01)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        run_in_batches(run, {"x": np.zeros((100, 1), np.float32)}, size=1, at_a_time=2)
+    assert len(begun) < 50

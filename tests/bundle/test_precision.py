@@ -10,7 +10,7 @@ from torch import nn
 
 from rollout.bundle.golden import Golden, read_golden
 from rollout.bundle.parity import TOLERANCE, compare, take
-from rollout.bundle.precision import MOST_ROWS, MOST_TOLERANCE, ROUNDINGS, tolerances
+from rollout.bundle.precision import MOST_TOLERANCE, ROUNDINGS, tolerances
 from rollout.bundle.schema import Arrays
 from rollout.bundle.source import ModuleSource
 from rollout.bundle.store import open_bundle
@@ -21,6 +21,7 @@ from rollout.heads import Scores
 from tests.bundle.two import TASK, Linear, pack_two, part
 
 OFF = 3e-4
+FEW = 8
 
 
 class Amplified(nn.Module):
@@ -77,7 +78,7 @@ def source_of(module: nn.Module, rows: Arrays) -> ModuleSource:
 def tolerance_of(by: float) -> float:
     rows = part(64, 1).inputs
     source = source_of(Amplified(by), rows)
-    return tolerances(source, {"rows": Golden(rows, source.run(rows))})["rows"]
+    return tolerances(source, {"rows": Golden(rows, source.run(rows))}, FEW)["rows"]
 
 
 def test_a_network_that_rounding_hardly_moves_is_held_to_the_least() -> None:
@@ -85,13 +86,13 @@ def test_a_network_that_rounding_hardly_moves_is_held_to_the_least() -> None:
 
 
 def test_the_tolerance_is_a_multiple_of_what_single_precision_moves_within_a_bound() -> None:
-    rows = part(MOST_ROWS, 1).inputs
+    rows = part(FEW, 1).inputs
     source = source_of(Amplified(4096.0), rows)
     scores, precise = source.run(rows), source.precise(rows)
     assert precise.dtype == np.float64
     far = np.abs(scores - precise).max()
     assert TOLERANCE < ROUNDINGS * far < MOST_TOLERANCE
-    found = tolerances(source, {"rows": Golden(rows, scores)})["rows"]
+    found = tolerances(source, {"rows": Golden(rows, scores)}, FEW)["rows"]
     assert found == pytest.approx(ROUNDINGS * far)
     assert tolerance_of(1e6) == MOST_TOLERANCE
 
@@ -125,7 +126,7 @@ def test_a_module_that_cannot_be_computed_in_double_is_held_to_the_least() -> No
     module = InPlace().eval()
     module(torch.zeros(1, 2))  # from here on it changes nothing any more
     source = source_of(module, rows)
-    assert tolerances(source, {"rows": Golden(rows, source.run(rows))})["rows"] == TOLERANCE
+    assert tolerances(source, {"rows": Golden(rows, source.run(rows))}, FEW)["rows"] == TOLERANCE
 
 
 def test_a_bundle_remembers_how_far_its_scores_may_be_off_and_is_held_to_that(

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from rollout.cli.cost import cost, parse_prices
 from rollout.cost import BATCH_SIZES, cost_per_million
 from rollout.errors import ConfigError
+from tests.bundle.two import Linear, pack_two
 from tests.cli.test_cli import run
 
 VARIANTS = ("onnx", "onnx-int8", "torchscript", "export")
@@ -57,6 +58,21 @@ def test_the_table_has_a_line_for_each_variant(bundles: str, monkeypatch: pytest
     assert re.search(r" at batches of \d+ is the cheapest: 0\.0\d+ per million predictions; ", output)
     if not re.search(r"^ \S+ +cuda ", output, re.M):
         assert re.search(r"No GPU was found .* one at 2\.5 an hour would be cheaper above [\d,]+ rows", output)
+
+
+def test_threads_in_a_batch_are_shown_beside_batches_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    pack_two("cost-threads", Linear().eval(), variants=["onnx"])
+    for name, instead in {"SECONDS": 0, "COSTLY": 0.0, "usable_cores": lambda: 2}.items():
+        monkeypatch.setattr(f"rollout.cost.{name}", instead)
+    done = CliRunner().invoke(cost, ["two:cost-threads"])
+    said = (
+        r"onnx on 2 cores: .* with one thread, [\d,.e+]+ rows/s .*; one batch with 2 threads, .*: the \w+ serve\."
+    )
+    assert re.search(said, done.output), done.output
+    (found,) = json.loads(CliRunner().invoke(cost, ["two:cost-threads", "--json"]).output)["threads"].values()
+    assert found["in_a_batch"] in {1, 2}
+    assert {"apart", "together"} <= found.keys()
+    assert all(found[way]["rows_per_second"] > 0 < found[way]["one_row_ms"] for way in ("apart", "together"))
 
 
 def test_an_unknown_bundle_is_named(bundles: str, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from rollout.config import Settings
 from rollout.inference import version
 from rollout.inference.profile import Profile
+from rollout.inference.threads import Threads
 from rollout.inference.version import LoadedVersion
 
 COSTLY = Profile([0.0, 0.010, 0.019], in_flight=2)  # 210 rows a second
@@ -41,3 +42,14 @@ def test_what_is_measured_decides(
     assert loaded.profile is (together if threads == 2 else alone)
     assert next(measured, None) is None
     loaded.close()
+
+
+def test_what_was_measured_is_said() -> None:
+    together = Profile([0.0, 0.005, 0.0098], 1)
+    assert str(Threads(2, COSTLY, together)) == (
+        "on 2 cores: 2 batches at a time with one thread, 211 rows/s and 10 ms for one; "
+        "one batch with 2 threads, 204 rows/s and 5 ms for one: the threads serve"
+    )
+    slower = Profile([0.0, 0.008, 0.015], 1)
+    assert str(Threads(2, COSTLY, slower)).endswith("133 rows/s and 8 ms for one: the batches serve")
+    assert str(Threads(2, slower)) == "on 2 cores: one batch, 133 rows/s and 8 ms for one"

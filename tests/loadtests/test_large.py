@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -53,4 +54,42 @@ def test_a_network_is_packed_served_and_measured(tmp_path: Path, monkeypatch: py
     cells = [cell.strip() for cell in table.splitlines()[-1].strip("|").split("|")]
     assert cells[0] == "small"
     assert "**" in cells[2], "what serves stands out"
-    assert all(float(cell.split()[0]) > 0 for cell in cells[6:])
+    assert float(cells[7]) == 0, "no request of one row is late"
+    assert all(float(cell.split()[0]) > 0 for cell in (cells[6], *cells[8:]))
+
+
+def test_a_training_is_one() -> None:
+    """Even a network of one convolution, of rows that it has not seen."""
+    torch.manual_seed(0)
+    photographs = NETWORKS["mobilenet"]
+
+    def rows(count: int, seed: int) -> torch.Tensor:
+        return torch.tensor(np.stack(photographs.draw(count, seed)))
+
+    module = networks.trained(Small(), rows(80, 9), torch.arange(80) % networks.LABELS)
+    with torch.inference_mode():
+        found = module(rows(40, 1)).argmax(1)
+    assert (found == torch.arange(40) % networks.LABELS).float().mean() > 0.25  # guessing has 0.1
+    assert not module.training
+
+
+def test_of_another_network_the_classes_are_fitted() -> None:
+    class Bytes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.tokens = nn.Embedding(256, 64)
+            self.network = nn.Sequential(nn.Linear(64, networks.LABELS))
+
+        def forward(self, text: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.network(self.tokens(text.long()).mean(1))
+            return logits
+
+    def rows(count: int, seed: int) -> torch.Tensor:
+        texts = NETWORKS["encoder"].draw(count, seed)
+        return torch.tensor([list(text.encode().ljust(BYTES, b"\0")) for text in texts], dtype=torch.uint8)
+
+    module = networks.trained(Bytes(), rows(160, 9), torch.arange(160) % networks.LABELS)
+    with torch.inference_mode():
+        found = module(rows(50, 1)).argmax(1)
+    assert (found == torch.arange(50) % networks.LABELS).float().mean() > 0.8

@@ -223,4 +223,4 @@ def _all_same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
 def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
     if first.is_quantized:
         return torch.equal(first, second)
-    return torch.equal(first.nan_to_num(), second.nan_to_num())
+    return torch.equal(first, second) or torch.equal(first.nan_to_num(), second.nan_to_num())

@@ -35,6 +35,8 @@ class PackedVariant(msgspec.Struct, frozen=True, kw_only=True):
         device: Where it was compared.
         elsewhere: How far its golden examples are from the source on other devices of the machine that packed it.
         memory: Bytes that it takes there with its largest batch, weights included; 0 if that is not known.
+        seconds: Of the same golden examples as the others that serve, by turns, on one thread of the processor
+            that packed it; 0 where a row is too cheap for that.
     """
 
     file: str
@@ -43,6 +45,7 @@ class PackedVariant(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "cpu"
     elsewhere: dict[str, Parity] = {}
     memory: int = 0
+    seconds: float = 0.0
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +70,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         inputs: The input schema, in the order of the module's arguments.
         task: What it answers, and what counts as unsure.
         variants: The variants that passed.
+        timed_on: The processor of their ``seconds``; empty if there are none.
         left_out: The variants that did not.
         hashes: SHA-256 of every other file of the bundle, by path.
         metrics: Figures measured when packing, such as the accuracy on the evaluation part.
@@ -86,6 +90,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     inputs: dict[str, Field]
     task: Head
     variants: dict[str, PackedVariant]
+    timed_on: str = ""
     left_out: dict[str, LeftOut] = {}
     hashes: dict[str, str]
     metrics: dict[str, float]

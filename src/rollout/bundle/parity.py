@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -92,22 +93,42 @@ def decided_otherwise(task: Head, expected: Scores, got: Scores, tolerance: floa
     return np.asarray(task.flipped(expected, got) | (other_review & is_no_tie))
 
 
-def run_in_batches(run: Run, inputs: Arrays, size: int = MAX_BATCH) -> Scores:
-    """Scores all rows in batches of ``size``, rows of lengths of their own from short to long."""
+def run_in_batches(run: Run, inputs: Arrays, size: int = MAX_BATCH, at_a_time: int = 1) -> Scores:
+    """Scores all rows in batches of ``size``, rows of lengths of their own from short to long.
+
+    Args:
+        run: Scores a batch; if there are several at a time, in threads.
+        inputs: The rows.
+        size: Rows of a batch.
+        at_a_time: Batches at a time.
+    """
     order = np.argsort(columns.sizes(inputs).sum(1), kind="stable")
-    scores = [run(take(inputs, order[at : at + size])) for at in range(0, len(order), size)]
-    return np.asarray(np.concatenate(scores)[np.argsort(order)])
+    scores = _each(run, inputs, [order[at : at + size] for at in range(0, len(order), size)], at_a_time)
+    return np.asarray(scores[np.argsort(order)])
 
 
-def run_in_sizes(run: Run, inputs: Arrays, sizes: Sequence[int]) -> tuple[NDArray[np.int_], Scores]:
-    """Scores a batch of each size, going round the rows.
+def run_in_sizes(
+    run: Run, inputs: Arrays, sizes: Sequence[int], at_a_time: int = 1
+) -> tuple[NDArray[np.int_], Scores]:
+    """Scores a batch of each size, going round the rows; see ``run_in_batches``.
 
     Returns:
         Which row each score is of, and the scores.
     """
     ends = np.cumsum(sizes)
     rows = np.arange(ends[-1]) % count(inputs)
-    return rows, np.concatenate([run(take(inputs, cut)) for cut in np.split(rows, ends[:-1])])
+    return rows, _each(run, inputs, np.split(rows, ends[:-1]), at_a_time)
+
+
+def _each(run: Run, inputs: Arrays, batches: Sequence[NDArray[np.int_]], at_a_time: int) -> Scores:
+    """Scores batches of rows."""
+    if at_a_time == 1:
+        return np.concatenate([run(take(inputs, rows)) for rows in batches])
+    pool = ThreadPoolExecutor(at_a_time)
+    try:
+        return np.concatenate(list(pool.map(lambda rows: run(take(inputs, rows)), batches)))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def seconds_of(run: Callable[[Arrays], object], inputs: Arrays) -> float:

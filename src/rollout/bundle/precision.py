@@ -19,7 +19,6 @@ from rollout.bundle.source import Source
 ROUNDINGS = 8.0
 # A network that rounding moves by more gets no more: then its variants are left out, and say by how much.
 MOST_TOLERANCE = 0.01
-MOST_ROWS = 8  # of each set; double precision takes a multiple of the time
 DOUBLE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 
 
@@ -47,7 +46,7 @@ class InDouble(TorchDispatchMode):
         return tree_map(_double, func(*args, **kwargs))
 
 
-def tolerances(source: Source, probes: Mapping[str, Golden]) -> dict[str, float]:
+def tolerances(source: Source, probes: Mapping[str, Golden], most: int) -> dict[str, float]:
     """Returns how far a variant's scores may be off, for each set of rows.
 
     That is ``TOLERANCE``, or ``ROUNDINGS`` times the largest difference between what the source gives for these
@@ -56,13 +55,14 @@ def tolerances(source: Source, probes: Mapping[str, Golden]) -> dict[str, float]
 
     Args:
         source: What the variants are made from.
-        probes: Rows with the source's scores, by name; of many, those in between are taken.
+        probes: Rows with the source's scores, by name.
+        most: Rows of each set to look at, from all over it; double precision takes a multiple of the time.
     """
-    return {name: _tolerance(source, probe) for name, probe in probes.items()}
+    return {name: _tolerance(source, probe, most) for name, probe in probes.items()}
 
 
-def _tolerance(source: Source, probe: Golden) -> float:
-    rows = np.unique(np.linspace(0, count(probe.inputs) - 1, MOST_ROWS).astype(int))
+def _tolerance(source: Source, probe: Golden, most: int) -> float:
+    rows = np.unique(np.linspace(0, count(probe.inputs) - 1, most).astype(int))
     try:
         precise = run_in_batches(source.precise, take(probe.inputs, rows))
     except Exception:  # whatever an operator says that does not know double precision

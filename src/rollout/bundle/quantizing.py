@@ -22,7 +22,7 @@ MOST_ROWS = 1024
 INPUT_BYTES = 4 * 1024 * 1024
 # What layers take and give for rows whose ranges are found together, all of it in memory; and for all rows.
 HELD_BYTES = 256 * 1024 * 1024
-SEEN_BYTES = 8 * 1024 * 1024 * 1024
+SEEN_BYTES = 4 * 1024 * 1024 * 1024
 QUANTIZED = ["Conv", "MatMul", "Gemm"]
 
 

@@ -23,6 +23,7 @@ from rollout.bundle.parity import (
     MAX_BATCH,
     TOLERANCE,
     Parity,
+    Run,
     compare,
     count,
     decided_otherwise,
@@ -159,17 +160,18 @@ class Screening:
         self._neighbours = take(evaluation.inputs, np.unique(spread))
         held = [evaluation.inputs, golden.inputs, *further.values(), self._neighbours]
         self._rows = sum(map(count, held)) + sum(effort.sizes)  # that a variant scores
+        self._largest = np.arange(effort.sizes[-1]) % count(self._neighbours)
         self._progress = RowsToScore(self._rows * (1 + kinds), on_progress)
         self._exported = 0
         run = self._progress.counting(source.run)
         self._probes = {
             "evaluation": Golden(evaluation.inputs, scores),
             "golden": golden,
-            **{name: Golden(inputs, run_in_batches(run, inputs)) for name, inputs in further.items()},
+            **{name: Golden(inputs, self._batches(run, inputs, 1)) for name, inputs in further.items()},
         }
         for name, probe in self._probes.items():
             require_numbers(np.isfinite(probe.scores), f"{name} inputs")
-        measured = tolerances(source, self._probes)
+        measured = tolerances(source, self._probes, effort.precise_rows)
         # What real rows are allowed, of which golden examples are the least sure, others are as well.
         real = max(measured["evaluation"], measured["golden"])
         self._tolerances = {name: max(real, own) for name, own in (measured | {BATCH_SIZES: real}).items()}
@@ -199,13 +201,17 @@ class Screening:
         path.parent.mkdir()
         try:
             kind.export(self._source, self._calibration, folder)
-            variant, memory = taken_by(lambda: self._loaded(kind, path, device), device)
-            run = self._progress.counting(variant.run)
-            got = {name: run_in_batches(run, probe.inputs) for name, probe in self._probes.items()}
+            (run, largest), memory = taken_by(lambda: self._loaded(kind, path, device), device)
+            at_a_time = self._effort.at_a_time
+            got = {name: self._batches(run, probe.inputs, at_a_time) for name, probe in self._probes.items()}
             parity = {name: self._compare(name, probe.scores, got[name]) for name, probe in self._probes.items()}
-            rows, scores = run_in_sizes(run, self._neighbours, self._effort.sizes)
-            alone = run_in_batches(run, self._neighbours, size=1)
-            parity[BATCH_SIZES] = self._compare(BATCH_SIZES, alone[rows], scores)
+            rows, scores = run_in_sizes(run, self._neighbours, self._effort.sizes[:-1], at_a_time)
+            alone = run_in_batches(run, self._neighbours, 1, at_a_time)
+            parity[BATCH_SIZES] = self._compare(
+                BATCH_SIZES,
+                alone[np.concatenate([rows, self._largest])],
+                np.concatenate([scores, largest]),
+            )
         except Exception as error:
             outcome: PackedVariant | LeftOut = LeftOut(why=f"it cannot be made: {first_line(error)}")
         else:
@@ -228,11 +234,17 @@ class Screening:
             path.parent.rmdir()
         return outcome
 
-    def _loaded(self, kind: type[Variant], path: Path, device: str) -> Variant:
-        """Loads a variant and runs the largest batch, for which it takes what memory it ever does."""
-        variant = kind(path, self._effort.threads, device)
-        variant.run(take(self._neighbours, np.arange(max(self._effort.sizes)) % count(self._neighbours)))
-        return variant
+    def _loaded(self, kind: type[Variant], path: Path, device: str) -> tuple[Run, Scores]:
+        """Loads a variant and runs the largest batch, for which it takes what memory it ever does.
+
+        Returns:
+            What scores a batch and counts its rows, and the scores of this one.
+        """
+        run = self._progress.counting(kind(path, 1, device).run)
+        return run, run(take(self._neighbours, self._largest))
+
+    def _batches(self, run: Run, inputs: Arrays, at_a_time: int) -> Scores:
+        return run_in_batches(run, inputs, self._effort.batch_size, at_a_time)
 
     def _elsewhere(self, kind: type[Variant], path: Path, devices: Iterable[str]) -> dict[str, Parity]:
         """Compares the golden examples on other devices; where it cannot be run, a worker there says so."""
@@ -240,7 +252,7 @@ class Screening:
         found = {}
         for device in devices:
             with suppress(Exception):
-                scores = run_in_batches(kind(path, self._effort.threads, device).run, golden.inputs)
+                scores = self._batches(kind(path, 1, device).run, golden.inputs, 1)
                 found[device] = compare(self._source.task, golden.scores, scores, tolerance)
         return found
 
@@ -262,7 +274,7 @@ class Screening:
     def _fault_from_raw(self, kind: type[Variant], scores: Scores) -> str | None:
         """Looks at raw rows that the source decides as the author's own pipeline does."""
         task, (inputs, expected) = self._source.task, self._probes[REFERENCE]
-        of_source = decided_otherwise(task, expected, run_in_batches(self._source.run, inputs))
+        of_source = decided_otherwise(task, expected, self._batches(self._source.run, inputs, 1))
         rows = int((decided_otherwise(task, expected, scores) & ~of_source).sum())
         if rows > (0.0 if kind.is_exact else self._flip_rate) * len(expected):
             return (

@@ -7,9 +7,11 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from rollout.bundle.golden import Golden, read_golden
+from rollout.bundle.machine import cpu_name
 from rollout.bundle.manifest import Manifest, PackedVariant
 from rollout.bundle.memory import free_memory, in_words
 from rollout.bundle.parity import (
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 SLACK = 2.0
 ROUNDS = 15
 LONGEST_TURN_S = 0.05
+# What a few rows of a large network give stays in the cache.
+GOLDEN_BATCH = 8
 # A variant further down the list must be this much faster: a race within the noise would be won by chance.
 CLEARLY = 0.9
 
@@ -46,8 +50,9 @@ class Choice(NamedTuple):
         name: Its name.
         variant: It, loaded.
         parity: How far its golden examples are from the source here.
-        seconds: For each variant that passed, the median time of the same golden examples.
-        refused: For each variant that did not, why.
+        seconds: For each variant that passed, the median time of the same golden examples; of a large network it
+            was measured where it was packed.
+        refused: For each variant that was tried and did not, why.
     """
 
     name: str
@@ -131,7 +136,7 @@ def check_golden(golden: Golden, manifest: Manifest, name: str, variant: Variant
     """
     shape = InputSchema(manifest.inputs).check_arrays(golden.inputs), manifest.task.outputs
     _require_scores(golden.scores, shape, f"{manifest.tag} is refused: the scores of its golden examples")
-    scores = run_in_batches(variant.run, golden.inputs)
+    scores = run_in_batches(variant.run, golden.inputs, GOLDEN_BATCH)
     _require_scores(scores, shape, f"{manifest.tag} is refused: the scores of its {name} variant")
     promised = manifest.variants[name]
     found = compare(manifest.task, golden.scores, scores, _tolerance(promised, device))
@@ -172,7 +177,7 @@ def check_raw_examples(
     if examples is None or manifest.reference is None:
         return None
     shape = examples.scores.shape[0], manifest.task.outputs
-    scores = run_in_batches(variant.run, examples.inputs)
+    scores = run_in_batches(variant.run, examples.inputs, GOLDEN_BATCH)
     _require_scores(scores, shape, f"{manifest.tag} is refused: the scores of its {name} variant")
     promised = manifest.variants[name]
     tolerance = _tolerance(promised, device)
@@ -264,6 +269,9 @@ def choose_variant(
 ) -> Choice:
     """Loads the variants that may serve, checks each on this machine, and picks the fastest that passed.
 
+    Where the manifest says how fast each is on a processor of this kind, only the fastest is loaded, and another
+    one if it does not pass.
+
     Args:
         folder: Where the bundle lies; its files are taken as checked.
         manifest: Its manifest.
@@ -281,7 +289,9 @@ def choose_variant(
     parity: dict[str, Parity] = {}
     refused: dict[str, str] = {}
     raw = read_raw_examples(folder, manifest)
-    for name in names:
+    names = list(names)
+    known = _known(manifest, names, device)
+    for name in _fastest_first(known) if known else names:
         try:
             variant = load_variant(folder, manifest, name, threads, device, is_trusted=is_trusted)
             parity[name] = check_golden(golden, manifest, name, variant, device)
@@ -291,16 +301,43 @@ def choose_variant(
             refused[name] = error.detail
         except Exception as error:  # whatever a runtime raises on this machine
             refused[name] = f"{manifest.tag}: the {name} variant cannot be run here: {error}"
+        if known and passed:
+            break
     if not passed:
         raise BundleError("; ".join(refused.values()))
-    seconds = _race(passed, golden.inputs)
-    best = next(iter(passed))
-    for name in passed:
-        if seconds[name] < CLEARLY * seconds[best]:
-            best = name
+    seconds = known or _race(passed, golden.inputs)
+    best = next(name for name in _fastest_first(seconds) if name in passed)
     agreed = agree(best)
     best = agreed if agreed in passed else best
     return Choice(best, passed[best], parity[best], seconds, refused)
+
+
+def timed(folder: Path, manifest: Manifest, golden: Golden) -> Manifest:
+    """Adds to the manifest of a new bundle how fast the variants are that would serve on this processor."""
+    variants = {name: load_variant(folder, manifest, name, is_trusted=True) for name in servable(manifest)}
+    seconds = _race(variants, golden.inputs)
+    held = {
+        name: msgspec.structs.replace(one, seconds=seconds.get(name, 0.0))
+        for name, one in manifest.variants.items()
+    }
+    return msgspec.structs.replace(manifest, variants=held, timed_on=cpu_name())
+
+
+def _known(manifest: Manifest, names: Iterable[str], device: str) -> dict[str, float]:
+    """Returns how fast each of some variants is here, if the manifest knows."""
+    packed = manifest.variants
+    seconds = {name: packed[name].seconds if name in packed else 0.0 for name in names}
+    is_here = device == "cpu" and manifest.timed_on == cpu_name()
+    return seconds if is_here and all(seconds.values()) else {}
+
+
+def _fastest_first(seconds: dict[str, float]) -> list[str]:
+    """Sorts variants by how fast they are, but for those that are not clearly faster than one further up."""
+    best = next(iter(seconds))
+    for name, taken in seconds.items():
+        if taken < CLEARLY * seconds[best]:
+            best = name
+    return [best, *sorted((name for name in seconds if name != best), key=seconds.__getitem__)]
 
 
 def _require_scores(scores: Scores, shape: tuple[int, int], whose: str) -> None:

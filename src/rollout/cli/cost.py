@@ -64,13 +64,14 @@ def cost(
         _require_drawable(plot)
     settings = load_settings(trust=trust or None)
     folder, manifest = open_bundle(tag, settings.public_key)
-    with working(make_console(stderr=True), "measuring for about ten seconds"):
+    with working(make_console(stderr=True), "measuring: ten seconds, or minutes of a large network"):
         speeds = measure_speeds(folder, manifest, SECONDS, is_trusted=settings.trusts_bundles)
     machine = ", ".join(filter(None, (cpu_name(), gpu_name())))
     if plot is not None:
         title = f"{tag} on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {machine}"
         _draw(speeds.points, title, plot)
-    sentences = compare_costs(speeds.points, priced)
+    sentences = [f"{name} {found}." for name, found in speeds.threads.items()]
+    sentences += compare_costs(speeds.points, priced)
     if rate is not None:
         sentences += describe_plans(speeds.points, rate, priced, math.inf if p99 is None else p99 / 1000)
     if as_json:
@@ -161,6 +162,15 @@ def _report(
             }
             for point in speeds.points
         ],
+        "threads": {
+            name: {"cores": found.cores, "in_a_batch": found.in_a_batch}
+            | {
+                way: {"rows_per_second": profile.rate, "one_row_ms": profile.seconds[1] * 1000}
+                for way, profile in (("apart", found.apart), ("together", found.together))
+                if profile is not None
+            }
+            for name, found in speeds.threads.items()
+        },
         "not_measured": speeds.not_measured,
         "summary": sentences,
     }

@@ -22,12 +22,10 @@ from rollout.cores import usable_cores
 from rollout.heads import Scores
 from rollout.inference.batcher import Batcher, BatchReport, Left
 from rollout.inference.decisions import Decisions, decide
-from rollout.inference.profile import WORTH, measure
+from rollout.inference.profile import measure
+from rollout.inference.threads import COSTLY, Threads
 from rollout.inference.variant_choice import share_choice
 from rollout.judge.baseline import NAMED, Baseline
-
-# Seconds of a row from which on it is worth looking whether several threads compute a batch sooner.
-COSTLY = 0.001
 
 logger = logging.getLogger(__name__)
 
@@ -106,16 +104,15 @@ class LoadedVersion:
 
         Not of what torch runs: its threads are those of the process, whatever else is loaded.
         """
-        alone, profile = self._runtime, self.profile
-        if profile.seconds[1] < COSTLY or VARIANTS[self.variant].needs_torch:
+        alone = self._runtime
+        if self.profile.seconds[1] < COSTLY or VARIANTS[self.variant].needs_torch:
             return
         self._runtime = load_variant(self.folder, self.manifest, self.variant, cores, is_trusted=is_trusted)
         check_golden(golden, self.manifest, self.variant, self._runtime)
-        self.profile = measure(self.score, golden.inputs, 1)
-        if self.profile.rate * WORTH < profile.rate:
-            self._runtime, self.profile = alone, profile
-        else:  # a row alone is answered sooner
-            self.threads = cores
+        measured = Threads(cores, self.profile, measure(self.score, golden.inputs, 1))
+        self.threads, self.profile = measured.in_a_batch, measured.profile
+        if self.threads == 1:
+            self._runtime = alone
 
     def close(self) -> None:
         """Ends the threads that run the batches, as soon as these have ended."""
