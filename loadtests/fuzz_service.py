@@ -19,6 +19,7 @@ from typing import NamedTuple
 from models.digits import data
 
 OTHERS = ("arrivals", "speech")  # of several heads, and of sounds
+LAST_LINES, MOST_LINES = 20, 200
 BIN = Path(sys.executable).parent
 
 
@@ -82,7 +83,16 @@ def fuzzed_service(store: str | None = None) -> Iterator[Target]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
-            print(*(Path(folder) / "log").read_text().splitlines()[-20:], sep="\n", file=sys.stderr)
+            print(*_telling((Path(folder) / "log").read_text().splitlines()), sep="\n", file=sys.stderr)
+
+
+def _telling(lines: list[str]) -> list[str]:
+    """Returns the lines about what failed inside, with those that go on, and the last ones."""
+    found, is_told = [], False
+    for line in lines[:-LAST_LINES]:
+        is_told = " ERROR " in line or (is_told and line.startswith(" "))
+        found += [line] * is_told
+    return [*found[:MOST_LINES], *lines[-LAST_LINES:]]
 
 
 def _wait_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import shutil
 from asyncio.subprocess import Process
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+import uvloop
 
 from rollout.bundle.columns import ragged
 from rollout.errors import (
@@ -67,6 +69,18 @@ async def test_error_that_nobody_foresaw_is_logged_and_told_to_nobody_else(
         await Explainers(1, SECONDS).run(msgspec.structs.replace(TASK, folder="/dev/null"))
     assert "NotADirectoryError" in caplog.text
     assert "/dev/null" not in raised.value.detail, "callers do not learn where anything lies"
+
+
+def test_process_that_ends_before_it_has_read_its_task_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the event loop that serves, which closes the pipe then: at whichever moment that comes."""
+    monkeypatch.setattr(processes.sys, "executable", shutil.which("false"))  # type: ignore[attr-defined]
+
+    async def ask() -> None:
+        for _ in range(60):
+            with pytest.raises(PredictionFailedError, match="ended with code 1"):
+                await Explainers(1, SECONDS).run(TASK)
+
+    uvloop.run(ask())
 
 
 async def test_too_long_names_the_limit_that_was_the_shorter_one() -> None:

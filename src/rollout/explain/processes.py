@@ -169,10 +169,10 @@ class Explainers:
         limits = (str(math.ceil(timeout_s) + LONGER_S), str(self._share))
         command = [sys.executable, "-P", "-m", f"{__package__}.child", str(os.getpid()), *limits]
         process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
-        talking = asyncio.ensure_future(process.communicate(msgspec.msgpack.encode(task)))
+        talking = asyncio.ensure_future(_talk(process, msgspec.msgpack.encode(task)))
         try:
             await _wait(talking, timeout_s, hint, is_gone)
-            said, _ = talking.result()
+            said = talking.result()
         finally:
             await _end(process, talking)
         if process.returncode:
@@ -189,9 +189,17 @@ class Explainers:
         raise kinds.get(answer.type, PredictionFailedError)(answer.detail, errors=answer.errors)
 
 
-async def _wait(
-    talking: asyncio.Future[tuple[bytes, bytes]], timeout_s: float, hint: str, is_gone: Callable[[], bool]
-) -> None:
+async def _talk(process: Process, sent: bytes) -> bytes:
+    """Sends something to a process and returns what it says; nothing where it ends before it has read that."""
+    try:
+        said, _ = await process.communicate(sent)
+    except RuntimeError:  # of uvloop: its pipe is closed; asyncio's says nothing
+        await process.wait()
+        return b""
+    return said
+
+
+async def _wait(talking: asyncio.Future[bytes], timeout_s: float, hint: str, is_gone: Callable[[], bool]) -> None:
     end = asyncio.get_running_loop().time() + timeout_s
     while not talking.done():
         left = end - asyncio.get_running_loop().time()
@@ -205,7 +213,7 @@ async def _wait(
         await asyncio.wait({talking}, timeout=min(left, LOOK_EVERY_S))
 
 
-async def _end(process: Process, talking: asyncio.Future[tuple[bytes, bytes]]) -> None:
+async def _end(process: Process, talking: asyncio.Future[bytes]) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
