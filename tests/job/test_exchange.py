@@ -65,6 +65,15 @@ async def test_no_answer_fills_the_memory(monkeypatch: pytest.MonkeyPatch, askin
             await asking(url)
 
 
+async def test_pieces_of_an_answer_are_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "PATIENCE_S", 1)
+    with (
+        answering(lambda connection: connection.sendall(head(200) + b'{"label"')) as url,
+        pytest.raises(ConfigError, match="row 1 was not answered for 1 s"),
+    ):
+        await predict(url)
+
+
 @pytest.mark.parametrize("asking", [find, predict])
 async def test_rows_and_the_token_go_nowhere_else(asking: Any) -> None:
     came: list[Any] = []

@@ -152,7 +152,8 @@ class Exchange:
                     answers = [self._answer(line) for line in lines]
                     if len(rest) > MOST_BYTES or len(answers) > sent.qsize():
                         raise self._strange()
-                    yield [(sent.get_nowait(), answer) for answer in answers]
+                    if answers:
+                        yield [(sent.get_nowait(), answer) for answer in answers]
         except LOST:
             if fault is not None:
                 raise fault from None
@@ -172,6 +173,8 @@ class Exchange:
         return answer
 
     async def _require_ok(self, response: aiohttp.ClientResponse) -> None:
+        if response.headers.get("Content-Encoding", "identity") != "identity":  # nobody asked for that
+            raise self._strange()
         if response.status == 200:
             return
         try:
