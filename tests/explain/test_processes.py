@@ -89,7 +89,8 @@ async def test_too_long_names_the_limit_that_was_the_shorter_one() -> None:
             await Explainers(1, own).run(TASK, of_the_caller)
 
 
-async def test_caller_who_leaves_ends_it_and_makes_room() -> None:
+async def test_caller_who_leaves_ends_it_and_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "LOOK_EVERY_S", 0.001)  # before the process is done
     explainers = Explainers(1, SECONDS)
     looks = iter([False, True])
     with pytest.raises(ExplainTimeoutError, match="left"):
