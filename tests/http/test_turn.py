@@ -233,6 +233,19 @@ async def test_a_challenger_that_takes_longer_keeps_nobody_else(
     assert counted(engine, "challenger")["evidence.1.requests"] == 4
 
 
+async def test_a_challenger_that_cannot_begin_leaves_nobody_without_an_answer(
+    engine: Engine, turn: Turn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_: object) -> None:
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    monkeypatch.setattr(engine.model("digits").versions["v2"].batcher._executor, "submit", ended)
+    exchanges = both_arms()
+    await ask(turn, *exchanges)
+    assert [one.said["version"] for one in exchanges[::2]] == ["v1"] * 4
+    assert all(isinstance(one.said, RolloutError) for one in exchanges[1::2])
+
+
 @pytest.fixture
 def black_is_no_number(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil_black(engine.model("digits").versions["v1"], monkeypatch)

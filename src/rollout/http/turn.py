@@ -124,7 +124,7 @@ class Turn:
 
     def _answer(self, model: ServedModel, group: Sequence[_Asked]) -> None:
         """Answers requests of the champion's."""
-        rows = self._join(group)
+        rows = _join(group, self._gateway.settings.timeout_ms / 1000)
         try:
             scored = self._gateway.engine.score_at_once(model, rows)
             if scored is not None:
@@ -137,8 +137,12 @@ class Turn:
 
     def _begin_trial(self, model: ServedModel, group: Sequence[_Asked]) -> OnTrial | None:
         """Has the challenger begin with requests of its own; in a task where it cannot now."""
-        rows = self._join(group)
-        begun = self._gateway.engine.begin_trial(model, rows)
+        rows = _join(group, self._gateway.settings.timeout_ms / 1000)
+        try:
+            begun = self._gateway.engine.begin_trial(model, rows)
+        except Exception as error:  # nobody is left without an answer
+            _refuse(model, group, error)
+            return None
         if begun is None:
             group[0].exchange.start(self._answer_later(model, group, rows))
         return begun
@@ -156,9 +160,6 @@ class Turn:
             _refuse(model, group, error)
             return
         group[0].exchange.start(self._answer_later(model, group, begun.rows, scored))
-
-    def _join(self, group: Sequence[_Asked]) -> Rows:
-        return _join(group, self._gateway.settings.timeout_ms / 1000)
 
     async def _answer_later(
         self, model: ServedModel, group: Sequence[_Asked], rows: Rows, asked: asyncio.Future[Ran] | None = None
