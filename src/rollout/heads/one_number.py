@@ -22,6 +22,18 @@ class OneNumber(Head):
         """An interval wider than this goes to review."""
         raise NotImplementedError
 
+    @property
+    def review_limit(self) -> float:
+        """The width of the interval above which a row goes to review."""
+        return math.inf if self.widest is None else self.widest
+
+    @property
+    def policy(self) -> str:
+        """What goes to review, in words."""
+        if self.widest is None:
+            return "no prediction goes to review: the task names no widest interval"
+        return f"intervals wider than {self.widest:g} go to review"
+
     def features(self, numbers: Numbers) -> Features:
         """Returns the value and the width of its interval."""
         return {"value": number(numbers[:, 0]), "width": number(numbers[:, -1] - numbers[:, -2])}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -148,18 +147,6 @@ class Quantiles(msgspec.Struct, OneNumber, frozen=True, kw_only=True, tag="quant
         """Says what one row of scores, shape ``(levels,)``, answers."""
         said = zip(self.levels, _sorted(scores[None])[0], strict=True)
         return ", ".join(f"{value:.4g} at {level:g}" for level, value in said)
-
-    @property
-    def review_limit(self) -> float:
-        """The width of the interval above which a row goes to review."""
-        return math.inf if self.widest is None else self.widest
-
-    @property
-    def policy(self) -> str:
-        """What goes to review, in words."""
-        if self.widest is None:
-            return "no prediction goes to review: the task names no widest interval"
-        return f"intervals wider than {self.widest:g} go to review"
 
     @property
     def summary(self) -> str:

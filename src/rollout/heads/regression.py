@@ -141,18 +141,6 @@ class Regression(msgspec.Struct, OneNumber, frozen=True, kw_only=True, tag="regr
         return f"{scores[0]:.4g} ± {scores[1]:.4g}"
 
     @property
-    def review_limit(self) -> float:
-        """The width of the interval above which a row goes to review."""
-        return math.inf if self.widest is None else self.widest
-
-    @property
-    def policy(self) -> str:
-        """What goes to review, in words."""
-        if self.widest is None:
-            return "no prediction goes to review: the task names no widest interval"
-        return f"intervals wider than {self.widest:g} go to review"
-
-    @property
     def summary(self) -> str:
         """What it answers with, in a sentence."""
         return f"Answers with a number, and an interval that holds the true one {self.coverage:.1%} of the time."
