@@ -34,6 +34,43 @@ from tests.http.conftest import HOST, Endpoints
 from tests.http.test_oip import CLIENTS, IMAGES, OUTPUTS, as_text, predictions
 from tests.images import three_or_eight
 
+STARTS_PROCESSES = """
+import asyncio
+import sys
+import uvloop
+from rollout.http.oip_grpc import grpc, messages, stubs
+
+CALLS = '''
+import sys
+from rollout.http.oip_grpc import grpc, messages, stubs
+with grpc.insecure_channel(sys.argv[1]) as channel:
+    print(flush=True)
+    while True:
+        stubs.GRPCInferenceServiceStub(channel).ServerLive(messages.ServerLiveRequest())
+'''
+
+class Servicer(stubs.GRPCInferenceServiceServicer):
+    async def ServerLive(self, request, context):
+        return messages.ServerLiveResponse(live=True)
+
+async def main():
+    server = grpc.aio.server()
+    stubs.add_GRPCInferenceServiceServicer_to_server(Servicer(), server)
+    address = f"localhost:{server.add_insecure_port('localhost:0')}"
+    await server.start()
+    calls = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CALLS, address, stdout=asyncio.subprocess.PIPE
+    )
+    await calls.stdout.readline()
+    codes = [await (await asyncio.create_subprocess_exec("true")).wait() for _ in range(600)]
+    calls.kill()
+    await calls.wait()
+    await server.stop(None)
+    print(sum(map(bool, codes)))
+
+uvloop.run(main())
+"""
+
 
 @pytest.fixture
 def client(endpoints: Endpoints) -> Iterator[triton.InferenceServerClient]:
@@ -385,3 +422,9 @@ def test_a_port_in_use_and_a_missing_extra_are_said_in_one_line(endpoints: Endpo
     extra = "rollout: ROLLOUT_GRPC_PORT takes an extra: pip install 'rollout[grpc]'"
     assert refuse(str(free_port()), without="grpc") == extra
     assert refuse(str(free_port()), without="tritonclient") == extra
+
+
+def test_what_a_worker_starts_while_calls_come_in_does_not_crash() -> None:
+    command = [sys.executable, "-c", STARTS_PROCESSES]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
+    assert (ended.stdout, ended.returncode) == ("0\n", 0), ended.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
@@ -30,6 +31,10 @@ from rollout.http.problems import NO_MODEL, as_rollout_error
 from rollout.http.request_log import begin, end
 from rollout.http.request_options import DEFAULTS
 from rollout.http.tensors import Content
+
+# Between fork and exec gRPC's own handlers start threads, which crash one process in sixty while calls come in
+# (grpc/grpc#43055). Whatever a worker starts becomes another program at once, and needs none of that.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 try:
     import grpc
