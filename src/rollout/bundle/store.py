@@ -19,7 +19,6 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
 from rollout.bundle.manifest import FILE_NAME, SIGNATURE, Manifest, check_hashes, digest, read_manifest
-from rollout.bundle.signing import check_signature
 from rollout.errors import BundleError, MissingBundleError
 
 # As BentoML has it; `latest` is what it calls its pointer to one of the versions.
@@ -171,6 +170,8 @@ def check_bundle(folder: Path, tag: str, key: Path | None = None) -> Manifest:
         if (folder / name).is_dir():
             raise BundleError(f"{tag} is refused: {name} is a folder")
     if key is not None:
+        from rollout.bundle.signing import check_signature  # noqa: PLC0415  7 MiB of a worker, and seldom asked for
+
         check_signature(folder, tag, key)
     manifest = read_manifest(folder)
     if manifest.tag != tag:
