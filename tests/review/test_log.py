@@ -68,6 +68,31 @@ async def test_items_of_many_callers_go_in_groups(
     assert len(await keys(redis)) == 300
 
 
+async def test_what_comes_while_a_group_is_on_its_way_does_not_wait_for_it(
+    redis: Redis, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_free = asyncio.Event()
+
+    async def slow_at_first(redis: Redis, items: list[ReviewItem], *more: Any) -> list[bool]:
+        if items[0].key == "key-0":
+            await is_free.wait()
+        return await add_items(redis, items, *more)
+
+    monkeypatch.setattr(log_module, "add_items", slow_at_first)
+    log = ReviewLog(redis, spool, 100)
+    first = log.add(make_item(0))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(1):
+        assert [await fate for fate in [log.add(make_item(1)), log.add(make_item(2))]] == ["queued"] * 2
+    closing = asyncio.create_task(log.close())
+    await asyncio.sleep(0.05)
+    assert not first.done()
+    assert not closing.done(), "the log closes once everything is durable"
+    is_free.set()
+    await closing
+    assert first.result() == "queued"
+
+
 @pytest.mark.parametrize("deferred", [False, True])
 async def test_large_items_go_in_small_groups(
     redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, deferred: bool

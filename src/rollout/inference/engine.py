@@ -238,7 +238,8 @@ class Engine:
         self.in_flight += 1
         try:
             items = await review_items(model, rows, answers, picks)
-            fates = await asyncio.gather(*(self.reviews.add(item) for item in items.values()))
+            # Each step that waits comes after a turn of the event loop: there is no task for an item.
+            fates = [await fate for fate in [self.reviews.add(item) for item in items.values()]]
         finally:
             self.in_flight -= 1
         answers.fates.update(zip(items, fates, strict=True))

@@ -24,6 +24,8 @@ from rollout.store import Redis, guard, is_cancelled, report
 Fate = Literal["queued", "deferred", "dropped"]
 # What Redis takes at once, well within the time that it is given.
 COMMIT_AT_MOST = 256
+# A store that is syncing its disk takes in what comes meanwhile, and syncs once for all of it.
+COMMITS_AT_ONCE = 4
 COMMIT_BYTES = 4 * 1024 * 1024
 DRAIN_EVERY_S = 0.5
 # Callers wait no longer for Redis, however many of its servers do not answer.
@@ -35,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class ReviewLog:
-    """Writes review items in groups: while one group is on its way, the next one collects.
+    """Writes review items in groups: while some groups are on their way, the next one collects.
 
     Args:
         redis: Connection.
@@ -60,7 +62,8 @@ class ReviewLog:
         self.samplers = dict(samplers)
         self._losses = _Losses(spool)
         self._waiting: list[tuple[ReviewItem, asyncio.Future[Fate]]] = []
-        self._committing: asyncio.Task[None] | None = None
+        self._committing: set[asyncio.Task[None]] = set()
+        self._is_beginning = False  # a commit will begin in this turn of the event loop
         self._draining: asyncio.Task[None] | None = None
         self._redis_is_away = False
 
@@ -70,43 +73,44 @@ class ReviewLog:
 
     async def close(self) -> None:
         """Ends after everything that waits is durable."""
-        if self._committing is not None:
-            await self._committing
+        while self._committing:
+            await asyncio.wait(self._committing)
         if self._draining is not None:
             self._draining.cancel()
             with suppress(asyncio.CancelledError):
                 await self._draining
 
-    async def add(self, item: ReviewItem) -> Fate:
-        """Makes one item durable.
+    def add(self, item: ReviewItem) -> asyncio.Future[Fate]:
+        """Makes one item durable, with all that others add meanwhile.
 
         Returns:
-            ``queued`` when it is in Redis, ``deferred`` when it is on the spool, ``dropped`` when the queue is
-            full, or neither Redis nor the spool can keep it: then it is counted, not kept.
+            What becomes of it: ``queued`` when it is in Redis, ``deferred`` when it is on the spool, ``dropped``
+            when the queue is full, or neither Redis nor the spool can keep it: then it is counted, not kept.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Fate] = loop.create_future()
         self._waiting.append((item, future))
-        if self._committing is None:
-            self._committing = loop.create_task(self._commit())
-        return await future
+        if not self._is_beginning and len(self._committing) < COMMITS_AT_ONCE:
+            self._is_beginning = True
+            task = loop.create_task(self._commit())
+            self._committing.add(task)
+            task.add_done_callback(self._committing.discard)
+        return future
 
     async def _commit(self) -> None:
-        try:
-            while self._waiting:
-                size = len(next(_groups(item for item, _ in self._waiting)))
-                group, self._waiting = self._waiting[:size], self._waiting[size:]
-                try:
-                    fates = await self._keep([item for item, _ in group])
-                except Exception:  # whatever is wrong with them: predictions go on
-                    logger.exception("%d review items are lost", len(group))
-                    fates = ["dropped"] * len(group)
-                for (item, future), fate in zip(group, fates, strict=True):
-                    metrics.REVIEW_ITEMS.labels(item.model, item.reason, fate).inc()
-                    if not future.done():
-                        future.set_result(fate)
-        finally:
-            self._committing = None
+        self._is_beginning = False
+        while self._waiting:
+            size = len(next(_groups(item for item, _ in self._waiting)))
+            group, self._waiting = self._waiting[:size], self._waiting[size:]
+            try:
+                fates = await self._keep([item for item, _ in group])
+            except Exception:  # whatever is wrong with them: predictions go on
+                logger.exception("%d review items are lost", len(group))
+                fates = ["dropped"] * len(group)
+            for (item, future), fate in zip(group, fates, strict=True):
+                metrics.REVIEW_ITEMS.labels(item.model, item.reason, fate).inc()
+                if not future.done():
+                    future.set_result(fate)
 
     async def _keep(self, items: Sequence[ReviewItem]) -> list[Fate]:
         if not self._redis_is_away:
