@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rollout.bundle.artefact import open_source
 from rollout.bundle.fields import Field
@@ -112,12 +113,21 @@ def score(trained: Any, head: Head, inputs: Mapping[str, Field], rows: Labelled)
     Raises:
         BundleError: If it could not be packed, or its outputs are not finite.
     """
+    return head.scores(outputs_of(trained, head, inputs, rows))
+
+
+def outputs_of(trained: Any, head: Head, inputs: Mapping[str, Field], rows: Labelled) -> NDArray[np.float32]:
+    """Returns the outputs of a trained module or another artefact, shape ``(rows, head.width)``.
+
+    Raises:
+        BundleError: If it could not be packed, or a score is not finite.
+    """
     rows = rows.only(inputs)
     source = open_source(trained, head, inputs, {"evaluation": rows}, flip_rate=1.0)
-    scores = run_in_batches(source.run, rows.inputs, BATCH)
-    if not (finite := np.isfinite(scores).all(-1)).all():
-        raise BundleError(f"the module gives no finite number for {(~finite).sum()} of {len(scores)} rows")
-    return scores
+    outputs = run_in_batches(source.outputs, rows.inputs, BATCH)
+    if not (finite := np.isfinite(head.scores(outputs)).all(-1)).all():
+        raise BundleError(f"the module gives no finite number for {(~finite).sum()} of {len(outputs)} rows")
+    return outputs
 
 
 def is_as_packed(manifest: Manifest, dataset: Dataset) -> bool:
