@@ -58,8 +58,8 @@ class Head:
         form: The form of ``Truth`` that it takes; empty where it is never right or wrong.
         has_loss: Whether one answer can be right or wrong, so that a trial can be judged by it.
         needs_targets: Whether it cannot do without targets, where it is one of several heads.
-        usual_loss: What a module is trained with that names no loss: ``classes`` by cross-entropy, ``values`` by
-            squares or a likelihood.
+        usual_loss: What a module is trained with that names no loss: ``classes`` and ``labels`` by cross-entropy,
+            ``values`` by the absolute error or a likelihood.
         soft_loss: What a student is trained with towards ``soft_targets``: ``softmax`` or ``sigmoid`` by how far
             the softened probabilities are, ``values`` by the absolute error; empty where there is none.
         panel: The panel of the console on which people decide; without one they write JSON.

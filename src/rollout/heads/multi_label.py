@@ -61,6 +61,7 @@ class MultiLabel(msgspec.Struct, Head, frozen=True, kw_only=True, tag="multi-lab
     form: ClassVar[str] = "labels"
     panel: ClassVar[str] = "labels"
     activation: ClassVar[str] = "sigmoid"
+    usual_loss: ClassVar[str] = "labels"
     soft_loss: ClassVar[str] = "sigmoid"
 
     labels: list[str]

@@ -59,6 +59,7 @@ class Targets(msgspec.Struct, Head, frozen=True, kw_only=True, tag="targets", ta
     is_rate: ClassVar[bool] = False
     measure: ClassVar[str] = "intervals"
     form: ClassVar[str] = "values"
+    usual_loss: ClassVar[str] = "values"
     panel: ClassVar[str] = "values"
 
     names: list[str]
