@@ -56,7 +56,7 @@ async def test_of_a_trial_that_is_over_the_exit_code_says_how_it_ended(verdict: 
     digests = {"v1": "1" * 64, "v2": "2" * 64, "v3": "3" * 64}
     trial = Split(champion="v1", challenger="v2", share=0.1, experiment="e", digests=digests)
     trial = await write_split(redis, "digits", trial)
-    over = msgspec.structs.replace(promote(trial), by="rollout", why="it is better")
+    over = msgspec.structs.replace(promote(trial), previous="v1", by="rollout", why="it is better")
     over = await write_split(redis, "digits", over)
     printed = " ".join(verdict("digits", code=0).split())
     assert "hold: there is no challenger on trial" in printed
