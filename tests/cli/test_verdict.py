@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rollout.cli.verdict import CODES, show_verdict
 from rollout.judge.policy import Policy
 from rollout.judge.verdict import judge
+from rollout.routing.changes import promote, rollback
 from rollout.routing.split import Split
 from rollout.routing.splits import write_split
 from rollout.routing.traffic import Worker, add_traffic
@@ -45,7 +47,31 @@ async def test_as_json_it_is_what_the_service_answers(verdict: Command, redis: R
     found = verdict.json("digits", code=75)
     assert (found["verdict"], found["reason"], found["revision"]) == ("hold", "no_data", 1)
     assert found["findings"][1]["state"] == "missing"
-    assert set(found) == set(VerdictView.__struct_fields__)
+    assert set(found) == {*VerdictView.__struct_fields__, "ended"}
+    assert found["ended"] is None
+
+
+async def test_of_a_trial_that_is_over_the_exit_code_says_how_it_ended(verdict: Command, redis: Redis) -> None:
+    """A script that asks again until it is known sees the end, whoever made it."""
+    digests = {"v1": "1" * 64, "v2": "2" * 64, "v3": "3" * 64}
+    trial = Split(champion="v1", challenger="v2", share=0.1, experiment="e", digests=digests)
+    trial = await write_split(redis, "digits", trial)
+    over = msgspec.structs.replace(promote(trial), previous="v1", by="rollout", why="it is better")
+    over = await write_split(redis, "digits", over)
+    printed = " ".join(verdict("digits", code=0).split())
+    assert "hold: there is no challenger on trial" in printed
+    assert "the last trial is over: v2 was promoted at " in printed
+    assert printed.endswith("by rollout: it is better")
+    ended = verdict.json("digits", code=0)["ended"]
+    assert (ended["outcome"], ended["version"], ended["revision"]) == ("promote", "v2", 2)
+    back, left = rollback(over)
+    back = await write_split(redis, "digits", back, quarantine={digests[left]: left})
+    assert "v2 was rolled back" in verdict("digits", code=70)
+    again = msgspec.structs.replace(back, challenger="v3", share=0.1, experiment="f", digests=digests)
+    again = await write_split(redis, "digits", again)
+    assert "the last trial" not in verdict("digits", code=75)
+    await write_split(redis, "digits", again.without_trial())
+    assert "the last trial" not in verdict("digits", code=75), "nobody said what became of v3"
 
 
 def test_a_promotion_is_shown_with_its_proof(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from rollout import Labelled, Span, Text, TokenLabels, Truth
@@ -72,3 +73,10 @@ def part(rows: int, seed: int, head: TokenLabels = HEAD) -> Labelled:
     """Returns them as a part."""
     texts, truths = sentences(rows, seed)
     return Labelled({"text": TEXT.encode(texts)}, head.targets(truths))
+
+
+def outputs(part: Labelled) -> NDArray[np.float32]:
+    """Returns what the model gives, side by side as one table."""
+    with torch.no_grad():
+        given = Tagger()(torch.from_numpy(part.inputs["text"]))
+    return np.concatenate([each.numpy().reshape(len(part.targets), -1) for each in given], 1).astype(np.float32)

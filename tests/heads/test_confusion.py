@@ -1,28 +1,16 @@
-"""What was taken for what, and which labels look wrong: planted ones are found, right ones are left alone."""
+"""What was taken for what, by classes, sets, spans, boxes and several heads."""
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
-import pytest
 
-from rollout import Classification, MultiLabel, Regression
-from rollout.errors import ConfigError
-from rollout.heads import Head
+from rollout import Classification, Heads, MultiLabel, Regression, Truth, targets_of
+from rollout.heads import Span
 from rollout.heads.confusion import Confusion
+from tests.heads import detector, tagging
 
 CLASSES = Classification(labels=["cat", "dog", "owl"])
 SETS = MultiLabel(labels=["food", "sport"])
-
-
-def drawn(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of a good model, and the classes that are true."""
-    chance = np.random.default_rng(seed)
-    true = chance.integers(0, 3, rows)
-    logits = chance.normal(0, 1, (rows, 3)) + 5 * np.eye(3)[true]
-    scores = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    return scores.astype(np.float32), true
 
 
 def by_pair(found: list[Confusion]) -> dict[tuple[str, str], tuple[list[int], int]]:
@@ -51,46 +39,60 @@ def test_of_sets_each_label_is_missed_or_answered_in_vain() -> None:
     assert CLASSES.target_in_words(targets[0].astype(int)[0]) == "dog"
 
 
-def test_planted_classes_are_found_and_the_likeliest_come_first() -> None:
-    scores, true = drawn(1000, 1)
-    planted = np.random.default_rng(2).choice(1000, 20, replace=False)
-    given = true.copy()
-    given[planted] = (given[planted] + 1) % 3
-    found = CLASSES.suspects(scores, given)
-    assert len(set(found.rows.tolist()) & set(planted.tolist())) >= 15
-    assert len(set(found.rows.tolist()) - set(planted.tolist())) <= 10
-    assert (np.diff(found.quality) >= 0).all()
-    assert set(found.rows[:8].tolist()) <= set(planted.tolist())
+def test_spans_are_missed_made_up_or_have_another_label_or_other_ends() -> None:
+    head = tagging.HEAD
+    said = head.targets([Truth(spans=[Span(0, 3, "name"), Span(5, 7, "number"), Span(10, 12, "name")])])
+    true = head.targets(
+        [Truth(spans=[Span(0, 4, "name"), Span(5, 7, "name"), Span(20, 22, "number"), Span(30, 31, "name")])]
+    )
+    text = tagging.TEXT.encode(["x" * tagging.WIDTH])
+    scores = np.concatenate([np.eye(3)[said[0]].ravel(), text[0]]).astype(np.float32)[None]
+    assert by_pair(head.confusions(scores, true)) == {
+        ("name", "name, other ends"): ([0], 1),
+        ("name", "number"): ([0], 1),
+        ("number", "no span"): ([0], 1),
+        ("name", "no span"): ([0], 1),
+        ("no span", "name"): ([0], 1),
+    }
+    assert head.confusions(scores, said) == []
+    assert head.target_in_words(said[0]) == "name 0–3, number 5–7, name 10–12"
 
 
-def test_labels_that_are_right_are_left_alone() -> None:
-    assert len(CLASSES.suspects(*drawn(1000, 3)).rows) <= 5
+def test_boxes_are_missed_made_up_or_have_another_label_or_other_edges() -> None:
+    head = detector.HEAD
+    part = detector.pictures(np.random.default_rng(3), 60)
+    outputs = detector.outputs_of(part.inputs["image"])
+    scores = head.scores(outputs)
+    right = np.flatnonzero((head.losses(scores, part.targets) == 0) & ~np.isnan(part.targets[:, 0, 0]))[:4]
+    changed = part.targets.copy()
+    changed[right[0], 0, 0] = 1 - changed[right[0], 0, 0]
+    changed[right[1], 0] = np.nan
+    changed[right[2], 0, 1:] = [0.0, 0.0, 0.02, 0.02]
+    found = by_pair(head.confusions(scores[right], changed[right]))
+    own, other, *_ = (detector.LABELS[int(part.targets[row, 0, 0])] for row in right)
+    assert found[(({"lamp": "wall", "wall": "lamp"})[own], own)][0] == [0]
+    assert 1 in found["no box", other][0]
+    assert any(
+        truth != "no box" and answer == "no box" and 2 in rows for (truth, answer), (rows, _) in found.items()
+    )
+    assert not any(3 in rows for rows, _ in found.values())
+    assert head.target_in_words(np.full((4, 5), np.nan)) == "no box"
 
 
-def test_planted_sets_are_found() -> None:
-    chance = np.random.default_rng(4)
-    true = chance.random((1000, 2)) < 0.4
-    scores = (1 / (1 + np.exp(-(6 * true - 3 + chance.normal(0, 1, true.shape))))).astype(np.float32)
-    planted = chance.choice(1000, 20, replace=False)
-    given = true.copy()
-    given[planted, 0] ^= True
-    found = set(SETS.suspects(scores, given).rows.tolist())
-    assert len(found & set(planted.tolist())) >= 15
-    assert len(found - set(planted.tolist())) <= 15
-
-
-@pytest.mark.parametrize("head", [CLASSES, SETS])
-def test_no_rows_have_no_suspects(head: Head) -> None:
-    targets = np.zeros((0, 2), bool) if head is SETS else np.zeros(0, int)
-    assert not len(head.suspects(np.zeros((0, head.outputs), np.float32), targets).rows)
-
-
-def test_other_kinds_are_refused() -> None:
-    with pytest.raises(ConfigError, match="for classes and sets of labels, not for Regression"):
-        Regression().suspects(np.zeros((3, 1), np.float32), np.zeros(3))
-
-
-def test_without_cleanlab_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
-    with pytest.raises(ConfigError, match=r"pip install 'rollout\[labels\]'"):
-        CLASSES.suspects(*drawn(30, 1))
+def test_several_heads_have_their_own_of_the_rows_that_are_known() -> None:
+    heads = Heads(heads={"kind": CLASSES, "size": Regression(half_width=1.0), "tags": SETS})
+    unknown = np.ma.masked_array([[0, 0], [1, 0], [0, 0]], mask=[[1, 1], [0, 0], [1, 1]])
+    targets = targets_of(kind=[0, 1, 2], size=[1.0, 2.0, 3.0], tags=unknown)
+    scores = np.concatenate(
+        [np.eye(3)[[0, 2, 2]], [[1.0, 1.0]] * 3, [[0.1, 0.1], [0.1, 0.9], [0.9, 0.1]]], axis=1
+    ).astype(np.float32)
+    assert by_pair(heads.confusions(scores, targets)) == {
+        ("kind: dog", "owl"): ([1], 1),
+        ("tags: food", "not food"): ([1], 1),
+        ("tags: not sport", "sport"): ([1], 1),
+    }
+    assert [heads.target_in_words(row) for row in targets] == [
+        "kind cat; size 1",
+        "kind dog; size 2; tags food",
+        "kind owl; size 3",
+    ]

@@ -21,7 +21,7 @@ from rollout.heads import (
     Tensors,
     TokenLabels,
 )
-from rollout.heads.head import kinds
+from rollout.heads.reading import kinds
 from rollout.judge.baseline import Baseline
 
 AB = ["a", "b"]

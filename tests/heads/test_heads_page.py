@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from rollout.heads.head import kinds
+from rollout.heads.reading import kinds
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "heads.md").read_text()

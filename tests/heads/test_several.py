@@ -28,6 +28,7 @@ from rollout import (
 )
 from rollout.bundle.manifest import Manifest
 from rollout.heads import Truth
+from rollout.heads.structured import columns_of, joined, known, rows_of
 
 RNG = np.random.default_rng(0)
 LATE = Classification(labels=["no", "yes"], risk=0.1)
@@ -216,12 +217,33 @@ def test_people_say_what_they_know_but_of_the_judge_they_must() -> None:
 
 
 def test_labels_become_targets() -> None:
-    truths = [Truth(heads={"late": Truth(label="yes"), "minutes": Truth(value=3.0)}), Truth(heads={})]
-    learnt = HEADS.targets(truths[:1])
+    learnt = HEADS.targets([Truth(heads={"late": Truth(label="yes"), "minutes": Truth(value=3.0)})])
     assert (learnt["late"].tolist(), learnt["minutes"].tolist()) == ([1], [3.0])
     HEADS.check_targets(learnt)
-    with pytest.raises(RolloutError, match="1 of 2 labels say nothing of late"):
-        HEADS.targets(truths)
+
+
+def test_a_head_that_is_left_out_is_unknown_and_the_one_that_is_judged_may_not_be() -> None:
+    truths = [
+        Truth(heads={"late": Truth(label="yes")}),
+        Truth(heads={"late": Truth(label="no"), "minutes": Truth(value=3.0)}),
+    ]
+    learnt = HEADS.targets(truths)
+    assert known(learnt, "minutes").tolist() == [False, True]
+    assert rows_of(learnt, "minutes").tolist() == [3.0]
+    HEADS.check_targets(learnt)
+    assert [HEADS.is_complete(truth) for truth in truths] == [False, True]
+    nobody = HEADS.targets(truths[:1])
+    assert columns_of(nobody) == ["late"]
+    both = joined(learnt, nobody)
+    assert known(both, "minutes").tolist() == [False, True, False]
+    assert both["late"].tolist() == [1, 0, 1]
+    with pytest.raises(RolloutError, match="1 of 2 targets say nothing of late, by which versions are compared"):
+        HEADS.check_targets(targets_of(late=np.ma.masked_array([0, 1], mask=[True, False]), minutes=[1.0, 2.0]))
+
+
+def test_targets_are_joined_by_name_whatever_their_order() -> None:
+    first, more = targets_of(late=[0], minutes=[9.0]), targets_of(minutes=[3.0], late=[1])
+    assert joined(first, more)[["late", "minutes"]].tolist() == [(0, 9.0), (1, 3.0)]
 
 
 def test_targets_are_checked_head_by_head() -> None:

@@ -35,8 +35,9 @@ from rollout.training import students
 from rollout.training.batches import Taught
 from rollout.training.build import build_version
 from rollout.training.distilling import Teacher, find_teacher, judge_teacher, student_loss, taught_by
-from rollout.training.fit import SETTINGS, default_loss
+from rollout.training.fit import SETTINGS
 from rollout.training.gate import run_gate
+from rollout.training.losses import default_loss
 from rollout.training.runs import Run
 from rollout.training.students import consider, interval
 from tests.training.fits import FIELDS, YES_OR_NO, load, make_net, rows, same_bits

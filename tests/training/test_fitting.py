@@ -22,8 +22,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rollout import Embedding, Fit, Labelled, Regression, RolloutError, Tensor
 from rollout.training.batches import Batches, set_aside
-from rollout.training.fit import default_loss, height
+from rollout.training.fit import height
 from rollout.training.fitting import fit_module, lowest
+from rollout.training.losses import default_loss
 from rollout.training.runs import Progress, Run
 from tests.conftest import ROOT
 from tests.training.fits import FIELDS, QUICK, YES_OR_NO, Net, load, make_net, recipe, rows, same_bits

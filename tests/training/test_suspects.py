@@ -9,8 +9,20 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch
 
-from rollout import Dataset, Labelled, Recipe, Regression, Tensor, Version
+from rollout import (
+    Classification,
+    Dataset,
+    Heads,
+    Labelled,
+    Recipe,
+    Regression,
+    Score,
+    Tensor,
+    Version,
+    targets_of,
+)
 from rollout.bundle.schema import InputSchema
 from rollout.errors import ConfigError
 from rollout.training.labels import add_labels, in_words, label_keys, name_exports
@@ -90,10 +102,79 @@ def test_too_few_rows_and_other_kinds_are_refused_before_anything_is_trained() -
         name="numbers",
         inputs={"x": Tensor(shape=(2,))},
         load=lambda: load()._replace(train=Labelled(part(60, 1).inputs, np.zeros(60))),
-        versions={"v1": Version(never, Regression(), {})},
+        versions={"v1": Version(never, Score(), {})},
     )
-    with pytest.raises(ConfigError, match="not for Regression"):
+    with pytest.raises(ConfigError, match="in Score"):
         training_suspects(numbers, "v1", {}, folds=3)
+
+
+class Doubled(torch.nn.Module):
+    """Knows what the numbers of the rows are, but for noise."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x[:, 0]
+
+
+def test_numbers_are_judged_by_intervals_that_the_other_folds_give() -> None:
+    """What is trained has none yet, and would doubt every row or none."""
+    rows = part(200, 9)
+    targets = 2 * rows.inputs["x"][:, 0] + np.random.default_rng(1).normal(0, 0.1, 200)
+    targets[[20, 90]] *= 1000
+    numbers = Recipe(
+        name="numbers",
+        inputs={"x": Tensor(shape=(2,))},
+        load=lambda: load()._replace(train=Labelled(rows.inputs, targets)),
+        versions={"v1": Version(lambda *_: Doubled().eval(), Regression(), {})},
+    )
+    looked = training_suspects(numbers, "v1", {}, folds=4)
+    assert {one.row for one in looked.suspects} == {20, 90}
+    assert looked.suspects[0].label == f"{targets[looked.suspects[0].row]:.6g}"
+    assert " ± " in looked.suspects[0].answer
+
+
+def test_several_heads_are_looked_at_and_corrected_each_by_itself(
+    export: Callable[..., dict[str, Path]],
+) -> None:
+    """A row has both labels; what people say of one of them leaves the other."""
+    rows = part(200, 9)
+    minutes = 2 * rows.inputs["x"][:, 0] + np.random.default_rng(1).normal(0, 0.1, 200)
+    minutes[20] = 900.0
+    late = (rows.inputs["x"].sum(1) > 0).astype(int)
+
+    class Both(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            sums = 9 * x.sum(1)
+            return {"late": torch.stack([-sums, sums], 1), "minutes": 2 * x[:, 0]}
+
+    heads = Heads(heads={"late": Classification(labels=["no", "yes"], risk=0.1), "minutes": Regression()})
+    dataset = load()._replace(train=Labelled(rows.inputs, targets_of(late=late, minutes=minutes)))
+    recipe = Recipe(
+        name="sums",
+        inputs=RECIPE.inputs,
+        load=lambda: dataset,
+        versions={"v1": Version(lambda *_: Both().eval(), heads, {}, needs_labels=True)},
+    )
+    given = export(row("a", [9.0, 9.0], None, heads={"late": {"label": "yes"}, "minutes": {"value": 18.0}}))
+    looked = training_suspects(recipe, "v1", given, folds=4)
+    (found,) = [one for one in looked.suspects if "minutes" in one.head]
+    assert (found.row, found.head) == (20, "minutes")
+    assert "minutes 900" in found.label
+    held = load().calibration
+    whole = dataset._replace(
+        calibration=Labelled(held.inputs, targets_of(late=held.targets, minutes=held.targets * 1.0)),
+        evaluation=Labelled(held.inputs, targets_of(late=held.targets, minutes=held.targets * 1.0)),
+    )
+    said = row(
+        found.key,
+        None,
+        None,
+        client_id="recipe:train",
+        reason="suspect_label",
+        heads={"late": {"label": ["no", "yes"][int(late[20])]}, "minutes": {"value": 1.5}},
+    )
+    after = add_labels(whole, recipe, "v1", export(said)).train.targets
+    assert (after["minutes"][20], after["late"][20]) == (1.5, late[20])
+    assert np.array_equal(np.delete(after["minutes"], 20), np.delete(minutes, 20))
 
 
 def test_what_people_say_takes_the_place_of_the_label(export: Callable[..., dict[str, Path]]) -> None:

@@ -95,7 +95,7 @@ def _tensors(returned: object, parts: Parts, head: Head, path: tuple[str, ...]) 
     if isinstance(parts, Part):
         yield _one_tensor(returned, parts, head.needs_at(path))
         return
-    entries = _entries_for(returned, parts, head.needs_at(path))
+    entries = entries_for(returned, parts, head.needs_at(path))
     for name, inside in parts.items():
         yield from _tensors(entries[name], inside, head, (*path, name))
 
@@ -233,7 +233,7 @@ def _only_entry(returned: object, needs: str) -> torch.Tensor:
     )
 
 
-def _entries_for(returned: object, parts: Mapping[str, Parts], needs: str) -> dict[str, Any]:
+def entries_for(returned: object, parts: Mapping[str, Any], needs: str) -> dict[str, Any]:
     """Returns what was returned for each part: by name, or in their order from a tuple."""
     wanted = ", ".join(parts)
     entries = _entries(returned)

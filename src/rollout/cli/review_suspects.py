@@ -46,7 +46,7 @@ def suspects(
     queue: bool,
     as_json: bool,
 ) -> None:
-    """Find labels that look wrong to TAG, such as digits:v2, by confident learning.
+    """Find labels that look wrong to TAG, such as digits:v2.
 
     Without --train, those of the calibration and the evaluation part, which TAG did not learn from. What people
     decide on queued ones comes back with `rollout review export`; a version that learns from reviewed labels
@@ -135,5 +135,6 @@ def _show(tag: str, looked: list[Looked], ranked: list[Suspect], chosen: list[Su
             column, justify="right" if column in ("row", "label quality") else "left", overflow="fold"
         )
     for one in chosen:
-        table.add_row(one.part, str(one.row), *map(Text, (one.label, one.answer)), f"{one.quality:.4f}")
+        label = f"{one.label} (look at {one.head})" if one.head else one.label
+        table.add_row(one.part, str(one.row), *map(Text, (label, one.answer)), f"{one.quality:.4f}")
     make_console().print(table)

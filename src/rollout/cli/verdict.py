@@ -6,16 +6,17 @@ import os
 import sys
 
 import click
+import msgspec
 
 from rollout.cli.completion import model_argument
 from rollout.cli.examples import examples
-from rollout.cli.output import NOTHING, Table, Text, make_console, make_grid, make_table, print_json, titled
+from rollout.cli.output import NOTHING, Table, Text, make_console, make_grid, make_table, print_json, say, titled
 from rollout.cli.shared import call, json_option
 from rollout.errors import ConfigError
 from rollout.judge.findings import Finding, State
 from rollout.judge.verdict import Decision
 from rollout.routing.splits import read_split
-from rollout.routing.verdict import VerdictView, read_verdict
+from rollout.routing.verdict import Ended, VerdictView, read_ended, read_verdict
 from rollout.store import Redis
 
 CODES: dict[Decision, int] = {"promote": os.EX_OK, "hold": os.EX_TEMPFAIL, "rollback": os.EX_SOFTWARE}
@@ -26,20 +27,26 @@ STYLES: dict[State, str] = {"cleared": "green", "broken": "bold red", "missing":
 @model_argument
 @json_option
 def verdict(model: str, *, as_json: bool) -> None:
-    """Say whether to promote the challenger (exit code 0), to hold (75) or to roll back (70)."""
+    """Say whether to promote the challenger (exit code 0), to hold (75) or to roll back (70).
 
-    async def read(redis: Redis) -> VerdictView:
+    Once the trial is over, the exit code says how it ended: 0 if its challenger is champion, 70 if it was rolled
+    back, 75 if neither, until the next trial begins.
+    """
+
+    async def read(redis: Redis) -> tuple[VerdictView, Ended | None]:
         split = await read_split(redis, model)
         if split is None:
             raise ConfigError(f"{model} has no split; `rollout split set {model} --champion VERSION` makes one")
-        return await read_verdict(redis, model, split)
+        return await read_verdict(redis, model, split), await read_ended(redis, model, split)
 
-    found = call(read)
+    found, ended = call(read)
     if as_json:
-        print_json(found)
+        print_json({**msgspec.structs.asdict(found), "ended": ended})
     else:
         show_verdict(found)
-    sys.exit(CODES[found.verdict])
+        if ended is not None:
+            say(describe_end(ended))
+    sys.exit(CODES[found.verdict if ended is None else ended.outcome])
 
 
 def show_verdict(found: VerdictView) -> None:
@@ -54,6 +61,12 @@ def show_verdict(found: VerdictView) -> None:
     if found.findings:
         console.print()
         console.print(_table(found))
+
+
+def describe_end(ended: Ended) -> str:
+    """Says how the last trial ended."""
+    became = "was promoted" if ended.outcome == "promote" else "was rolled back"
+    return f"the last trial is over: {ended.version} {became} at {ended.at} by {ended.by}: {ended.why}"
 
 
 def describe_verdict(found: VerdictView) -> Text:

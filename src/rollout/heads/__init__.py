@@ -4,9 +4,10 @@ from rollout.heads.box_truth import box_targets
 from rollout.heads.boxes import Boxes
 from rollout.heads.classification import Classification
 from rollout.heads.embedding import Embedding
-from rollout.heads.head import Flags, Head, Scores, decode_head, read_head
+from rollout.heads.head import Flags, Head, Scores
 from rollout.heads.multi_label import MultiLabel
 from rollout.heads.quantiles import Quantiles
+from rollout.heads.reading import decode_head, read_head
 from rollout.heads.regression import Regression
 from rollout.heads.score import Score
 from rollout.heads.several import Heads

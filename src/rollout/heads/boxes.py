@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypedDict, cast
 
@@ -19,10 +20,12 @@ from rollout.heads.box_truth import (
     read_rectangle,
     rectangle,
 )
+from rollout.heads.confusion import Confusion, Places, place_confusions
 from rollout.heads.detection import Detected, detect, true_boxes
+from rollout.heads.doubts import PlacesOfRow, Suspects, wrong_places
 from rollout.heads.explained import Explained, of_surest, require_name
 from rollout.heads.head import DIGITS, Declared, Flags, Head, Numbers, Row, Scores, Translation
-from rollout.heads.matching import loss
+from rollout.heads.matching import SAME, iou, loss, match
 from rollout.heads.measured import Evaluated, Measured
 from rollout.heads.one_threshold import OneThreshold
 from rollout.heads.parts import Part, Parts
@@ -256,6 +259,42 @@ class Boxes(msgspec.Struct, OneThreshold, frozen=True, kw_only=True, tag="boxes"
     def in_words(self, scores: Scores) -> str:
         """Says what one row of scores, shape ``(outputs,)``, answers."""
         return self.says(self.answer(self.numbers(scores[None])[0].tolist())._asdict())
+
+    # Mistakes
+
+    def target_in_words(self, target: Any) -> str:
+        """Says how many boxes of which labels one row has."""
+        counts = Counter(self.labels[label] for label in true_boxes(target)[1])
+        return ", ".join(f"{count} {label}" for label, count in counts.items()) or "no box"
+
+    def confusions(self, scores: Scores, targets: NDArray[Any]) -> list[Confusion]:
+        """Returns which boxes were missed, made up, or have another label or other edges."""
+        found = self.detect(scores)
+        rows = []
+        for row, target in enumerate(targets):
+            (true, labels), (edges, answers) = true_boxes(target), found.row(row)
+            named = ([self.labels[label] for label in each] for each in (labels, answers))
+            rows.append(Places(*named, iou(true, edges)))
+        return place_confusions(rows, "no box", "other edges", same=SAME)
+
+    def suspects(self, scores: Scores, targets: NDArray[Any]) -> Suspects:
+        """Finds images with boxes that are probably wrong, missing, or have another label."""
+        found = self.detect(scores)
+        edges, of_classes = self.apart(scores)
+        of_labels = self._of_labels(of_classes)
+        rows = []
+        for row, target in enumerate(targets):
+            true, labels = true_boxes(target)
+            near = iou(true, edges[row]) >= SAME
+            seen = [float(of_labels[row, near[at], label].max(initial=0.0)) for at, label in enumerate(labels)]
+            right = {one for one, _ in match(*found.row(row), true, labels)}
+            own = enumerate(found.scores[row, : int(found.number[row])].tolist())
+            rows.append(
+                PlacesOfRow(
+                    list(zip(labels, seen, strict=True)), [score for one, score in own if one not in right]
+                )
+            )
+        return wrong_places(rows)
 
     # In words and figures, for the author
 

@@ -7,12 +7,13 @@ what is inside follows its like. So two texts have the same spans where their co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rollout.heads.spans import Scheme
+from rollout.heads.spans import Scheme, Span
 
 Ints = NDArray[np.int64]
 CONTINUES = 0b10  # the first two bits of a byte of UTF-8 that begins no character
@@ -92,6 +93,15 @@ def bounds(codes: Ints) -> Bounds:
     rows, start = np.nonzero(codes % 2 == 1)
     _, last = np.nonzero((codes > 0) & ((following == 0) | (following % 2 == 1)))
     return Bounds(rows, start, last + 1, (codes[rows, start] + 1) // 2)
+
+
+def spans_of(codes: Ints, labels: Sequence[str]) -> list[list[Span]]:
+    """Makes spans of codes, a list for each row."""
+    found = bounds(codes)
+    rows: list[list[Span]] = [[] for _ in codes]
+    for row, start, end, label in zip(*(column.tolist() for column in found), strict=True):
+        rows[row].append(Span(start, end, labels[label - 1]))
+    return rows
 
 
 def least_around(values: NDArray[np.float64], found: Bounds) -> NDArray[np.float64]:

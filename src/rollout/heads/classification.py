@@ -13,7 +13,8 @@ from rollout.errors import BundleError
 from rollout.heads import reliability
 from rollout.heads.calibration import fit_temperature, judge_threshold, review_threshold
 from rollout.heads.conformal import label_set_threshold, label_sets
-from rollout.heads.confusion import Confusion, Suspects, class_confusions, wrong_classes
+from rollout.heads.confusion import Confusion, class_confusions
+from rollout.heads.doubts import Suspects, wrong_classes
 from rollout.heads.explained import Explained, of_column, require_name
 from rollout.heads.head import DIGITS, LEAST_SCORE, Declared, Flags, Head, Numbers, Row, Scores, Translation
 from rollout.heads.label_sets import must_be_one_of

@@ -1,16 +1,16 @@
-"""What was taken for what, and which labels are probably wrong themselves."""
+"""What was taken for what."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rollout.errors import ConfigError
-
-Scores = NDArray[np.float32]
+# Places that overlap by less have nothing to do with each other.
+BARELY = 0.1
 
 
 class Confusion(NamedTuple):
@@ -27,18 +27,6 @@ class Confusion(NamedTuple):
     answer: str
     rows: NDArray[np.intp]
     of: int
-
-
-class Suspects(NamedTuple):
-    """Rows whose labels are probably wrong.
-
-    Attributes:
-        rows: Their numbers, the likeliest to be wrong first.
-        quality: How far each label is what the scores say, from 0 to 1, in the same order.
-    """
-
-    rows: NDArray[np.intp]
-    quality: NDArray[np.float64]
 
 
 def class_confusions(labels: Sequence[str], answers: NDArray[Any], targets: NDArray[Any]) -> list[Confusion]:
@@ -64,74 +52,59 @@ def most_frequent(found: list[Confusion]) -> list[Confusion]:
     return sorted(found, key=lambda each: (-len(each.rows), each.truth, each.answer))
 
 
-def wrong_classes(scores: Scores, targets: NDArray[Any]) -> Suspects:
-    """Finds labels that are probably wrong, by confident learning.
+class Places(NamedTuple):
+    """The labelled places of one row: boxes in an image, spans in a text.
 
-    A row counts where, of its label, as many are expected to be wrong as the scores of all rows say ("prune by
-    noise rate"; Northcutt, Jiang & Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021).
+    Attributes:
+        truths: Labels of the true ones.
+        answers: Labels of those that were answered.
+        overlaps: How much of both is the same, from 0 to 1, shape ``(truths, answers)``.
+    """
+
+    truths: Sequence[str]
+    answers: Sequence[str]
+    overlaps: NDArray[np.float64]
+
+
+def place_confusions(rows: Iterable[Places], nothing: str, other: str, same: float) -> list[Confusion]:
+    """Returns what was taken for what where rows have several labelled places each, the most frequent first.
+
+    Each place is paired with one at most, right ones first and then those that overlap most.
 
     Args:
-        scores: Probabilities of the classes, of a model that did not learn from these rows, ``(rows, classes)``.
-        targets: The index of the class of each row.
-
-    Raises:
-        ConfigError: If cleanlab is not installed.
+        rows: The places of each row.
+        nothing: What is said of a place where nothing is, such as ``no box``.
+        other: What is said of an answer with the right label that overlaps too little, such as ``other edges``.
+        same: The overlap from which on places are the same.
     """
-    if not len(targets):
-        return NONE
-    filtering, ranking = _cleanlab("filter"), _cleanlab("rank")
-    probabilities = _sums_to_one(scores)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rows = filtering.find_label_issues(
-            targets, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1
+    found: dict[tuple[str, str], set[int]] = {}
+    of = Counter[str]()
+    count = 0
+    for row, (truths, answers, overlaps) in enumerate(rows):
+        count += 1
+        of.update(set(truths))
+        alike = np.array(truths, object)[:, None] == np.array(answers, object)[None, :]
+        ones, others = np.nonzero(overlaps >= BARELY)
+        ranked = sorted(
+            zip(ones.tolist(), others.tolist(), strict=True),
+            key=lambda pair: (-int(alike[pair] and overlaps[pair] >= same), -overlaps[pair]),
         )
-    quality = ranking.get_label_quality_scores(targets, probabilities, method="self_confidence")
-    return _ranked(rows, quality)
-
-
-def wrong_label_sets(scores: Scores, targets: NDArray[Any]) -> Suspects:
-    """Finds sets of labels that are probably wrong: confident learning for each label, one against the rest.
-
-    Thyagarajan et al., "Identifying Incorrect Annotations in Multi-Label Classification Data", 2022.
-
-    Args:
-        scores: Probability of each label, of a model that did not learn from these rows, ``(rows, labels)``.
-        targets: Whether each label holds, same shape.
-
-    Raises:
-        ConfigError: If cleanlab is not installed.
-    """
-    if not len(targets):
-        return NONE
-    multilabel = _cleanlab("multilabel_classification")
-    given = [np.flatnonzero(row).tolist() for row in targets.astype(bool)]
-    probabilities = scores.astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rows = multilabel.filter.find_label_issues(
-            given, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1
-        )
-    return _ranked(rows, multilabel.get_label_quality_scores(given, probabilities))
-
-
-NONE = Suspects(np.zeros(0, np.intp), np.zeros(0))
-
-
-def _ranked(rows: NDArray[Any], quality: NDArray[Any]) -> Suspects:
-    chosen = np.asarray(rows, np.intp)
-    return Suspects(chosen, np.asarray(quality, np.float64)[chosen])
-
-
-def _sums_to_one(scores: Scores) -> NDArray[np.float64]:
-    probabilities = scores.astype(np.float64)
-    return np.asarray(probabilities / probabilities.sum(1, keepdims=True))
-
-
-def _cleanlab(module: str) -> Any:
-    import importlib  # noqa: PLC0415  it pulls in pandas and scikit-learn, and serving needs neither
-
-    try:
-        return importlib.import_module(f"cleanlab.{module}")
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"finding labels that look wrong needs {error.name}: pip install 'rollout[labels]'"
-        ) from None
+        paired: dict[int, int] = {}
+        for one, another in ranked:
+            if one not in paired and another not in paired.values():
+                paired[one] = another
+                if not alike[one, another]:
+                    found.setdefault((truths[one], answers[another]), set()).add(row)
+                elif overlaps[one, another] < same:
+                    found.setdefault((truths[one], f"{truths[one]}, {other}"), set()).add(row)
+        for one in set(range(len(truths))) - set(paired):
+            found.setdefault((truths[one], nothing), set()).add(row)
+        for another in set(range(len(answers))) - set(paired.values()):
+            found.setdefault((nothing, answers[another]), set()).add(row)
+    of[nothing] = count
+    return most_frequent(
+        [
+            Confusion(truth, answer, np.array(sorted(wrong), np.intp), of[truth])
+            for (truth, answer), wrong in found.items()
+        ]
+    )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import reduce
-from operator import or_
 from typing import Any, ClassVar, NamedTuple, Self, get_type_hints
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from rollout.errors import BundleError, ConfigError
-from rollout.heads.confusion import Confusion, Suspects
+from rollout.heads.confusion import Confusion
+from rollout.heads.doubts import Suspects
 from rollout.heads.explained import Explained, refuse
 from rollout.heads.measured import Evaluated, Measured
 from rollout.heads.parts import Parts, width
@@ -60,8 +58,8 @@ class Head:
         form: The form of ``Truth`` that it takes; empty where it is never right or wrong.
         has_loss: Whether one answer can be right or wrong, so that a trial can be judged by it.
         needs_targets: Whether it cannot do without targets, where it is one of several heads.
-        usual_loss: What a module is trained with that names no loss: ``classes`` by cross-entropy, ``values`` by
-            squares or a likelihood.
+        usual_loss: What a module is trained with that names no loss: ``classes`` and ``labels`` by cross-entropy,
+            ``values`` by the absolute error or a likelihood.
         soft_loss: What a student is trained with towards ``soft_targets``: ``softmax`` or ``sigmoid`` by how far
             the softened probabilities are, ``values`` by the absolute error; empty where there is none.
         panel: The panel of the console on which people decide; without one they write JSON.
@@ -125,6 +123,11 @@ class Head:
             BundleError: If they are such.
         """
 
+    @property
+    def each_head(self) -> Mapping[str, Head]:
+        """The heads of which it consists, by name; empty for a single one."""
+        return {}
+
     # Targets
 
     def check_targets(self, targets: NDArray[Any]) -> None:
@@ -146,6 +149,10 @@ class Head:
             The columns of the outputs that there are soft targets for, from the first on.
         """
         raise NotImplementedError
+
+    def is_complete(self, truth: Truth) -> bool:
+        """Whether something said has all that a model learns from; of several heads, one may be left out."""
+        return True
 
     # Calibration
 
@@ -224,7 +231,7 @@ class Head:
             ConfigError: If this cannot be said of the kind, or what finds them is not installed.
         """
         kind = type(self).__name__
-        raise ConfigError(f"labels that look wrong are found for classes and sets of labels, not for {kind}")
+        raise ConfigError(f"nothing tells a label that looks wrong from others in {kind}")
 
     # In words and figures, for the author
 
@@ -465,35 +472,3 @@ class Head:
             ValueError: If they say nothing that the head takes; with a sentence.
         """
         raise ValueError("Label Studio has no form for vectors and tensors: decide in the console")
-
-
-def kinds() -> tuple[type[Head], ...]:
-    """Returns every kind that there is."""
-    found: list[type[Head]] = [Head]
-    for kind in found:  # it grows
-        found += kind.__subclasses__()
-    return tuple(kind for kind in found if issubclass(kind, msgspec.Struct) and kind.__struct_config__.tag)
-
-
-def decode_head(kind: type, value: Any) -> Any:
-    """Makes a head of what JSON holds of it; a hook for msgspec.
-
-    Raises:
-        NotImplementedError: If something else is wanted.
-    """
-    if kind is not Head:
-        raise NotImplementedError(f"{kind} cannot be decoded")
-    return msgspec.convert(value, reduce(or_, kinds()), dec_hook=decode_head)
-
-
-def read_head(value: Any) -> Head:
-    """Makes a head of plain values, such as those of ``GET /v1/models/{model}``.
-
-    Raises:
-        BundleError: If they are none.
-    """
-    try:
-        head: Head = decode_head(Head, value)
-    except msgspec.ValidationError as error:
-        raise BundleError(f"not a head: {error}") from None
-    return head

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from rollout.errors import BundleError
 from rollout.heads import reliability
 from rollout.heads.calibration import error_bound, fit_temperature, judge_threshold, rows_needed
-from rollout.heads.confusion import Confusion, Suspects, most_frequent, wrong_label_sets
+from rollout.heads.confusion import Confusion, most_frequent
+from rollout.heads.doubts import Suspects, wrong_label_sets
 from rollout.heads.explained import Explained, of_column, require_name
 from rollout.heads.head import DIGITS, LEAST_SCORE, Declared, Flags, Head, Numbers, Row, Scores, Translation
 from rollout.heads.label_sets import NAMED, jaccard_distance, jaccard_distances, label_faults
@@ -60,6 +61,7 @@ class MultiLabel(msgspec.Struct, Head, frozen=True, kw_only=True, tag="multi-lab
     form: ClassVar[str] = "labels"
     panel: ClassVar[str] = "labels"
     activation: ClassVar[str] = "sigmoid"
+    usual_loss: ClassVar[str] = "labels"
     soft_loss: ClassVar[str] = "sigmoid"
 
     labels: list[str]

@@ -6,8 +6,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from numpy.typing import NDArray
+
+from rollout.heads.doubts import Suspects, wrong_numbers
 from rollout.heads.explained import Explained, of_column, require_neither
-from rollout.heads.head import Head, Numbers, Row
+from rollout.heads.head import Head, Numbers, Row, Scores
 from rollout.heads.truth import Truth
 from rollout.judge.features import Features, number
 
@@ -33,6 +36,16 @@ class OneNumber(Head):
         if self.widest is None:
             return "no prediction goes to review: the task names no widest interval"
         return f"intervals wider than {self.widest:g} go to review"
+
+    def target_in_words(self, target: Any) -> str:
+        """Says the value of one row."""
+        return f"{target:.6g}"
+
+    def suspects(self, scores: Scores, targets: NDArray[Any]) -> Suspects:
+        """Finds values that are probably wrong."""
+        numbers = self.numbers(scores)
+        half = (numbers[:, -1:] - numbers[:, -2:-1]) / 2
+        return wrong_numbers(numbers[:, :1], half, targets[:, None])
 
     def features(self, numbers: Numbers) -> Features:
         """Returns the value and the width of its interval."""

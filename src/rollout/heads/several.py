@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import msgspec
 import numpy as np
@@ -12,18 +12,16 @@ from numpy.typing import NDArray
 from rollout.errors import BundleError, step_to
 from rollout.heads.explained import Explained, require_name
 from rollout.heads.head import Declared, Flags, Head, Numbers, Row, Scores, Translation
-from rollout.heads.measured import Evaluated, Measured
 from rollout.heads.parts import Parts
 from rollout.heads.review_evidence import ReviewEvidence
+from rollout.heads.several_targets import OfSeveral
 from rollout.heads.steps import Step
-from rollout.heads.structured import SeveralAnswer, described, targets_of, without_name
+from rollout.heads.structured import SeveralAnswer, described, without_name
 from rollout.heads.truth import Truth
 from rollout.judge.features import Features, named
 
-T = TypeVar("T", bound=np.generic)
 
-
-class Heads(msgspec.Struct, Head, frozen=True, kw_only=True, tag="heads", tag_field="kind"):
+class Heads(msgspec.Struct, OfSeveral, frozen=True, kw_only=True, tag="heads", tag_field="kind"):
     """Several answers of one model.
 
     The module returns a tuple in the order of the heads, or a mapping or dataclass with their names, such as a
@@ -31,7 +29,8 @@ class Heads(msgspec.Struct, Head, frozen=True, kw_only=True, tag="heads", tag_fi
     Versions are compared, and a trial is judged, by one of the heads.
 
     Targets are a structured array with a field for each head that needs some; see ``targets_of``. People and
-    callers say what was true of the judging head, and of any others that they know.
+    callers say what was true of the judging head, and of any others that they know; of a row, each other head is
+    learnt, calibrated and measured only if it is known.
 
     Attributes:
         heads: The heads, by names that are identifiers.
@@ -62,16 +61,6 @@ class Heads(msgspec.Struct, Head, frozen=True, kw_only=True, tag="heads", tag_fi
             msgspec.structs.force_setattr(self, "judged_by", next(iter(able or self.heads)))
         elif self.judged_by not in self.heads:
             raise ValueError(f"judged_by is {self.judged_by!r}, and the heads are {', '.join(self.heads)}")
-
-    @property
-    def judge(self) -> Head:
-        """The head that versions are compared by."""
-        return self.heads[self.judged_by]
-
-    @property
-    def asked(self) -> dict[str, Head]:
-        """The heads that take a truth."""
-        return {name: head for name, head in self.heads.items() if head.form}
 
     @property
     def metric(self) -> str:  # type: ignore[override]  # it is that of a head
@@ -123,16 +112,6 @@ class Heads(msgspec.Struct, Head, frozen=True, kw_only=True, tag="heads", tag_fi
         """Those of the heads, one after the other."""
         return [step for head in self.heads.values() for step in head.last_step]
 
-    def _own(self, table: NDArray[T]) -> Iterator[tuple[str, Head, NDArray[T]]]:
-        """Yields each head with its columns of outputs or scores, or of one row of them."""
-        start = 0
-        for name, head in self.heads.items():
-            yield name, head, table[..., start : start + head.width]
-            start += head.width
-
-    def _judged(self, table: NDArray[T]) -> NDArray[T]:
-        return next(own for name, _, own in self._own(table) if name == self.judged_by)
-
     def check_inputs(self, fields: Mapping[str, Any]) -> None:
         """Refuses inputs that a head refuses."""
         for name, head in self.heads.items():
@@ -140,62 +119,6 @@ class Heads(msgspec.Struct, Head, frozen=True, kw_only=True, tag="heads", tag_fi
                 head.check_inputs(fields)
             except BundleError as error:
                 raise BundleError(f"{name}: {error.detail}") from None
-
-    # Targets
-
-    def check_targets(self, targets: NDArray[Any]) -> None:
-        """Refuses targets that are no structured array, or that a head refuses."""
-        named = set(targets.dtype.names or ())
-        needed = [name for name, head in self.heads.items() if head.needs_targets or name == self.judged_by]
-        if not set(needed) <= named <= set(self.asked):
-            raise BundleError(
-                f"targets must have one for each of the heads {', '.join(needed)}: "
-                f"rollout.targets_of({', '.join(f'{name}=…' for name in needed)}) makes them"
-            )
-        for name in sorted(named):
-            try:
-                self.heads[name].check_targets(targets[name])
-            except BundleError as error:
-                raise BundleError(f"{name}: {error.detail}") from None
-
-    def targets(self, truths: Sequence[Truth]) -> NDArray[Any]:
-        """Makes a structured array of what people said.
-
-        Raises:
-            BundleError: If they left out a head, which the model could not learn then.
-        """
-        for name, head in self.heads.items():
-            lacking = sum(name not in (truth.heads or {}) for truth in truths)
-            if lacking and head.needs_targets:
-                raise BundleError(
-                    f"{lacking} of {len(truths)} labels say nothing of {name}: it is needed to learn from them"
-                )
-        return targets_of(
-            **{
-                name: head.targets([(truth.heads or {})[name] for truth in truths])
-                for name, head in self.asked.items()
-                if head.needs_targets or name == self.judged_by
-            }
-        )
-
-    def calibrated(
-        self, outputs: NDArray[np.float32], targets: NDArray[Any]
-    ) -> tuple[Self, ReviewEvidence | None]:
-        """Calibrates each head by itself."""
-        done: dict[str, Head] = {}
-        found: dict[str, ReviewEvidence] = {}
-        for name, head, own in self._own(outputs):
-            done[name] = head
-            if name in (targets.dtype.names or ()):
-                try:
-                    done[name], evidence = head.calibrated(own, targets[name])
-                except BundleError as error:
-                    raise BundleError(f"{name}: {error.detail}") from None
-                if evidence is not None:
-                    found[name] = evidence
-        judge = found.get(self.judged_by) or next(iter(found.values()), None)
-        evidence = None if judge is None else msgspec.structs.replace(judge, heads=found)
-        return msgspec.structs.replace(self, heads=done), evidence
 
     # Comparing
 
@@ -221,19 +144,6 @@ class Heads(msgspec.Struct, Head, frozen=True, kw_only=True, tag="heads", tag_fi
         """How sure the least sure head is, as the place of the row among all of that head's."""
         places = [np.argsort(np.argsort(head.sureness(own))) for _, head, own in self._own(scores)]
         return np.asarray(np.min(places, axis=0), np.float32)
-
-    def right(self, scores: Scores, targets: NDArray[Any]) -> Flags:
-        """Which rows the judging head answers right."""
-        return self.judge.right(self._judged(scores), targets[self.judged_by])
-
-    def losses(self, scores: Scores, targets: NDArray[Any]) -> NDArray[np.float64]:
-        """The losses of the judging head."""
-        return self.judge.losses(self._judged(scores), targets[self.judged_by])
-
-    def answer_losses(self, answers: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
-        """Those of the judging head, whose answers may stand alone."""
-        own = answers[self.judged_by] if answers.dtype.names else answers
-        return self.judge.answer_losses(own, targets[self.judged_by])
 
     def mean_loss(self, figures: Mapping[str, float]) -> float:
         """Returns that of the judging head."""
@@ -269,20 +179,6 @@ class Heads(msgspec.Struct, Head, frozen=True, kw_only=True, tag="heads", tag_fi
     def unit_of_scores(self) -> str:
         """What differences are of."""
         return "a number, in the unit of its head"
-
-    def measured(self, part: Evaluated) -> Measured:
-        """Returns the figures of all heads, with their names before them, and the diagram of the judging one."""
-        outputs, targets = part.calibration
-        figures: dict[str, float] = {}
-        diagram = ""
-        columns = zip(self._own(outputs), self._own(part.outputs), self._own(part.scores), strict=True)
-        for (name, head, calibration), (_, _, evaluation), (_, _, scores) in columns:
-            if name in (targets.dtype.names or ()):
-                own = Evaluated((calibration, targets[name]), evaluation, scores, part.targets[name])
-                found = head.measured(own)
-                figures |= {f"{name}_{figure}": value for figure, value in found.figures.items()}
-                diagram = found.diagram if name == self.judged_by else diagram
-        return Measured(figures, diagram)
 
     def report(self, figures: Mapping[str, float], review: ReviewEvidence | None) -> tuple[str, dict[str, str]]:
         """Says what calibration found, head by head."""

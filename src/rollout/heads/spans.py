@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
+
+from rollout.heads.confusion import Places
 from rollout.heads.matching import f1
 
 OUTSIDE = "O"
@@ -189,6 +192,21 @@ def loss(ones: Collection[Span], others: Collection[Span]) -> float:
     """
     one, other = set(ones), set(others)
     return 1 - f1(len(one & other), len(one), len(other))
+
+
+def places(true: Sequence[Span], found: Sequence[Span]) -> Places:
+    """Returns the spans of a text and those that were answered, with how much of both is the same.
+
+    Example:
+        >>> places([Span(0, 4, "person")], [Span(0, 8, "person"), Span(8, 9, "place")]).overlaps.tolist()
+        [[0.5, 0.0]]
+    """
+    overlaps = np.zeros((len(true), len(found)))
+    for row, one in enumerate(true):
+        for column, other in enumerate(found):
+            shared = max(0, min(one.end, other.end) - max(one.start, other.start))
+            overlaps[row, column] = shared / (one.end - one.start + other.end - other.start - shared)
+    return Places([span.label for span in true], [span.label for span in found], overlaps)
 
 
 def _read(tag: str, scheme: Scheme) -> tuple[bool, str]:

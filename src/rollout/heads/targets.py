@@ -14,6 +14,7 @@ from rollout.errors import BundleError, step_to
 from rollout.heads import reliability
 from rollout.heads.calibration import half_widths
 from rollout.heads.conformal import joint_half_widths, rows_needed
+from rollout.heads.doubts import Suspects, wrong_numbers
 from rollout.heads.explained import Explained, of_column, require_name
 from rollout.heads.head import DIGITS, Declared, Flags, Head, Numbers, Row, Scores, Translation
 from rollout.heads.measured import Evaluated, Measured
@@ -58,6 +59,7 @@ class Targets(msgspec.Struct, Head, frozen=True, kw_only=True, tag="targets", ta
     is_rate: ClassVar[bool] = False
     measure: ClassVar[str] = "intervals"
     form: ClassVar[str] = "values"
+    usual_loss: ClassVar[str] = "values"
     panel: ClassVar[str] = "values"
 
     names: list[str]
@@ -161,6 +163,14 @@ class Targets(msgspec.Struct, Head, frozen=True, kw_only=True, tag="targets", ta
     def mean_loss(self, figures: Mapping[str, float]) -> float:
         """Returns the mean absolute error in standard deviations."""
         return figures["mean_scaled_error"]
+
+    def target_in_words(self, target: Any) -> str:
+        """Says the values of one row."""
+        return ", ".join(f"{name} {value:.6g}" for name, value in zip(self.names, target, strict=True))
+
+    def suspects(self, scores: Scores, targets: NDArray[Any]) -> Suspects:
+        """Finds rows with a value that is probably wrong."""
+        return wrong_numbers(*self._split(scores), targets)
 
     def in_words(self, scores: Scores) -> str:
         """Says what one row of scores, shape ``(outputs,)``, answers."""

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from rollout.errors import BundleError
 from rollout.heads import character_tags as characters
 from rollout.heads import spans, token_calibration
+from rollout.heads.confusion import Confusion, place_confusions
+from rollout.heads.doubts import Suspects, wrong_tags
 from rollout.heads.explained import Explained, of_surest, require_name
 from rollout.heads.head import DIGITS, Declared, Flags, Head, Numbers, Row, Scores, Translation
 from rollout.heads.measured import Evaluated, Measured
@@ -236,6 +238,25 @@ class TokenLabels(msgspec.Struct, OneThreshold, frozen=True, kw_only=True, tag="
         """Says what one row of scores, shape ``(outputs,)``, answers."""
         return self.says(self.answer(self.numbers(scores[None])[0].tolist())._asdict())
 
+    # Mistakes
+
+    def target_in_words(self, target: Any) -> str:
+        """Says the spans of one row."""
+        return self.says({"spans": [span._asdict() for span in self._of_rows(np.asarray(target)[None])[0]]})
+
+    def confusions(self, scores: Scores, targets: NDArray[Any]) -> list[Confusion]:
+        """Returns which spans were missed, made up, or have another label or other ends."""
+        pairs = zip(self._of_rows(targets), characters.spans_of(self._codes(scores), self.labels), strict=True)
+        return place_confusions((spans.places(*pair) for pair in pairs), "no span", "other ends", same=1.0)
+
+    def suspects(self, scores: Scores, targets: NDArray[Any]) -> Suspects:
+        """Finds texts with spans that are probably wrong: other ones than the answer has."""
+        where = characters.places(scores[:, -self.positions :])
+        chances, tags = self._chances(scores)[where.rows, where.byte], targets[where.rows, where.number]
+        found = wrong_tags(chances, tags, where.rows)
+        differ = self.losses(scores[found.rows], targets[found.rows]) > 0
+        return Suspects(found.rows[differ], found.quality[differ])
+
     # In words and figures, for the author
 
     @property
@@ -450,6 +471,9 @@ class TokenLabels(msgspec.Struct, OneThreshold, frozen=True, kw_only=True, tag="
         tags = characters.by_character(chances.argmax(-1), where, 0)
         found = characters.bounds(self.codes_of(tags))
         return found, characters.least_around(sure, found)
+
+    def _of_rows(self, tags: NDArray[Any]) -> list[list[spans.Span]]:
+        return characters.spans_of(self.codes_of(tags), self.labels)
 
     def _losses(self, codes: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.float64]:
         found = characters.bounds(codes), characters.bounds(wanted)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rollout.bundle.artefact import open_source
 from rollout.bundle.fields import Field
@@ -15,6 +16,7 @@ from rollout.bundle.manifest import Manifest
 from rollout.bundle.mistakes import Answered
 from rollout.bundle.parity import run_in_batches
 from rollout.bundle.schema import InputSchema, Labelled
+from rollout.bundle.source import Source
 from rollout.bundle.verify import load_variant, servable
 from rollout.errors import BundleError
 from rollout.heads import Head, Scores
@@ -113,11 +115,30 @@ def score(trained: Any, head: Head, inputs: Mapping[str, Field], rows: Labelled)
         BundleError: If it could not be packed, or its outputs are not finite.
     """
     rows = rows.only(inputs)
-    source = open_source(trained, head, inputs, {"evaluation": rows}, flip_rate=1.0)
-    scores = run_in_batches(source.run, rows.inputs, BATCH)
-    if not (finite := np.isfinite(scores).all(-1)).all():
-        raise BundleError(f"the module gives no finite number for {(~finite).sum()} of {len(scores)} rows")
+    scores = run_in_batches(_source(trained, head, inputs, rows).run, rows.inputs, BATCH)
+    _require(np.isfinite(scores))
     return scores
+
+
+def outputs_of(trained: Any, head: Head, inputs: Mapping[str, Field], rows: Labelled) -> NDArray[np.float32]:
+    """Returns the outputs of a trained module or another artefact, shape ``(rows, head.width)``.
+
+    Raises:
+        BundleError: If it could not be packed, or they are no numbers; a logit may be infinite.
+    """
+    rows = rows.only(inputs)
+    outputs = run_in_batches(_source(trained, head, inputs, rows).outputs, rows.inputs, BATCH)
+    _require(~np.isnan(outputs))
+    return outputs
+
+
+def _source(trained: Any, head: Head, inputs: Mapping[str, Field], rows: Labelled) -> Source:
+    return open_source(trained, head, inputs, {"evaluation": rows}, flip_rate=1.0)
+
+
+def _require(is_number: NDArray[np.bool_]) -> None:
+    if wrong := int((~is_number.all(-1)).sum()):
+        raise BundleError(f"the module gives no finite number for {wrong} of {len(is_number)} rows")
 
 
 def is_as_packed(manifest: Manifest, dataset: Dataset) -> bool:

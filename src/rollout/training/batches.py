@@ -14,6 +14,7 @@ from rollout.bundle.columns import arguments
 from rollout.bundle.fields import Field
 from rollout.bundle.schema import Labelled
 from rollout.errors import ConfigError
+from rollout.heads.structured import columns_of, known
 from rollout.training.augmentation import Augment
 from rollout.training.checks import row_keys
 
@@ -25,11 +26,24 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: The tensors that ``forward`` takes, in their order.
-        targets: ``int64`` or ``float32`` of shape ``(rows,)``; of a student, ``Taught``.
+        targets: ``int64`` or ``float32`` of shape ``(rows, …)``; of several heads, ``OfHeads``; of a student,
+            ``Taught``.
     """
 
     inputs: tuple[torch.Tensor, ...]
     targets: Any
+
+
+class OfHeads(NamedTuple):
+    """Targets of several heads.
+
+    Attributes:
+        targets: Those of each head by its name; 0 where they are not known.
+        known: Of which rows they are, ``bool`` of shape ``(rows,)``.
+    """
+
+    targets: dict[str, torch.Tensor]
+    known: dict[str, torch.Tensor]
 
 
 class Taught(NamedTuple):
@@ -40,7 +54,7 @@ class Taught(NamedTuple):
         soft: What its teacher says of them, ``float32`` of shape ``(rows, columns)``; see ``Head.soft_targets``.
     """
 
-    targets: torch.Tensor
+    targets: Any
     soft: torch.Tensor
 
 
@@ -109,8 +123,15 @@ class Batches:
 def tensors(part: Labelled) -> Batch:
     """Returns rows as tensors; a ragged column is padded and followed by its lengths."""
     inputs = tuple(torch.from_numpy(np.ascontiguousarray(each)) for each in arguments(part.inputs).values())
-    whole = np.issubdtype(part.targets.dtype, np.integer)
-    return Batch(inputs, torch.from_numpy(part.targets.astype(np.int64 if whole else np.float32)))
+    if not (heads := columns_of(part.targets)):
+        return Batch(inputs, _targets(part.targets))
+    known_of = {name: torch.from_numpy(known(part.targets, name).copy()) for name in heads}
+    return Batch(inputs, OfHeads({name: _targets(part.targets[name]) for name in heads}, known_of))
+
+
+def _targets(targets: NDArray[Any]) -> torch.Tensor:
+    whole = np.issubdtype(targets.dtype, np.integer)
+    return torch.from_numpy(targets.astype(np.int64 if whole else np.float32))
 
 
 def take(part: Labelled, rows: Any) -> Labelled:
@@ -130,8 +151,8 @@ def set_aside(
     """
     if callable(validation):
         chosen = np.asarray(validation(part), bool)
-        if chosen.shape != part.targets.shape:
-            raise ConfigError(f"Fit(validation=…) tells for {chosen.shape} of {part.targets.shape} rows")
+        if chosen.shape != part.targets.shape[:1]:
+            raise ConfigError(f"Fit(validation=…) tells for {chosen.shape} of {part.targets.shape[:1]} rows")
     else:
         points = [int.from_bytes(key[:8]) / 2**64 for key in row_keys(part.inputs, inputs)]
         chosen = np.array(points) < validation

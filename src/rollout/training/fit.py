@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 
 from rollout.bundle.schema import Labelled
 from rollout.errors import ConfigError
-from rollout.heads import Head
 from rollout.training.augmentation import Augment
 
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
 MakeModule = Callable[[Labelled, Mapping[str, Any]], torch.nn.Module]
-Loss = Callable[[Any, torch.Tensor], torch.Tensor]
+Loss = Callable[[Any, Any], torch.Tensor]
 MakeOptimizer = Callable[[Any, float], torch.optim.Optimizer]
 MakeSchedule = Callable[[torch.optim.Optimizer, int], "LRScheduler"]
 MakeRows = Callable[[Labelled, np.random.Generator], Labelled]
@@ -45,8 +44,11 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
         module: Takes the rows that are learnt from and the hyperparameters of the version; returns the module, or
             a ``LightningModule`` whose ``training_step`` gets ``(inputs, targets)``: a tuple of the tensors that
             ``forward`` takes, and the targets. Lightning's own optimizer and schedule are then the module's.
-        loss: Takes what the module returns and the targets; by default cross-entropy for classes, the likelihood
-            of a Laplace distribution for a value and its spread, and the absolute error for a value.
+        loss: Takes what the module returns and the targets; by default cross-entropy for classes and labels, the
+            likelihood of a Laplace distribution for a value and its spread, and the absolute error for a value,
+            of several targets in their standard deviations. Of several heads, one for each by name, which takes
+            what the module returns for that head and its targets, of the rows of which they are known; those that
+            are not named have the default. Their sum is minimised. Or one for all, which takes ``OfHeads``.
         optimizer: Takes the parameters and the learning rate, as ``torch.optim.AdamW`` does.
         epochs: Passes over the rows that are learnt from; this or ``steps``.
         steps: Steps of the optimizer, so that versions on different amounts of data are trained alike.
@@ -80,7 +82,7 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     module: MakeModule
-    loss: Loss | None = None
+    loss: Loss | Mapping[str, Loss] | None = None
     optimizer: MakeOptimizer = torch.optim.AdamW
     epochs: float | None = None
     steps: int | None = None
@@ -135,18 +137,6 @@ SETTINGS = (
 )
 
 
-def default_loss(task: Head) -> Loss:
-    """Returns what a module is trained with that names no loss of its own.
-
-    Raises:
-        ConfigError: If there is none for its kind.
-    """
-    losses = {"classes": _classes, "values": _values}
-    if task.usual_loss not in losses:
-        raise ConfigError(f"there is no usual loss for {type(task).__name__}: name one in Fit(loss=…)")
-    return losses[task.usual_loss]
-
-
 def height(shape: Shape, warmup: int, steps: int) -> Callable[[int], float]:
     """Returns the part of the learning rate that a step has, from its number on.
 
@@ -185,22 +175,11 @@ def _definition(value: Callable[..., Any]) -> Any:
     return value if hasattr(value, "__qualname__") else type(value)
 
 
-def _classes(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    if outputs.ndim == 1 or outputs.shape[1] == 1:
-        return torch.nn.functional.binary_cross_entropy_with_logits(outputs.reshape(-1), targets.float())
-    return torch.nn.functional.cross_entropy(outputs, targets)
-
-
-def _values(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    if outputs.ndim == 1 or outputs.shape[1] == 1:
-        return (outputs.reshape(-1) - targets).abs().mean()
-    value, spread = outputs.unbind(1)
-    return ((targets - value).abs() / spread + spread.log()).mean()
-
-
 def _described(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
         return {"kind": type(value).__name__, **msgspec.to_builtins(value)}
+    if isinstance(value, Mapping):
+        return {name: _described(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [_described(each) for each in value]
     if callable(value):

@@ -26,11 +26,13 @@ from rollout.bundle.fields import Field
 from rollout.bundle.schema import InputSchema, Labelled
 from rollout.errors import BundleError, ConfigError
 from rollout.heads import Head
+from rollout.heads.structured import joined
 from rollout.training.augmentation import in_turn
 from rollout.training.batches import SYNTHETIC, Batches, seed_all, set_aside
 from rollout.training.distilling import Teacher, student_loss, taught_by
-from rollout.training.fit import FIND, Fit, default_loss
+from rollout.training.fit import FIND, Fit
 from rollout.training.loop import Steps, Watch
+from rollout.training.losses import loss_of
 from rollout.training.runs import CURVES, Checks, Fitted, Run
 from rollout.training.symptoms import Watched, judge_training, judge_validation, overfits
 from rollout.whole_file import write_whole
@@ -107,7 +109,7 @@ class _Training:
     ) -> None:
         self.fit, self.task, self.fields, self.seed, self.run, self.folder = fit, task, fields, seed, run, folder
         self.learnt, self.validation = set_aside(part.only(fields), fields, fit.validation)
-        self.loss = fit.loss or default_loss(task)
+        self.loss = loss_of(fit.loss, task, self.learnt.targets)
         self.learnt_loss: Callable[[Any, Any], torch.Tensor] = self.loss
         made = self._synthetic()
         rows = len(made.targets)
@@ -135,7 +137,7 @@ class _Training:
         inputs = {
             name: np.concatenate([column, rows.inputs[name]]) for name, column in self.learnt.inputs.items()
         }
-        return Labelled(inputs, np.concatenate([self.learnt.targets, rows.targets]))
+        return Labelled(inputs, joined(self.learnt.targets, rows.targets))
 
     def fitted(self, hyperparameters: Mapping[str, Any]) -> Fitted:
         """Trains, unless that was done before."""

@@ -16,14 +16,20 @@ from rollout.bundle.manifest import Manifest
 from rollout.bundle.schema import InputSchema, InvalidInputsError, Labelled, RawInputs
 from rollout.errors import ConfigError
 from rollout.heads import Head, Truth
+from rollout.heads.structured import as_numbers, corrected, joined
 from rollout.review.item import SUSPECT
 from rollout.training.checks import row_keys
+from rollout.training.fit import Fit
 from rollout.training.recipe import Dataset, Recipe, ReviewedLabels
 
 # Why a row is left out: a later one of the same prediction counts, or the one that it is linked to; its label was
 # taken back; its inputs are no longer kept, or never all were; calibration or evaluation has the same inputs. Of
 # a row whose label looked wrong: people say that it is right; no part has that row with that label any more.
-WHY = ("repeated", "linked", "retracted", "without_inputs", "held_out", "confirmed", "gone")
+# Of several heads, one was left out, and the version is trained by a function, which would take it for known.
+WHY = (
+    *("repeated", "linked", "retracted", "without_inputs", "held_out", "confirmed", "gone"),
+    "incomplete",
+)
 
 
 class _Row(Truth, frozen=True, kw_only=True):
@@ -118,6 +124,9 @@ def add_labels(dataset: Dataset, recipe: Recipe, name: str, exports: Mapping[str
     given = [row for export, content in contents.items() for row in _parse(content, export, recipe.name)]
     rows = list(_final(_of_traffic(given), recipe.inputs, left_out))
     train = dataset.train
+    if not isinstance(version.train, Fit):  # it leaves out of the loss what nobody said; a function may not
+        complete = [row for row in rows if version.task.is_complete(row.truth)]
+        left_out["incomplete"], rows = len(rows) - len(complete), complete
     if rows:
         learnt = _decode(rows, InputSchema(recipe.inputs), version.task)
         measured = (dataset.calibration, dataset.evaluation)
@@ -127,14 +136,14 @@ def add_labels(dataset: Dataset, recipe: Recipe, name: str, exports: Mapping[str
         train = _append(train, learnt, kept)
     used = len(train.targets) - len(dataset.train.targets)
     suspects = [row for row in given if row.reason == SUSPECT]
-    train, corrected = _correct(dataset._replace(train=train), recipe.inputs, version.task, suspects, left_out)
+    train, changed = _correct(dataset._replace(train=train), recipe.inputs, version.task, suspects, left_out)
     labels = ReviewedLabels(
         files={export: hashlib.sha256(content).hexdigest() for export, content in contents.items()},
         used=used,
         left_out={why: left_out[why] for why in WHY},
-        corrected=corrected,
+        corrected=changed,
     )
-    if not (used or corrected):
+    if not (used or changed):
         raise ConfigError(f"no row of {', '.join(exports)} can be used: {in_words(labels)}")
     return dataset._replace(train=train, labels=labels)
 
@@ -179,7 +188,7 @@ def label_keys(part: Labelled, inputs: Mapping[str, Field]) -> list[str]:
 
     What is said of the label of a row is said of all rows that are the same, and of none once it was corrected.
     """
-    targets = np.ascontiguousarray(part.targets, np.float64)
+    targets = as_numbers(part.targets)
     return [
         hashlib.blake2b(key + target.tobytes(), digest_size=8).hexdigest()
         for key, target in zip(row_keys(part.inputs, inputs), targets, strict=True)
@@ -206,22 +215,22 @@ def _correct(
     places: dict[str, list[int]] = {}
     for place, key in enumerate(label_keys(train, inputs)):
         places.setdefault(key, []).append(place)
-    targets, corrected = train.targets.copy(), 0
+    targets, changed = train.targets.copy(), 0
     for key, row in latest.items():
         if row.retracted:
             left_out["retracted"] += 1
             continue
         _require_truth(row, task)
         found = places.get(key, [])
-        said = task.targets([row.truth])[0]
+        said = corrected(targets[found[:1]], task.targets([row.truth]))
         if not found:
             left_out["held_out" if key in held_out else "gone"] += 1
-        elif np.array_equal(targets[found[0]], said):
+        elif targets[found[0]].tobytes() == said.tobytes():
             left_out["confirmed"] += 1
         else:
-            targets[found] = said
-            corrected += len(found)
-    return Labelled(train.inputs, targets), corrected
+            targets[found] = said[0]
+            changed += len(found)
+    return Labelled(train.inputs, targets), changed
 
 
 def _read(file: Path) -> bytes:
@@ -295,7 +304,4 @@ def _require_truth(row: _Row, task: Head) -> None:
 
 def _append(train: Labelled, learnt: Labelled, kept: list[int]) -> Labelled:
     inputs = {name: np.concatenate([array, learnt.inputs[name][kept]]) for name, array in train.inputs.items()}
-    targets = learnt.targets[kept]
-    if train.targets.dtype.kind in "fV":
-        targets = targets.astype(train.targets.dtype)
-    return Labelled(inputs, np.concatenate([train.targets, targets]))
+    return Labelled(inputs, joined(train.targets, learnt.targets[kept]))

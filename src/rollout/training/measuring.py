@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rollout.bundle.module import as_table, tensors_of
 from rollout.bundle.schema import Labelled
 from rollout.heads import Head, Scores
-from rollout.training.batches import Batch, take, tensors
+from rollout.training.batches import Batch, OfHeads, take, tensors
 from rollout.training.fit import Loss
 
 ROWS_AT_ONCE = 256
@@ -59,7 +59,11 @@ def answers(returned: Any, task: Head) -> NDArray[np.float32]:
 def on_device(batch: Batch, module: torch.nn.Module) -> Batch:
     """Moves a batch to where the weights of a module are."""
     weight = next((each for each in module.parameters()), torch.zeros(()))
-    return Batch(tuple(each.to(weight.device) for each in batch.inputs), batch.targets.to(weight.device))
+    inputs = tuple(each.to(weight.device) for each in batch.inputs)
+    if isinstance(batch.targets, OfHeads):
+        moved = ({name: each.to(weight.device) for name, each in part.items()} for part in batch.targets)
+        return Batch(inputs, OfHeads(*moved))
+    return Batch(inputs, batch.targets.to(weight.device))
 
 
 @contextmanager

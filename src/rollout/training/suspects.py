@@ -1,4 +1,4 @@
-"""Suspects: rows whose labels look wrong to a model that did not learn from them, by confident learning."""
+"""Suspects: rows whose labels look wrong to a model that did not learn from them; each head says how."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rollout.bundle.schema import Labelled
 from rollout.bundle.verify import servable
 from rollout.errors import ConfigError
 from rollout.heads import Head
-from rollout.training.answered import answer, reviewed_rows, score
+from rollout.training.answered import answer, outputs_of, reviewed_rows
 from rollout.training.batches import take
 from rollout.training.labels import add_labels, label_keys
 from rollout.training.recipe import Recipe
@@ -37,6 +37,7 @@ class Suspect(msgspec.Struct, frozen=True, kw_only=True):
         label: The label, in words.
         answer: What the model says, in words.
         quality: How far the label is what the model's scores say, from 0 to 1.
+        head: Of several heads, those of which the label looks wrong.
     """
 
     part: str
@@ -45,6 +46,7 @@ class Suspect(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     answer: str
     quality: float
+    head: str = ""
 
 
 class Looked(NamedTuple):
@@ -103,6 +105,8 @@ def training_suspects(
 ) -> Looked:
     """Looks at the training part: each fold by a version that was trained on the others.
 
+    What all folds answer calibrates the head, so that numbers have the intervals in whose units they are judged.
+
     Args:
         recipe: The recipe.
         version: The version, which is trained ``folds`` times.
@@ -111,7 +115,8 @@ def training_suspects(
         on_step: Called with a line for each training.
 
     Raises:
-        BundleError: If a trained module could not be packed, or its outputs are not finite.
+        BundleError: If a trained module could not be packed, its outputs are not finite, or the rows are too few
+            to calibrate by.
         ConfigError: If the version's labels cannot be checked.
     """
     head = recipe.version(version).task
@@ -122,12 +127,14 @@ def training_suspects(
         raise ConfigError(f"{rows} training rows are too few for {folds} folds")
     _require_labels(head, part)
     fold_of = np.random.default_rng(recipe.seed).permutation(np.arange(rows) % folds)
-    scores = np.zeros((rows, head.outputs), np.float32)
+    outputs = np.zeros((rows, head.width), np.float32)
     for fold in range(folds):
         on_step(f"training without fold {fold + 1} of {folds}")
         inside = fold_of == fold
         trained = recipe.train(version, take(part, ~inside), recipe.seed)
-        scores[inside] = score(trained, head, recipe.inputs, take(part, inside))
+        outputs[inside] = outputs_of(trained, head, recipe.inputs, take(part, inside))
+    head, _ = head.calibrated(outputs, part.targets)
+    scores = head.scores(outputs)
     answered = Answered("train", part, scores, label_keys(part, recipe.inputs))
     return _look(answered, head, "cross-validation", own)
 
@@ -156,7 +163,8 @@ def _look(answered: Answered, head: Head, variant: str, own: int | None = None) 
             label=head.target_in_words(targets[row]),
             answer=head.in_words(answered.scores[row]),
             quality=quality,
+            head=found.heads[place] if found.heads else "",
         )
-        for row, quality in zip(found.rows.tolist(), found.quality.tolist(), strict=True)
+        for place, (row, quality) in enumerate(zip(found.rows.tolist(), found.quality.tolist(), strict=True))
     ]
     return Looked(answered, head, variant, suspects)

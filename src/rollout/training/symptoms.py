@@ -15,6 +15,7 @@ from rollout.bundle.evidence import Finding
 from rollout.bundle.fields import Field
 from rollout.bundle.schema import Labelled
 from rollout.heads import Head
+from rollout.heads.structured import as_numbers
 from rollout.training.batches import take, tensors
 from rollout.training.checks import row_keys
 from rollout.training.fit import Loss
@@ -66,7 +67,7 @@ def overfits(
 ) -> Iterator[Finding]:
     """Tries whether a copy of the module learns a few rows by heart, which any module can that learns at all."""
     _, rows = np.unique(row_keys(part.inputs, fields), return_index=True)
-    rows = rows[np.argsort(part.targets[rows], kind="stable")]
+    rows = rows[np.lexsort(as_numbers(part.targets[rows]).T[::-1])]
     few = take(part, rows[np.linspace(0, len(rows) - 1, min(FEW, len(rows))).astype(int)])
     start, measured = time.monotonic(), None
     for rate in RATES:
@@ -90,7 +91,9 @@ def overfits(
             optimizer.step()
             if step % 25 == 0 or step == TRIES:
                 measured = measure(learner, few, loss, task)
-                chance = float(task.losses(measured.scores, np.roll(few.targets, len(few.targets) // 2)).mean())
+                chance = float(
+                    task.losses(measured.scores, np.roll(few.targets, len(few.targets) // 2, axis=0)).mean()
+                )
                 if measured.errors.mean() <= BY_HEART * chance:
                     return
                 if time.monotonic() - start > AT_MOST_S:

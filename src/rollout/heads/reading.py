@@ -1,0 +1,44 @@
+"""Heads from plain values: every kind that there is, by its tag."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import or_
+from typing import Any
+
+import msgspec
+
+from rollout.errors import BundleError
+from rollout.heads.head import Head
+
+
+def kinds() -> tuple[type[Head], ...]:
+    """Returns every kind that there is."""
+    found: list[type[Head]] = [Head]
+    for kind in found:  # it grows
+        found += kind.__subclasses__()
+    return tuple(kind for kind in found if issubclass(kind, msgspec.Struct) and kind.__struct_config__.tag)
+
+
+def decode_head(kind: type, value: Any) -> Any:
+    """Makes a head of what JSON holds of it; a hook for msgspec.
+
+    Raises:
+        NotImplementedError: If something else is wanted.
+    """
+    if kind is not Head:
+        raise NotImplementedError(f"{kind} cannot be decoded")
+    return msgspec.convert(value, reduce(or_, kinds()), dec_hook=decode_head)
+
+
+def read_head(value: Any) -> Head:
+    """Makes a head of plain values, such as those of ``GET /v1/models/{model}``.
+
+    Raises:
+        BundleError: If they are none.
+    """
+    try:
+        head: Head = decode_head(Head, value)
+    except msgspec.ValidationError as error:
+        raise BundleError(f"not a head: {error}") from None
+    return head
