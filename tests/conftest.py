@@ -75,13 +75,25 @@ def more_bundles(bundles: str) -> str:
 
 def build(model: str) -> None:
     """Builds the versions of a model once for all processes, and copies them into this one's store."""
-    store = SHARED / model
-    with FileLock(f"{store}.lock"):
-        if not (store / "models" / model / "latest").exists():
-            environment = os.environ | {"BENTOML_HOME": str(store)}
-            subprocess.run([BIN / "rollout", "build", f"models/{model}"], cwd=ROOT, env=environment, check=True)
+    store = built(model)
     for place in ("models", "packed"):
         shutil.copytree(store / place / model, Path(STORE) / place / model, dirs_exist_ok=True)
+
+
+def built(model: str, tree: Path = ROOT, name: str = "") -> Path:
+    """Returns a store with the versions of a model as a tree has them, built once for all processes.
+
+    Args:
+        model: The model.
+        tree: Where its recipe is.
+        name: What the tree's own versions are known by; without one, they are those of this tree.
+    """
+    store = SHARED / (name or model)
+    with FileLock(f"{store}.lock"):
+        if not (store / "models" / model / "latest").exists():
+            environment = os.environ | {"BENTOML_HOME": str(store), "ROLLOUT_HOME": str(store / "home")}
+            subprocess.run([BIN / "rollout", "build", f"models/{model}"], cwd=tree, env=environment, check=True)
+    return store
 
 
 @pytest.fixture(scope="session")

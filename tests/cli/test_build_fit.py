@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,8 +11,8 @@ import torch
 from rollout.bundle.store import bundle_exists, open_bundle
 from rollout.cli.build import in_a_bar
 from rollout.training.runs import Progress
-from tests.commands import rollout
-from tests.conftest import BIN, ROOT
+from tests.commands import rollout, start
+from tests.conftest import ROOT
 
 RECIPE = """
 import os, time
@@ -37,12 +35,11 @@ def test_a_build_that_is_killed_goes_on(tmp_path: Path) -> None:
     (folder / "recipe.py").write_text(RECIPE)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     environment |= {"ROLLOUT_HOME": str(tmp_path / "home"), "SLOW": "0.02"}
-    process = subprocess.Popen([BIN / "rollout", "build", folder], env=environment, cwd=tmp_path)
+    process = start("build", folder, environment=environment, folder=tmp_path)
     deadline = time.monotonic() + 120
     while not (found := list((tmp_path / "home").rglob("last.ckpt"))) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
     (last,) = found
     before = torch.load(last)["global_step"]
     assert not bundle_exists("killed:v1")

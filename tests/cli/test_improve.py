@@ -18,9 +18,11 @@ import pytest
 from rollout.keys import Keys
 from rollout.routing.splits import read_history
 from rollout.store import Redis
+from tests.commands import Started, start
 from tests.conftest import BIN
 from tests.improvement.sides import Sides, make_sides, review
 
+IMPROVE = ("improve", "sides", "--seeds", "6", "--least", "30")
 ALL = sorted(f"{rows} {seed}" for rows in (100, 140) for seed in range(6))
 
 
@@ -35,9 +37,15 @@ def made(built: Path, tmp_path: Path, valkey_url: str) -> Sides:
     return Sides(tmp_path / "sides", valkey_url)
 
 
-def start(sides: Sides, *options: str) -> subprocess.Popen[str]:
+def begin(sides: Sides) -> Started:
+    """Starts a run whose trainings take a while, to be killed."""
+    return start(*IMPROVE, folder=sides.folder, environment=sides.environment | {"SLOW": "0.3"})
+
+
+def watch(sides: Sides) -> subprocess.Popen[str]:
+    """The same that looks again and again, as a process that starts from nothing."""
     return subprocess.Popen(
-        [BIN / "rollout", "improve", "sides", "--seeds", "6", "--least", "30", *options],
+        [BIN / "rollout", *IMPROVE, "--watch", "1", "--recipe", "v1"],
         cwd=sides.folder,
         env=sides.environment | {"SLOW": "0.3"},
         stdout=subprocess.PIPE,
@@ -65,23 +73,22 @@ async def test_kills_at_any_moment_and_two_at_once_come_to_one_trial(made: Sides
     await review(redis, range(40))
     kills, chance = 0, random.Random(0)
     for trained in (1, 4, 7):
-        process = start(made)
+        process = begin(made)
         until(functools.partial(has_begun, made, trained), process)
         await asyncio.sleep(chance.random() * 0.5)  # at no particular moment
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
         kills += 1
         await redis.delete(Keys("sides").improvement_lock)  # which would be gone in ten seconds
-    first = start(made)
+    first = begin(made)
     until(functools.partial(has_begun, made, 9), first)
-    second = start(made)
-    said, _ = second.communicate(timeout=120)
-    assert (second.returncode, said) == (0, "v1.1 is on trial, which is left alone\n") or (
-        second.returncode == 75 and "another run makes the next version of sides" in said
+    ended = begin(made).end(120)
+    said = ended.stdout + ended.stderr
+    assert (ended.returncode, said) == (0, "v1.1 is on trial, which is left alone\n") or (
+        ended.returncode == 75 and "another run makes the next version of sides" in said
     )
-    said, _ = first.communicate(timeout=120)
-    assert first.returncode == 0, said
-    assert "sides:v1.1 is on trial" in said
+    done = first.end(120)
+    assert done.returncode == 0, done.stderr
+    assert "sides:v1.1 is on trial" in done.stdout
     assert sorted(set(made.trainings())) == ALL
     assert len(made.trainings("begin")) <= len(ALL) + kills
     assert [split.challenger for split in await read_history(redis, "sides")] == [None, "v1.1"]
@@ -96,7 +103,7 @@ async def test_who_finds_another_at_work_says_so(made: Sides, redis: Redis) -> N
 
 async def test_it_watches_until_enough_labels_are_new(made: Sides, redis: Redis) -> None:
     made.run("split", "set", "sides", "--champion", "v1", "--yes")
-    process = start(made, "--watch", "1", "--recipe", "v1")
+    process = watch(made)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "0 labels are new, and 30 are wanted: nothing is trained\n"
@@ -114,9 +121,9 @@ def has_begun(sides: Sides, trainings: int) -> bool:
     return len(sides.trainings("begin")) >= trainings
 
 
-def until(is_so: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def until(is_so: Callable[[], bool], process: Started) -> None:
     give_up = time.monotonic() + 120
     while not is_so():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.end()
         assert time.monotonic() < give_up
         time.sleep(0.02)

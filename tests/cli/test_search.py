@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,8 @@ from rollout.training.build import build_version
 from rollout.training.recipe import load_recipe
 from rollout.training.search import run_trials
 from rollout.training.search import search as run_search
-from tests.commands import rollout
-from tests.conftest import BIN, ROOT
+from tests.commands import rollout, start
+from tests.conftest import ROOT
 from tests.training.fits import QUICK, load, recipe
 
 RECIPE = """
@@ -124,14 +122,13 @@ def test_the_evaluation_part_is_never_seen(tmp_path: Path) -> None:
 @pytest.mark.timeout(600)
 def test_processes_share_a_study_and_one_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     folder, storage = write(tmp_path, "shared", sleep=0.2), f"sqlite:///{tmp_path}/shared.db"
-    command = [BIN / "rollout", "search", "shared", "v1", "--models", folder.parent, "--storage", storage]
+    command = ("search", "shared", "v1", "--models", folder.parent, "--storage", storage, "--trials", "1000")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-    process = subprocess.Popen([*map(str, command), "--trials", "1000"], env=environment, cwd=tmp_path)
+    process = start(*command, environment=environment, folder=tmp_path)
     deadline = time.monotonic() + 120
     while (count := _count(storage)) < 3 and time.monotonic() < deadline:
         time.sleep(0.2)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
     count = _count(storage)
     assert count >= 3
     study = run_search(folder, "v1", count + 4, storage, processes=2)

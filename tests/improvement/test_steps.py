@@ -105,10 +105,7 @@ async def test_a_kill_at_any_boundary_loses_nothing_and_repeats_nothing(sides: S
 
 def improve_until(sides: Sides, step: str, moment: str, *options: str) -> int | None:
     """Runs ``rollout improve`` until it is about to note that a step is done, or has just done so; then kills it."""
-    process = commands._fork.Process(
-        target=_improve, args=(sides.folder, sides.environment, step, moment, options)
-    )
-    process.start()
+    process = commands.forked(_improve, sides.folder, sides.environment, step, moment, options)
     process.join()
     return process.exitcode
 
@@ -251,8 +248,7 @@ async def challenger(redis: Redis) -> str | None:
 
 async def test_a_change_between_the_look_and_the_trial_stands(sides: Sides, redis: Redis) -> None:
     await review(redis, range(40))
-    process = commands._fork.Process(target=_change_meanwhile, args=(sides.folder, sides.environment))
-    process.start()
+    process = commands.forked(_change_meanwhile, sides.folder, sides.environment)
     process.join()
     assert process.exitcode == 0
     history = await read_history(redis, "sides")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,11 +34,13 @@ class Packed(NamedTuple):
         manifest: Of its bundle.
         seconds: How long packing took the processor.
         sizes: Bytes of each variant.
+        answer: What answers raw rows in Python, made anew and not from what was packed.
     """
 
     manifest: Manifest
     seconds: float
     sizes: dict[str, int]
+    answer: Callable[[list[dict[str, Any]]], NDArray[np.float32]]
 
 
 def pack_kind(name: str, kind: Kind) -> Packed:
@@ -66,14 +68,14 @@ def pack_kind(name: str, kind: Kind) -> Packed:
     seconds = time.process_time() - started
     folder = bundle_path(manifest.tag)
     sizes = {variant: (folder / one.file).stat().st_size for variant, one in manifest.variants.items()}
-    return Packed(manifest, seconds, sizes)
+    return Packed(manifest, seconds, sizes, answer)
 
 
-def expected(kind: Kind, manifest: Manifest, rows: list[dict[str, Any]]) -> NDArray[np.float64]:
+def expected(packed: Packed, rows: list[dict[str, Any]]) -> NDArray[np.float64]:
     """Returns the scores, or the values, that the model in Python stands for."""
-    given = kind.model()(rows).astype(np.float64)
-    if isinstance(manifest.task, Classification):
-        return np.asarray(scipy.special.softmax(given / manifest.task.temperature, axis=1))
+    given, task = packed.answer(rows).astype(np.float64), packed.manifest.task
+    if isinstance(task, Classification):
+        return np.asarray(scipy.special.softmax(given / task.temperature, axis=1))
     return given.reshape(len(given), -1)[:, :1]
 
 

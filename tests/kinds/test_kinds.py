@@ -41,7 +41,7 @@ def test_a_kind_answers_as_in_python(name: str, packed: dict[str, Packed], servi
     exact = EXACT if KINDS[name].fit is None else EXACT[:1]
     assert set(exact) <= set(manifest.variants), manifest.left_out
     rows = raw_rows(KINDS[name].inputs, 24, seed=2)
-    wanted, predictions = expected(KINDS[name], manifest, rows), ask(service, name, rows)
+    wanted, predictions = expected(packed[name], rows), ask(service, name, rows)
     if isinstance(manifest.task, Classification):
         labels = manifest.task.labels
         assert [one["label"] for one in predictions] == [labels[best] for best in wanted.argmax(1)]
@@ -83,5 +83,5 @@ def test_weights_of_a_package_are_read_as_it_reads_them_itself() -> None:
 def test_the_kinds_are_told_apart(packed: dict[str, Packed]) -> None:
     """None of them answers always the same, which would agree with anything."""
     for name, kind in KINDS.items():
-        wanted = expected(kind, packed[name].manifest, raw_rows(kind.inputs, 24, seed=2))
+        wanted = expected(packed[name], raw_rows(kind.inputs, 24, seed=2))
         assert len(set(wanted.argmax(1).tolist() if kind.labels else wanted[:, 0].tolist())) > 1, name

@@ -18,7 +18,7 @@ from models.addresses.tagger import tags_of_bytes
 from rollout import Dataset
 from rollout.bundle.schema import Labelled
 from rollout.bundle.store import open_bundle
-from tests.conftest import Service, build, run_service, set_split
+from tests.conftest import Service, run_service, set_split
 
 # Of spans, found where they are and as what they are.
 LEAST_F1 = {"v1": 0.74, "v2": 0.82}
@@ -188,10 +188,9 @@ def test_words_that_are_too_many_are_outside_and_nothing_is_sure_of_them(
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    build("addresses")
-    home = tmp_path_factory.mktemp("addresses")
-    set_split(home, "--champion", "v2", model="addresses")
+def service(packed: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    home = tmp_path_factory.mktemp(packed)
+    set_split(home, "--champion", "v2", model=packed)
     with run_service(home, ROLLOUT_WORKERS="1", ROLLOUT_VARIANT="onnx") as running:
         yield running
 

@@ -15,7 +15,7 @@ from rollout import Dataset, Heads
 from rollout.bundle.lineage import hash_rows
 from rollout.bundle.schema import Arrays, Labelled
 from rollout.bundle.store import open_bundle
-from tests.conftest import Service, build, run_service, set_split
+from tests.conftest import Service, run_service, set_split
 
 LEAST_ACCURACY = {"v1": 0.75, "v2": 0.86}
 LARGEST_ERROR = {"v1": 9.5, "v2": 9.5}  # minutes
@@ -122,10 +122,9 @@ def test_the_baselines_answer_both_and_the_second_version_beats_them(
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    build("arrivals")
-    home = tmp_path_factory.mktemp("arrivals")
-    set_split(home, "--champion", "v2", model="arrivals")
+def service(packed: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    home = tmp_path_factory.mktemp(packed)
+    set_split(home, "--champion", "v2", model=packed)
     with run_service(home, ROLLOUT_WORKERS="1", ROLLOUT_VARIANT="onnx") as running:
         yield running
 

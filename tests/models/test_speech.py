@@ -15,7 +15,7 @@ from rollout import Classification, Dataset
 from rollout.bundle.columns import arguments, ragged
 from rollout.bundle.schema import Arrays
 from rollout.bundle.store import open_bundle
-from tests.conftest import Service, build, run_service, set_split
+from tests.conftest import Service, run_service, set_split
 from tests.sounds import sound
 
 LEAST_ACCURACY = {"v1": 0.85, "v2": 0.95}
@@ -113,10 +113,9 @@ def test_the_second_version_knows_words_in_noise(dataset: Dataset, modules: dict
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    build("speech")
-    home = tmp_path_factory.mktemp("speech")
-    set_split(home, "--champion", "v2", model="speech")
+def service(packed: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    home = tmp_path_factory.mktemp(packed)
+    set_split(home, "--champion", "v2", model=packed)
     with run_service(home, ROLLOUT_WORKERS="1", ROLLOUT_VARIANT="onnx") as running:
         yield running
 

@@ -8,15 +8,15 @@ import pytest
 
 from tests.k8s import kubectl_here
 from tests.k8s.rendering import kubectl
-from tests.site.blocks import Walk, store, tree
+from tests.site.blocks import Walk, copy_bundles, tree
 
-__all__ = ["store", "tree"]
+__all__ = ["tree"]
 TUTORIALS = ("app-developer", "sre", "reviewer", "ml-engineer")
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.usefixtures("store")
 def test_every_block_runs(tree: Path) -> None:
+    copy_bundles(tree, "v2")  # v1 is built by the demo
     there = tree.parent / "cluster"
     there.mkdir()
     cluster = kubectl_here.install(there, kubectl(), "local") | {"USER": "ada"}

@@ -1,8 +1,7 @@
-"""Small fits that train in a second or two; run as a module, a training that a test can kill."""
+"""Small fits that train in a second or two, and a training that a test can kill."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,11 +68,6 @@ def same_bits(one: nn.Module, other: nn.Module) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def main() -> None:
-    """Trains in a folder, slowly, so that there is time to kill it."""
-    folder = Path(sys.argv[1])
+def train_slowly(folder: Path) -> None:
+    """Trains in a folder, so slowly that there is time to kill it."""
     recipe(QUICK).fit("v1", load().train, 0, Run(folder=folder, on_check=lambda *_: time.sleep(0.1)))
-
-
-if __name__ == "__main__":
-    main()

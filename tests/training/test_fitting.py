@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +22,19 @@ from rollout.training.fit import height
 from rollout.training.fitting import fit_module, lowest
 from rollout.training.losses import default_loss
 from rollout.training.runs import Progress, Run
-from tests.conftest import ROOT
-from tests.training.fits import FIELDS, QUICK, YES_OR_NO, Net, load, make_net, recipe, rows, same_bits
+from tests import commands
+from tests.training.fits import (
+    FIELDS,
+    QUICK,
+    YES_OR_NO,
+    Net,
+    load,
+    make_net,
+    recipe,
+    rows,
+    same_bits,
+    train_slowly,
+)
 
 
 def fitted(fit: Fit, run: Run | None = None, seed: int = 0) -> Any:
@@ -53,19 +60,17 @@ def test_it_learns_and_comes_back_in_eval_mode_with_the_best_weights(tmp_path: P
 
 def test_a_training_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     whole = fitted(QUICK, Run(folder=tmp_path / "whole"))
-    command = [sys.executable, "-m", "tests.training.fits", str(tmp_path / "killed")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     rng, started, deadline = random.Random(0), 0, time.monotonic() + 240
     while not (tmp_path / "killed" / "done.json").exists() and time.monotonic() < deadline:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment)
+        process = commands.forked(train_slowly, tmp_path / "killed")
         started += 1
         before = _step(tmp_path / "killed")
-        while process.poll() is None and _step(tmp_path / "killed") < before + 100:
-            time.sleep(0.01)
+        while process.exitcode is None and _step(tmp_path / "killed") < before + 100:
+            time.sleep(0.05)
         if started <= 2:
             time.sleep(rng.uniform(0, 0.2))
-            process.send_signal(signal.SIGKILL)
-        process.wait()
+            process.kill()
+        process.join()
     assert started >= 3
     again = fitted(QUICK, Run(folder=tmp_path / "killed"))
     assert again.figures == whole.figures

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +17,8 @@ from rollout.bundle.store import bundle_exists, open_bundle
 from rollout.training.runs import Checks
 from rollout.training.tracker import Told, Tracker
 from rollout.training.tracking import Tracking, describe_run
-from tests.commands import rollout
-from tests.conftest import BIN, ROOT, free_port
+from tests.commands import rollout, start
+from tests.conftest import ROOT, free_port
 from tests.mlflow_servers import Mlflow, by_name, mlflow_server
 
 RECIPE = """
@@ -197,14 +195,12 @@ def test_the_end_of_a_run_that_was_not_told_is_told_by_the_next_build(built: Bui
 
 def test_a_build_that_is_killed_goes_on_in_the_same_run(tmp_path: Path, server: Mlflow) -> None:
     folder = write_recipe(tmp_path, "torn")
-    process = subprocess.Popen(
-        [BIN / "rollout", "build", folder, "v1"], env=environment(tmp_path, server.url, SLOW="0.02"), cwd=tmp_path
-    )
+    slowly = environment(tmp_path, server.url, SLOW="0.02")
+    process = start("build", folder, "v1", environment=slowly, folder=tmp_path)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "home").rglob("last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
     (run,) = server.runs("torn")
     assert run["info"]["status"] == "RUNNING"
     assert not bundle_exists("torn:v1")
