@@ -231,6 +231,8 @@ def test_what_the_native_api_does_not_take(either: Service, content_type: str, b
         ("[::1].evil.example", 421),
         ("[127.0.0.1", 421),
         ("localhost:3000:evil", 421),
+        ("localhost.", 200),
+        ("evil.example/.localhost", 421),
         ("", 421),
     ],
 )

@@ -110,9 +110,10 @@ class Gateway:
                 raise MalformedRequestError("HTTP/1.1 requires the header Host: send it")
         elif self._auth is not None and self._auth.is_open_to(headers, _address(scope)):
             name = host_name(host)
-            if not is_loopback(name) and name != self.settings.host.lower():
+            if name is None or not (is_loopback(name) or name == self.settings.host.lower()):
+                said = host.decode("latin-1")
                 raise MisdirectedRequestError(
-                    f"this service is for this machine alone and answers to localhost, not to {name!r}: send a "
+                    f"this service is for this machine alone and answers to localhost, not to {said!r}: send a "
                     "token, or set ROLLOUT_HOST to the name by which it is called"
                 )
 

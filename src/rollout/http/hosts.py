@@ -25,8 +25,11 @@ FORWARDED = (
     b"cf-connecting-ip",
     b"via",
 )
-# A name or an IPv4 address, or an IPv6 address in brackets; then perhaps a port (RFC 9110, section 7.2).
-HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::\d*)?")
+# Labels of a name or an IPv4 address, or an IPv6 address in brackets; then perhaps a port (RFC 9110, 7.2).
+# What else a URL can have there, such as a path or who logs in, would end with whatever name its sender likes.
+HOST = re.compile(
+    rb"(?:\[([0-9a-f:.]*:[0-9a-f:.]*)\]|([a-z0-9_-]+(?:\.[a-z0-9_-]+)*)\.?)(?::[0-9]{0,5})?", re.IGNORECASE
+)
 
 
 @lru_cache(maxsize=64)
@@ -39,18 +42,17 @@ def is_loopback(host: str) -> bool:
 
 
 @lru_cache(maxsize=64)
-def host_name(header: bytes) -> str:
-    """Returns the name in a ``Host`` header, in lower case and without its port; all of it where it is no host.
+def host_name(header: bytes) -> str | None:
+    """Returns the name in a ``Host`` header, in lower case and without its port; ``None`` where it is no host.
 
     Example:
-        >>> host_name(b"[::1]:3000"), host_name(b"Localhost:3000"), host_name(b"127.0.0.1")
+        >>> host_name(b"[::1]:3000"), host_name(b"Localhost.:3000"), host_name(b"127.0.0.1")
         ('::1', 'localhost', '127.0.0.1')
-        >>> host_name(b"[::1].example.com")
-        '[::1].example.com'
+        >>> host_name(b"[::1].example.com"), host_name(b"example.com/.localhost")
+        (None, None)
     """
-    text = header.decode("latin-1").strip().lower()
-    found = HOST.fullmatch(text)
-    return text if found is None else found[1] or found[2].rstrip(".")
+    found = HOST.fullmatch(header)
+    return None if found is None else (found[1] or found[2]).decode().lower()
 
 
 def is_cross_origin(headers: Mapping[bytes, bytes], allowed: Collection[str]) -> bool:
