@@ -60,14 +60,17 @@ TOGETHER = (
     "tests/http/test_feedback.py",
     "tests/http/test_files.py",
 )
-# These measure under load, and would measure what others do, or start an engine that gives up on a machine that is
-# busy: `make test` runs them after all others.
-ALONE = (
-    "tests/job/test_engines.py",
-    "tests/job/test_page.py",
+# These put a machine under load, or start an engine that gives up on one that is too busy, and measure nothing
+# themselves: `make test` runs them after the others, two at a time.
+PAIRED = (
     "tests/loadtests/test_bench.py::test_the_report_is_printed_and_nothing_fails",
     "tests/loadtests/test_rehearsal.py::test_what_a_cluster_does_costs_no_request",
     "tests/loadtests/test_ramp.py::test_no_request_fails_and_nobody_changes_sides",
+    "tests/job/test_engines.py",
+    "tests/job/test_page.py",
+)
+# These measure under load, and would measure what others do: they run at the end, one after the other.
+ALONE = (
     "tests/service/test_overload.py",
     "tests/service/test_drain_and_swap.py",
     "tests/service/test_serve.py::test_nobody_waits_for_a_slow_neighbour",
@@ -105,12 +108,13 @@ NAMES = {
     "kubectl",
 }
 WITHOUT_PROCESS = "not process"
-ONLY_ALONE = "alone"
+LATER = {"alone": ALONE, "paired": PAIRED}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declares the marker, and has a test that is out of time show its tasks as well."""
     config.addinivalue_line("markers", "alone: measures under load, and runs after all others")
+    config.addinivalue_line("markers", "paired: is a load, and runs beside one other of its sort")
     config.addinivalue_line("markers", "process: starts a process, or needs one that another test started")
     pytest_timeout.dump_stacks = dump_stacks
 
@@ -125,8 +129,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leaves out the files that have no test of those asked for: importing all takes as long as some of them."""
-    is_file = collection_path.suffix == ".py" and config.option.markexpr == ONLY_ALONE
-    return True if is_file and not any(str(collection_path).endswith(_path(one)) for one in ALONE) else None
+    wanted = LATER.get(config.option.markexpr)
+    is_file = collection_path.suffix == ".py" and wanted is not None
+    return (
+        True if is_file and not any(str(collection_path).endswith(_path(one)) for one in wanted or ()) else None
+    )
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what its markers leave out
@@ -134,8 +141,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the files that take long first, and marks what the tests need."""
     items.sort(key=lambda item: _rank(_file(item)))
     for item in items:
-        if item.nodeid.startswith(ALONE):
-            item.add_marker(pytest.mark.alone)
+        for marker, tests in LATER.items():
+            if item.nodeid.startswith(tests):
+                item.add_marker(marker)
         if needs_process(item):
             item.add_marker(pytest.mark.process)
 

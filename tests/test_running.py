@@ -110,6 +110,11 @@ def test_it_passes_the_second_time():
     assert was_there
 
 
+@pytest.mark.paired
+def test_paired():
+    pass
+
+
 @pytest.mark.alone
 def test_alone():
     pass
@@ -128,7 +133,7 @@ def test_what_fails_beside_others_has_to_pass_by_itself(
     (tmp_path / "scripts").mkdir()
     script = shutil.copy(ROOT / "scripts" / "test", tmp_path / "scripts")
     (tmp_path / "test_it.py").write_text(f"{FLAKY}\n\n{more}\n")
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = alone\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    alone\n    paired\n")
     done = subprocess.run([script, "2"], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == status, done.stdout + done.stderr
     _, said = done.stdout.split("Once more, by themselves")
