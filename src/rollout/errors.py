@@ -171,6 +171,10 @@ class StoreUnavailableError(RolloutError):
     status, type, title = 503, "store-unavailable", "Redis does not answer"
 
 
+class StoredValueError(StoreUnavailableError):
+    """What lies under a key in Redis is not what Rollout writes there."""
+
+
 class ExplainTimeoutError(RolloutError):
     status, type, title = 504, "explain-timeout", "The explanation took longer than it may"
 

@@ -74,6 +74,11 @@ FAULTS = (
         "the Sentinels want another user or password than ROLLOUT_REDIS_URL gives behind it: "
         "?sentinel_username=USER&sentinel_password=PASSWORD",
     ),
+    (
+        "WRONGTYPE",
+        "a key in Redis holds another kind of value than Rollout writes there: put back what was there, or "
+        "remove it",
+    ),
     ("No master found", NO_PRIMARY),
     (
         "DB index is out of range",

@@ -7,11 +7,12 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
+import msgspec
 import redis.asyncio
 import redis.exceptions
 from redis.asyncio.cluster import ClusterNode, PipelineCommand, RedisCluster
@@ -20,7 +21,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from rollout.errors import ConfigError, StoreUnavailableError
+from rollout.errors import ConfigError, StoredValueError, StoreUnavailableError
 from rollout.keys import Keys
 from rollout.redis_faults import NO_PRIMARY, explain, find_tls_mismatch
 from rollout.redis_url import RedisUrl, parse_redis_url
@@ -42,6 +43,8 @@ end
 """
 # What failures of Redis are, and of the way to it; those of a cluster are no RedisError.
 FAILURES = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError, TimeoutError)
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 _reported: dict[str, float] = {}
@@ -278,6 +281,49 @@ async def guard() -> AsyncIterator[None]:
         raise StoreUnavailableError("Redis does not answer; try again shortly") from closed
 
 
+def decode_stored(data: bytes | str, kind: type[T], key: str) -> T:
+    """Decodes JSON that lies in Redis.
+
+    Args:
+        data: The JSON.
+        kind: What it should be.
+        key: Where it lies.
+
+    Raises:
+        StoredValueError: If it is not what Rollout writes there.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise strange_value(key, error) from None
+
+
+def decode_each(stored: Iterable[tuple[str, bytes]], kind: type[T]) -> list[T]:
+    """Decodes what lies under several keys, or in one of several values, without what Rollout did not write.
+
+    That is said in the log, each once a minute.
+
+    Args:
+        stored: Where each lies, and its JSON.
+        kind: What each should be.
+    """
+    found = []
+    for key, data in stored:
+        try:
+            found.append(decode_stored(data, kind, key))
+        except StoredValueError as error:
+            report_left_out(error)
+    return found
+
+
+def strange_value(key: str, error: Exception) -> StoredValueError:
+    """Returns the error that says of a key that Rollout did not write what lies there."""
+    what = str(error).splitlines()[0][:200]
+    return StoredValueError(
+        f"{key} in Redis holds what Rollout does not write there ({what}): put back what was there, or remove it"
+    )
+
+
 def _is_of_the_client(error: AttributeError) -> bool:
     """Whether redis-py raised it, not what runs inside the block."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
@@ -296,8 +342,24 @@ def report(error: StoreUnavailableError | TimeoutError) -> None:
     why = reason(error)
     now = time.monotonic()
     if now - _reported.get(why, -math.inf) >= REPORT_EVERY_S:
+        _forget_reports(now)
         _reported[why] = now
         logger.warning("%s; predictions go on, review items go to the spool", why)
+
+
+def report_left_out(error: StoredValueError) -> None:
+    """Says in the log what is left out of an answer, each once a minute."""
+    now = time.monotonic()
+    if now - _reported.get(error.detail, -math.inf) >= REPORT_EVERY_S:
+        _forget_reports(now)
+        _reported[error.detail] = now
+        logger.warning("%s; the others are taken", error.detail)
+
+
+def _forget_reports(now: float) -> None:
+    """Forgets what was said long ago: keys are many."""
+    for why in [why for why, at in _reported.items() if now - at >= REPORT_EVERY_S]:
+        del _reported[why]
 
 
 def _is_silent(error: StoreUnavailableError) -> bool:

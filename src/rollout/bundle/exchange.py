@@ -95,6 +95,7 @@ class Pull:
         self.left_out: dict[str, str] = {}
         # What was taken or refused for good, by its name in the storage: its content there, or HERE.
         self._settled: dict[str, str] = {}
+        self._strange: list[str] = []  # what was said of names that are none
 
     @property
     def is_settled(self) -> bool:
@@ -122,6 +123,8 @@ class Pull:
         for known in (self.left_out, self._settled):
             for name in known.keys() - found.keys():
                 del known[name]
+        yield from (said for said in self._storage.strange if said not in self._strange)
+        self._strange = self._storage.strange
         for name, content in found.items():
             tag = name.removesuffix(SUFFIX).replace("/", ":")
             state = HERE if bundle_exists(tag) else content

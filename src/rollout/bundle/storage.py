@@ -10,7 +10,7 @@ import re
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
@@ -31,11 +31,20 @@ RETRIES, RETRY_S = 3, 20
 # What has more was not made for bundles, or is made up: it would fill the memory.
 MOST_FILES = 100_000
 
+# Names of models and versions begin with a letter or a digit; what is this alone is none.
+FIRST = "0"
+
 T = TypeVar("T")
 
 
 class Storage(Protocol):
-    """A place where files lie under names such as ``digits/v2.bentomodel``."""
+    """A place where files lie under names such as ``digits/v2.bentomodel``.
+
+    Attributes:
+        strange: What the last listing has left out, each in a sentence.
+    """
+
+    strange: list[str]
 
     def list(self) -> dict[str, str]:
         """Returns the files that are there, each with what changes when its content does.
@@ -90,6 +99,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.strange: list[str] = []
 
     def list(self) -> dict[str, str]:
         with self._named():
@@ -150,6 +160,7 @@ class Objects:
         except ImportError:
             raise ConfigError(f"{url} takes the extra `s3`: pip install 'rollout[s3]'") from None
         self._url = url
+        self.strange: list[str] = []
         self._obstore = obstore
         self._was_first = (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError)
         try:
@@ -169,10 +180,52 @@ class Objects:
 
     def list(self) -> dict[str, str]:
         def look() -> dict[str, str]:
+            self.strange = []
             found = itertools.chain.from_iterable(self._obstore.list(self._to_read))
-            return {one["path"]: one["e_tag"] or str(one["last_modified"]) for one in _bounded(found, self._url)}
+            try:
+                return _contents(_bounded(found, self._url))
+            except self._obstore.exceptions.InvalidPathError as error:
+                self.strange.append(_strange(error))
+            return _contents(_bounded(self._list_by_model(), self._url))
 
         return self._run(look)
+
+    def _list_by_model(self) -> Iterator[ObjectMeta]:
+        """Yields what lies in each folder, where a name that is none has refused the page of a listing.
+
+        What lies deeper is not seen then, nor what is before all names of models and versions: an empty part,
+        ``.``, ``..`` and most control characters. One between these names hides those of its page.
+        """
+
+        def folders() -> Sequence[str]:
+            found: Sequence[str] = self._obstore.list_with_delimiter(self._to_read)["common_prefixes"]
+            return found
+
+        def first_parts() -> Sequence[str]:
+            found = itertools.chain.from_iterable(self._obstore.list(self._to_read, offset=FIRST))
+            return sorted({one["path"].partition("/")[0] for one in _bounded(found, self._url)})
+
+        for model in self._any_of(folders, first_parts):
+
+            def files(model: str = model) -> Sequence[ObjectMeta]:
+                found: Sequence[ObjectMeta] = self._obstore.list_with_delimiter(self._to_read, model)["objects"]
+                return found
+
+            def later_files(model: str = model) -> Sequence[ObjectMeta]:
+                found = self._obstore.list(self._to_read, model, offset=f"{model}/{FIRST}")
+                return [*_bounded(itertools.chain.from_iterable(found), self._url)]
+
+            yield from self._any_of(files, later_files)
+
+    def _any_of(self, *ways: Callable[[], Sequence[T]]) -> Sequence[T]:
+        """Returns what the first way finds that meets no name that is none; if all do, that is said."""
+        for look in ways:
+            try:
+                return look()
+            except self._obstore.exceptions.InvalidPathError as error:
+                strange = _strange(error)
+        self.strange.append(f"{strange}; what lies beside it cannot be listed")
+        return []
 
     def fetch(self, name: str, file: Path) -> UpdateVersion | None:
         try:
@@ -225,6 +278,18 @@ class Objects:
             raise
         except (self._obstore.exceptions.BaseError, ValueError) as error:
             raise StorageError(f"{self._url} cannot be used: {_in_short(error)}") from None
+
+
+def _contents(found: Iterable[ObjectMeta]) -> dict[str, str]:
+    """Returns what changes with the content of each file, by its name."""
+    return {one["path"]: one["e_tag"] or str(one["last_modified"]) for one in found}
+
+
+def _strange(error: Exception) -> str:
+    """Says in a line which name is none."""
+    found = re.search(r'[Pp]ath "(.*?)"(?: contained|: )', str(error), re.DOTALL)
+    name = found[1] if found else _in_short(error)
+    return f"{name!r} is left out: object storage can have no such name"
 
 
 def _bounded(found: Iterable[T], place: str) -> Iterator[T]:

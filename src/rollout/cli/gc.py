@@ -51,7 +51,8 @@ def gc(keep: int, *, signed: bool, yes: bool, as_json: bool) -> None:
 
     What stays: all that the split has, that one of its last N changes named, that a worker has in memory, that
     `rollout improve` is at work on, and what these come from; versions that were packed after the champion, and
-    may go on trial; signed bundles; and all of a model that never had a split.
+    may go on trial; signed bundles; and all of a model that never had a split, or of which Redis
+    has something that cannot be read.
     """
     from rollout.bundle.store import remove_bundle  # noqa: PLC0415  the store imports BentoML
 
@@ -105,6 +106,8 @@ def _reasons(
     from rollout.bundle.manifest import read_manifest  # noqa: PLC0415  it imports NumPy
     from rollout.bundle.store import bundle_path, changed_lately, is_signed  # noqa: PLC0415
 
+    if state is not None and state.trouble:
+        return dict.fromkeys(versions, f"nobody knows what is named: {state.trouble}")
     if state is None or state.split is None:
         return dict.fromkeys(versions, "its model never had a split in this Redis")
     manifests, reasons = {}, {}

@@ -78,11 +78,10 @@ def ls(model: str | None, *, as_json: bool) -> None:
 def ask_redis() -> Known:
     """Returns what Redis knows; where it is away, why it is not known."""
     try:
-        return Known(call(read_states), "")
+        states = call(read_states)
     except RolloutError as error:
         return Known({}, error.detail)
-    except msgspec.DecodeError as error:
-        return Known({}, f"what Redis has cannot be read: {error}")
+    return Known(states, "; ".join(state.trouble for state in states.values() if state.trouble))
 
 
 def list_versions(states: Mapping[str, ModelState]) -> list[Listed]:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from rollout.config import Settings, load_settings
-from rollout.errors import ConfigError, RolloutError
+from rollout.errors import ConfigError, RolloutError, StoredValueError
 from rollout.routing.split import Split
 from rollout.routing.split_cache import cached_splits
 from rollout.routing.splits import read_models, read_split
-from rollout.store import Redis, connect
+from rollout.store import Redis, connect, report_left_out
 from rollout.valkey_server import ValkeyServer
 
 T = TypeVar("T")
@@ -110,8 +110,16 @@ class Setup:
             return cached_splits(self.settings.home)
 
         async def read(redis: Redis) -> dict[str, Split]:
-            found = {model: await read_split(redis, model) for model in await read_models(redis)}
-            return {model: split for model, split in found.items() if split is not None}
+            found = {}
+            for model in await read_models(redis):
+                try:
+                    split = await read_split(redis, model)
+                except StoredValueError as error:  # which hides no other model
+                    report_left_out(error)
+                else:
+                    if split is not None:
+                        found[model] = split
+            return found
 
         return self.ask(read)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from rollout.bundle.store import bundle_names
 from rollout.config import Settings
-from rollout.errors import BundleError, MissingBundleError, StoreUnavailableError
+from rollout.errors import BundleError, MissingBundleError, StoredValueError, StoreUnavailableError
 from rollout.inference.follower import FOLLOW_EVERY_S, Refusal, load_model
 from rollout.inference.served_model import ServedModel
 from rollout.routing.splits import read_split
@@ -60,7 +60,11 @@ class Discovery:
             StoreUnavailableError: If Redis does not answer.
         """
         for name in sorted(await asyncio.to_thread(bundle_names) - self._served.keys()):
-            split = await read_split(self._redis, name)
+            try:
+                split = await read_split(self._redis, name)
+            except StoredValueError as error:
+                self._say(name, error.detail)
+                continue
             refusal = self._refused.get(name)
             if split is None or (refusal and await asyncio.to_thread(refusal.holds, split)):
                 continue

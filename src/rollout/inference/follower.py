@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 from rollout import metrics
 from rollout.bundle.store import changed_lately, changed_since
 from rollout.config import Settings
-from rollout.errors import BundleError, MissingBundleError, StoreUnavailableError
+from rollout.errors import BundleError, MissingBundleError, StoredValueError, StoreUnavailableError
 from rollout.inference.own_counts import OwnCounts
 from rollout.inference.served_model import ServedModel
 from rollout.inference.version import LoadedVersion
@@ -132,6 +132,8 @@ class Follower:
             for step in (self._follow, self._tell, self._follow_policy):
                 try:
                     await step()
+                except StoredValueError as error:  # the other steps do not need it
+                    report(error)
                 except StoreUnavailableError as error:
                     report(error)
                     break

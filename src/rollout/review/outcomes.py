@@ -14,7 +14,7 @@ from rollout.review.item import item_id
 from rollout.review.predictions import Predicted
 from rollout.review.queue import CHUNK
 from rollout.review.scripts import KEEP, NEXT_CURSOR
-from rollout.store import Redis, guard, run_script
+from rollout.store import Redis, guard, report_left_out, run_script, strange_value
 
 RECORD_AT_MOST = 100
 MOST_WAITING = 200_000
@@ -167,10 +167,15 @@ async def read_outcomes(redis: Redis, model: str, ids: Sequence[str]) -> list[Ou
     async with guard():
         keys = [names.outcomes, *(names.outcome(one) for one in ids)]
         found = await redis.eval(READ, len(keys), *keys, *ids)
-    return [
-        None if reported is None else _outcome(reported, predicted, int(float(cursor or 0)))
-        for cursor, reported, predicted in found
-    ]
+    outcomes: list[Outcome | None] = []
+    for one, (cursor, reported, predicted) in zip(ids, found, strict=True):
+        try:
+            known = None if reported is None else _outcome(reported, predicted, int(float(cursor or 0)))
+        except msgspec.DecodeError as error:
+            report_left_out(strange_value(names.outcome(one), error))
+            known = None
+        outcomes.append(known)
+    return outcomes
 
 
 async def read_outcomes_since(redis: Redis, model: str, since: int = 0) -> AsyncIterator[Outcome]:

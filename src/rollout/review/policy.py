@@ -10,7 +10,7 @@ import msgspec
 from rollout.errors import InvalidRequestError
 from rollout.keys import Keys
 from rollout.review.item import OF_TRAFFIC, Reason
-from rollout.store import Redis, guard, run_script
+from rollout.store import Redis, decode_stored, guard, run_script
 from rollout.whole_file import write_whole
 
 FOLDER = "policies"
@@ -79,7 +79,7 @@ async def read_policy(redis: Redis, model: str) -> ReviewPolicy:
     """
     async with guard():
         data = await redis.get(Keys(model).review_policy)
-    return DEFAULT if data is None else msgspec.json.decode(data, type=ReviewPolicy)
+    return DEFAULT if data is None else decode_stored(data, ReviewPolicy, Keys(model).review_policy)
 
 
 async def write_policy(redis: Redis, model: str, policy: ReviewPolicy) -> None:

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from rollout.errors import StoredValueError
 from rollout.keys import Keys
 from rollout.review.item import GONE, ITEM_ID, ReviewItem, milliseconds
 from rollout.review.policy import DEFAULT, ReviewPolicy
 from rollout.review.scripts import JOIN, KEEP, WEIGH
 from rollout.review.state import State, Work
-from rollout.store import Redis, guard, run_script
+from rollout.store import Redis, decode_stored, guard, report_left_out, run_script
 
 CHUNK = 200
 # Predictions that are linked to one item, whoever looks at which reads all of them.
@@ -191,20 +192,34 @@ async def read_items(
         keys = [names.review(one, part) for part in ("", ":work") for one in ids]
         found: list[Any] = await redis.mget([*keys, *(names.other(one) for one in ids)])
     parts = (found[start : start + len(ids)] for start in range(0, len(found), len(ids)))
-    items = [
-        (_with_other(msgspec.json.decode(data, type=ReviewItem), other), work)
-        for data, work, other in zip(*parts, strict=True)
-        if data is not None
-    ]
+    items = []
+    for item_id, data, work, other in zip(ids, *parts, strict=True):
+        try:
+            if data is not None:
+                items.append(_item(model, item_id, data, work, other))
+        except StoredValueError as error:
+            report_left_out(error)
     if not with_inputs:
         return items
     whole = await add_inputs(redis, model, [item for item, _ in items])
     return [(item, work) for item, (_, work) in zip(whole, items, strict=True)]
 
 
-def _with_other(item: ReviewItem, other: bytes | None) -> ReviewItem:
-    """Returns an item with what the challenger made of it, where that came later."""
-    return item if other is None else msgspec.structs.replace(item, other=msgspec.json.decode(other))
+def _item(
+    model: str, item_id: str, data: bytes, work: bytes | None, other: bytes | None
+) -> tuple[ReviewItem, bytes | None]:
+    """Returns an item with what the challenger made of it, where that came later, and its work.
+
+    Raises:
+        StoredValueError: If one of them is not what was stored there.
+    """
+    names = Keys(model)
+    item = decode_stored(data, ReviewItem, names.review(item_id))
+    if work is not None:
+        decode_stored(work, Work, names.review(item_id, ":work"))
+    if other is not None:
+        item = msgspec.structs.replace(item, other=decode_stored(other, Any, names.other(item_id)))
+    return item, work
 
 
 async def add_inputs(redis: Redis, model: str, items: Sequence[ReviewItem]) -> list[ReviewItem]:

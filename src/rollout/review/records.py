@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
-import msgspec
-
 from rollout.keys import Keys
 from rollout.review.item import ReviewItem
 from rollout.review.queue import CHUNK, read_items, read_work
 from rollout.review.state import Event, Work
-from rollout.store import Redis, guard
+from rollout.store import Redis, decode_each, guard
 
 
 class Record(NamedTuple):
@@ -67,5 +65,5 @@ async def read_changes(redis: Redis, model: str, since: int = 0) -> AsyncIterato
             since = int(cursor)
             if item_id in items:
                 item, work = items[item_id]
-                steps = [msgspec.json.decode(event, type=Event) for event in events]
+                steps = decode_each(((names.review(item_id, ":events"), event) for event in events), Event)
                 yield Record(since, item, read_work(work), by_primary.get(item_id, []), steps)

@@ -13,7 +13,7 @@ from rollout.judge.reweighting import PredictedAccuracy
 from rollout.keys import Keys
 from rollout.routing.assignment import Arm
 from rollout.routing.drift_windows import KEPT_S
-from rollout.store import Redis, guard
+from rollout.store import Redis, decode_stored, guard
 
 # So many features that moved are told in one sentence.
 TOLD = 3
@@ -150,4 +150,4 @@ async def read_drift(redis: Redis, model: str) -> DriftView:
     if found is None:
         nobody = "no worker has looked yet: one that serves it does, within a minute"
         return DriftView(model=model, at=utc_now(), state="too_few", detail=nobody)
-    return msgspec.json.decode(found, type=DriftView)
+    return decode_stored(found, DriftView, Keys(model).drift_report)

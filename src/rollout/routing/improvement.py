@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from rollout.keys import Keys
-from rollout.store import Redis, guard, run_script
+from rollout.store import Redis, decode_stored, guard, run_script
 
 MOST_ATTEMPTS = 20
 
@@ -119,7 +119,7 @@ async def read_improvement(redis: Redis, model: str) -> Improvement:
     """
     async with guard():
         data = await redis.get(Keys(model).improvement)
-    return Improvement() if data is None else msgspec.json.decode(data, type=Improvement)
+    return Improvement() if data is None else decode_stored(data, Improvement, Keys(model).improvement)
 
 
 async def write_improvement(redis: Redis, model: str, improvement: Improvement, owner: str) -> bool:

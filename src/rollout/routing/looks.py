@@ -14,7 +14,7 @@ from rollout.keys import Keys
 from rollout.routing.assignment import Arm
 from rollout.routing.split import Split
 from rollout.routing.traffic import EVIDENCE_KEPT_S
-from rollout.store import Redis, guard
+from rollout.store import Redis, decode_each, decode_stored, guard
 
 MOST_LOOKS = 2000
 # One look in so much of the trial's age: a long trial has not many more than a short one.
@@ -101,7 +101,7 @@ async def read_looks(redis: Redis, model: str, first: int) -> Sequence[Look]:
     """
     async with guard():
         found: list[tuple[bytes, dict[bytes, bytes]]] = await redis.xrange(Keys(model).looks)  # type: ignore[assignment]
-    looks = [msgspec.json.decode(fields[b"look"], type=Look) for _, fields in found]
+    looks = decode_each(((Keys(model).looks, fields.get(b"look", b"")) for _, fields in found), Look)
     return [look for look in looks if look.revision >= first]
 
 
@@ -138,5 +138,5 @@ async def read_counted(redis: Redis, model: str, first: int) -> TrialEvidence | 
     """
     async with guard():
         stored = await redis.get(Keys(model).counted)
-    counted = None if stored is None else msgspec.json.decode(stored, type=Counted)
+    counted = None if stored is None else decode_stored(stored, Counted, Keys(model).counted)
     return None if counted is None or counted.first != first else TrialEvidence(stages=counted.stages)

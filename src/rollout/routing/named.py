@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from rollout.bundle.manifest import Manifest
+from rollout.errors import StoredValueError
 from rollout.routing.improvement import Improvement, read_improvement
 from rollout.routing.split import Split
 from rollout.routing.splits import Quarantined, read_history, read_latest, read_models, read_quarantine
@@ -23,6 +24,7 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
         quarantine: Its bundles that were rolled back, by digest.
         workers: The workers that serve it.
         improvement: What became of its labels.
+        trouble: Why nothing is known of its versions; empty where it is.
     """
 
     split: Split | None = None
@@ -30,6 +32,7 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     quarantine: Mapping[str, Quarantined] = {}
     workers: Sequence[Worker] = ()
     improvement: Improvement = Improvement()
+    trouble: str = ""
 
     def roles(self) -> dict[str, str]:
         """Returns what the split has each of its versions for, the champion first."""
@@ -53,16 +56,20 @@ async def read_states(redis: Redis) -> dict[str, ModelState]:
     Raises:
         StoreUnavailableError: If Redis does not answer.
     """
-    return {
-        model: ModelState(
+    return {model: await _read_state(redis, model) for model in await read_models(redis)}
+
+
+async def _read_state(redis: Redis, model: str) -> ModelState:
+    try:
+        return ModelState(
             split=await read_latest(redis, model),
             history=await read_history(redis, model),
             quarantine=await read_quarantine(redis, model),
             workers=await read_workers(redis, model),
             improvement=await read_improvement(redis, model),
         )
-        for model in await read_models(redis)
-    }
+    except StoredValueError as error:  # which hides no other model
+        return ModelState(trouble=error.detail)
 
 
 def named(state: ModelState, manifests: Mapping[str, Manifest], changes: int) -> dict[str, str]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from rollout.clock import utc_now
-from rollout.errors import SplitConflictError
+from rollout.errors import SplitConflictError, StoredValueError
 from rollout.keys import Keys
 from rollout.routing.split import Split
-from rollout.store import Redis, guard, run_script
+from rollout.store import Redis, decode_stored, guard, report_left_out, run_script, strange_value
 
 # KEYS: split, history, quarantine. ARGV: expected revision, new split, how many digests are released, these, then
 # digests and records to be quarantined. Returns the revision found.
@@ -67,7 +67,7 @@ async def read_latest(redis: Redis, model: str) -> Split | None:
     """
     async with guard():
         data = await redis.get(Keys(model).split)
-    return None if data is None else msgspec.json.decode(data, type=Split)
+    return None if data is None else decode_stored(data, Split, Keys(model).split)
 
 
 async def write_split(
@@ -116,8 +116,14 @@ async def read_models(redis: Redis) -> list[str]:
     """
     before, after = Keys("*").split.split("*")
     async with guard():
-        keys = [key.decode() async for key in redis.scan_iter(match=f"{before}*{after}", count=1000)]
-    return sorted({key[len(before) : -len(after)] for key in keys})
+        keys = [key async for key in redis.scan_iter(match=f"{before}*{after}", count=1000)]
+    names = set()
+    for key in keys:
+        try:
+            names.add(key.decode()[len(before) : -len(after)])
+        except UnicodeDecodeError as error:  # which no model is called
+            report_left_out(strange_value(repr(key), error))
+    return sorted(names)
 
 
 async def read_history(redis: Redis, model: str, limit: int = 1000) -> list[Split]:
@@ -128,7 +134,7 @@ async def read_history(redis: Redis, model: str, limit: int = 1000) -> list[Spli
     """
     async with guard():
         entries = await redis.lrange(Keys(model).split_history, -limit, -1)
-    return [msgspec.json.decode(entry, type=Split) for entry in entries]
+    return [decode_stored(entry, Split, Keys(model).split_history) for entry in entries]
 
 
 async def read_quarantine(redis: Redis, model: str) -> Mapping[str, Quarantined]:
@@ -139,4 +145,12 @@ async def read_quarantine(redis: Redis, model: str) -> Mapping[str, Quarantined]
     """
     async with guard():
         found: dict[bytes, bytes] = await redis.hgetall(Keys(model).quarantine)  # type: ignore[assignment]
-    return {digest.decode(): msgspec.json.decode(data, type=Quarantined) for digest, data in found.items()}
+    return {digest.decode(errors="replace"): _quarantined(data, model) for digest, data in found.items()}
+
+
+def _quarantined(data: bytes, model: str) -> Quarantined:
+    """Returns why a bundle is in quarantine; it stays there where nobody can read why."""
+    try:
+        return decode_stored(data, Quarantined, Keys(model).quarantine)
+    except StoredValueError as error:
+        return Quarantined(version="", by="", at="", why=error.detail)

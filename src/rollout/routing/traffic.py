@@ -17,7 +17,7 @@ from rollout.buckets import CONFIDENCE_BUCKETS, SECONDS_BUCKETS, quantile
 from rollout.keys import Keys
 from rollout.routing.assignment import Arm
 from rollout.routing.timeline import is_shown, windows
-from rollout.store import Redis, guard
+from rollout.store import Redis, decode_each, guard, report_left_out, strange_value
 
 TICK_S = 10
 KEPT_S = 3600
@@ -162,12 +162,15 @@ async def read_traffic(redis: Redis, model: str, seconds: int = 300) -> list[Arm
         StoreUnavailableError: If Redis does not answer.
     """
     arms: dict[tuple[str, str], ArmTraffic] = {}
-    for counts in (await read_ticks(redis, model, seconds)).values():
+    for tick, counts in (await read_ticks(redis, model, seconds)).items():
         for field, count in counts.items():
-            arm, version, name = field.decode().split("|")
-            if (arm, version) not in arms:
-                arms[arm, version] = msgspec.convert({"arm": arm, "version": version}, ArmTraffic)
-            _add(arms[arm, version], name, int(count))
+            try:
+                arm, version, name = field.decode().split("|")
+                if (arm, version) not in arms:
+                    arms[arm, version] = msgspec.convert({"arm": arm, "version": version}, ArmTraffic)
+                _add(arms[arm, version], name, int(count))
+            except (ValueError, LookupError, AttributeError) as error:  # msgspec's are ValueErrors
+                report_left_out(strange_value(Keys(model).traffic(tick), error))
     return sorted(arms.values(), key=lambda one: (one.arm, one.version))
 
 
@@ -196,7 +199,7 @@ async def read_workers(redis: Redis, model: str) -> list[Worker]:
     keys = Keys(model)
     async with guard():
         found: dict[bytes, bytes] = await redis.hgetall(keys.workers)  # type: ignore[assignment]
-        workers = [msgspec.json.decode(data, type=Worker) for data in found.values()]
+        workers = decode_each(((keys.workers, data) for data in found.values()), Worker)
         gone = [worker.id for worker in workers if worker.at < time.time() - SILENT_S]
         if gone:
             await redis.hdel(keys.workers, *gone)

@@ -27,7 +27,7 @@ from rollout.routing.split import Split
 from rollout.routing.splits import read_history
 from rollout.routing.traffic import EVIDENCE_KEPT_S, KEPT_S, TICK_S, read_ticks
 from rollout.routing.trial_reviews import Reviewed, read_reviewed
-from rollout.store import Redis, guard, run_script
+from rollout.store import Redis, decode_stored, guard, run_script
 
 # How far back a trial is followed: what was before so many changes does not count.
 MOST_CHANGES = 1000
@@ -267,7 +267,7 @@ async def read_trial(redis: Redis, model: str, splits: Sequence[Split]) -> Trial
     return TrialEvidence(
         stages=tuple(made),
         outcomes=outcomes,
-        disagreements=_disagreements(sums, decided, splits[0].revision),
+        disagreements=_disagreements(sums, decided, splits[0].revision, Keys(model).disagreements),
         traffic=await _traffic(redis, model, starts[-1]),
     )
 
@@ -328,10 +328,8 @@ def _client_sums(stages: Sequence[_Sums], arm: Arm, name: str, clients: int) -> 
     return sum_groups(clients, np.concatenate([one.groups.get((arm, name), nothing) for one in stages], axis=1))
 
 
-def _disagreements(sums: Sequence[_Sums], stored: Mapping[bytes, bytes], first: int) -> Disagreements:
-    decided = sorted(
-        (msgspec.json.decode(one, type=Decided) for one in stored.values()), key=lambda one: one.cursor
-    )
+def _disagreements(sums: Sequence[_Sums], stored: Mapping[bytes, bytes], first: int, key: str) -> Disagreements:
+    decided = sorted((decode_stored(one, Decided, key) for one in stored.values()), key=lambda one: one.cursor)
     shadowed, disagreed, failed = (
         sum(one.counts.get((arm, name), 0) for one in sums for arm in ("champion", "control"))
         for name in ("shadowed", "disagreed", "unscored")

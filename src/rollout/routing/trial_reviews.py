@@ -12,7 +12,7 @@ from rollout.judge.reviewed import Decided, sum_reviewed
 from rollout.keys import Keys
 from rollout.routing.split import Split
 from rollout.routing.traffic import EVIDENCE_KEPT_S
-from rollout.store import Redis, guard
+from rollout.store import Redis, decode_stored, guard
 
 
 class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ async def read_until(redis: Redis, model: str) -> ReviewedUntil | None:
     """
     async with guard():
         stored = await redis.get(Keys(model).reviewed_until)
-    return None if stored is None else msgspec.json.decode(stored, type=ReviewedUntil)
+    return None if stored is None else decode_stored(stored, ReviewedUntil, Keys(model).reviewed_until)
 
 
 async def move_until(
@@ -114,7 +114,7 @@ async def read_reviewed(redis: Redis, model: str, stages: Sequence[Sequence[Spli
     stage_of = {split.revision: index for index, stage in enumerate(stages) for split in stage}
     arms: dict[str, list[Decided]] = {"control": [], "challenger": []}
     for value in stored.values():
-        one = msgspec.json.decode(value, type=Reviewed)
+        one = decode_stored(value, Reviewed, Keys(model).reviewed)
         if one.revision in stage_of:
             row = Decided(one.at, one.client, stage_of[one.revision], one.right, one.pi, one.is_audit)
             arms[one.arm].append(row)
