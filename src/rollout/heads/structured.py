@@ -69,7 +69,7 @@ def targets_of(**targets: NDArray[Any] | Sequence[Any]) -> NDArray[Any]:
     for name, given in targets.items():
         if isinstance(given, np.ma.MaskedArray) and given.mask.any():
             mask = np.ma.getmaskarray(given).reshape(len(given), -1)
-            columns[KNOWN + name] = ~mask.any(1)
+            columns[KNOWN + name] = np.asarray(~mask.any(1))
     return _table(columns)
 
 
@@ -116,7 +116,7 @@ def corrected(target: NDArray[Any], said: NDArray[Any]) -> NDArray[Any]:
     for name in columns_of(said):
         if name in columns_of(target):
             new[name] = said[name]
-            if KNOWN + name in new.dtype.names:
+            if KNOWN + name in (new.dtype.names or ()):
                 new[KNOWN + name] = True
     return new
 
