@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rollout.judge.client_sums import as_arm, difference
+from rollout.judge.evidence import ArmCounts, Outcomes, Stage, TrialEvidence
+from rollout.judge.policy import Policy
 from rollout.judge.reviewed import Decided, sum_reviewed
-from rollout.judge.sequences import asymptotic_mean
-from tests.judge.simulations import ALPHA, Looked
+from rollout.judge.verdict import Decision, judge
+from tests.judge.simulations import Looked
 
 AUDIT, LEAD = 0.05, 1.0
 # How often each arm is unsure, and how often both are right.
@@ -54,13 +55,13 @@ def items_of(arm: str, rows: int, random: np.random.Generator, worse: float = 0.
     return found
 
 
-def interval(arms: Mapping[str, Sequence[Decided]], until: float, least: int = 100) -> tuple[float, float]:
-    """Returns between what the difference of both arms lies; everything while too little is known."""
+def verdict_on(arms: Mapping[str, Sequence[Decided]], until: float, policy: Policy) -> Decision:
+    """Returns what the shipped judge says of a trial in which nothing but these labels is known."""
     control, challenger = (sum_reviewed(arms[arm], until, 1) for arm in ("control", "challenger"))
-    if min(control.clients, challenger.clients) < least:
-        return -1.0, 1.0
-    found = difference(as_arm(control), as_arm(challenger), is_share=True)
-    return asymptotic_mean(float(found.rows), float(found.mean), float(found.variance), ALPHA, tuned_for=5_000)
+    counts = ArmCounts(clients=3_000, rows=12_000, requests=12_000)
+    stage = Stage(share=0.1, seconds=2 * policy.least_s, control=counts, challenger=counts, outside=96_000)
+    known = {policy.metric: Outcomes(control=control, challenger=challenger)}
+    return judge(TrialEvidence(stages=(stage,), outcomes=known, traffic=(100, 100, 100)), policy).verdict
 
 
 def decided_at(items: Sequence[Item]) -> list[float]:
@@ -94,6 +95,7 @@ def look_often(
         takes_all: Whether every label that there is counts, and not only those as far as everything is decided.
     """
     promoted = rolled_back = 0
+    policy = Policy(margin=margin, aim="not_worse")
     for run in range(runs):
         random = np.random.default_rng((seed, run))
         arms = {arm: items_of(arm, rows, random, worse * (arm == "challenger")) for arm in UNSURE}
@@ -108,7 +110,7 @@ def look_often(
                 arm: [items[place].row for place in its if times[place] <= now]
                 for arm, its in zip(arms, places, strict=True)
             }
-            found.append(interval(labels, until))
-        promoted += any(low > -margin for low, _ in found)
-        rolled_back += any(high < -margin for _, high in found)
+            found.append(verdict_on(labels, until, policy))
+        promoted += "promote" in found
+        rolled_back += "rollback" in found
     return Looked(promoted / runs, rolled_back / runs)
