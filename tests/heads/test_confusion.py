@@ -81,7 +81,7 @@ def test_boxes_are_missed_made_up_or_have_another_label_or_other_edges() -> None
 
 def test_several_heads_have_their_own_of_the_rows_that_are_known() -> None:
     heads = Heads(heads={"kind": CLASSES, "size": Regression(half_width=1.0), "tags": SETS})
-    unknown = np.ma.masked_array([[0, 0], [1, 0], [0, 0]], mask=[[1, 1], [0, 0], [1, 1]])
+    unknown = np.ma.masked_array([[0, 0], [1, 0], [0, 0]], mask=[[True] * 2, [False] * 2, [True] * 2])
     targets = targets_of(kind=[0, 1, 2], size=[1.0, 2.0, 3.0], tags=unknown)
     scores = np.concatenate(
         [np.eye(3)[[0, 2, 2]], [[1.0, 1.0]] * 3, [[0.1, 0.1], [0.1, 0.9], [0.9, 0.1]]], axis=1

@@ -106,7 +106,7 @@ def test_a_loss_of_the_authors_for_one_head_or_for_all() -> None:
     assert any(len_of[0] < 128 for _, len_of in seen)
 
     def both(returned: Any, targets: OfHeads) -> torch.Tensor:
-        far = (returned["hours"][:, 0] - targets.targets["hours"]).abs()
+        far: torch.Tensor = (returned["hours"][:, 0] - targets.targets["hours"]).abs()
         return (
             nn.functional.cross_entropy(returned["late"], targets.targets["late"])
             + (far * targets.known["hours"]).mean()
@@ -141,7 +141,7 @@ def test_several_targets_are_learnt_whatever_their_units(spreads: bool) -> None:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             units = torch.tensor([1.0, 1e4])
-            value = self.value(x) * units
+            value: torch.Tensor = self.value(x) * units
             if self.spread is None:
                 return value
             return torch.cat([value, (nn.functional.softplus(self.spread(x)) + 0.01) * units], 1)

@@ -273,8 +273,8 @@ class Boxes(msgspec.Struct, OneThreshold, frozen=True, kw_only=True, tag="boxes"
         rows = []
         for row, target in enumerate(targets):
             (true, labels), (edges, answers) = true_boxes(target), found.row(row)
-            named = ([self.labels[label] for label in each] for each in (labels, answers))
-            rows.append(Places(*named, iou(true, edges)))
+            true_names, names = ([self.labels[label] for label in each] for each in (labels, answers))
+            rows.append(Places(true_names, names, iou(true, edges)))
         return place_confusions(rows, "no box", "other edges", same=SAME)
 
     def suspects(self, scores: Scores, targets: NDArray[Any]) -> Suspects:
