@@ -109,17 +109,19 @@ def test_too_few_rows_and_other_kinds_are_refused_before_anything_is_trained() -
 
 
 class Doubled(torch.nn.Module):
-    """Knows what the numbers of the rows are, but for noise."""
+    """Knows what the numbers of the rows are, but for noise, and where there is more of it."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return 2 * x[:, 0]
+        return torch.stack([2 * x[:, 0], torch.where(x[:, 1] > 0, 10.0, 0.1)], 1)
 
 
 def test_numbers_are_judged_by_intervals_that_the_other_folds_give() -> None:
     """What is trained has none yet, and would doubt every row or none."""
     rows = part(200, 9)
-    targets = 2 * rows.inputs["x"][:, 0] + np.random.default_rng(1).normal(0, 0.1, 200)
-    targets[[20, 90]] *= 1000
+    rows.inputs["x"][[20, 90], 1] = -1
+    spread = np.where(rows.inputs["x"][:, 1] > 0, 10.0, 0.1)
+    targets = 2 * rows.inputs["x"][:, 0] + spread * np.random.default_rng(1).normal(size=200)
+    targets[[20, 90]] += 9  # no more than elsewhere, but here it is sure
     numbers = Recipe(
         name="numbers",
         inputs={"x": Tensor(shape=(2,))},
