@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,12 +13,17 @@ from typing import Any
 import pytest
 
 from rollout.cli.gc import _reasons
+from rollout.clock import utc_now
 from rollout.config import Settings
 from rollout.errors import StoredValueError, StoreUnavailableError
 from rollout.inference import served_splits
+from rollout.inference.intake import Intake
 from rollout.keys import Keys
+from rollout.review.counts import read_counts
+from rollout.review.outcomes import read_outcomes_since
 from rollout.review.policy import read_policy
 from rollout.review.queue import read_items
+from rollout.review.records import read_changes
 from rollout.routing.drift import read_drift
 from rollout.routing.improvement import read_improvement
 from rollout.routing.looks import read_counted, read_looks
@@ -25,6 +31,7 @@ from rollout.routing.named import read_states
 from rollout.routing.split import Split
 from rollout.routing.splits import read_history, read_models, read_quarantine, read_split, write_split
 from rollout.routing.traffic import read_traffic, read_workers
+from rollout.routing.trial_evidence import read_trial
 from rollout.routing.trial_reviews import read_until
 from rollout.store import Redis, client_of
 
@@ -106,6 +113,37 @@ async def test_what_is_one_of_many_is_left_out_and_said(redis: Redis, caplog: py
     for key in (KEYS.workers, KEYS.looks, KEYS.traffic(tick), KEYS.review(ids[0])):
         assert f"{key} in Redis holds" in caplog.text
     assert "Traceback" not in caplog.text
+
+
+async def test_figures_and_cursors_that_are_none_are_named(redis: Redis) -> None:
+    split = Split(champion="v1", challenger="v2", experiment="e", share=0.1, at=utc_now())
+    evidence, counts, entered = KEYS.evidence(0), KEYS.reviews("counts"), KEYS.reviews("entered")
+    changes, gathered = KEYS.reviews("changes"), KEYS.gathered("outcomes")
+    intake = Intake(redis, "digits", pytest.fail)
+    for key, field, read in (
+        (evidence, "champion|rows", lambda: read_trial(redis, "digits", [split])),
+        (evidence, "champion", lambda: read_trial(redis, "digits", [split])),
+        (evidence, "control|accuracy|9999999|y", lambda: read_trial(redis, "digits", [split])),
+        (counts, "open||low_confidence", lambda: read_counts(redis, "digits")),
+        (entered, "low_confidence|v1|champion|weight", lambda: read_counts(redis, "digits")),
+        (entered, "low_confidence", lambda: read_counts(redis, "digits")),
+        (KEYS.reviews("excess"), "volume", lambda: read_counts(redis, "digits")),
+        (gathered, "", intake.gather),
+        (KEYS.outcomes, "0" * 32, lambda: anext(read_outcomes_since(redis, "digits"))),
+        (changes, "0" * 32, lambda: anext(read_changes(redis, "digits"))),
+        (changes, b"\xff", lambda: anext(read_changes(redis, "digits"))),
+    ):
+        if key in (changes, KEYS.outcomes):
+            scores: Any = {field: 1.0 if isinstance(field, bytes) else math.inf}
+            await redis.zadd(key, scores)
+        elif field:
+            await redis.hset(key, field, "x" if field != "control|accuracy|9999999|y" else "1")
+        else:
+            await redis.set(key, "x")
+        with pytest.raises(StoredValueError) as caught:
+            await read()
+        assert caught.value.detail.startswith(f"{key} in Redis holds"), field
+        await redis.delete(key)
 
 
 async def test_what_cannot_be_read_stays_in_quarantine(redis: Redis) -> None:

@@ -7,8 +7,8 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -314,6 +314,19 @@ def decode_each(stored: Iterable[tuple[str, bytes]], kind: type[T]) -> list[T]:
         except StoredValueError as error:
             report_left_out(error)
     return found
+
+
+@contextmanager
+def stored_at(key: str) -> Iterator[None]:
+    """Names the key where what is read of it in this block is not what Rollout writes there.
+
+    Raises:
+        StoredValueError: If it is not.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, ArithmeticError) as error:
+        raise strange_value(key, error) from None
 
 
 def strange_value(key: str, error: Exception) -> StoredValueError:

@@ -20,7 +20,7 @@ from rollout.routing.client_counts import TRIAL
 from rollout.routing.split import Split
 from rollout.routing.trial_evidence import Decided, Observed, add_decisions, add_outcomes, add_reviewed
 from rollout.routing.trial_reviews import Reviewed, client_hash, move_until
-from rollout.store import Redis, advance, guard
+from rollout.store import Redis, advance, guard, stored_at
 
 # Rows are on their way into the queue for so many seconds at most, unless Redis is away.
 UNDER_WAY_S = 10
@@ -99,8 +99,11 @@ class Intake:
             await self._advance("reviews", record.cursor)
 
     async def _cursor(self, what: str) -> int:
+        key = self._keys.gathered(what)
         async with guard():
-            return int(await self._redis.get(self._keys.gathered(what)) or 0)
+            stored = await self._redis.get(key)
+        with stored_at(key):
+            return int(stored or 0)
 
     async def _advance(self, what: str, cursor: int) -> None:
         await advance(self._redis, self._keys.gathered(what), cursor)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import cast
+
 import msgspec
 
 from rollout.keys import Keys
 from rollout.review.item import Reason
 from rollout.review.queue import PLACES, read_items
 from rollout.review.state import State
-from rollout.store import Redis, guard
+from rollout.store import Redis, guard, stored_at
 
 
 class Entered(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,27 +64,39 @@ async def read_counts(redis: Redis, model: str) -> Counts:
         for place in PLACES[State.OPEN]:
             pipe.zrange(names.reviews(place), 0, 0)
         counts, entered, excess, *first = await pipe.execute()
+    oldest = [item_id.decode() for ids in first for item_id in ids]
+    heads = await read_items(redis, model, oldest, with_inputs=False)
+    with stored_at(names.reviews("counts")):
+        states = _states(counts)
+    with stored_at(names.reviews("entered")):
+        who = sorted({field.decode().rpartition("|")[0] for field in entered})
+        came = [_entered(entered, one) for one in who]
+    with stored_at(names.reviews("excess")):
+        too_many: dict[Reason, int] = {reason.decode(): int(number) for reason, number in excess.items()}
+    return Counts(
+        states=states,
+        entered=came,
+        excess=too_many,
+        oldest=min((item.at for item, _ in heads), default=None),
+    )
+
+
+def _states(counts: Mapping[bytes, bytes]) -> dict[State, dict[Reason, int]]:
     states: dict[State, dict[Reason, int]] = {state: {} for state in State}
     for field, number in counts.items():
         state, _, reason = field.decode().partition("|")
         if int(number):
-            states[State(state)][reason] = int(number)
-    oldest = [item_id.decode() for ids in first for item_id in ids]
-    heads = await read_items(redis, model, oldest, with_inputs=False)
-    return Counts(
-        states=states,
-        entered=[
-            Entered(
-                reason=reason,
-                version=version,
-                arm=arm,
-                items=int(entered.get(f"{field}|items".encode(), 0)),
-                kept_out=int(entered.get(f"{field}|kept_out".encode(), 0)),
-                weight=float(entered[f"{field}|weight".encode()]),
-            )
-            for field in sorted({one.decode().rpartition("|")[0] for one in entered})
-            for reason, version, arm in [field.split("|")]
-        ],
-        excess={reason.decode(): int(number) for reason, number in excess.items()},
-        oldest=min((item.at for item, _ in heads), default=None),
+            states[State(state)][cast(Reason, reason)] = int(number)
+    return states
+
+
+def _entered(stored: Mapping[bytes, bytes], own: str) -> Entered:
+    reason, version, arm = own.split("|")
+    return Entered(
+        reason=cast(Reason, reason),
+        version=version,
+        arm=arm,
+        items=int(stored.get(f"{own}|items".encode(), 0)),
+        kept_out=int(stored.get(f"{own}|kept_out".encode(), 0)),
+        weight=float(stored[f"{own}|weight".encode()]),
     )

@@ -14,7 +14,7 @@ from rollout.review.item import item_id
 from rollout.review.predictions import Predicted
 from rollout.review.queue import CHUNK
 from rollout.review.scripts import KEEP, NEXT_CURSOR
-from rollout.store import Redis, guard, report_left_out, run_script, strange_value
+from rollout.store import Redis, guard, report_left_out, run_script, stored_at, strange_value
 
 RECORD_AT_MOST = 100
 MOST_WAITING = 200_000
@@ -196,10 +196,12 @@ async def read_outcomes_since(redis: Redis, model: str, since: int = 0) -> Async
             )
         if not found:
             return
-        for outcome in await read_outcomes(redis, model, [one.decode() for one, _ in found]):
+        with stored_at(Keys(model).outcomes):
+            ids, last = [one.decode() for one, _ in found], int(found[-1][1])
+        for outcome in await read_outcomes(redis, model, ids):
             if outcome is not None:
                 yield outcome
-        since = int(found[-1][1])
+        since = last
 
 
 def _outcome(reported: bytes, predicted: bytes | None, cursor: int = 0) -> Outcome:

@@ -9,7 +9,7 @@ from rollout.keys import Keys
 from rollout.review.item import ReviewItem
 from rollout.review.queue import CHUNK, read_items, read_work
 from rollout.review.state import Event, Work
-from rollout.store import Redis, decode_each, guard
+from rollout.store import Redis, decode_each, guard, stored_at
 
 
 class Record(NamedTuple):
@@ -49,7 +49,9 @@ async def read_changes(redis: Redis, model: str, since: int = 0) -> AsyncIterato
             )
             if not found:
                 return
-            ids = [item_id.decode() for item_id, _ in found]
+            with stored_at(names.reviews("changes")):
+                ids = [item_id.decode() for item_id, _ in found]
+                cursors = [int(cursor) for _, cursor in found]
             pipe = redis.pipeline(transaction=False)
             for item_id in ids:
                 pipe.smembers(names.review(item_id, ":links"))
@@ -61,8 +63,8 @@ async def read_changes(redis: Redis, model: str, since: int = 0) -> AsyncIterato
         by_primary: dict[str | None, list[ReviewItem]] = {}
         for link, _ in linked:
             by_primary.setdefault(link.linked_to, []).append(link)
-        for (_, cursor), item_id, events in zip(found, ids, more[1::2], strict=True):
-            since = int(cursor)
+        for cursor, item_id, events in zip(cursors, ids, more[1::2], strict=True):
+            since = cursor
             if item_id in items:
                 item, work = items[item_id]
                 steps = decode_each(((names.review(item_id, ":events"), event) for event in events), Event)

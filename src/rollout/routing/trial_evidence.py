@@ -27,7 +27,7 @@ from rollout.routing.split import Split
 from rollout.routing.splits import read_history
 from rollout.routing.traffic import EVIDENCE_KEPT_S, KEPT_S, TICK_S, read_ticks
 from rollout.routing.trial_reviews import Reviewed, read_reviewed
-from rollout.store import Redis, decode_stored, guard, run_script
+from rollout.store import Redis, decode_stored, guard, run_script, stored_at
 
 # How far back a trial is followed: what was before so many changes does not count.
 MOST_CHANGES = 1000
@@ -183,7 +183,8 @@ async def keep_evidence(redis: Redis, model: str, splits: Sequence[Split]) -> No
         found: list[dict[bytes, bytes]] = await pipe.execute()
     names = [keys.disagreements, keys.reviewed]
     for one, fields in zip(splits, found, strict=True):
-        outcomes = {"", *(name for (_, name), place in map(_read_field, fields) if place is not None)}
+        with stored_at(keys.evidence(one.revision)):
+            outcomes = {"", *(name for (_, name), place in map(_read_field, fields) if place is not None)}
         names.append(keys.evidence(one.revision))
         names += (keys.clients(one.revision, arm, outcome) for arm in TRIAL for outcome in sorted(outcomes))
     pipe = redis.pipeline(transaction=False)
@@ -248,7 +249,10 @@ async def read_trial(redis: Redis, model: str, splits: Sequence[Split]) -> Trial
         *found, decided = await pipe.execute()
     by_revision = dict(zip((one.revision for one in splits), found, strict=True))
     # In a thread, since there are thousands of sums, and rows are answered meanwhile.
-    sums = [await asyncio.to_thread(_add_up, [by_revision[one.revision] for one in stage]) for stage in stages]
+    sums = []
+    for stage in stages:
+        with stored_at(keys.evidence(stage[0].revision)):
+            sums.append(await asyncio.to_thread(_add_up, [by_revision[one.revision] for one in stage]))
     starts = [_seconds(stage[0].at) for stage in stages]
     lasted = [max(0.0, end - start) for start, end in pairwise([*starts, time.time()])]
     made = [
