@@ -10,7 +10,8 @@ import msgspec
 
 from rollout import Classification, Heads, InputSchema, Number, Regression, Table
 from rollout.heads import Head
-from rollout.http.openapi import build_openapi
+from rollout.http.openapi import Description, build_openapi
+from rollout.inference.rows import prediction_type
 
 SCHEMA = InputSchema({"x": Number()})
 
@@ -65,3 +66,20 @@ def test_several_heads_are_described_one_by_one_and_nothing_that_is_named_is_mis
     named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(described)))
     assert named <= schemas.keys()
     assert "urn:rollout:problem:overloaded" in schemas["Problem"]["properties"]["type"]["enum"]
+
+
+def test_what_is_served_is_described_once_and_leaves_nothing_behind() -> None:
+    description = Description()
+
+    def heads(number: str) -> dict[str, Head]:
+        answers: dict[str, Head] = {"late": Classification(labels=["no", "yes"]), number: Regression()}
+        return {"trips": Heads(heads=answers)}
+
+    first = description.document({"trips": SCHEMA}, heads("hours"))
+    assert json.loads(first) == json.loads(msgspec.json.encode(build_openapi({"trips": SCHEMA}, heads("hours"))))
+    known = prediction_type.cache_info().currsize
+    assert all(description.document({"trips": SCHEMA}, heads("hours")) is first for _ in range(20))
+    assert prediction_type.cache_info().currsize == known
+    changed = description.document({"trips": SCHEMA}, heads("days"))
+    assert b'"days"' in changed
+    assert b'"days"' not in first

@@ -22,7 +22,7 @@ from rollout.http.gates import Gates
 from rollout.http.gateway import Gateway, media_type_of
 from rollout.http.known import Known
 from rollout.http.oip_http import OpenInference, is_infer
-from rollout.http.openapi import build_openapi
+from rollout.http.openapi import Description
 from rollout.http.predict import Read, decode_request, encode_response, server_timing, whether_gone
 from rollout.http.problems import NO_MODEL, as_rollout_error, problem_response
 from rollout.http.request_options import DEFAULTS, HEADERS, RequestOptions
@@ -47,6 +47,7 @@ class Api(Gateway):
         super().__init__()
         self._draining = asyncio.Event()
         self._turn = Turn(self)
+        self._description = Description()
         self._inference_protocol = OpenInference(self)
         self._predict_route = GatedRoute(
             "/v1/models/{model}/predict",
@@ -187,7 +188,8 @@ class Api(Gateway):
     async def _openapi(self, _: Request) -> Response:
         models = self.engine.models
         schemas = {name: model.schema for name, model in models.items()}
-        return json_response(build_openapi(schemas, {name: model.task for name, model in models.items()}))
+        heads = {name: model.task for name, model in models.items()}
+        return Response(self._description.document(schemas, heads), media_type="application/json")
 
     async def _models(self, _: Request) -> Response:
         return json_response({"models": [model_view(model) for model in self.engine.models.values()]})
