@@ -240,6 +240,7 @@ async def test_our_own_training_learns_from_it(review: Review, redis: Redis) -> 
         "linked": 1,
         "retracted": 1,
         "without_inputs": 0,
+        "incomplete": 0,
         "held_out": 0,
         "confirmed": 0,
         "gone": 0,
