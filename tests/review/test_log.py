@@ -93,6 +93,30 @@ async def test_what_comes_while_a_group_is_on_its_way_does_not_wait_for_it(
     assert first.result() == "queued"
 
 
+async def test_what_comes_as_all_groups_arrive_is_not_forgotten(
+    redis: Redis, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    are_free = asyncio.Event()
+
+    async def all_at_once(redis: Redis, items: list[ReviewItem], *more: Any) -> list[bool]:
+        await are_free.wait()
+        return [True] * len(items)
+
+    monkeypatch.setattr(log_module, "add_items", all_at_once)
+    log = ReviewLog(redis, spool, 100)
+    groups = []
+    for number in range(log_module.COMMITS_AT_ONCE):
+        groups.append(log.add(make_item(number)))
+        await asyncio.sleep(0)
+    later: list[asyncio.Future[log_module.Fate]] = []
+    groups[0].add_done_callback(lambda _: later.append(log.add(make_item(9))))
+    are_free.set()
+    async with asyncio.timeout(1):
+        assert [await group for group in groups] == ["queued"] * len(groups)
+        assert await later[0] == "queued"
+    await log.close()
+
+
 @pytest.mark.parametrize("deferred", [False, True])
 async def test_large_items_go_in_small_groups(
     redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, deferred: bool

@@ -92,25 +92,30 @@ class ReviewLog:
         self._waiting.append((item, future))
         if not self._is_beginning and len(self._committing) < COMMITS_AT_ONCE:
             self._is_beginning = True
-            task = loop.create_task(self._commit())
-            self._committing.add(task)
-            task.add_done_callback(self._committing.discard)
+            self._committing.add(loop.create_task(self._commit()))
         return future
 
     async def _commit(self) -> None:
         self._is_beginning = False
-        while self._waiting:
-            size = len(next(_groups(item for item, _ in self._waiting)))
-            group, self._waiting = self._waiting[:size], self._waiting[size:]
-            try:
-                fates = await self._keep([item for item, _ in group])
-            except Exception:  # whatever is wrong with them: predictions go on
-                logger.exception("%d review items are lost", len(group))
-                fates = ["dropped"] * len(group)
-            for (item, future), fate in zip(group, fates, strict=True):
-                metrics.REVIEW_ITEMS.labels(item.model, item.reason, fate).inc()
-                if not future.done():
-                    future.set_result(fate)
+        try:
+            while self._waiting:
+                await self._commit_group()
+        finally:
+            # In the step that found nothing waiting: what came before a later one would be waited for in vain.
+            self._committing.remove(asyncio.current_task())  # type: ignore[arg-type]  # it runs in one
+
+    async def _commit_group(self) -> None:
+        size = len(next(_groups(item for item, _ in self._waiting)))
+        group, self._waiting = self._waiting[:size], self._waiting[size:]
+        try:
+            fates = await self._keep([item for item, _ in group])
+        except Exception:  # whatever is wrong with them: predictions go on
+            logger.exception("%d review items are lost", len(group))
+            fates = ["dropped"] * len(group)
+        for (item, future), fate in zip(group, fates, strict=True):
+            metrics.REVIEW_ITEMS.labels(item.model, item.reason, fate).inc()
+            if not future.done():
+                future.set_result(fate)
 
     async def _keep(self, items: Sequence[ReviewItem]) -> list[Fate]:
         if not self._redis_is_away:
