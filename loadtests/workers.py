@@ -26,8 +26,10 @@ class Worker(msgspec.Struct):
 
 
 def find_workers(server: psutil.Process) -> list[psutil.Process]:
-    """Returns the processes below a server that have onnxruntime loaded."""
-    return [one for one in server.children(recursive=True) if "onnxruntime" in _maps(one)]
+    """Returns the processes below a server that have onnxruntime loaded, less the one they are forked from."""
+    loaded = [one for one in server.children(recursive=True) if "onnxruntime" in _maps(one)]
+    parents = {one.ppid() for one in loaded}
+    return [one for one in loaded if one.pid not in parents]
 
 
 def look_at(worker: psutil.Process) -> Worker:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from filelock import FileLock
 from redis import Redis as AnySyncRedis
@@ -165,6 +166,15 @@ class Service:
         """Adds up the samples of a metric that have these labels."""
         with self.client() as client:
             return metric(client, name, *labels)
+
+    def workers(self) -> list[psutil.Process]:
+        """Returns the worker processes of `rollout serve`: one child of its own is what they are forked from."""
+        found: list[psutil.Process] = []
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # a zombie has no command line
+                if "multiprocessing.forkserver" in " ".join(child.cmdline()):
+                    found += child.children()
+        return [one for one in found if one.status() != psutil.STATUS_ZOMBIE]
 
     def stop(self) -> int:
         """Sends SIGTERM and returns the exit code."""

@@ -30,7 +30,9 @@ def bound(seconds: int, parent: int, memory_share: float) -> None:
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(seconds)
-    _end_with(parent)
+    end_with_parent()
+    if os.getppid() != parent:  # it ended before
+        sys.exit(ORPHANED)
     limit_memory(int(usable_memory() * memory_share))
 
 
@@ -57,9 +59,11 @@ def limit_memory(further: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
-def _end_with(parent: int) -> None:
-    """Has this process killed when its parent ends, on Linux; elsewhere the alarm ends it later."""
+def end_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """Has the system send this process a signal when its parent ends, on Linux.
+
+    Args:
+        number: The signal.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            sys.exit(ORPHANED)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)

@@ -25,8 +25,9 @@ from rollout.buckets import CONFIDENCE_BUCKETS, SECONDS_BUCKETS
 
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     # The default asks the kernel for the process ID at every increment, which costs more than the increment.
-    _pid = os.getpid()
-    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _pid)  # type: ignore[no-untyped-call]
+    _process = [os.getpid()]
+    os.register_at_fork(after_in_child=lambda: _process.append(os.getpid()))
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _process[-1])  # type: ignore[no-untyped-call]
 
 FLUSH_EVERY_S = 0.2
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -270,9 +269,8 @@ def test_a_job_outlives_a_worker(bundles: str, tmp_path: Path) -> None:
         partial = tmp_path / ".out.jsonl.partial"
         while not partial.exists() or partial.stat().st_size < 100_000:
             time.sleep(0.01)
-        for child in psutil.Process(running.process.pid).children():
-            if "spawn_main" in " ".join(child.cmdline()):
-                child.kill()
+        for worker in running.workers():
+            worker.kill()
         assert not out.exists(), "the file is there only when it is whole"
         job.join()
     assert printed[0].startswith("8,000 rows, ")

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from rollout.routing.assignment import assign
@@ -53,11 +52,7 @@ def lines(*instances: dict[str, Any]) -> bytes:
 
 def memory(service: Service) -> int:
     """Returns the bytes that only the worker has."""
-    return sum(
-        child.memory_full_info().uss
-        for child in psutil.Process(service.process.pid).children()
-        if child.status() != psutil.STATUS_ZOMBIE and "spawn_main" in " ".join(child.cmdline())
-    )
+    return sum(worker.memory_full_info().uss for worker in service.workers())
 
 
 def test_answers_are_those_of_single_requests_in_the_order_of_the_lines(service: Service) -> None:
@@ -250,11 +245,7 @@ def test_blank_lines_cost_next_to_nothing_and_end_with_their_caller(alone: Servi
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(head.encode() + endless)
         assert connection.recv(100)
-    (worker,) = [
-        child
-        for child in psutil.Process(alone.process.pid).children()
-        if "spawn_main" in " ".join(child.cmdline())
-    ]
+    (worker,) = alone.workers()
     give_up, used = time.monotonic() + 15, 1.0
     while used >= 0.3:
         assert time.monotonic() < give_up, "the worker goes on with lines that nobody sends"

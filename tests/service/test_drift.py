@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,7 +90,7 @@ def test_what_a_killed_worker_had_counted_stays(service: Service) -> None:
         before = rows_of(client.get(DRIFT).json())
         send(client, 40)
         wait_for(client, lambda found: rows_of(found) == before + 40)
-        os.kill(int(children(service.process.pid)[0]), signal.SIGKILL)
+        service.workers()[0].kill()
     wait_ready(service.base, service.process, service.log)
     with service.client() as client:
         sent = 0
@@ -99,10 +98,6 @@ def test_what_a_killed_worker_had_counted_stays(service: Service) -> None:
         while sent < 10 and time.monotonic() < give_up:  # a worker that starts answers 503
             sent += client.post("/v1/models/digits/predict", json=row(sent, f"k-{sent}")).status_code == 200
         wait_for(client, lambda found: rows_of(found) == before + 50)
-
-
-def children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def test_a_field_that_is_dropped_is_told_by_what_is_refused(bundles: str, tmp_path: Path) -> None:

@@ -46,8 +46,7 @@ class Victims:
 
     def kill_worker(self) -> None:
         assert self.service is not None
-        workers = [one for one in psutil.Process(self.service.process.pid).children() if "python" in one.name()]
-        random.choice(workers).kill()
+        random.choice(self.service.workers()).kill()
 
     def kill_service(self) -> None:
         assert self.service is not None

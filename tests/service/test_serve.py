@@ -196,19 +196,14 @@ def test_metrics_add_up_over_two_workers(service: Service) -> None:
 
 
 def test_a_worker_without_torch_and_its_memory(service: Service) -> None:
-    (workers, _) = worker_processes(service)
-    for worker in workers:
+    for worker in service.workers():
         assert not any("libtorch" in mapped.path for mapped in worker.memory_maps())
         assert worker.memory_info().rss < 250 * 1024 * 1024
 
 
-def worker_processes(service: Service) -> tuple[list[psutil.Process], psutil.Process]:
-    alive = {}
-    for child in psutil.Process(service.process.pid).children():
-        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie has no command line
-            alive[child] = " ".join(child.cmdline())
-    (valkey,) = [child for child, command in alive.items() if "valkey" in command]
-    return [child for child, command in alive.items() if "spawn_main" in command], valkey
+def valkey_process(service: Service) -> psutil.Process:
+    (valkey,) = [one for one in psutil.Process(service.process.pid).children() if "valkey" in one.name()]
+    return valkey
 
 
 def review_keys(service: Service) -> set[str]:
@@ -228,7 +223,7 @@ def test_redis_gone_later_predictions_go_on_and_nothing_is_lost(bundles: str, tm
     body = {"inputs": {"image": three_or_eight()}}
     with run_service(tmp_path) as running, running.client() as client, running.admin() as admin:
         client.post("/v1/models/digits/predict", json=body | {"client_id": "c-42", "key": "before"})
-        worker_processes(running)[1].send_signal(signal.SIGSTOP)  # one that has ended is started again
+        valkey_process(running).send_signal(signal.SIGSTOP)  # one that has ended is started again
         for number in range(6):
             answer = httpx.post(
                 f"{running.base}/v1/models/digits/predict",
@@ -240,7 +235,7 @@ def test_redis_gone_later_predictions_go_on_and_nothing_is_lost(bundles: str, tm
         reviews = admin.get("/v1/models/digits/reviews")
         assert reviews.status_code == 503
         assert reviews.json()["type"] == "urn:rollout:problem:store-unavailable"
-        worker_processes(running)[1].send_signal(signal.SIGCONT)
+        valkey_process(running).send_signal(signal.SIGCONT)
     with run_service(tmp_path) as running, running.admin() as admin:
         expected, give_up = {"before", *(f"away-{number}" for number in range(6))}, time.monotonic() + 60
         keys: list[str] = []
@@ -313,12 +308,12 @@ def test_a_killed_worker_is_replaced_and_nothing_acknowledged_is_lost(bundles: s
             thread.start()
         for _ in range(3):
             time.sleep(1)
-            workers, _ = worker_processes(running)
-            workers[0].kill()
+            killed = running.workers()[0]
+            killed.kill()
             deadline = time.monotonic() + 60
             while time.monotonic() < deadline:
-                now, _ = worker_processes(running)
-                if len(now) == 2 and workers[0].pid not in {worker.pid for worker in now}:
+                now = running.workers()
+                if len(now) == 2 and killed not in now:
                     break
                 time.sleep(0.1)
             else:

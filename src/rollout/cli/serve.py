@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import shutil
@@ -25,6 +24,7 @@ from rollout.cli.examples import examples
 from rollout.cli.output import say
 from rollout.cli.shared import trust_option
 from rollout.cli.termination import end_on_sigterm
+from rollout.cli.workers import check_bundles, fork_workers
 from rollout.config import Settings, load_settings
 from rollout.embedded import running_redis
 from rollout.errors import ConfigError
@@ -33,7 +33,6 @@ from rollout.http.auth import TOKEN_FILE, admin_token
 from rollout.inference.variant_choice import forget_choices
 from rollout.inference.watchdog import HANG_S
 from rollout.logs import log_config
-from rollout.store import client_of
 
 DRAIN_S = 30
 BACKLOG = 4096
@@ -90,9 +89,9 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
         if made:
             say(f"The admin token, shown this once and kept in {settings.home / TOKEN_FILE}: {token}")
     with running_redis(settings) as url:
-        asyncio.run(_check_bundles(settings, url))
-        end_if_asked()
         _prepare_workers(settings, url)
+        check_bundles(settings, url)
+        end_if_asked()
         threading.Thread(target=_watch_ready, args=(settings, when_ready), daemon=True).start()
         supervisor = _supervisor(settings)  # which takes signals from here on
         end_if_asked()
@@ -101,23 +100,9 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
             raise ConfigError("a worker could not start; the lines before this one say why")
 
 
-async def _check_bundles(settings: Settings, url: str) -> None:
-    """Refuses to start without a champion; a worker would only say so in the middle of its start."""
-    from rollout.bundle.store import open_bundle  # noqa: PLC0415  the store imports BentoML
-    from rollout.inference.served_splits import read_served  # noqa: PLC0415
-
-    redis = client_of(url)
-    try:
-        for name, split in (await read_served(redis, settings)).items():
-            open_bundle(f"{name}:{split.champion}", settings.public_key)
-    finally:
-        await redis.aclose()
-
-
 def _supervisor(settings: Settings) -> Multiprocess:
     """Listens on the address; a worker that ends or hangs is replaced."""
-    # Workers are new processes that get this path: `service` lies where the command is run.
-    sys.path.insert(0, str(Path.cwd()))
+    fork_workers()
     config = uvicorn.Config(
         "service.front:app",
         host=settings.host,
@@ -139,7 +124,8 @@ def _supervisor(settings: Settings) -> Multiprocess:
 
 
 def _prepare_workers(settings: Settings, url: str) -> None:
-    """Hands the settings down: workers are new processes and read the environment."""
+    """Hands the settings down: workers read the environment, and `service` lies where the command is run."""
+    sys.path.insert(0, str(Path.cwd()))
     os.environ.update(
         ROLLOUT_HOME=str(settings.home.resolve()),
         ROLLOUT_REDIS_URL=url,

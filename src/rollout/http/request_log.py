@@ -14,8 +14,6 @@ TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?"
 )
 HEADER = b"traceparent"
-# IDs must differ, and need not be hard to guess.
-_random = random.Random()  # noqa: S311
 
 logger = logging.getLogger("rollout.http.requests")
 
@@ -37,9 +35,9 @@ def continue_trace(header: bytes | None) -> bytes:
     """
     found = None if header is None else TRACEPARENT.fullmatch(header)
     if found is None:
-        drawn = b"%048x" % _random.getrandbits(192)
+        drawn = b"%048x" % random.getrandbits(192)
         return b"00-%b-%b-00" % (drawn[:32], drawn[32:])
-    return b"00-%b-%016x-%b" % (found[1], _random.getrandbits(64), found[2])
+    return b"00-%b-%016x-%b" % (found[1], random.getrandbits(64), found[2])
 
 
 def end(scope: Mapping[str, Any], status: int, *, every: bool) -> None:

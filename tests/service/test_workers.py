@@ -1,0 +1,77 @@
+"""The worker processes of ``rollout serve``, which are forked from one that has the imports."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.conftest import Service, run_service, set_split
+
+BODY = {"client_id": "c-1", "inputs": {"image": [[0] * 32] * 32}}
+
+
+@pytest.fixture
+def running(bundles: str, tmp_path: Path) -> Iterator[Service]:
+    """A service of two workers that nobody else uses."""
+    set_split(tmp_path, "--champion", "v1")
+    with run_service(tmp_path) as service:
+        yield service
+
+
+def ask(service: Service) -> str:
+    """Returns the trace of a prediction that is asked for on a connection of its own."""
+    answer = httpx.post(f"{service.base}/v1/models/digits/predict", json=BODY, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return answer.headers["traceparent"]
+
+
+def wait_for(true: Callable[[], bool], service: Service) -> None:
+    give_up = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < give_up, service.log.read_text()
+        time.sleep(0.1)
+
+
+def test_workers_share_what_is_imported_and_nothing_that_is_drawn(service: Service) -> None:
+    workers = service.workers()
+    assert len(workers) == 2
+    for worker in workers:
+        memory = worker.memory_full_info()
+        assert memory.pss < 0.7 * memory.rss
+    traces = [ask(service) for _ in range(64)]
+    assert len(set(traces)) == 64, "forked workers draw the same numbers"
+
+
+def test_workers_go_on_when_what_they_were_forked_from_has_ended(running: Service) -> None:
+    before = running.workers()
+    before[0].parent().kill()  # type: ignore[union-attr]  # it has one
+    wait_for(lambda: len(running.workers()) == 2, running)
+    wait_for(lambda: not any(one.is_running() for one in before), running)
+    ask(running)
+    assert running.stop() == 0
+
+
+def test_nothing_is_left_of_a_service_that_is_killed(running: Service) -> None:
+    below = psutil.Process(running.process.pid).children(recursive=True)
+    workers = running.workers()
+    running.process.kill()
+    running.process.wait()
+    wait_for(lambda: not any(one.is_running() for one in workers), running)
+    for one in below:  # the embedded Valkey stays for whoever starts next
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+
+
+def test_a_signal_to_all_of_its_processes_ends_it_cleanly(running: Service) -> None:
+    ask(running)
+    os.killpg(running.process.pid, signal.SIGTERM)
+    assert running.process.wait(60) == 0
+    assert "Traceback" not in running.log.read_text()
