@@ -19,7 +19,7 @@ __all__ = ["tree"]
 SCORE = re.compile(r"^(\S+) reads ([\d.]+)% of 1,080 scans right$", re.M)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_circle_runs_and_reads_scans_better(tree: Path) -> None:
     copy_bundles(tree, "v1", "v2")
     port = free_port()
