@@ -144,7 +144,7 @@ class Exchange:
         try:
             async with self._session.post(url, data=send(), headers=headers, allow_redirects=False) as response:
                 await self._require_ok(response)
-                rest = b""
+                rest, late = b"", time.monotonic() + 2 * PATIENCE_S
                 async for piece in response.content.iter_any():
                     *lines, rest = (rest + piece).split(b"\n")
                     answers = [self._answer(line) for line in lines]
@@ -152,6 +152,9 @@ class Exchange:
                         raise self._strange()
                     if answers:
                         yield [(sent.get_nowait(), answer) for answer in answers]
+                        late = time.monotonic() + 2 * PATIENCE_S
+                    elif time.monotonic() > late:
+                        raise TimeoutError("what comes is no whole answer")
         except LOST:
             if fault is not None:
                 raise fault from None
@@ -185,10 +188,11 @@ class Exchange:
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
-        async for piece in response.content.iter_any():
-            body += piece
-            if len(body) > MOST_BYTES:
-                raise self._strange()
+        async with asyncio.timeout(2 * PATIENCE_S):
+            async for piece in response.content.iter_any():
+                body += piece
+                if len(body) > MOST_BYTES:
+                    raise self._strange()
         return bytes(body)
 
     def _strange(self) -> ConfigError:
