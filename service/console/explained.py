@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from starlette.responses import Response
 
 from rollout.bundle.fields import Field
 from rollout.bundle.schema import Arrays, InvalidInputsError
-from rollout.errors import InvalidRequestError, UnknownItemError
+from rollout.errors import NO_JSON, InvalidRequestError, UnknownItemError
 from rollout.explain.explanation import Attribution, Explanation, Question
 from rollout.http.explain import task_of
 from rollout.http.predict import whether_hung_up
@@ -145,7 +144,7 @@ def _row(model: ServedModel, item: ReviewItem) -> Arrays:
         raise InvalidRequestError("the inputs are not kept any more: there is nothing to explain")
     try:
         return model.schema.decode_row(item.sent)
-    except (InvalidInputsError, msgspec.DecodeError):
+    except (InvalidInputsError, *NO_JSON):
         raise InvalidRequestError(
             "the inputs are not kept as they were, so that nothing is to be explained: the review policy redacts "
             "some, or the model takes others by now"

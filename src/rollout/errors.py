@@ -9,9 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import ClassVar, NamedTuple, Self
 
+import msgspec
+
 # An answer says no more about what is wrong: so many faults, of so many characters each.
 MOST_ERRORS = 1024
 LONGEST_TEXT = 300
+# What decoding raises of bytes from elsewhere that are no JSON, or too deep: all of it, wherever they come from.
+NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class FieldError(NamedTuple):

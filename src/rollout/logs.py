@@ -52,10 +52,14 @@ def configure(format_: Format) -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """``10:15:30 WARNING rollout.http: POST /v1/… 422 …``."""
+    """``10:15:30 WARNING rollout.http: POST /v1/… 422 …``.
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
+    Args:
+        layout: What stands in a line.
+    """
+
+    def __init__(self, layout: str = "%(asctime)s %(levelname)-7s %(name)s: %(message)s") -> None:
+        super().__init__(layout, "%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the lines of a record: what others wrote in it tells a terminal nothing and begins no line."""

@@ -12,7 +12,7 @@ Executors need the same release of Rollout, pyarrow, and nothing from the networ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 from urllib.parse import quote
@@ -87,11 +87,27 @@ def predict_to(df: Any, tag: str, path: str, *, by: str, **options: Unpack[Optio
         output.write(PLAN, msgspec.json.encode(plan))
     job = job._replace(plan=plan)
     values = [row[0] for row in df.select(f"`{by}`").distinct().collect()]
-    for value in sorted(values, key=lambda value: (value is None, value)):
-        part = f"{by}={NULL if value is None else quote(str(value), safe=' ')}"
+    for part, value in _parts(by, values).items():
         if not output.has(f"{part}/_SUCCESS"):
             rows = df.where(functions.col(f"`{by}`").eqNullSafe(functions.lit(value)))
             _answered(rows, job).write.mode("overwrite").parquet(f"{path}/{part}")
+
+
+def _parts(by: str, values: Sequence[Any]) -> dict[str, Any]:
+    """Returns the values of a column, each by the name of its part.
+
+    Raises:
+        ConfigError: If two have the same name: the rows of one would never be answered.
+    """
+    parts: dict[str, Any] = {}
+    for value in sorted(values, key=lambda value: (value is None, value)):
+        part = f"{by}={NULL if value is None else quote(str(value), safe=' ')}"
+        if part in parts:
+            raise ConfigError(
+                f"the rows of {parts[part]!r} and of {value!r} would both lie in {part}: rename one"
+            )
+        parts[part] = value
+    return parts
 
 
 def _answered(df: Any, job: Job) -> Any:

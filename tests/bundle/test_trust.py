@@ -138,6 +138,21 @@ def test_only_what_computes_is_exempt() -> None:
     assert scripts | {"export"} == CODE, "a new variant can run code unless it says that it cannot"
 
 
+def test_what_onnxruntime_has_of_its_own_is_not_read_in_the_place_of_onnx(tmp_path: Path) -> None:
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [value], [made])
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "model.onnx")
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    options.optimized_model_filepath = str(tmp_path / "model.ort")
+    onnxruntime.InferenceSession(tmp_path / "model.onnx", options)
+    VARIANTS["onnx"](tmp_path / "model.onnx")
+    with pytest.raises(Exception, match="Protobuf parsing failed"):
+        VARIANTS["onnx"](tmp_path / "model.ort")
+
+
 @pytest.mark.parametrize("place", ["initializer", "constant", "branch", "constant of a branch", "function"])
 @pytest.mark.parametrize("location", ["../outside.bin", "{}/outside.bin", "link.bin", MEMORY, "inside.bin"])
 def test_onnx_takes_external_data_from_within_the_bundle_only(tmp_path: Path, location: str, place: str) -> None:

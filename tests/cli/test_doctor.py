@@ -14,13 +14,15 @@ import threading
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from redis import Redis as AnySyncRedis
 
 from rollout.bundle.manifest import digest
 from rollout.bundle.store import open_bundle
+from rollout.doctor.bundles import answer
 from rollout.doctor.checks import Check, is_one_at_work, run_checks
 from rollout.doctor.finding import Finding, ok
 from rollout.doctor.redis import NEEDED, OF_A_CLUSTER
@@ -283,3 +285,17 @@ def test_the_server_is_only_asked_about_whole_commands(valkey_admin_url: str) ->
         name, *arguments = command.split()
         arity = known[name]["arity"]
         assert len(arguments) + 1 == arity or (arity < 0 and len(arguments) + 1 >= -arity), command
+
+
+def test_nothing_is_imported_from_the_folder_where_it_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "click.py").write_text("open('imported', 'w')")
+    monkeypatch.chdir(tmp_path)
+    setup = SimpleNamespace(deep=True, tags=["two:none"], environ=os.environ)
+    (found,) = answer(cast("Setup", setup))
+    assert not (tmp_path / "imported").exists()
+    assert "there is no bundle two:none" in found.what
+    for place in ("src", "service"):
+        for file in (ROOT / place).rglob("*.py"):
+            assert not re.search(r"\[sys\.executable, (?!\"-P\")", file.read_text()), file

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 
 import pytest
 
-from rollout.cli import output
-from rollout.cli.output import Text, make_console, make_grid, make_progress, make_table, print_json, say, working
+from rollout.cli import main, output
+from rollout.cli.output import (
+    JsonOut,
+    Text,
+    make_console,
+    make_grid,
+    make_progress,
+    make_table,
+    print_json,
+    say,
+    working,
+)
 
 HOSTILE = "\x1b]8;;http://x\x07[link=http://x][bold]:smile:\x9b2J\u202e\r\nforged"
 SHOWN = r"\x1b]8;;http://x\x07[link=http://x][bold]:smile:\x9b2J\u202e\r\nforged"
@@ -63,3 +75,25 @@ def test_json_is_escaped_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(one.isprintable() or one == "\n" for one in printed)
     assert "é" in printed
     assert json.loads(printed) == value
+
+
+def test_a_warning_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["rollout", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert logging.lastResort is not None
+    record = logging.LogRecord("rollout", logging.WARNING, "", 0, "MLflow: %s", ("\x1b[2J\x9b2J\nforged",), None)
+    assert logging.lastResort.format(record) == "MLflow: \\x1b[2J\\x9b2J\n  forged"
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_an_export_is_text_for_a_terminal_and_as_it_is_for_a_pipe(
+    capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    line = '{"text":"\x9b2J\u202eé"}\n'.encode()
+    JsonOut().write(line)
+    JsonOut().flush()
+    printed = capsysbinary.readouterr().out
+    assert printed == (b'{"text":"\\u009b2J\\u202e\xc3\xa9"}\n' if is_terminal else line)
+    assert json.loads(printed) == json.loads(line)

@@ -205,7 +205,7 @@ def test_what_cannot_be_done_is_one_line(both: Service, tmp_path: Path) -> None:
     )
     assert of_file("in.csv", b"").startswith("in.csv has no column client_id; it has none")
     assert of_file("in.csv", b"client_id,text\na,ok\nb,\xff\n").startswith("in.csv, line 3: 'utf-8' codec")
-    assert of_file("in.parquet", b"hello").startswith("in.parquet: ")
+    assert of_file("in.parquet", b"hello").startswith("cannot read in.parquet: ")
     assert refused(str(tmp_path / "none.csv"), "--out", str(out), "--url", both.base, "--model", "languages") == (
         f"cannot read {tmp_path / 'none.csv'}: No such file or directory"
     )

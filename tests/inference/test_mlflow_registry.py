@@ -46,6 +46,7 @@ async def test_an_answer_that_comes_in_many_pieces_is_read_to_its_end() -> None:
         b'{"model_versions": [{}]}',
         b'{"model_versions": [{"version": ["1"]}]}',
         b'{"model_versions": [{"version": "%s"}]}' % (b"1" * 2000),
+        b'{"more": ' + b"[" * 100_000,
         b" " * (MOST_BYTES + 1),
     ],
 )

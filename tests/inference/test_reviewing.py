@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from rollout import Classification, Image, InputSchema
+from rollout import Classification, Image, InputSchema, Tensor
 from rollout.config import Settings
 from rollout.http.auth import admin_token
 from rollout.http.tensors import Column, SentRows
@@ -23,6 +23,7 @@ from rollout.inference.rows import Answers, PublicHead, Rows
 from rollout.review.item import ReviewItem
 from rollout.review.policy import ReviewPolicy
 from rollout.review.sampling import Sampler
+from rollout.review.spool import Spool
 from rollout.routing.assignment import Assignment
 from rollout.routing.split import Split
 
@@ -60,6 +61,20 @@ def test_the_same_inputs_are_the_same_item_without_a_key_and_linked_with_one() -
     one, other = item(ADA, key="k-1"), item(ADA, key="k-2")
     assert one.id != other.id
     assert one.same == other.same != item(ADA | {"income": 4}).same
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_inputs_that_came_in_several_lines_are_kept_in_one(end: str, tmp_path: Path) -> None:
+    """In lines of their own they would be lost from a spool, and end an export for all."""
+    laid_out = msgspec.Raw(f'[1,{end}  [2.50,{end}"a{chr(92)}n b"]]'.encode())
+    schema = InputSchema({"x": Tensor(shape=(2,))})
+    rows = Rows(["c-1"], [None], {"x": np.zeros((1, 2), np.float32)}, [{"x": laid_out}], 0.0)
+    kept = review_item(*reviewed(rows, schema), 0, "low_confidence", 1.0)
+    assert bytes(kept.inputs) == b'{"x":[1,[2.50,"a\\n b"]]}'
+    spool = Spool(tmp_path, 100_000)
+    assert spool.append([kept]) == [True]
+    with spool.drain() as items:
+        assert list(items) == [kept]
 
 
 @pytest.mark.parametrize("key", [None, "k-1"])

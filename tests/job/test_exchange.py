@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
 import msgspec
@@ -51,6 +53,26 @@ async def test_what_is_no_answer_is_said_in_a_line(answer: bytes, asking: Any) -
         pytest.raises(ConfigError, match="no Rollout service"),
     ):
         await asking(url)
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("asking", [find, predict])
+async def test_no_answer_that_drips_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, asking: Any, status: int
+) -> None:
+    monkeypatch.setattr(exchange, "PATIENCE_S", 0.3)
+
+    def drip(connection: Any) -> None:
+        connection.sendall(head(status))
+        for _ in range(200):
+            connection.sendall(b" ")
+            time.sleep(0.05)
+
+    with (
+        answering(drip) as url,
+        pytest.raises(ConfigError, match=r"no Rollout service|was not answered for 0.3 s"),
+    ):
+        await asyncio.wait_for(asking(url), 8)
 
 
 @pytest.mark.parametrize("asking", [find, predict])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from rollout import Classification, Regression
 from rollout.heads import Head
 from rollout.job.sink import columns_of, open_sink
+from rollout.whole_file import write_whole
 
 
 class ManyAnswer(NamedTuple):
@@ -106,3 +108,17 @@ def test_csv_has_json_for_what_is_no_cell(tmp_path: Path) -> None:
     with (tmp_path / "out.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["size"], row["label"], row["tags"], row["free"]) == ("2", "", '["red"]', '{"q50":1.5}')
+
+
+def test_a_link_in_the_place_of_a_draft_is_not_followed(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("precious")
+    (tmp_path / ".out.csv.partial").symlink_to(theirs)
+    with open_sink(tmp_path / "out.csv", Regression()) as write:
+        write([])
+    assert theirs.read_text() == "precious"
+    assert not (tmp_path / "out.csv").is_symlink()
+    assert (tmp_path / "out.csv").read_text().startswith("client_id,")
+    (tmp_path / f".kept.{os.getpid()}").symlink_to(theirs)
+    write_whole(tmp_path / "kept", b"ours")
+    assert (theirs.read_text(), (tmp_path / "kept").read_bytes()) == ("precious", b"ours")

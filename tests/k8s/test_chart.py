@@ -21,6 +21,13 @@ from tests.k8s.rendering import COMPONENTS, K8S, Resource, containers, name_of, 
 # What the overlays in the same order combine.
 PRODUCTION = ["first-split", "models-from-s3", "gateway", "monitoring"]
 LOCAL = ["first-split", "models-from-image", "redis"]
+# What would end a value in YAML, and begin another.
+ENDS = ["\n  securityContext: {privileged: true}", " # x", ": y", "{", '"', "\t"]
+SECRETS = [
+    *("ROLLOUT_TOKENS", "ROLLOUT_TOKEN", "ROLLOUT_REDIS_URL", "ROLLOUT_WEBHOOK_SECRET", "AWS_SECRET_ACCESS_KEY"),
+    *("AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "WANDB_API_KEY"),
+    *("OTEL_EXPORTER_OTLP_HEADERS", "AZURE_STORAGE_ACCOUNT_KEY"),
+]
 HASH = re.compile(r"^(rollout)-[a-z0-9]{10}$")
 
 
@@ -135,6 +142,41 @@ def test_helm_finds_nothing_wrong_and_the_schema_what_is(tmp_path: Path) -> None
     assert set(values) == set(schema["properties"]) - {"global"}
     for wrong in ("components={no-such}", "image.nam=x", "settings.ROLLOUT_TOKENS=x", "autoscaler.minReplicas=0"):
         assert run("template", "rollout", str(K8S), "--set", wrong).returncode != 0, wrong
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        *(
+            (f"{part}.{name}", f"x:1{end}")
+            for part, name in (("image", "name"), ("improve", "image"))
+            for end in ENDS
+        ),
+        *(("keda.prometheus", f"http://x{end}") for end in ENDS),
+        *(
+            (f"{part}.model", said)
+            for part in ("firstSplit", "improve")
+            for said in ("--help", "-", "a b", "a;b", "a\nb")
+        ),
+        *(("firstSplit.champion", said) for said in ("--yes", "v1 --yes", "$(id)")),
+        *((f"settings.{name}", "x") for name in SECRETS),
+    ],
+)
+def test_no_value_becomes_more_than_a_value_and_no_secret_a_setting(where: str, said: str) -> None:
+    part, name = where.split(".")
+    schema = jsonschema.Draft202012Validator(json.loads((K8S / "values.schema.json").read_text()))
+    values = yaml.safe_load((K8S / "values.yaml").read_text())
+    assert schema.is_valid(values)
+    values[part][name] = said
+    assert not schema.is_valid(values)
+
+
+def test_names_and_places_that_are_none_of_these_are_taken() -> None:
+    schema = jsonschema.Draft202012Validator(json.loads((K8S / "values.schema.json").read_text()))
+    for name in ("r:1", "localhost:5000/a/b:v1", "r.example/a_b/c@sha256:" + "0" * 64, "r:1@sha256:" + "a" * 64):
+        assert schema.is_valid({"image": {"name": name}, "improve": {"image": name}}), name
+    for name in ("ROLLOUT_PUBLIC_KEY", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ACCESS_KEY_ID", "ROLLOUT_WEBHOOK_URL"):
+        assert schema.is_valid({"settings": {name: "x"}}), name
 
 
 def test_it_is_packed_whole_and_is_of_this_version(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rollout.bundle.fields import Field
 from rollout.bundle.manifest import read_whole
 from rollout.bundle.schema import Arrays
-from rollout.errors import BundleError
+from rollout.errors import NO_JSON, BundleError
 from rollout.heads.head import Head, Numbers
 from rollout.judge.baseline import Baseline
 from rollout.judge.features import Features, named
@@ -77,5 +77,5 @@ def read_baseline(folder: Path) -> Baseline | None:
         return msgspec.json.decode(read_whole(folder / FILE_NAME), type=Baseline)
     except FileNotFoundError:
         return None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NO_JSON as error:
         raise BundleError(f"{FILE_NAME} is no baseline: {error}; pack the version again") from None

@@ -12,7 +12,7 @@ import msgspec
 from rollout.bundle.evidence import Finding, GateResult, ReferenceResult
 from rollout.bundle.fields import Field
 from rollout.bundle.parity import Parity
-from rollout.errors import BundleError
+from rollout.errors import NO_JSON, BundleError
 from rollout.heads import Head, decode_head
 from rollout.heads.review_evidence import ReviewEvidence
 from rollout.notebook import figure, show
@@ -165,7 +165,7 @@ def read_manifest(folder: Path) -> Manifest:
                 "delete the bundle and pack it again"
             )
         return msgspec.json.decode(data, type=Manifest, dec_hook=decode_head)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NO_JSON as error:
         raise BundleError(f"{path} is not a manifest: {error}") from None
 
 

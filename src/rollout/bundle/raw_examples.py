@@ -14,7 +14,7 @@ from rollout.bundle.columns import bare
 from rollout.bundle.image_file import PixelBudget
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.schema import Arrays, InputSchema, InvalidInputsError, RawInputs
-from rollout.errors import BundleError
+from rollout.errors import NO_JSON, BundleError
 from rollout.heads import Flags, Head, Scores
 
 FILE_NAME = "reference.ndjson"
@@ -138,5 +138,5 @@ def _read(folder: Path, tag: str) -> list[RawExample]:
         raise BundleError(f"{tag} is refused: {FILE_NAME} has {len(lines):,} rows, not 1 to {ROWS}")
     try:
         return [msgspec.json.decode(line, type=RawExample) for line in lines]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NO_JSON as error:
         raise BundleError(f"{tag} is refused: {FILE_NAME} holds something else than raw rows: {error}") from None

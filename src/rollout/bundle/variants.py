@@ -112,6 +112,7 @@ class Onnx(Variant):
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # or its name says what it is
         provider = PROVIDERS[device]
         self._session = onnxruntime.InferenceSession(path, options, providers=[provider])
         if provider not in self._session.get_providers():  # it falls back on the processor and says nothing

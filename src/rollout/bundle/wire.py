@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rollout.bundle.apart import Apart, one_feature
 from rollout.bundle.columns import cell, flat, is_ragged, lengths
-from rollout.errors import BundleError
+from rollout.errors import NO_JSON, BundleError
 from rollout.judge.features import Features, number, of_rows, spread
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ class WireField(msgspec.Struct, frozen=True, tag_field="kind"):
         """Reads a CSV cell. What should be JSON and is not goes to the service, which says what is wrong."""
         try:
             return msgspec.json.decode(cell)
-        except msgspec.DecodeError:
+        except NO_JSON:
             return cell
 
     def picture(self, array: NDArray[Any]) -> NDArray[np.uint8] | None:

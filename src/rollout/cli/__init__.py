@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -10,6 +11,7 @@ import click
 from rollout.__about__ import __version__
 from rollout.cli.lazy import Lazy, LazyGroup
 from rollout.errors import RolloutError, SplitConflictError
+from rollout.logs import TextFormatter
 
 FAILED = 1
 CONFLICT = 3
@@ -63,6 +65,8 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Runs the command line; an error of ours is one line and an exit code."""
+    if logging.lastResort is not None:  # what prints warnings where nothing was configured
+        logging.lastResort.setFormatter(TextFormatter("%(message)s"))
     try:
         cli()
     except RolloutError as error:

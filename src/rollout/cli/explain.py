@@ -12,7 +12,7 @@ from rollout.cli.completion import tag_argument
 from rollout.cli.output import Table, Text, make_console, make_table, print_json
 from rollout.cli.shared import call_for, json_option, trust_option
 from rollout.config import load_settings
-from rollout.errors import BundleError, ConfigError
+from rollout.errors import NO_JSON, BundleError, ConfigError
 from rollout.explain.explanation import MOST_SEED, Explanation, Question, require_extra
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _read(said: str | None, schema: InputSchema) -> SentInputs:
         found: dict[str, Any] = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
         if "inputs" in found and "inputs" not in schema.fields:
             found = msgspec.json.decode(found["inputs"], type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NO_JSON as error:
         raise ConfigError(f"the inputs are not JSON: {error}; write the inputs by name, in an object") from None
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -47,8 +48,25 @@ def as_size(count: float) -> str:
 
 def print_json(value: Any) -> None:
     """Prints a value as JSON, in which what is no printable character is escaped as JSON does it."""
-    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-    click.echo("".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text))
+    click.echo(_printable_json(msgspec.json.format(msgspec.json.encode(value), indent=2)))
+
+
+def _printable_json(text: bytes) -> str:
+    return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text.decode())
+
+
+class JsonOut:
+    """The standard output for JSON: as it is for a file or a pipe, and printable for a terminal."""
+
+    def write(self, data: bytes) -> None:
+        """Writes whole values."""
+        if sys.stdout.isatty():
+            data = _printable_json(data).encode()
+        sys.stdout.buffer.write(data)
+
+    def flush(self) -> None:
+        """Returns when all is written."""
+        sys.stdout.buffer.flush()
 
 
 class Text(rich.text.Text):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 import msgspec
 
+from rollout.bounded import limit_memory, usable_memory
 from rollout.cli.examples import examples
 from rollout.cli.output import make_console, make_progress, say
 from rollout.config import load_settings
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from rollout.job.row import Columns
 
 SOME_ROWS_FAILED = 3
+# A file of kilobytes can stand for any number of gigabytes.
+MEMORY_SHARE = 0.5
 
 
 class Job:
@@ -93,6 +98,7 @@ def predict(
 
     settings = load_settings(token=None if token_file is None else token_file.read().strip())
     check_sink(out, replace=force)
+    limit_memory(int(usable_memory() * MEMORY_SHARE))
     job = asyncio.run(
         _run(
             file,
@@ -132,7 +138,11 @@ async def _run(
             raise ConfigError(f"the service has answers that this version does not know: {problem}") from None
         source = open_source(file, columns._replace(fields=fields), client)
         wanted = columns_of(head)
-        with open_sink(out, head) as write, make_progress(make_console(stderr=True)) as progress:
+        with (
+            _answers_known(),
+            open_sink(out, head) as write,
+            make_progress(make_console(stderr=True)) as progress,
+        ):
             bar = progress.add_task("", total=source.total)
             async for answered in exchange.predict(model.model, source):
                 records = []
@@ -147,3 +157,12 @@ async def _run(
                     progress.update(bar, completed=answered[-1][0].position, description=str(job))
         job.left_out = source.left_out()
     return job
+
+
+@contextmanager
+def _answers_known() -> Iterator[None]:
+    """Says in a line that the answers of a service are none that its model could give."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as problem:
+        raise ConfigError(f"the service has answers that this version does not know: {problem!r}") from None

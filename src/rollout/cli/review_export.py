@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +10,7 @@ import click
 from rollout.bundle.machine import user_name
 from rollout.cli.completion import model_argument
 from rollout.cli.examples import examples
-from rollout.cli.output import say
+from rollout.cli.output import JsonOut, say
 from rollout.cli.shared import call_for
 from rollout.errors import ConfigError
 from rollout.store import Redis
@@ -91,7 +90,7 @@ async def _export_rows(
 
     count, cursor = 0, since
     rows = export_rows(redis, model, since, read_lineage(model), who=user_name(), role=ROLE)
-    with open_rows(out, sys.stdout.buffer, chosen) as write:
+    with open_rows(out, JsonOut(), chosen) as write:
         async for row in rows:
             write(row)
             count, cursor = count + 1, row.cursor
@@ -103,7 +102,7 @@ async def _export_tasks(redis: Redis, model: str, out: Path | None) -> int:
     from rollout.review.label_studio import export_tasks  # noqa: PLC0415
 
     count = 0
-    with open_tasks(out, sys.stdout.buffer) as write:
+    with open_tasks(out, JsonOut()) as write:
         async for task in export_tasks(redis, model, who=user_name(), role=ROLE):
             write(task)
             count += 1

@@ -46,7 +46,8 @@ def answer(setup: Setup) -> Iterator[Finding]:
     if not setup.deep:
         return
     for tag in setup.tags:
-        command = [sys.executable, "-c", "from rollout.cli import main; main()", "verify", tag]
+        # -P: nothing is imported from the folder that the command was started in.
+        command = [sys.executable, "-P", "-c", "from rollout.cli import main; main()", "verify", tag]
         try:
             done = subprocess.run(
                 command, env=setup.environ, capture_output=True, text=True, timeout=VERIFY_S, check=False

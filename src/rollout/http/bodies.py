@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rollout.bundle.codec import located, split_location
-from rollout.errors import FieldError, MalformedBodyError, invalid, step_to
+from rollout.errors import NO_JSON, FieldError, MalformedBodyError, invalid, step_to
 from rollout.http.gateway import BOM, Gateway
 from rollout.inference.rows import ID_LIMIT
 
@@ -68,7 +68,7 @@ def is_count(text: str) -> bool:
 def _located(pointer: str, detail: str, body: bytes) -> str:
     try:
         return located(pointer, detail, body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # behind what was at fault
+    except NO_JSON:  # behind what was at fault
         return pointer
 
 

@@ -19,7 +19,7 @@ from rollout.bundle.fields import Field, Tensor
 from rollout.bundle.image_file import PixelBudget
 from rollout.bundle.schema import InvalidInputsError
 from rollout.bundle.wire import Free
-from rollout.errors import FieldError
+from rollout.errors import NO_JSON, FieldError
 
 STRINGS = "BYTES"
 DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
@@ -255,7 +255,7 @@ def _strings(content: Content, rows: int) -> Sequence[Any]:
     if isinstance(content, msgspec.Raw):
         try:
             return [one[0] if isinstance(one, list) else one for one in _decode_strings(content)]
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except NO_JSON:
             raise fault("/data", "must be a list of strings, in UTF-8") from None
     return content
 

@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 import aiohttp
 import msgspec
 
+from rollout.errors import NO_JSON
 from rollout.mlflow_server import DIGEST, MlflowServer
 
 TIMEOUT_S = 10.0
@@ -128,11 +129,11 @@ class MlflowRegistry:
         if status == 200:
             try:
                 return msgspec.json.decode(body or b"{}", type=kind)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except NO_JSON as error:
                 raise RegistryError(f"{self._server.url} answers what is no registry's answer: {error}") from None
         try:
             fault = msgspec.json.decode(body, type=_Fault)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except NO_JSON:
             fault = _Fault()
         if status == 404 and fault.error_code == MISSING:
             return None

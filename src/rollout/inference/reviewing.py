@@ -123,7 +123,7 @@ def review_item(
     decision = answers.decisions.row(index)
     answer = answers.task.answer(decision.numbers)
     redacted = dict.fromkeys((sent.keys() | rows.arrays.keys()) & set(model.sampler.policy.redact))
-    inputs = msgspec.json.encode({**sent, **redacted})
+    inputs = _in_one_line(msgspec.json.encode({**sent, **redacted}))
     seen = inputs + msgspec.json.encode(answer) if redacted else inputs
     version = answers.version(index)
     head, encoded = answers.heads[version]
@@ -153,6 +153,11 @@ def review_item(
         task=encoded,
         other=unseen,
     )
+
+
+def _in_one_line(text: bytes) -> bytes:
+    """Returns JSON as it may stand in a spool or an export, an item a line, however a caller laid it out."""
+    return msgspec.json.format(text, indent=-1) if b"\n" in text or b"\r" in text else text
 
 
 def _kept(schema: InputSchema, rows: Rows, index: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from rollout.errors import ConfigError
+from rollout.errors import NO_JSON, ConfigError
 from rollout.job.row import Row, Source
 
 # Rows that are sent and not answered yet, and rows that are sent together, or bytes of them.
@@ -25,8 +25,6 @@ RETRY_S = 1.0
 MOST_BYTES = 64 * 1024 * 1024
 # What is packed may be a thousand times as large as what comes.
 UNPACKED = {"Accept-Encoding": "identity"}
-# What a line may raise that is no answer.
-STRANGE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 LOST = (aiohttp.ClientError, TimeoutError, OSError)
 
@@ -87,7 +85,7 @@ class Exchange:
                 found = msgspec.json.decode(await self._read(response), type=_Models).models
         except _InterruptedError as error:
             raise ConfigError(f"the service at {self._url} is not ready: {error}") from None
-        except (*LOST, *STRANGE) as error:
+        except (*LOST, *NO_JSON) as error:
             raise ConfigError(f"no Rollout service answers at {self._url}: {error}") from None
         models = {model.model: model for model in found}
         if name is None and len(models) == 1:
@@ -146,7 +144,7 @@ class Exchange:
         try:
             async with self._session.post(url, data=send(), headers=headers, allow_redirects=False) as response:
                 await self._require_ok(response)
-                rest = b""
+                rest, late = b"", time.monotonic() + 2 * PATIENCE_S
                 async for piece in response.content.iter_any():
                     *lines, rest = (rest + piece).split(b"\n")
                     answers = [self._answer(line) for line in lines]
@@ -154,6 +152,9 @@ class Exchange:
                         raise self._strange()
                     if answers:
                         yield [(sent.get_nowait(), answer) for answer in answers]
+                        late = time.monotonic() + 2 * PATIENCE_S
+                    elif time.monotonic() > late:
+                        raise TimeoutError("what comes is no whole answer")
         except LOST:
             if fault is not None:
                 raise fault from None
@@ -164,7 +165,7 @@ class Exchange:
     def _answer(self, line: bytes) -> dict[str, Any]:
         try:
             answer: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
-        except STRANGE:
+        except NO_JSON:
             raise self._strange() from None
         if "status" in answer and not isinstance(answer.get("detail"), str):
             raise self._strange()
@@ -179,7 +180,7 @@ class Exchange:
             return
         try:
             detail = str(msgspec.json.decode(await self._read(response), type=dict[str, Any])["detail"])
-        except (*STRANGE, KeyError):
+        except (*NO_JSON, KeyError):
             detail = f"{response.status} {response.reason}"
         if response.status == 503:
             raise _InterruptedError(detail)
@@ -187,10 +188,11 @@ class Exchange:
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
-        async for piece in response.content.iter_any():
-            body += piece
-            if len(body) > MOST_BYTES:
-                raise self._strange()
+        async with asyncio.timeout(2 * PATIENCE_S):
+            async for piece in response.content.iter_any():
+                body += piece
+                if len(body) > MOST_BYTES:
+                    raise self._strange()
         return bytes(body)
 
     def _strange(self) -> ConfigError:

@@ -73,14 +73,11 @@ def open_files(file: Path, fields: Mapping[str, Field], client: str) -> Source:
     def read() -> Iterator[Row]:
         nonlocal left_out
         left_out = 0
-        try:
-            for member in lies_in(file):
-                if member.read is None:
-                    left_out += 1
-                else:
-                    yield _row(client, name, member.name, member.read, member.position)
-        except Exception as error:  # tarfile, zipfile and zlib have no end of them
-            raise ConfigError(f"{file} cannot be read: {error}") from None
+        for member in lies_in(file):
+            if member.read is None:
+                left_out += 1
+            else:
+                yield _row(client, name, member.name, member.read, member.position)
 
     total = sum(1 for _ in _in_folder(file)) if file.is_dir() else file.stat().st_size
     return Source(total, read, lambda: left_out)

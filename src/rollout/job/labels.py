@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
-from rollout.errors import ConfigError
+from rollout.errors import NO_JSON, ConfigError
 from rollout.job.sink import GROUP_ROWS, until_whole
 from rollout.job.source import parquet
 from rollout.review.export import ExportRow, encode_row
@@ -29,6 +29,19 @@ GROUP_BYTES = 32 * 1024 * 1024
 # What is nested is JSON in Parquet.
 NESTED = ("inputs", "predicted", "other", "outcome", "lineage")
 FORMS = ("labels", "values", "vector", "tensors", "spans", "boxes", "heads")
+
+
+class Out(Protocol):
+    """Where lines go."""
+
+    def write(self, data: bytes, /) -> object:
+        """Writes some."""
+        ...
+
+    def flush(self) -> None:
+        """Returns when all is written."""
+        ...
+
 
 _encode = msgspec.json.Encoder().encode
 
@@ -61,7 +74,7 @@ def choose_format(out: Path | None, asked: Format | None, *, replace: bool) -> F
 
 
 @contextmanager
-def open_rows(out: Path | None, pipe: BinaryIO, chosen: Format) -> Iterator[Callable[[ExportRow], None]]:
+def open_rows(out: Path | None, pipe: Out, chosen: Format) -> Iterator[Callable[[ExportRow], None]]:
     """Yields a function that writes the next row; the file is there only when it is whole.
 
     Args:
@@ -86,7 +99,7 @@ def open_rows(out: Path | None, pipe: BinaryIO, chosen: Format) -> Iterator[Call
 
 
 @contextmanager
-def open_tasks(out: Path | None, pipe: BinaryIO) -> Iterator[Callable[[Task], None]]:
+def open_tasks(out: Path | None, pipe: Out) -> Iterator[Callable[[Task], None]]:
     """Yields a function that writes the next task of Label Studio; likewise.
 
     Raises:
@@ -101,12 +114,12 @@ def open_tasks(out: Path | None, pipe: BinaryIO) -> Iterator[Callable[[Task], No
         yield write
 
 
-def _write_line(file: BinaryIO, row: ExportRow) -> None:
+def _write_line(file: Out, row: ExportRow) -> None:
     file.write(encode_row(row) + b"\n")
 
 
 @contextmanager
-def _open_list(file: BinaryIO) -> Iterator[Callable[[Task], None]]:
+def _open_list(file: Out) -> Iterator[Callable[[Task], None]]:
     before = b"["
 
     def write(task: Task) -> None:
@@ -176,5 +189,5 @@ def open_labels(file: Path, asked: str | None) -> Iterator[Iterator[Label | Faul
             yield read_lines(lines) if chosen == "jsonl" else read_tasks(lines.read())
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror or error}") from None
-    except msgspec.DecodeError as error:
+    except NO_JSON as error:
         raise ConfigError(f"{file} is not what Label Studio exports as JSON: {error}") from None

@@ -19,7 +19,7 @@ from rollout.bundle.schema import InputSchema
 from rollout.bundle.store import export_bundle, open_bundle, was_packed_here
 from rollout.bundle.verify import choose_variant, servable
 from rollout.config import load_settings
-from rollout.errors import ConfigError
+from rollout.errors import NO_JSON, ConfigError
 from rollout.job.arrow import answer_columns
 from rollout.job.row import Columns
 from rollout.review.policy import DEFAULT, ReviewPolicy
@@ -173,7 +173,7 @@ def goes_on(plan: Plan, before: bytes | None) -> Plan:
         return plan
     try:
         begun = msgspec.json.decode(before, type=Plan)
-    except msgspec.DecodeError as error:
+    except NO_JSON as error:
         raise ConfigError(f"the output was begun by another release of Rollout: {error}") from None
     for name in SAME:
         if getattr(begun, name) != getattr(plan, name):

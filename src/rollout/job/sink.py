@@ -14,6 +14,7 @@ from rollout.errors import ConfigError
 from rollout.heads import Head
 from rollout.job.arrow import answer_columns
 from rollout.job.source import parquet
+from rollout.whole_file import make_draft
 
 # Rows in a group of a Parquet file; they are in memory until the group is written.
 GROUP_ROWS = 4096
@@ -66,6 +67,7 @@ def until_whole(file: Path) -> Iterator[Path]:
     """
     partial = file.with_name(f".{file.name}.partial")
     try:
+        make_draft(partial)
         yield partial
         partial.replace(file)
     except OSError as error:

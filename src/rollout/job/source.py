@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
-from rollout.errors import ConfigError
+from rollout.errors import NO_JSON, ConfigError
 from rollout.job.files import SUFFIXES, open_files
 from rollout.job.row import Columns, Row, Source, encode_line
 
 # Rows of a Parquet file that are in memory at a time.
 PARQUET_ROWS = 256
 LONGEST_CELL = 64 * 1024 * 1024
+# The base64 of such a cell, and its neighbours.
+LONGEST_LINE = 2 * LONGEST_CELL
 
 
 def open_source(file: Path, columns: Columns, client: str = "") -> Source:
@@ -27,21 +30,43 @@ def open_source(file: Path, columns: Columns, client: str = "") -> Source:
         client: The client of all rows, where each is a file; a table has a column of them.
 
     Raises:
-        ConfigError: If it cannot be read, its extension is unknown, a column is missing, or the client is.
+        ConfigError: If it cannot be read, its extension is unknown, a column is missing, or the client is; of
+            what stands further on in it, when that is read.
     """
+    with _named(file):
+        source = _open(file, columns, client)
+
+    def read() -> Iterator[Row]:
+        with _named(file):
+            yield from source.read()
+
+    return source._replace(read=read)
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Says of which file it is that whatever reads it raises: there is no end of that."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except MemoryError:
+        raise ConfigError(f"cannot read {file}: some of its rows take more memory than they may") from None
+    except Exception as error:
+        raise ConfigError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _open(file: Path, columns: Columns, client: str) -> Source:
     openers = {".csv": _open_csv, ".jsonl": _open_jsonl, ".ndjson": _open_jsonl, ".parquet": _open_parquet}
     opener = openers.get(file.suffix.lower())
-    try:
-        if file.is_dir() or file.name.lower().endswith(SUFFIXES):
-            return open_files(file, columns.fields, client)
-        if opener is None:
-            known = ", ".join((*openers, *SUFFIXES))
-            raise ConfigError(f"{file}: reads {known}, by the extension, and folders of files")
-        if client:
-            raise ConfigError(f"--client is for files: {file} has a column of client IDs, named by --client-id")
-        return opener(file, columns)
-    except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror or error}") from None
+    if file.is_dir() or file.name.lower().endswith(SUFFIXES):
+        return open_files(file, columns.fields, client)
+    if opener is None:
+        known = ", ".join((*openers, *SUFFIXES))
+        raise ConfigError(f"{file}: reads {known}, by the extension, and folders of files")
+    if client:
+        raise ConfigError(f"--client is for files: {file} has a column of client IDs, named by --client-id")
+    return opener(file, columns)
 
 
 def parquet() -> Any:
@@ -76,8 +101,8 @@ def _open_csv(file: Path, columns: Columns) -> Source:
             except (csv.Error, UnicodeDecodeError) as error:
                 raise ConfigError(f"{file}, line {lines.number}: {error}") from None
 
-    with file.open(encoding="utf-8-sig", errors="replace", newline="") as text:
-        _require(next(csv.reader(text), []), columns, file)
+    with file.open("rb") as binary:
+        _require(next(csv.reader(_Counted(binary)), []), columns, file)
     return Source(file.stat().st_size, read)
 
 
@@ -85,10 +110,15 @@ def _open_jsonl(file: Path, columns: Columns) -> Source:
     def read() -> Iterator[Row]:
         position = 0
         with file.open("rb") as lines:
-            for line in lines:
+            while line := lines.readline(LONGEST_LINE):
                 position += len(line)
                 text = line.strip(b"\xef\xbb\xbf \t\r\n")
-                if text:
+                if len(line) == LONGEST_LINE:
+                    while len(lines.readline(LONGEST_LINE)) == LONGEST_LINE:
+                        pass
+                    position = lines.tell()
+                    yield Row(None, None, b"{}", position, f"the line is longer than {LONGEST_LINE:,} bytes")
+                elif text:
                     yield _row_of_json(text, columns, position)
 
     with file.open("rb"):
@@ -96,14 +126,8 @@ def _open_jsonl(file: Path, columns: Columns) -> Source:
 
 
 def _open_parquet(file: Path, columns: Columns) -> Source:
-    def open_file() -> Any:
-        try:
-            return reader.ParquetFile(file)
-        except ValueError as error:
-            raise ConfigError(f"{file}: {error}") from None
-
     def read() -> Iterator[Row]:
-        with open_file() as opened:
+        with reader.ParquetFile(file) as opened:
             position = 0
             for batch in opened.iter_batches(PARQUET_ROWS, columns=wanted):
                 for record in batch.to_pylist():
@@ -111,7 +135,7 @@ def _open_parquet(file: Path, columns: Columns) -> Source:
                     yield _row(record, columns, position)
 
     reader = parquet()
-    with open_file() as opened:
+    with reader.ParquetFile(file) as opened:
         names = opened.schema_arrow.names
         _require(names, columns, file)
         wanted = [name for name in (columns.client_id, columns.key, *columns.readers) if name in names]
@@ -126,7 +150,7 @@ def _row_of_json(text: bytes, columns: Columns, position: int) -> Row:
     """Takes an instance as it is, makes one of anything flatter, and leaves to the service what is no object."""
     try:
         record = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NO_JSON:
         record = None
     if not isinstance(record, dict):
         return Row(None, None, text, position)
@@ -153,15 +177,19 @@ def _identifier(value: object) -> str | None:
 class _Counted:
     """The lines of a file as text, with how many there were and how many bytes."""
 
-    def __init__(self, binary: Iterable[bytes]) -> None:
-        self._binary = iter(binary)
+    def __init__(self, binary: IO[bytes]) -> None:
+        self._binary = binary
         self.number = self.size = 0
 
     def __iter__(self) -> _Counted:
         return self
 
     def __next__(self) -> str:
-        line = next(self._binary)
+        line = self._binary.readline(LONGEST_LINE)
+        if not line:
+            raise StopIteration
+        if len(line) == LONGEST_LINE:
+            raise csv.Error(f"it is longer than {LONGEST_LINE:,} bytes")
         self.number += 1
         self.size += len(line)
         return line.decode("utf-8-sig" if self.number == 1 else "utf-8")

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from rollout.errors import InvalidRequestError
+from rollout.errors import NO_JSON, InvalidRequestError
 from rollout.heads import Head, Truth
 from rollout.review.access_log import record_access
 from rollout.review.actions import Said, require_truth, shortly
@@ -85,7 +85,7 @@ def read_tasks(content: bytes) -> Iterator[Label | Fault]:
     """Returns the labels of an export of Label Studio in JSON; tasks that nobody annotated are left out.
 
     Raises:
-        msgspec.DecodeError: If it is not a list in JSON.
+        msgspec.DecodeError: If it is not a list in JSON; or another of ``NO_JSON``.
     """
     return _labels(msgspec.json.decode(content, type=list[msgspec.Raw]))
 
@@ -96,7 +96,7 @@ def _labels(tasks: list[msgspec.Raw]) -> Iterator[Label | Fault]:
         place = f"task {number}"
         try:
             task = decoder.decode(raw)
-        except msgspec.DecodeError as error:
+        except NO_JSON as error:
             yield Fault(place=place, why=str(error))
             continue
         found = [annotation for annotation in task.annotations if not annotation.was_cancelled]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from rollout.errors import InvalidSplitError
+from rollout.errors import NO_JSON, InvalidSplitError
 from rollout.routing.split import Split
 from rollout.whole_file import write_whole
 
@@ -29,6 +29,6 @@ def cached_splits(home: Path) -> dict[str, Split]:
     for file in sorted((home / FOLDER).glob("*.json")):
         try:
             splits[file.stem] = msgspec.json.decode(file.read_bytes(), type=Split)
-        except (msgspec.DecodeError, InvalidSplitError):
+        except (*NO_JSON, InvalidSplitError):
             continue
     return splits

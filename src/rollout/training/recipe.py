@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rollout.bundle.fields import Field
 from rollout.bundle.reference import Reference
 from rollout.bundle.schema import Arrays, Labelled
-from rollout.errors import ConfigError
+from rollout.errors import NO_JSON, ConfigError
 from rollout.heads import Head
 from rollout.training.fit import Fit
 from rollout.training.runs import Fitted, Run
@@ -208,7 +208,7 @@ def with_searched(recipe: Recipe, file: Path) -> Recipe:
         return recipe
     try:
         found = msgspec.json.decode(file.read_bytes(), type=dict[str, Searched])
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except NO_JSON as error:
         raise ConfigError(f"{file} cannot be read: {error}") from None
     versions = {
         name: recipe.version(searched.of)._replace(
