@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from starlette.responses import Response
 
 from rollout.bundle.fields import Field
 from rollout.bundle.schema import Arrays, InvalidInputsError
-from rollout.errors import InvalidRequestError, UnknownItemError
+from rollout.errors import NO_JSON, InvalidRequestError, UnknownItemError
 from rollout.explain.explanation import Attribution, Explanation, Question
 from rollout.http.explain import task_of
 from rollout.http.predict import whether_hung_up
@@ -24,7 +23,7 @@ from rollout.inference.served_model import ServedModel
 from rollout.review import actions
 from rollout.review.access_log import record_access
 from rollout.review.item import ReviewItem
-from rollout.review.queue import read_items, read_work
+from rollout.review.queue import read_one, read_work
 from rollout.review.state import require_lease
 from service.console.page_context import Page, PageContext
 from service.console.render import data, render
@@ -79,10 +78,10 @@ async def explain(context: PageContext) -> Response:
     """Explains the model's answer to an item that the reviewer has, and notes that they have seen it."""
     form, model, redis = context.form, context.model, context.engine.redis
     item_id, token = form.get("item", ""), form.get("token", "")
-    found = await read_items(redis, model.name, [item_id])
-    if not found:
+    found = await read_one(redis, model.name, item_id)
+    if found is None:
         raise UnknownItemError(f"{model.name} has no review item {item_id!r}; its client may have been forgotten")
-    item, stored = found[0]
+    item, stored = found
     require_lease(read_work(stored), token, round(time.time() * 1000))
     row = _row(model, item)
     loaded = model.versions.get(item.version)
@@ -145,7 +144,7 @@ def _row(model: ServedModel, item: ReviewItem) -> Arrays:
         raise InvalidRequestError("the inputs are not kept any more: there is nothing to explain")
     try:
         return model.schema.decode_row(item.sent)
-    except (InvalidInputsError, msgspec.DecodeError):
+    except (InvalidInputsError, *NO_JSON):
         raise InvalidRequestError(
             "the inputs are not kept as they were, so that nothing is to be explained: the review policy redacts "
             "some, or the model takes others by now"

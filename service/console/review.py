@@ -11,6 +11,7 @@ import msgspec
 from starlette.responses import Response
 
 from rollout.errors import (
+    NO_JSON,
     ForbiddenError,
     InvalidRequestError,
     LeaseLostError,
@@ -130,7 +131,7 @@ async def release(context: PageContext) -> Response:
     redis, name = context.engine.redis, context.model.name
     try:
         leases = msgspec.json.decode(context.form.get("leases", ""), type=list[tuple[str, str, str]])
-    except msgspec.DecodeError:
+    except NO_JSON:
         raise InvalidRequestError("leases must be items with their token and end, as JSON") from None
     known = {item: (token, end) for item, token, end in leases[:MOST_ITEMS]}
     transitions = []
@@ -172,7 +173,7 @@ def _truth(form: Mapping[str, str]) -> Truth:
         return UNSAID
     try:
         return msgspec.json.decode(form["truth"], type=_Said).truth
-    except msgspec.DecodeError as error:
+    except NO_JSON as error:
         raise InvalidRequestError(f"the answer cannot be read: {error}") from None
 
 

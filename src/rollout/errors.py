@@ -9,6 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import ClassVar, NamedTuple, Self
 
+import msgspec
+
+# What decoding JSON raises where it is none, or is nested too deeply to be read.
+NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 # An answer says no more about what is wrong: so many faults, of so many characters each.
 MOST_ERRORS = 1024
 LONGEST_TEXT = 300

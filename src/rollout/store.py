@@ -21,7 +21,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from rollout.errors import ConfigError, StoredValueError, StoreUnavailableError
+from rollout.errors import NO_JSON, ConfigError, StoredValueError, StoreUnavailableError
 from rollout.keys import Keys
 from rollout.redis_faults import NO_PRIMARY, explain, find_tls_mismatch
 from rollout.redis_url import RedisUrl, parse_redis_url
@@ -294,7 +294,7 @@ def decode_stored(data: bytes | str, kind: type[T], key: str) -> T:
     """
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except NO_JSON as error:
         raise strange_value(key, error) from None
 
 
@@ -325,7 +325,7 @@ def stored_at(key: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, LookupError, ArithmeticError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, *NO_JSON) as error:
         raise strange_value(key, error) from None
 
 

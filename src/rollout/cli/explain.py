@@ -12,7 +12,7 @@ from rollout.cli.completion import tag_argument
 from rollout.cli.output import Table, Text, make_console, make_table, print_json
 from rollout.cli.shared import call_for, json_option, trust_option
 from rollout.config import load_settings
-from rollout.errors import BundleError, ConfigError
+from rollout.errors import NO_JSON, BundleError, ConfigError
 from rollout.explain.explanation import MOST_SEED, Explanation, Question, require_extra
 
 if TYPE_CHECKING:
@@ -103,19 +103,18 @@ def _of_item(tag: str, item_id: str) -> tuple[str, SentInputs]:
     from rollout.bundle.machine import user_name  # noqa: PLC0415
     from rollout.cli.review_export import ROLE  # noqa: PLC0415
     from rollout.review.access_log import record_access  # noqa: PLC0415
-    from rollout.review.queue import read_items  # noqa: PLC0415
+    from rollout.review.queue import read_one  # noqa: PLC0415
 
     name, _, version = tag.partition(":")
 
-    async def read(redis: Redis) -> list[tuple[ReviewItem, bytes | None]]:
-        items = await read_items(redis, name, [item_id])
-        await record_access(redis, name, user_name(), ROLE, "explain", [item.id for item, _ in items])
-        return items
+    async def read(redis: Redis) -> ReviewItem | None:
+        found = await read_one(redis, name, item_id)
+        await record_access(redis, name, user_name(), ROLE, "explain", [] if found is None else [found[0].id])
+        return None if found is None else found[0]
 
-    found = call_for(name, read)
-    if not found:
+    item = call_for(name, read)
+    if item is None:
         raise ConfigError(f"{name} has no review item {item_id!r}; its client may have been forgotten")
-    item = found[0][0]
     if not item.has_inputs:
         raise ConfigError(f"the inputs of {item_id} are not kept any more: there is nothing to explain")
     return f"{name}:{version or item.version}", item.sent
@@ -136,7 +135,7 @@ def _read(said: str | None, schema: InputSchema) -> SentInputs:
         found: dict[str, Any] = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
         if "inputs" in found and "inputs" not in schema.fields:
             found = msgspec.json.decode(found["inputs"], type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NO_JSON as error:
         raise ConfigError(f"the inputs are not JSON: {error}; write the inputs by name, in an object") from None
     return found
 

@@ -18,7 +18,7 @@ from rollout.cli.shared import ask, call, json_option
 from rollout.cli.split_view import differences, show_change, show_history, show_split
 from rollout.config import load_settings
 from rollout.embedded import running_redis
-from rollout.errors import ConfigError, InvalidSplitError, SplitConflictError
+from rollout.errors import NO_JSON, ConfigError, InvalidSplitError, SplitConflictError
 from rollout.judge.policy import Policy
 from rollout.routing import changes
 from rollout.routing.assignment import assign as assign_client
@@ -53,7 +53,7 @@ def json_file(kind: Any) -> Callable[[str], Any]:
             return msgspec.json.decode(Path(name).read_bytes(), type=kind)
         except OSError as error:
             raise click.BadParameter(printable(f"cannot read {name}: {error.strerror}")) from None
-        except (msgspec.DecodeError, UnicodeDecodeError, InvalidSplitError) as error:
+        except (*NO_JSON, InvalidSplitError) as error:
             raise click.BadParameter(printable(f"{name}: {error}")) from None
 
     return file

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Literal
 
 import msgspec
 
-from rollout.errors import ConfigError
+from rollout.errors import NO_JSON, ConfigError
 from rollout.job.sink import GROUP_ROWS, until_whole
 from rollout.job.source import parquet
 from rollout.review.export import ExportRow, encode_row
@@ -176,5 +176,5 @@ def open_labels(file: Path, asked: str | None) -> Iterator[Iterator[Label | Faul
             yield read_lines(lines) if chosen == "jsonl" else read_tasks(lines.read())
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror or error}") from None
-    except msgspec.DecodeError as error:
+    except NO_JSON as error:
         raise ConfigError(f"{file} is not what Label Studio exports as JSON: {error}") from None

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from rollout.errors import InvalidRequestError
+from rollout.errors import NO_JSON, InvalidRequestError
 from rollout.heads import Head, Truth
 from rollout.review.access_log import record_access
 from rollout.review.actions import Said, require_truth, shortly
@@ -96,7 +96,7 @@ def _labels(tasks: list[msgspec.Raw]) -> Iterator[Label | Fault]:
         place = f"task {number}"
         try:
             task = decoder.decode(raw)
-        except msgspec.DecodeError as error:
+        except NO_JSON as error:
             yield Fault(place=place, why=str(error))
             continue
         found = [annotation for annotation in task.annotations if not annotation.was_cancelled]
@@ -114,7 +114,7 @@ def _said(annotations: list[_Annotation]) -> Said:
                 head.studio_truth([one.value | {"from_name": one.from_name} for one in each.result])
                 for each in annotations
             ]
-        except ValueError as error:
+        except (ValueError, OverflowError, RecursionError) as error:
             raise InvalidRequestError(str(error)) from None
         for truth in found:
             require_truth(head, truth)

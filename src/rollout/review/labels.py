@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from rollout.errors import InvalidRequestError, LeaseLostError, UnknownItemError
+from rollout.errors import NO_JSON, InvalidRequestError, LeaseLostError, UnknownItemError
 from rollout.heads import Truth
 from rollout.review.actions import Said, take_over
 from rollout.review.item import item_id
@@ -115,7 +115,7 @@ def read_lines(lines: Iterable[bytes]) -> Iterator[Label | Fault]:
         place = f"line {number}"
         try:
             row = msgspec.json.decode(text, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except NO_JSON as error:
             yield Fault(place=place, why=f"it is no JSON object: {error}")
         else:
             yield read_label(place, row)

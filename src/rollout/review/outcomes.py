@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from rollout import metrics
+from rollout.errors import NO_JSON
 from rollout.heads import Truth
 from rollout.keys import Keys
 from rollout.review.item import item_id
@@ -171,7 +172,7 @@ async def read_outcomes(redis: Redis, model: str, ids: Sequence[str]) -> list[Ou
     for one, (cursor, reported, predicted) in zip(ids, found, strict=True):
         try:
             known = None if reported is None else _outcome(reported, predicted, int(float(cursor or 0)))
-        except msgspec.DecodeError as error:
+        except NO_JSON as error:
             report_left_out(strange_value(names.outcome(one), error))
             known = None
         outcomes.append(known)

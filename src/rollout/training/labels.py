@@ -14,7 +14,7 @@ import numpy as np
 from rollout.bundle.fields import Field
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.schema import InputSchema, InvalidInputsError, Labelled, RawInputs
-from rollout.errors import ConfigError
+from rollout.errors import NO_JSON, ConfigError
 from rollout.heads import Head, Truth
 from rollout.heads.structured import as_numbers, corrected, joined
 from rollout.review.item import SUSPECT
@@ -248,7 +248,7 @@ def _parse(content: bytes, export: str, model: str) -> Iterator[_Row]:
         place = f"{export}, line {number}"
         try:
             row = decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except NO_JSON as error:
             raise ConfigError(f"{place} is no row of an export of the review queue in JSON: {error}") from None
         if row.model != model:
             raise ConfigError(f"{place} is a row of {row.model}, not of {model}: export the labels of {model}")
