@@ -185,11 +185,12 @@ async def read_items(
         StoreUnavailableError: If Redis does not answer.
     """
     items = []
-    for item_id, data, work, other in await _stored(redis, model, ids):
-        try:
-            items.append(_item(model, item_id, data, work, other))
-        except StoredValueError as error:
-            report_left_out(error)
+    for start in range(0, len(ids), CHUNK):  # of many, neither Redis nor the event loop is held up
+        for item_id, data, work, other in await _stored(redis, model, ids[start : start + CHUNK]):
+            try:
+                items.append(_item(model, item_id, data, work, other))
+            except StoredValueError as error:
+                report_left_out(error)
     if not with_inputs:
         return items
     whole = await add_inputs(redis, model, [item for item, _ in items])
@@ -286,7 +287,8 @@ async def read_links(redis: Redis, model: str, item_id: str) -> list[ReviewItem]
     """
     async with guard():
         links: set[bytes] = await redis.smembers(Keys(model).review(item_id, ":links"))  # type: ignore[assignment]
-    return [link for link, _ in await read_items(redis, model, sorted(link.decode() for link in links))]
+    ids = sorted(link.decode() for link in links)
+    return [link for link, _ in await read_items(redis, model, ids, with_inputs=False)]
 
 
 def read_work(stored: bytes | None) -> Work:
