@@ -163,9 +163,11 @@ class ReviewItem(ItemFields, frozen=True, kw_only=True):
             raise ValueError("it says that it is another item")
         if not 0 < self.pi <= 1:
             raise ValueError("pi must be a probability")
-        require_answer(self.head, self.answer)
-        if not math.isfinite(self.rank):
-            raise ValueError("it has no place in the queue")
+        milliseconds(self.at)
+        head = self.head  # of which each look takes time where there are many labels
+        require_answer(head, self.answer)
+        if not math.isfinite(head.uncertainty(self.answer)):
+            raise ValueError("nobody can say what a look at it is worth")
         self.check_other()
 
     def check_other(self) -> None:
