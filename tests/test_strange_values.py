@@ -20,6 +20,7 @@ from rollout.inference import served_splits
 from rollout.inference.intake import Intake
 from rollout.keys import Keys
 from rollout.review.counts import read_counts
+from rollout.review.outbox import Decisions
 from rollout.review.outcomes import read_outcomes_since
 from rollout.review.policy import read_policy
 from rollout.review.queue import read_items
@@ -34,6 +35,7 @@ from rollout.routing.traffic import read_traffic, read_workers
 from rollout.routing.trial_evidence import read_trial
 from rollout.routing.trial_reviews import read_until
 from rollout.store import Redis, client_of
+from rollout.webhook import Webhook
 
 STRANGE = (
     b"\xff\xfe",
@@ -129,6 +131,7 @@ async def test_figures_and_cursors_that_are_none_are_named(redis: Redis) -> None
         (entered, "low_confidence", lambda: read_counts(redis, "digits")),
         (KEYS.reviews("excess"), "volume", lambda: read_counts(redis, "digits")),
         (gathered, "", intake.gather),
+        (KEYS.webhook, "", Webhook(redis, Decisions(redis, "digits"), "http://127.0.0.1:1", b"key")._cursor),
         (KEYS.outcomes, "0" * 32, lambda: anext(read_outcomes_since(redis, "digits"))),
         (changes, "0" * 32, lambda: anext(read_changes(redis, "digits"))),
         (changes, b"\xff", lambda: anext(read_changes(redis, "digits"))),

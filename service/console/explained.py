@@ -23,7 +23,7 @@ from rollout.inference.served_model import ServedModel
 from rollout.review import actions
 from rollout.review.access_log import record_access
 from rollout.review.item import ReviewItem
-from rollout.review.queue import read_items, read_work
+from rollout.review.queue import read_one, read_work
 from rollout.review.state import require_lease
 from service.console.page_context import Page, PageContext
 from service.console.render import data, render
@@ -78,10 +78,10 @@ async def explain(context: PageContext) -> Response:
     """Explains the model's answer to an item that the reviewer has, and notes that they have seen it."""
     form, model, redis = context.form, context.model, context.engine.redis
     item_id, token = form.get("item", ""), form.get("token", "")
-    found = await read_items(redis, model.name, [item_id])
-    if not found:
+    found = await read_one(redis, model.name, item_id)
+    if found is None:
         raise UnknownItemError(f"{model.name} has no review item {item_id!r}; its client may have been forgotten")
-    item, stored = found[0]
+    item, stored = found
     require_lease(read_work(stored), token, round(time.time() * 1000))
     row = _row(model, item)
     loaded = model.versions.get(item.version)

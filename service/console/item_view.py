@@ -8,7 +8,7 @@ from typing import Any
 
 from rollout.bundle.fields import Field
 from rollout.review.actions import Leased
-from rollout.review.item import ReviewItem
+from rollout.review.item import ReviewItem, milliseconds
 from service.console.inputs import show_inputs
 from service.console.panels import panel_data
 from service.console.render import render
@@ -57,7 +57,7 @@ def age(at: str, now: datetime.datetime) -> str:
         at: When, ISO 8601 in UTC.
         now: What time it is, aware.
     """
-    seconds = max(0, int((now - datetime.datetime.fromisoformat(at)).total_seconds()))
+    seconds = max(0, int(now.timestamp() - milliseconds(at) / 1000))
     for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= size:
             number = seconds // size

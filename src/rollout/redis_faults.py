@@ -12,6 +12,9 @@ from rollout.redis_url import RedisUrl
 PROBE_S = 1.0
 LOADING = "Redis still reads its data"
 NOT_KNOWN = "Redis wants a password: write it into ROLLOUT_REDIS_URL, redis://USER:PASSWORD@HOST"
+STRANGE = (
+    "a key in Redis holds another kind of value than Rollout writes there: put back what was there, or remove it"
+)
 NO_PRIMARY = (
     "Sentinel names no primary that is up: compare the name in ROLLOUT_REDIS_URL, "
     "redis+sentinel://HOST,HOST/NAME, with its own, and see whether the Sentinels answer"
@@ -74,11 +77,12 @@ FAULTS = (
         "the Sentinels want another user or password than ROLLOUT_REDIS_URL gives behind it: "
         "?sentinel_username=USER&sentinel_password=PASSWORD",
     ),
-    (
-        "WRONGTYPE",
-        "a key in Redis holds another kind of value than Rollout writes there: put back what was there, or "
-        "remove it",
-    ),
+    ("WRONGTYPE", STRANGE),
+    # What a script says of a figure, and of JSON.
+    ("is not an integer", STRANGE),
+    ("is not a valid float", STRANGE),
+    ("but found", STRANGE),
+    ("too many nested data structures", STRANGE),
     ("No master found", NO_PRIMARY),
     (
         "DB index is out of range",

@@ -325,7 +325,7 @@ def stored_at(key: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, LookupError, ArithmeticError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, *NO_JSON) as error:
         raise strange_value(key, error) from None
 
 

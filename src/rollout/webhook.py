@@ -20,14 +20,16 @@ from typing import Any, NamedTuple, Protocol
 import aiohttp
 import msgspec
 
-from rollout import metrics
+from rollout import metrics, outgoing
 from rollout.errors import StoreUnavailableError
 from rollout.lease import Lease
-from rollout.store import Redis, advance, guard, is_cancelled, report
+from rollout.store import Redis, advance, guard, is_cancelled, report, stored_at
 
 POLL_S = 1.0
 # One attempt ends well before the lock does.
 TIMEOUT_S = 10.0
+# In bytes: nobody reads it, but a connection whose answer has come whole is used again.
+LARGEST_ANSWER = 16 * 1024
 LOCK_S = 30.0
 RENEW_S = 10.0
 RETRY_S = 1.0
@@ -115,8 +117,7 @@ class Webhook:
 
     async def run(self) -> None:
         """Delivers for ever, or until the receiver answers 410: it is gone."""
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        async with outgoing.session(TIMEOUT_S, LARGEST_ANSWER) as session:
             try:
                 while not self._is_gone:
                     await self._look(session)
@@ -178,9 +179,12 @@ class Webhook:
     async def _cursor(self) -> int:
         """Returns how far deliveries got; the first time, what happened before does not count."""
         newest = await self._outbox.newest()
+        key = self._outbox.key
         async with guard():
-            await self._redis.set(self._outbox.key, newest, nx=True)
-            return int(await self._redis.get(self._outbox.key) or newest)
+            await self._redis.set(key, newest, nx=True)
+            found = await self._redis.get(key)
+        with stored_at(key):
+            return int(found or newest)
 
 
 def signed(message_id: str, timestamp: int, body: bytes, key: bytes) -> dict[str, str]:

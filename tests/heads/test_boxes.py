@@ -235,6 +235,8 @@ def test_label_studio_has_rectangles_in_percent() -> None:
     values = [each["value"] for each in regions]
     assert TWO.studio_truth(values) == TWO.accepted(answer(SEEN))
     assert TWO.studio_truth([]) == Truth(boxes=[])
+    with pytest.raises(ValueError, match="something else than rectangles"):
+        TWO.studio_truth([{"points": [[1, 1], [2, 2], [3, 1]], "polygonlabels": ["cat"]}])
     over = {"x": 99.5, "y": 0, "width": 0.5000001, "height": 10, "rectanglelabels": ["cat"]}
     assert TWO.studio_truth([over]).boxes == [Box("cat", (0.995, 0, 1, 0.1))]
     for wrong, says in (

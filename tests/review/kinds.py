@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
@@ -14,6 +14,12 @@ from tests.review.items import make_item, written
 TOPICS = ["food", "sport", "trade", "travel"]
 
 
+class TopicsAnswer(NamedTuple):
+    """The topics."""
+
+    topics: list[str]
+
+
 class Topics(msgspec.Struct, Head, frozen=True, kw_only=True, tag="topics-of-a-test", tag_field="kind"):
     """Topics; without any, an answer is neither right nor wrong."""
 
@@ -21,6 +27,10 @@ class Topics(msgspec.Struct, Head, frozen=True, kw_only=True, tag="topics-of-a-t
     form: ClassVar[str] = "labels"
 
     names: list[str]
+
+    @property
+    def answer_type(self) -> type[tuple[Any, ...]]:
+        return TopicsAnswer
 
     @property
     def policy(self) -> str:
@@ -60,8 +70,18 @@ class Topics(msgspec.Struct, Head, frozen=True, kw_only=True, tag="topics-of-a-t
         return Truth(labels=[label for each in results for label in each["choices"]])
 
 
+class PlaceAnswer(NamedTuple):
+    """A place."""
+
+    place: Any
+
+
 class Silent(msgspec.Struct, Head, frozen=True, kw_only=True, tag="silent-of-a-test", tag_field="kind"):
     """Answers that are never right or wrong."""
+
+    @property
+    def answer_type(self) -> type[tuple[Any, ...]]:
+        return PlaceAnswer
 
     def says(self, answer: Mapping[str, Any]) -> str:
         return f"place {answer['place']}"

@@ -10,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout.errors import StoreUnavailableError
-from rollout.heads import Classification
+from rollout.heads import Classification, Truth
 from rollout.keys import Keys
+from rollout.review import actions
+from rollout.review.export import export_rows
 from rollout.review.forget import forget_client
 from rollout.review.item import GONE, ReviewItem, item_id
-from rollout.review.queue import MOST_LINKS, Budget, add_items, list_items, read_item, read_links
+from rollout.review.queue import CHUNK, MOST_LINKS, Budget, add_items, list_items, read_item, read_links
+from rollout.review.records import read_changes
 from rollout.store import Redis, client_of
 from tests.review.items import make_item, written
 
@@ -165,3 +168,29 @@ def test_disagreements_come_by_chance_and_before_what_is_sure() -> None:
     assert abs(sum(worth[::2]) - sum(worth[1::2])) / 200 < 0.06, "whatever the champion's confidence"
     assert make_item(1, **sure).value_of_a_look == pytest.approx(0.02)
     assert make_item(1, reason="audit").value_of_a_look == 0
+
+
+async def test_many_links_are_read_a_few_at_a_time(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        same = f"{number:032x}"
+        items = [make_item(number, same=same)]
+        for link in range(300):
+            key = f"again-{link}"
+            items.append(make_item(number, key=key, id=item_id(f"client-{number}", key, b""), same=same))
+        assert all(await add_items(redis, items, 1000))
+    for leased in (await actions.claim(redis, "digits", "ada", 6)).items:
+        await actions.resolve(redis, "digits", leased.item.id, leased.token, Truth(label="3"))
+    asked: list[int] = []
+    for command in ("mget", "eval"):
+        call = getattr(redis, command)
+
+        async def count(*arguments: Any, call: Any = call) -> Any:
+            asked.append(len(arguments[0]) if isinstance(arguments[0], list) else len(arguments))
+            return await call(*arguments)
+
+        monkeypatch.setattr(redis, command, count)
+    rows = [row async for row in export_rows(redis, "digits", None, lambda _: None, who="ada", role="admin")]
+    assert len({row.id for row in rows}) == len(rows) == 6 * 301
+    assert max(asked) < 2 * (CHUNK + 301) + 10, "of what was asked for at once"
+    records = [record async for record in read_changes(redis, "digits")]
+    assert [len(record.links) for record in records] == [300] * 6

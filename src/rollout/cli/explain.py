@@ -103,19 +103,18 @@ def _of_item(tag: str, item_id: str) -> tuple[str, SentInputs]:
     from rollout.bundle.machine import user_name  # noqa: PLC0415
     from rollout.cli.review_export import ROLE  # noqa: PLC0415
     from rollout.review.access_log import record_access  # noqa: PLC0415
-    from rollout.review.queue import read_items  # noqa: PLC0415
+    from rollout.review.queue import read_one  # noqa: PLC0415
 
     name, _, version = tag.partition(":")
 
-    async def read(redis: Redis) -> list[tuple[ReviewItem, bytes | None]]:
-        items = await read_items(redis, name, [item_id])
-        await record_access(redis, name, user_name(), ROLE, "explain", [item.id for item, _ in items])
-        return items
+    async def read(redis: Redis) -> ReviewItem | None:
+        found = await read_one(redis, name, item_id)
+        await record_access(redis, name, user_name(), ROLE, "explain", [] if found is None else [found[0].id])
+        return None if found is None else found[0]
 
-    found = call_for(name, read)
-    if not found:
+    item = call_for(name, read)
+    if item is None:
         raise ConfigError(f"{name} has no review item {item_id!r}; its client may have been forgotten")
-    item = found[0][0]
     if not item.has_inputs:
         raise ConfigError(f"the inputs of {item_id} are not kept any more: there is nothing to explain")
     return f"{name}:{version or item.version}", item.sent

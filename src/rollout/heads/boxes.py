@@ -478,7 +478,10 @@ class Boxes(msgspec.Struct, OneThreshold, frozen=True, kw_only=True, tag="boxes"
 
     def studio_truth(self, results: Sequence[Mapping[str, Any]]) -> Truth:
         """Returns the rectangles; an annotation without one says that there is nothing."""
-        return Truth(boxes=[read_rectangle(each) for each in results if "rectanglelabels" in each])
+        found = [read_rectangle(each) for each in results if "rectanglelabels" in each]
+        if results and not found:
+            raise ValueError("an annotation has something else than rectangles")
+        return Truth(boxes=found)
 
 
 def boxes_of_row(row: Row) -> tuple[NDArray[np.float64], list[int]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from collections.abc import Mapping
+from functools import cache, reduce
 from operator import or_
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 
@@ -42,3 +43,24 @@ def read_head(value: Any) -> Head:
     except msgspec.ValidationError as error:
         raise BundleError(f"not a head: {error}") from None
     return head
+
+
+def require_answer(head: Head, answer: Mapping[str, Any]) -> None:
+    """Refuses what a head cannot have answered.
+
+    Args:
+        head: The head.
+        answer: In plain values, as it went out; it may have more fields.
+
+    Raises:
+        msgspec.ValidationError: If a field is missing or of another type.
+        LookupError: If the answer of one of several heads is missing.
+    """
+    msgspec.convert(answer, _object_of(head.answer_type))
+    for one, own in head.each(answer).values():
+        require_answer(one, own)
+
+
+@cache
+def _object_of(kind: type[tuple[Any, ...]]) -> type[msgspec.Struct]:
+    return msgspec.defstruct(kind.__name__, list(get_type_hints(kind, include_extras=True).items()))

@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 import aiohttp
 import msgspec
 
+from rollout import outgoing
 from rollout.errors import NO_JSON
 from rollout.mlflow_server import DIGEST, MlflowServer
 
@@ -104,12 +105,10 @@ class MlflowRegistry:
 
     async def _ask(self, method: str, path: str, wanted: dict[str, str], kind: type[Answer]) -> Answer | None:
         """Returns what the registry answers; ``None`` where it does not have what is asked for."""
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-        # What is packed may be a thousand times as large as what comes.
         headers = {**self._server.headers, "Accept-Encoding": "identity"}
         try:
             async with (
-                aiohttp.ClientSession(timeout=timeout, headers=headers, auto_decompress=False) as session,
+                outgoing.session(TIMEOUT_S, 2 * MOST_BYTES, headers=headers) as session,
                 session.request(
                     method,
                     f"{self._server.url}{API}/{path}",

@@ -14,10 +14,10 @@ from rollout.review import state
 from rollout.review.item import ReviewItem
 from rollout.review.offers import offers
 from rollout.review.policy import read_policy
-from rollout.review.queue import add_inputs, matches, read_items, read_work
+from rollout.review.queue import add_inputs, matches, read_items, read_one, read_work
 from rollout.review.state import State, Taken, Work
 from rollout.review.transitions import Transition, commit
-from rollout.store import NOW, Redis, guard, server_time
+from rollout.store import NOW, Redis, guard, server_time, strange_value
 
 LEASE_S = 300.0
 # Concurrent changes so many times in a row happen to no person.
@@ -215,8 +215,10 @@ async def undo(redis: Redis, model: str, item_id: str, token: str, lease_s: floa
         return state.undo(work, token, now + round(lease_s * 1000), now)
 
     work = await _decide(redis, model, item_id, step)
-    ((item, _),) = await read_items(redis, model, [item_id])
-    return _leased(item, work)
+    found = await read_one(redis, model, item_id)
+    if found is None:
+        raise _unknown(model, item_id)
+    return _leased(found[0], work)
 
 
 async def take_over(redis: Redis, model: str, item_id: str, reviewer: str, said: Said) -> bool:
@@ -285,21 +287,30 @@ async def _decide(
     model: str,
     item_id: str,
     step: Callable[[Head, Work, int], Taken | tuple[Work, None] | None],
+    *,
+    is_linked: bool = False,
 ) -> Work:
     for _ in range(MOST_TRIES):
         now = await server_time(redis, model) // 1000
-        found = await _read(redis, model, [item_id])
-        if not found:
-            raise UnknownItemError(f"{model} has no review item {item_id!r}; its client may have been forgotten")
-        item, stored, work = found[0]
+        found = await read_one(redis, model, item_id, with_inputs=False)
+        if found is None:
+            raise _unknown(model, item_id)
+        item, stored = found
         if item.linked_to is not None:
-            return await _decide(redis, model, item.linked_to, step)
+            if is_linked:
+                raise strange_value(Keys(model).review(item_id), ValueError("an item with links is itself one"))
+            return await _decide(redis, model, item.linked_to, step, is_linked=True)
+        work = read_work(stored)
         taken = step(item.head, work, now)
         if taken is None:
             return work
         if (await commit(redis, model, [Transition(item, stored, work, *taken)]))[0]:
             return taken[0]
     raise LeaseLostError("this item is changed concurrently all the time: claim again")
+
+
+def _unknown(model: str, item_id: str) -> UnknownItemError:
+    return UnknownItemError(f"{model} has no review item {item_id!r}; its client may have been forgotten")
 
 
 async def _read(redis: Redis, model: str, ids: list[str]) -> list[tuple[ReviewItem, bytes | None, Work]]:

@@ -112,7 +112,7 @@ async def export_rows(
     Raises:
         StoreUnavailableError: If Redis does not answer.
     """
-    async for records in in_chunks(read_changes(redis, model, since or 0)):
+    async for records in in_chunks(read_changes(redis, model, since or 0), lambda record: 1 + len(record.links)):
         found = [
             (record, shown)
             for record in records
@@ -172,14 +172,21 @@ def read_lineage(model: str) -> Lineage:
     return read
 
 
-async def in_chunks(found: AsyncIterator[T]) -> AsyncIterator[list[T]]:
-    """Yields what is found in groups of ``CHUNK``."""
+async def in_chunks(found: AsyncIterator[T], size: Callable[[T], int] = lambda _: 1) -> AsyncIterator[list[T]]:
+    """Yields what is found in groups that have a size of ``CHUNK`` together, or hardly more.
+
+    Args:
+        found: What is found.
+        size: Of one of it.
+    """
     chunk: list[T] = []
+    together = 0
     async for one in found:
         chunk.append(one)
-        if len(chunk) == CHUNK:
+        together += size(one)
+        if together >= CHUNK:
             yield chunk
-            chunk = []
+            chunk, together = [], 0
     yield chunk
 
 

@@ -15,6 +15,11 @@ FORGET_AT_MOST = 200
 # items. ARGV: prefix of all keys, seconds to remember it, most parts to forget, then the state of each place.
 # Returns how many items, outcomes and predictions are gone, and how many parts are left.
 FORGET = f"""{WEIGH}
+-- What cannot be read goes as well.
+local function read(json)
+    local is_json, found = pcall(cjson.decode, json or '{{}}')
+    return is_json and type(found) == 'table' and found or {{}}
+end
 local prefix, seconds, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local now = redis.call('TIME')
 redis.call('SET', KEYS[2], string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)), 'EX', seconds)
@@ -24,9 +29,9 @@ for _, part in ipairs(redis.call('ZRANGE', KEYS[1], 0, most - 1)) do
     local key = prefix .. part
     local json = kind == 'review' and redis.call('GET', key)
     if json then
-        local item = cjson.decode(json)
+        local item = read(json)
         for i = 7, #KEYS do
-            if redis.call('ZREM', KEYS[i], id) == 1 then
+            if redis.call('ZREM', KEYS[i], id) == 1 and type(item.reason) == 'string' then
                 redis.call('HINCRBY', KEYS[5], ARGV[i - 3] .. '|' .. item.reason, -1)
             end
         end
@@ -37,11 +42,16 @@ for _, part in ipairs(redis.call('ZRANGE', KEYS[1], 0, most - 1)) do
         local size = redis.call('STRLEN', key) + redis.call('STRLEN', key .. ':inputs')
         local whose = string.match(KEYS[1], '[^:]+$')
         lighten(prefix .. 'reviews:bytes', prefix .. 'reviews:weights', size .. ':' .. whose .. ':' .. id)
-        for _, review in ipairs(cjson.decode(redis.call('GET', key .. ':work') or '{{}}').reviews or {{}}) do
-            redis.call('SREM', prefix .. 'reviews:answered:' .. review.reviewer, id)
+        local reviews = read(redis.call('GET', key .. ':work')).reviews
+        for _, review in ipairs(type(reviews) == 'table' and reviews or {{}}) do
+            if type(review) == 'table' and type(review.reviewer) == 'string' then
+                redis.call('SREM', prefix .. 'reviews:answered:' .. review.reviewer, id)
+            end
         end
         redis.call('DEL', key .. ':inputs', key .. ':work', key .. ':events', key .. ':links')
-        redis.call('DEL', prefix .. 'same:' .. item.same)
+        if type(item.same) == 'string' then
+            redis.call('DEL', prefix .. 'same:' .. item.same)
+        end
     elseif kind == 'outcome' then
         redis.call('ZREM', KEYS[3], id)
         redis.call('ZREM', KEYS[3] .. ':waiting', id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from rollout.heads import Head, decode_head
+from rollout.heads.reading import require_answer
 
 # Predictions come for the first three; for the last, rows of the data that a version is made from.
 Reason = Literal["low_confidence", "disagreement", "audit", "suspect_label"]
@@ -143,6 +145,39 @@ class ReviewItem(ItemFields, frozen=True, kw_only=True):
     def rank(self) -> float:
         """The place in the queue, least first: seconds since 1970, less what a look is worth: nothing starves."""
         return milliseconds(self.at) / 1000 - LARGEST_LEAD_S * self.value_of_a_look
+
+    def check(self, model: str, item_id: str) -> None:
+        """Refuses what was changed by hand, so that its parts do not fit each other.
+
+        Args:
+            model: The model where it lies.
+            item_id: Under which ID.
+
+        Raises:
+            ValueError: If it is another item, or of no time or probability.
+            TypeError: If the answer is none that its head gives.
+            LookupError: Likewise.
+            msgspec.DecodeError: If its head is none.
+        """
+        if (self.model, self.id) != (model, item_id) or self.linked_to == item_id:
+            raise ValueError("it says that it is another item")
+        if not 0 < self.pi <= 1:
+            raise ValueError("pi must be a probability")
+        milliseconds(self.at)
+        head = self.head  # of which each look takes time where there are many labels
+        require_answer(head, self.answer)
+        if not math.isfinite(head.uncertainty(self.answer)):
+            raise ValueError("nobody can say what a look at it is worth")
+        self.check_other()
+
+    def check_other(self) -> None:
+        """Refuses what cannot be what the challenger made of it.
+
+        Raises:
+            ValueError: If it names no version.
+        """
+        if self.other is not None and not isinstance(self.other.get("version"), str):
+            raise ValueError("it names no version")
 
 
 ITEM_ID = re.compile("[0-9a-f]{32}")

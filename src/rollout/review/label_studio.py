@@ -114,7 +114,7 @@ def _said(annotations: list[_Annotation]) -> Said:
                 head.studio_truth([one.value | {"from_name": one.from_name} for one in each.result])
                 for each in annotations
             ]
-        except ValueError as error:
+        except (ValueError, OverflowError, RecursionError) as error:
             raise InvalidRequestError(str(error)) from None
         for truth in found:
             require_truth(head, truth)

@@ -15,7 +15,7 @@ from rollout.review.item import GONE, ITEM_ID, ReviewItem, milliseconds
 from rollout.review.policy import DEFAULT, ReviewPolicy
 from rollout.review.scripts import JOIN, KEEP, WEIGH
 from rollout.review.state import State, Work
-from rollout.store import Redis, decode_stored, guard, report_left_out, run_script
+from rollout.store import Redis, decode_stored, guard, report_left_out, run_script, stored_at
 
 CHUNK = 200
 # Predictions that are linked to one item, whoever looks at which reads all of them.
@@ -184,6 +184,38 @@ async def read_items(
     Raises:
         StoreUnavailableError: If Redis does not answer.
     """
+    items = []
+    for start in range(0, len(ids), CHUNK):  # of many, neither Redis nor the event loop is held up
+        for item_id, data, work, other in await _stored(redis, model, ids[start : start + CHUNK]):
+            try:
+                items.append(_item(model, item_id, data, work, other))
+            except StoredValueError as error:
+                report_left_out(error)
+    if not with_inputs:
+        return items
+    whole = await add_inputs(redis, model, [item for item, _ in items])
+    return [(item, work) for item, (_, work) in zip(whole, items, strict=True)]
+
+
+async def read_one(
+    redis: Redis, model: str, item_id: str, *, with_inputs: bool = True
+) -> tuple[ReviewItem, bytes | None] | None:
+    """Returns one item as ``read_items`` does, or ``None`` if there is none.
+
+    Raises:
+        StoredValueError: If it, or what became of it, is not what Rollout writes there.
+        StoreUnavailableError: If Redis does not answer.
+    """
+    for stored in await _stored(redis, model, [item_id]):
+        item, work = _item(model, *stored)
+        return ((await add_inputs(redis, model, [item]))[0] if with_inputs else item), work
+    return None
+
+
+async def _stored(
+    redis: Redis, model: str, ids: Sequence[str]
+) -> list[tuple[str, bytes, bytes | None, bytes | None]]:
+    """Returns what is stored of the items that are there: ID, item, work, and what the challenger made of it."""
     ids = [one for one in ids if ITEM_ID.fullmatch(one)]
     if not ids:
         return []
@@ -192,17 +224,7 @@ async def read_items(
         keys = [names.review(one, part) for part in ("", ":work") for one in ids]
         found: list[Any] = await redis.mget([*keys, *(names.other(one) for one in ids)])
     parts = (found[start : start + len(ids)] for start in range(0, len(found), len(ids)))
-    items = []
-    for item_id, data, work, other in zip(ids, *parts, strict=True):
-        try:
-            if data is not None:
-                items.append(_item(model, item_id, data, work, other))
-        except StoredValueError as error:
-            report_left_out(error)
-    if not with_inputs:
-        return items
-    whole = await add_inputs(redis, model, [item for item, _ in items])
-    return [(item, work) for item, (_, work) in zip(whole, items, strict=True)]
+    return [stored for stored in zip(ids, *parts, strict=True) if stored[1] is not None]
 
 
 def _item(
@@ -214,11 +236,17 @@ def _item(
         StoredValueError: If one of them is not what was stored there.
     """
     names = Keys(model)
-    item = decode_stored(data, ReviewItem, names.review(item_id))
+    key = names.review(item_id)
+    item = decode_stored(data, ReviewItem, key)
+    with stored_at(key):
+        item.check(model, item_id)
     if work is not None:
         decode_stored(work, Work, names.review(item_id, ":work"))
     if other is not None:
-        item = msgspec.structs.replace(item, other=decode_stored(other, Any, names.other(item_id)))
+        unseen = decode_stored(other, dict[str, Any], names.other(item_id))
+        item = msgspec.structs.replace(item, other=unseen)
+        with stored_at(names.other(item_id)):
+            item.check_other()
     return item, work
 
 
@@ -244,10 +272,11 @@ async def read_item(redis: Redis, model: str, item_id: str) -> tuple[ReviewItem,
     """Returns an item and what became of it, or ``None`` if there is none.
 
     Raises:
+        StoredValueError: If one of both is not what Rollout writes there.
         StoreUnavailableError: If Redis does not answer.
     """
-    found = await read_items(redis, model, [item_id])
-    return None if not found else (found[0][0], read_work(found[0][1]))
+    found = await read_one(redis, model, item_id)
+    return None if found is None else (found[0], read_work(found[1]))
 
 
 async def read_links(redis: Redis, model: str, item_id: str) -> list[ReviewItem]:
@@ -258,7 +287,8 @@ async def read_links(redis: Redis, model: str, item_id: str) -> list[ReviewItem]
     """
     async with guard():
         links: set[bytes] = await redis.smembers(Keys(model).review(item_id, ":links"))  # type: ignore[assignment]
-    return [link for link, _ in await read_items(redis, model, sorted(link.decode() for link in links))]
+    ids = sorted(link.decode() for link in links)
+    return [link for link, _ in await read_items(redis, model, ids, with_inputs=False)]
 
 
 def read_work(stored: bytes | None) -> Work:

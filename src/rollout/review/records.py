@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple
 
 from rollout.keys import Keys
@@ -58,14 +58,28 @@ async def read_changes(redis: Redis, model: str, since: int = 0) -> AsyncIterato
                 pipe.lrange(names.review(item_id, ":events"), 0, -1)
             more = await pipe.execute()
         items = {item.id: (item, work) for item, work in await read_items(redis, model, ids)}
-        links = dict(zip(ids, more[::2], strict=True))
-        linked = await read_items(redis, model, [one.decode() for each in links.values() for one in each])
-        by_primary: dict[str | None, list[ReviewItem]] = {}
-        for link, _ in linked:
-            by_primary.setdefault(link.linked_to, []).append(link)
-        for cursor, item_id, events in zip(cursors, ids, more[1::2], strict=True):
-            since = cursor
-            if item_id in items:
-                item, work = items[item_id]
-                steps = decode_each(((names.review(item_id, ":events"), event) for event in events), Event)
-                yield Record(since, item, read_work(work), by_primary.get(item_id, []), steps)
+        found = list(zip(cursors, ids, more[::2], more[1::2], strict=True))
+        for group in _by_links(found):
+            linked_ids = [one.decode() for _, _, links, _ in group for one in links]
+            by_primary: dict[str | None, list[ReviewItem]] = {}
+            for link, _ in await read_items(redis, model, linked_ids, with_inputs=False):
+                by_primary.setdefault(link.linked_to, []).append(link)
+            for cursor, item_id, _, events in group:
+                since = cursor
+                if item_id in items:
+                    item, work = items[item_id]
+                    steps = decode_each(((names.review(item_id, ":events"), event) for event in events), Event)
+                    yield Record(since, item, read_work(work), by_primary.get(item_id, []), steps)
+
+
+def _by_links(found: list[Any]) -> Iterator[list[Any]]:
+    """Yields what was found in groups: callers decide how much is linked to an item, which fills no memory."""
+    group: list[Any] = []
+    count = 0
+    for one in found:
+        if group and count + len(one[2]) > CHUNK:
+            yield group
+            group, count = [], 0
+        group.append(one)
+        count += len(one[2])
+    yield group

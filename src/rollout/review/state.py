@@ -9,14 +9,17 @@ import datetime
 from collections.abc import Callable
 from enum import StrEnum
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from rollout.errors import LeaseLostError
 from rollout.heads import Truth
+from rollout.review.item import milliseconds
 
 Action = Literal["claim", "resolve", "skip", "escalate", "undo", "release", "expire", "import", "retire"]
+
+LAST_MS = 253_402_300_799_999  # of the year 9999
 
 
 class State(StrEnum):
@@ -96,8 +99,12 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 
     reviewer: str
     token: str
-    until: int
+    until: Annotated[int, msgspec.Meta(ge=0, le=LAST_MS)]
     origin: State
+
+    def __post_init__(self) -> None:
+        if self.origin not in (State.OPEN, State.ESCALATED):
+            raise ValueError("a lease leads back to open or escalated")
 
 
 class Work(Truth, frozen=True, kw_only=True, omit_defaults=True):
@@ -120,6 +127,17 @@ class Work(Truth, frozen=True, kw_only=True, omit_defaults=True):
     decided: Literal["resolve", "skip", "escalate"] | None = None
     decided_at: str | None = None
     explained_to: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.state is State.LEASED and self.decided:
+            raise ValueError("it is leased and decided")
+        if (self.lease is None) is (self.state is State.LEASED or self.decided is not None):
+            raise ValueError("it has a lease where it is leased or its decision can be undone, and only there")
+        if not self.reviews and (self.state is State.RESOLVED or self.decided == "resolve"):
+            raise ValueError("it is answered by nobody")
+        if self.decided_at is not None:
+            milliseconds(self.decided_at)
 
     def was_reviewed_by(self, reviewer: str) -> bool:
         """Whether somebody has given an answer: they do not get the item again."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
+import os
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Literal
+
+import requests
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +47,30 @@ class Collector(logging.Filter):
             )
         else:
             logger.warning("the collector takes %s again", self._what)
+
+
+class Session(requests.Session):
+    """Reads no body of an answer, which the exporters have no use for: one without end would fill the memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        """Sends a batch; only the headers of the answer are read."""
+        response = super().send(request, **options | {"stream": True})
+        response.close()
+        return response
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Says that there is none: to look for it would read the body."""
+
+
+def session() -> Session | None:
+    """Returns what exporters send with; ``None`` where OpenTelemetry's own variables name another."""
+    named = any(name.startswith("OTEL_PYTHON_EXPORTER_OTLP_HTTP_") and name.endswith("CREDENTIAL_PROVIDER")
+                for name in os.environ)  # fmt: skip
+    return None if named else Session()
 
 
 def _never(_: logging.LogRecord) -> bool:

@@ -28,7 +28,7 @@ from prometheus_client import Metric as Family
 
 from rollout import metrics
 from rollout.__about__ import __version__
-from rollout.telemetry.collector import Collector
+from rollout.telemetry.collector import Collector, session
 from rollout.telemetry.replica import Replica
 
 INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"  # milliseconds
@@ -51,7 +51,7 @@ class Figures:
     def __init__(self, replica: Replica, models: Callable[[], Collection[str]]) -> None:
         self._replica = replica
         self._models = models
-        self._exporter = OTLPMetricExporter()
+        self._exporter = OTLPMetricExporter(session=session())
         self._collector = Collector("metrics", OTLPMetricExporter.__module__)
         self._every_s = float(os.environ.get(INTERVAL) or 60_000) / 1000
         self._stopped = threading.Event()

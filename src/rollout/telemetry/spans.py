@@ -17,7 +17,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, get_current_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from rollout.inference.rows import Answers
-from rollout.telemetry.collector import Collector
+from rollout.telemetry.collector import Collector, session
 
 # They are asked every few seconds, by machines.
 UNTRACED = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "ServerLive", "ServerReady"})
@@ -51,7 +51,7 @@ class _Exporter(OTLPSpanExporter):
     """Says once that the collector is away."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(session=session())
         self.collector = Collector("spans", OTLPSpanExporter.__module__)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:

@@ -225,6 +225,8 @@ async def test_requests_that_make_no_sense(stage: Stage) -> None:
             ("resolve", {"truth": '{"value": 3}'}),
             ("resolve", {"truth": '{"label": "1", "more": 1}'}),
             ("resolve", {"truth": "nan"}),
+            ("resolve", {"truth": f'{{"tensors": {{"a": {"[" * 5000}{"]" * 5000}}}}}'}),
+            ("resolve", {"truth": '{"heads": {"a":' * 1200 + "1" + "}}" * 1200}),
             ("skip", {"why": " "}),
         ):
             answer = await decide(browser, item, did, **said)
