@@ -16,7 +16,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from rollout.bundle.encoded_names import NotListedError, list_encoded
 from rollout.errors import BundleError, ConfigError, StorageError
 
 if TYPE_CHECKING:
@@ -31,10 +30,6 @@ PUT_TIMEOUT = timedelta(hours=1)
 RETRIES, RETRY_S = 3, 20
 # What has more was not made for bundles, or is made up: it would fill the memory.
 MOST_FILES = 100_000
-# So many names that are none are said.
-MOST_SAID = 10
-# A page of a listing that is no XML, since a name in it has a character that XML does not.
-UNREADABLE = "invalid list response"
 
 # Names of models and versions begin with a letter or a digit; what is this alone is none.
 FIRST = "0"
@@ -189,33 +184,14 @@ class Objects:
             found = itertools.chain.from_iterable(self._obstore.list(self._to_read))
             try:
                 return _contents(_bounded(found, self._url))
-            except self._obstore.exceptions.BaseError as error:
-                if not isinstance(error, self._obstore.exceptions.InvalidPathError) and UNREADABLE not in str(
-                    error
-                ):
-                    raise
-                said = _strange(error)
-            if isinstance(self._to_read, self._obstore.store.S3Store):
-                with contextlib.suppress(NotListedError):
-                    return self._named(list_encoded(self._url, self._to_read, PIECE_TIMEOUT, MOST_FILES))
-            self.strange.append(said)
+            except self._obstore.exceptions.InvalidPathError as error:
+                self.strange.append(_strange(error))
             return _contents(_bounded(self._list_by_model(), self._url))
 
         return self._run(look)
 
-    def _named(self, found: dict[str, str]) -> dict[str, str]:
-        """Returns the files that can be fetched by their names, and says which cannot."""
-        fine = {name: content for name, content in _bounded(found.items(), self._url) if _is_path(name)}
-        strange = sorted(found.keys() - fine.keys())
-        self.strange += [_left_out(name) for name in strange[:MOST_SAID]]
-        if len(strange) > MOST_SAID:
-            self.strange.append(f"{len(strange) - MOST_SAID:,} further names are left out, too")
-        return fine
-
     def _list_by_model(self) -> Iterator[ObjectMeta]:
         """Yields what lies in each folder, where a name that is none has refused the page of a listing.
-
-        It is for storage that does not list names encoded.
 
         What lies deeper is not seen then, nor what is before all names of models and versions: an empty part,
         ``.``, ``..`` and most control characters. One between these names hides those of its page.
@@ -312,17 +288,8 @@ def _contents(found: Iterable[ObjectMeta]) -> dict[str, str]:
 def _strange(error: Exception) -> str:
     """Says in a line which name is none."""
     found = re.search(r'[Pp]ath "(.*?)"(?: contained|: )', str(error), re.DOTALL)
-    return _left_out(found[1] if found else _in_short(error))
-
-
-def _left_out(name: str) -> str:
+    name = found[1] if found else _in_short(error)
     return f"{name!r} is left out: object storage can have no such name"
-
-
-def _is_path(name: str) -> bool:
-    """Whether object storage's client takes a name."""
-    is_plain = not any(sign < " " or sign == "\x7f" for sign in name)
-    return is_plain and not {"", ".", ".."}.intersection(name.split("/"))
 
 
 def _bounded(found: Iterable[T], place: str) -> Iterator[T]:
