@@ -14,7 +14,7 @@ from rollout.errors import StoreUnavailableError
 from rollout.keys import Keys
 from rollout.metrics import OUTCOMES, TRIAL_PREDICTIONS
 from rollout.review import predictions as predictions_module
-from rollout.review.item import item_id
+from rollout.review.item import item_id, milliseconds
 from rollout.review.outcomes import Outcome, read_outcomes, read_outcomes_since, record_outcomes
 from rollout.review.predictions import PendingOutcome, Predicted, Predictions, record_predictions
 from rollout.review.queue import add_items
@@ -97,6 +97,17 @@ async def test_the_first_prediction_counts_and_joins_once(redis: Redis, early: b
     await predict(redis, waiting(version="v9", answer={"label": "1", "confidence": 0.9}), waiting())
     assert await everything(redis) == [joined]
     assert joined.predicted == waiting().predicted
+
+
+async def test_of_predictions_that_are_written_together_each_is_looked_at_alone(redis: Redis) -> None:
+    await tell(redis, report(3))
+    await redis.set(f"{NAMES.client('client-2')}:forgotten", milliseconds("2026-11-22T10:00:00.001Z"))
+    await redis.set(f"{NAMES.client('client-4')}:forgotten", milliseconds("2026-11-22T09:59:59.999Z"))
+    await predict(redis, *(waiting(number) for number in range(1, 6)))
+    assert {outcome.client_id for outcome in await everything(redis)} == {"client-3"}
+    ids = [item_id(f"client-{number}", f"key-{number}", b"") for number in range(1, 6)]
+    kept = await redis.mget([NAMES.prediction(one) for one in ids])
+    assert [one is not None for one in kept] == [True, False, True, True, True]
 
 
 async def test_the_first_outcome_counts(redis: Redis) -> None:

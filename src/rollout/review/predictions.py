@@ -24,17 +24,27 @@ FLUSH_EVERY_S = 0.25
 FLUSH_AT_MOST = 100
 MOST_WAITING = 20_000
 
-# KEYS: outcomes, then for each prediction those of itself, of its outcome, of its client, and of its client's
-# being forgotten. ARGV: seconds to keep, then for each prediction ID, time, JSON.
+# KEYS: outcomes. ARGV: seconds to keep, the names of predictions and of outcomes up to their IDs, and what is
+# kept, as MessagePack: as arguments, a hundred would cost the worker more than all else about them. Of each
+# prediction: ID, key of its client, time, JSON.
 RECORD = f"""{JOIN}{KEEP}
-local seconds = tonumber(ARGV[1])
-for i = 1, (#KEYS - 1) / 4 do
-    local prediction, outcome, client, forgotten = unpack(KEYS, i * 4 - 2, i * 4 + 1)
-    local id, at, json = unpack(ARGV, i * 3 - 1, i * 3 + 1)
-    if tonumber(redis.call('GET', forgotten) or 0) < tonumber(at)
-        and redis.call('SET', prediction, json, 'NX', 'EX', seconds) then
+local seconds, predictions, outcomes = unpack(ARGV)
+local found = cmsgpack.unpack(ARGV[4])
+local outcome_keys, forgotten_keys = {{}}, {{}}
+for i, one in ipairs(found) do
+    outcome_keys[i], forgotten_keys[i] = outcomes .. one[1], one[2] .. ':forgotten'
+end
+-- Mostly there is none, and one look says so of all.
+local any_outcome = redis.call('EXISTS', unpack(outcome_keys)) > 0
+local any_forgotten = redis.call('EXISTS', unpack(forgotten_keys)) > 0
+for i, one in ipairs(found) do
+    local id, client, at, json = unpack(one)
+    if not (any_forgotten and tonumber(redis.call('GET', forgotten_keys[i]) or 0) >= at)
+        and redis.call('SET', predictions .. id, json, 'NX', 'EX', seconds) then
         keep(client, 'prediction:' .. id, seconds)
-        join(KEYS[1], outcome, id, json)
+        if any_outcome then
+            join(KEYS[1], outcome_keys[i], id, json)
+        end
     end
 end
 """
@@ -155,11 +165,14 @@ async def record_predictions(
         StoreUnavailableError: If Redis does not answer; recording them again is safe.
     """
     names = Keys(model)
-    keys = [names.outcomes]
-    arguments: list[str | bytes | int] = [keep_s]
-    for client_id, key, predicted in predictions:
-        identity = item_id(client_id, key, b"")
-        client = names.client(client_id)
-        keys += [names.prediction(identity), names.outcome(identity), client, f"{client}:forgotten"]
-        arguments += [identity, milliseconds(predicted.at), msgspec.json.encode(predicted)]
-    await run_script(redis, RECORD, keys, *arguments)
+    found = [
+        (
+            item_id(client_id, key, b""),
+            names.client(client_id),
+            milliseconds(predicted.at),
+            msgspec.json.encode(predicted).decode(),
+        )
+        for client_id, key, predicted in predictions
+    ]
+    parts = keep_s, names.prediction(""), names.outcome(""), msgspec.msgpack.encode(found)
+    await run_script(redis, RECORD, [names.outcomes], *parts)

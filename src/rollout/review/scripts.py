@@ -13,9 +13,9 @@ end
 
 # keep(client, part, seconds) notes that something is kept of a client, for ever where it does not say how long.
 KEEP = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function keep(client, part, seconds)
-    local time = redis.call('TIME')
-    local now = time[1] * 1000 + math.floor(time[2] / 1000)
     redis.call('ZREMRANGEBYSCORE', client, '-inf', now)
     redis.call('ZADD', client, seconds and now + seconds * 1000 or '+inf', part)
     local last = redis.call('ZRANGE', client, -1, -1, 'WITHSCORES')[2]
