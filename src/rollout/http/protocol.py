@@ -425,7 +425,7 @@ class PredictProtocol(HttpToolsProtocol):
 
 
 def _step_in_chunks(data: bytes, at: int) -> int:
-    """Returns how much of a body in chunks is parsed at once: with an empty line it may end, and the next begin."""
+    """Returns how much of a body in chunks is parsed at once: after an empty line may come the next request."""
     if not at:  # what came before may have ended within that line
         return len(END_OF_HEAD) - 1
     end = data.find(END_OF_HEAD, at - len(END_OF_HEAD) + 1, at + CHUNKED_STEP_BYTES)
