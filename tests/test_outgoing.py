@@ -8,7 +8,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
+from typing import Any
 
 import aiohttp
 import psutil
@@ -102,3 +103,23 @@ async def test_a_usual_answer_is_read_its_connection_used_again_and_no_cookie_ke
             await asyncio.sleep(0.05)
     assert len([one for one in came if b"POST" in one]) == 2, "of three, the second and third"
     assert not any(b"Cookie" in one for one in came)
+
+
+async def test_a_name_that_is_not_found_takes_no_more_than_one_of_the_threads_that_look_names_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of uvloop's, which has four for all: a new connection to Redis would wait for minutes."""
+    asked: list[str] = []
+
+    async def hang(*arguments: Any, **_: Any) -> None:
+        asked.append(arguments[1])
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", hang)
+    async with AsyncExitStack() as stack:
+        sessions = [await stack.enter_async_context(outgoing.session(0.1)) for _ in range(8)]
+        hosts = ["http://hooks.example/", "http://mlflow.example/"] * 4
+        for _ in range(2):
+            found = [ask(session, host, is_read=False) for session, host in zip(sessions, hosts, strict=True)]
+            assert await asyncio.gather(*found) == [None] * 8
+    assert sorted(asked) == ["hooks.example", "mlflow.example"]

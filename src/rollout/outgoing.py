@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import ResolveResult
 from aiohttp.client_proto import ResponseHandler
 
 # All of an answer up to the end of its headers, with what is said before it by 1xx.
@@ -36,9 +37,23 @@ def session(timeout_s: float, most_bytes: int = 0, **options: Any) -> aiohttp.Cl
     )
 
 
+class _Resolver(aiohttp.ThreadedResolver):
+    """Looks each name up once at a time: who does not answer keeps one of uvloop's four threads, and not all."""
+
+    async def resolve(self, host: str, *arguments: Any, **options: Any) -> list[ResolveResult]:
+        """Returns the addresses of a host."""
+        async with _lookup(asyncio.get_running_loop(), host):
+            return await super().resolve(host, *arguments, **options)
+
+
+@functools.lru_cache(maxsize=8)
+def _lookup(_loop: asyncio.AbstractEventLoop, _host: str) -> asyncio.Lock:
+    return asyncio.Lock()
+
+
 class _Connector(aiohttp.TCPConnector):
     def __init__(self, most_bytes: int) -> None:
-        super().__init__()
+        super().__init__(resolver=_Resolver())
         bounded: Callable[..., ResponseHandler] = _Bounded
         self._factory = functools.partial(bounded, asyncio.get_running_loop(), most_bytes=most_bytes)
 

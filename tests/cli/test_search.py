@@ -137,6 +137,18 @@ def test_processes_share_a_study_and_one_that_is_killed_loses_nothing(tmp_path: 
     assert numbers == sorted(set(numbers))
 
 
+def test_nothing_is_imported_from_the_folder_where_it_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path, "alone")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT)]))
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "multiprocessing.py").write_text("open('imported', 'w')")
+    run_search(folder, "v1", 2, f"sqlite:///{tmp_path}/alone.db", processes=2)
+    assert not (tmp_path / "imported").exists()
+
+
 def _count(storage: str) -> int:
     try:
         return len(finished(optuna.load_study(study_name=None, storage=storage)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
 
 import pytest
 
@@ -33,6 +34,7 @@ def exchange(service: Service, *parts: bytes, answers: int = 1) -> list[tuple[in
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for part in parts:
             connection.sendall(part)
+            time.sleep(0.005)  # so that the service gets it as a part
         while len(found) < answers:
             before, gap, rest = received.partition(b"\r\n\r\n")
             length = re.search(rb"content-length: (\d+)", before.lower())
@@ -76,6 +78,22 @@ def test_requests_that_do_not_wait_for_answers_are_answered_in_order(service: Se
     sent = b"".join(head(f"Content-Length: {len(body)}") + body for body in bodies)
     answers = exchange(service, sent, answers=5)
     assert [json.loads(body)["key"] for _, _, body in answers] == [f"k-{number}" for number in range(5)]
+
+
+LIVE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def test_what_comes_behind_a_request_is_answered_wherever_it_is_cut(service: Service) -> None:
+    """What was forgotten kept its connection for ever."""
+    for request in (head("Transfer-Encoding: chunked") + CHUNKED, head(LENGTH) + BODY, LIVE):
+        end = request.index(b"\r\n\r\n")
+        for cut in (*range(end, end + 5), *range(len(request) - 5, len(request) + 1)):
+            answers = exchange(service, request[:cut], request[cut:] + LIVE, answers=2)
+            assert [status for status, _, _ in answers] == [200, 200]
+    sizes = (f"{size:x}\r\n{'[' * size}\r\n0\r\n\r\n".encode() for size in range(1, 80))
+    for chunks in sizes:
+        sent = head("Transfer-Encoding: chunked") + chunks + LIVE
+        assert exchange(service, sent, answers=2)[1][0] == 200
 
 
 def test_the_connection_is_kept_or_closed_as_the_client_wishes(service: Service) -> None:

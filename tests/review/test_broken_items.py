@@ -107,6 +107,12 @@ async def test_work_with_a_broken_field_is_named(redis: Redis, field: str, value
     await check(redis, key, with_field(await redis.get(key) or b"", field, value, item, token), item, token)
 
 
+@pytest.mark.parametrize("broken", [b"x", b"[1]", b"{}", b'{"version": 3}'])
+async def test_what_no_challenger_made_of_an_item_is_named(redis: Redis, broken: bytes) -> None:
+    item, token = await decided(redis)
+    await check(redis, NAMES.other(item.id), broken, item, token)
+
+
 @pytest.mark.parametrize("part", ["", ":work"])
 async def test_what_is_no_item_at_all_is_named(redis: Redis, part: str) -> None:
     item, token = await decided(redis)
@@ -134,7 +140,7 @@ async def test_a_figure_that_is_none_is_said(redis: Redis) -> None:
 
 @pytest.mark.parametrize("part", ["", ":work"])
 async def test_a_client_is_forgotten_though_an_item_of_it_is_broken(redis: Redis, part: str) -> None:
-    for broken in (*WHOLE, b'{"reviews": [3, {"reviewer": 4}], "reason": 3, "same": {}}'):
+    for broken in (*WHOLE, b'{"reviews": 3}', b'{"reviews": [3, {"reviewer": 4}], "reason": 3, "same": {}}'):
         item, _ = await decided(redis)
         await redis.set(NAMES.review(item.id, part), broken)
         assert (await forget_client(redis, "digits", "client-1", 60)).reviews == 1

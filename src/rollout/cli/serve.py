@@ -6,13 +6,11 @@ import errno
 import os
 import shutil
 import socket
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -124,9 +122,9 @@ def _supervisor(settings: Settings) -> Multiprocess:
 
 
 def _prepare_workers(settings: Settings, url: str) -> None:
-    """Hands the settings down: workers read the environment, and `service` lies where the command is run."""
-    sys.path.insert(0, str(Path.cwd()))
+    """Hands the settings down, which workers read from the environment."""
     os.environ.update(
+        PYTHONSAFEPATH="1",  # they would import what lies where the command is run
         ROLLOUT_HOME=str(settings.home.resolve()),
         ROLLOUT_REDIS_URL=url,
         ROLLOUT_HOST=settings.host,

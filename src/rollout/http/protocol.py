@@ -263,12 +263,14 @@ class PredictProtocol(HttpToolsProtocol):
             if self._is_whole or self._is_in_head or self.cycle is None:
                 step = STEP_BYTES
             else:
-                step = CHUNKED_STEP_BYTES if self._body_left is None else self._body_left or STEP_BYTES
+                step = _step_in_chunks(data, at) if self._body_left is None else self._body_left or STEP_BYTES
             self._parse(view[at : at + step])
             at += step
 
     def _may_hold_two(self, data: bytes) -> bool:
-        if not (self._is_whole or self._is_in_head or self.cycle is None):
+        if self._is_in_head:  # it may end in the middle of an empty line
+            return True
+        if not (self._is_whole or self.cycle is None):
             return self._body_left is None or len(data) > self._body_left
         end = data.find(END_OF_HEAD)
         # A body of JSON has no such character, and looking for one is faster than for four.
@@ -420,3 +422,11 @@ class PredictProtocol(HttpToolsProtocol):
         if handler is not None:
             begin(scope, headers)
         return handler
+
+
+def _step_in_chunks(data: bytes, at: int) -> int:
+    """Returns how much of a body in chunks is parsed at once: after an empty line may come the next request."""
+    if not at:  # what came before may have ended within that line
+        return len(END_OF_HEAD) - 1
+    end = data.find(END_OF_HEAD, at - len(END_OF_HEAD) + 1, at + CHUNKED_STEP_BYTES)
+    return CHUNKED_STEP_BYTES if end < 0 else end + len(END_OF_HEAD) - at + STEP_BYTES - 1

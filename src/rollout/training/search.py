@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import secrets
 import warnings
 from collections.abc import Callable, Mapping
@@ -61,6 +62,7 @@ def search(
         tracking.start(Told(study.user_attrs[RUN_KEY], recipe.name, f"search of {name}", {}, {}))
         tracking.end("FINISHED")
     if processes > 1:
+        os.environ["PYTHONSAFEPATH"] = "1"  # they would import what lies where the command is run
         with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
             for work in [
                 pool.submit(_work, folder, name, trials, storage, labels, each) for each in range(processes)
