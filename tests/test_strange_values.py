@@ -79,20 +79,22 @@ async def test_one_broken_model_hides_no_other(
 ) -> None:
     await write_split(redis, "whole", Split(champion="v1"))
     await redis.set(Keys("broken").split, b"\xff")
+    await redis.set(Keys("senseless").split, b'{"champion": "v1", "challenger": "v2"}')  # without a key
     await redis.set(b"rollout:{\xff}:split", b"{}")
     await write_split(redis, "odd", Split(champion="v1"))
     await redis.rpush(Keys("odd").split_history, b"[]")
-    assert await read_models(redis) == ["broken", "odd", "whole"]
+    assert await read_models(redis) == ["broken", "odd", "senseless", "whole"]
     assert "rollout:{\\xff}:split" in caplog.text
     states = await read_states(redis)
     assert not states["whole"].trouble
-    assert Keys("broken").split in states["broken"].trouble
+    for name in ("broken", "senseless"):
+        assert Keys(name).split in states[name].trouble
     assert Keys("odd").split_history in states["odd"].trouble
     assert not states["odd"].roles()
-    for name in ("broken", "odd"):  # nothing of it is removed
+    for name in ("broken", "odd", "senseless"):  # nothing of it is removed
         (why,) = _reasons(name, ["v1"], states[name], 1, signed=True).values()
         assert "nobody knows what is named" in why
-    monkeypatch.setattr(served_splits, "bundle_names", lambda: {"whole", "broken"})
+    monkeypatch.setattr(served_splits, "bundle_names", lambda: {"whole", "broken", "senseless"})
     client = client_of(valkey_url)
     assert list(await served_splits.read_served(client, Settings(home=tmp_path))) == ["whole"]
     await client.aclose()

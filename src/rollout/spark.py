@@ -83,13 +83,18 @@ def predict_to(df: Any, tag: str, path: str, *, by: str, **options: Unpack[Optio
     plan = goes_on(job.plan, before)
     if by in plan.keep or by in (plan.client_id, plan.key):
         raise ConfigError(f"{by} is the name of the parts already: rename the column, or do not keep it")
+    values = [row[0] for row in df.select(f"`{by}`").distinct().collect()]
+    parts = _parts(by, values)
+    column = functions.col(f"`{by}`")
+    named = column.isin([functions.lit(value) for value in values if value is not None])
+    if not df.where(column.isNotNull() & ~named).isEmpty():  # what Python has is another value
+        raise ConfigError(f"{by} has a value that is in no part, such as a text that is not UTF-8: replace it")
     if before is None:
         output.write(PLAN, msgspec.json.encode(plan))
     job = job._replace(plan=plan)
-    values = [row[0] for row in df.select(f"`{by}`").distinct().collect()]
-    for part, value in _parts(by, values).items():
+    for part, value in parts.items():
         if not output.has(f"{part}/_SUCCESS"):
-            rows = df.where(functions.col(f"`{by}`").eqNullSafe(functions.lit(value)))
+            rows = df.where(column.eqNullSafe(functions.lit(value)))
             _answered(rows, job).write.mode("overwrite").parquet(f"{path}/{part}")
 
 

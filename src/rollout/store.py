@@ -21,7 +21,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from rollout.errors import NO_JSON, ConfigError, StoredValueError, StoreUnavailableError
+from rollout.errors import NO_JSON, ConfigError, RolloutError, StoredValueError, StoreUnavailableError
 from rollout.keys import Keys
 from rollout.redis_faults import NO_PRIMARY, explain, find_tls_mismatch
 from rollout.redis_url import RedisUrl, parse_redis_url
@@ -294,7 +294,7 @@ def decode_stored(data: bytes | str, kind: type[T], key: str) -> T:
     """
     try:
         return msgspec.json.decode(data, type=kind)
-    except NO_JSON as error:
+    except (RolloutError, *NO_JSON) as error:  # what is JSON may still be no split
         raise strange_value(key, error) from None
 
 
@@ -331,7 +331,7 @@ def stored_at(key: str) -> Iterator[None]:
 
 def strange_value(key: str, error: Exception) -> StoredValueError:
     """Returns the error that says of a key that Rollout did not write what lies there."""
-    what = str(error).splitlines()[0][:200]
+    what = next(iter(str(error).splitlines()), type(error).__name__)[:200]
     return StoredValueError(
         f"{key} in Redis holds what Rollout does not write there ({what}): put back what was there, or remove it"
     )

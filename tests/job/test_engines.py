@@ -105,6 +105,21 @@ def test_spark_answers_every_row_once_whatever_is_killed(rows: Any, tmp_path: Pa
 
 @pytest.mark.process
 @pytest.mark.timeout(1200)
+def test_spark_refuses_a_part_whose_rows_it_would_not_find(rows: Any, tmp_path: Path) -> None:
+    need("java", "openjdk-17-jre-headless")
+    sizes = pa.array([0, 1, 3], pa.int32()).buffers()[1]
+    parts = pa.StringArray.from_buffers(2, sizes, pa.py_buffer(b"\xffok"))
+    pq.write_table(rows.slice(0, 2).set_column(3, "part", parts), tmp_path / "rows.parquet")
+    job = command("spark_job", tmp_path / "rows.parquet", tmp_path / "out")
+    done = subprocess.run(
+        job, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=500
+    )
+    assert "ConfigError: part has a value that is in no part" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.process
+@pytest.mark.timeout(1200)
 def test_ray_answers_every_row_once_whatever_is_killed(rows: Any, tmp_path: Path) -> None:
     source, out = tmp_path / "rows", tmp_path / "out"
     copies = [rows.set_column(1, "key", [[f"{copy}-{index}" for index in range(ROWS)]]) for copy in range(100)]

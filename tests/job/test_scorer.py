@@ -86,6 +86,22 @@ def test_bad_rows_say_why_and_the_others_are_answered(bundles: str, tmp_path: Pa
         scorer(table, "digits:v1", tmp_path, on_error="fail")(table)
 
 
+def test_a_cell_that_nothing_in_python_can_be_fails_with_its_row_alone(tmp_path: Path, more_bundles: str) -> None:
+    sizes = pa.array([0, 1, 3], pa.int32()).buffers()[1]
+    broken = pa.StringArray.from_buffers(2, sizes, pa.py_buffer(b"\xffok"))  # Spark does not look either
+    far, fine = pa.array([2**62, 0], pa.timestamp("us")), pa.array(["one", "two"])
+    for name, said in (
+        ("text", "/inputs cannot be read"),
+        ("key", "/key must be"),
+        ("client_id", "/client_id must"),
+    ):
+        for column in (broken, far):
+            table = pa.table({"client_id": fine, "key": fine, "text": fine} | {name: column})
+            bad, good = scorer(table, "languages:v1", tmp_path)(table).select(["error", "label"]).to_pylist()
+            assert bad["error"].startswith(said)
+            assert good["label"]
+
+
 def test_columns_and_rows_and_files_decode_alike(bundles: str, tmp_path: Path) -> None:
     table = digits(20)
     quick = scorer(table, "digits:v1", tmp_path)(table)

@@ -14,6 +14,7 @@ import pytest
 from rollout.bundle.lineage import differences
 from rollout.bundle.manifest import digest
 from rollout.bundle.store import bundle_exists, open_bundle
+from rollout.training.mlflow_tracker import MlflowTracker
 from rollout.training.runs import Checks
 from rollout.training.tracker import Told, Tracker
 from rollout.training.tracking import Tracking, describe_run
@@ -264,6 +265,24 @@ def test_trials_of_a_search_are_runs_within_one(tmp_path: Path, server: Mlflow) 
         assert by_name(trial["data"]["tags"])["mlflow.parentRunId"] == study["info"]["run_id"]
         assert "hyperparameters.hidden" in by_name(trial["data"]["params"])
         assert len(server.steps(trial["info"]["run_id"], "validation_loss")) > 1
+
+
+def test_no_server_elsewhere_has_files_written_into_a_folder_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent: list[str] = []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
+    tracker = MlflowTracker()
+    tracker._open()
+    monkeypatch.setattr(tracker._client, "log_artifact", lambda *said: sent.append(said[1]))
+    for place in (str(tmp_path), f"file://{tmp_path}", f"FILE:{tmp_path}", "", "../mlruns"):
+        tracker._artifacts = place
+        tracker.tell({}, [tmp_path / "report.html"])
+    assert not sent
+    assert [repr(str(tmp_path)) in record.message for record in caplog.records] == [True] + [False] * 4
+    tracker._artifacts = "mlflow-artifacts:/1/2"
+    tracker.tell({}, [tmp_path / "report.html"])
+    assert sent == [str(tmp_path / "report.html")]
 
 
 class Away(Tracker):

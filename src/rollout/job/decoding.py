@@ -15,6 +15,8 @@ from rollout.bundle.schema import Arrays, InputSchema, InvalidInputsError
 from rollout.errors import FieldError
 from rollout.job.row import Columns
 
+UNREADABLE = "cannot be read: a text is not UTF-8, say, or a time in no year from 1 to 9999"
+
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -57,7 +59,10 @@ def _row_by_row(schema: InputSchema, columns: Columns, table: Any) -> Decoded:
     wanted = [name for name in columns.readers if name in table.column_names]
     decoded: list[Arrays] = []
     faults: dict[int, list[FieldError]] = {}
-    for index, record in enumerate(table.select(wanted).to_pylist()):
+    for index, record in enumerate(records_of(table.select(wanted))):
+        if record is None:
+            faults[index] = [FieldError("/inputs", UNREADABLE)]
+            continue
         try:
             inputs = columns.inputs(record)
             decoded.append(schema.decode({name: _sent(schema.fields[name], inputs[name]) for name in inputs}))
@@ -65,6 +70,21 @@ def _row_by_row(schema: InputSchema, columns: Columns, table: Any) -> Decoded:
             faults[index] = [FieldError(f"/inputs{pointer}", detail) for pointer, detail in error.errors]
     arrays = {name: np.stack([one[name] for one in decoded]) for name in schema.fields} if decoded else {}
     return Decoded(arrays, faults)
+
+
+def records_of(table: Any) -> list[dict[str, Any] | None]:
+    """Returns the rows of an Arrow table; ``None`` for one with a cell that nothing in Python can be.
+
+    Arrow and Spark do not look whether a string is UTF-8, or a time is in a year that there is.
+    """
+    import pyarrow  # noqa: PLC0415
+
+    try:
+        return list(table.to_pylist())
+    except (ValueError, OverflowError, pyarrow.ArrowException):
+        if len(table) < 2:
+            return [None] * len(table)
+    return [record for place in range(len(table)) for record in records_of(table.slice(place, 1))]
 
 
 def _sent(field: Field, value: Any) -> msgspec.Raw | bytes:

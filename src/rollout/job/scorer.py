@@ -29,7 +29,7 @@ from rollout.inference.decisions import Decisions, decide, run_or_bisect
 from rollout.inference.reviewing import pick
 from rollout.inference.rows import ID_LIMIT, Rows, is_identifier
 from rollout.job.arrow import answer_columns
-from rollout.job.decoding import Decoded, decode_columns
+from rollout.job.decoding import Decoded, decode_columns, records_of
 from rollout.job.plan import Plan, kept, schema_of
 from rollout.job.row import Columns
 from rollout.job.unpacked import open_unpacked
@@ -141,7 +141,8 @@ class Scorer:
     def _identifiers(self, table: Any, name: str) -> list[str | None]:
         if name not in table.column_names:
             return [None] * table.num_rows
-        return [None if value is None or value == "" else str(value) for value in table.column(name).to_pylist()]
+        values = ["\0" if one is None else one[name] for one in records_of(table.select([name]))]
+        return [None if value is None or value == "" else str(value) for value in values]  # \0 is refused
 
     def _faults(self, client_ids: list[str | None], keys: list[str | None], decoded: Decoded) -> dict[int, str]:
         found = {}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rollout.bundle.manifest import Manifest, digest
 from rollout.errors import ConfigError
@@ -26,9 +28,11 @@ BOUNDS = {
 PAUSE = 10
 RUN_KEY, PARENT_KEY = "rollout.run", "rollout.parent"
 MOST_PARAMS, MOST_TAGS, MOST_METRICS, MOST_CHECKS = 100, 100, 1000, 100  # of one request
-LONGEST_PARAM, LONGEST_TAG = 6000, 5000
+LONGEST_PARAM, LONGEST_TAG, LONGEST_PLACE = 6000, 5000, 200
 # Where MLflow has a name of its own for what we know.
 OWN = {"code.commit": "mlflow.source.git.commit", "command": "mlflow.source.name", "by": "mlflow.user"}
+
+logger = logging.getLogger(__name__)
 
 
 class MlflowTracker(Tracker):
@@ -99,6 +103,14 @@ class MlflowTracker(Tracker):
         metrics = (Metric(_named(name), value, now, 0) for name, value in figures.items())
         while some := list(islice(metrics, MOST_METRICS)):
             self._client.log_batch(self._run, metrics=some)
+        if files and is_folder_of(self._address, self._artifacts):
+            logger.warning(
+                "MLflow: pictures and the report are not sent: %s would have them in %r of this machine; start "
+                "it with --artifacts-destination",
+                self._address,
+                self._artifacts[:LONGEST_PLACE],
+            )
+            return
         for file in files:
             self._client.log_artifact(self._run, str(file))
 
@@ -185,6 +197,26 @@ class MlflowTracker(Tracker):
         made: Iterator[Any] = (RunTag(_named(name), str(value)[:LONGEST_TAG]) for name, value in tags.items())
         while some := list(islice(made, MOST_TAGS)):
             self._client.log_batch(self._run, tags=some)
+
+
+def is_folder_of(address: str, artifacts: str) -> bool:
+    """Whether a server elsewhere has artefacts written into a folder here, as MLflow's client would do.
+
+    Args:
+        address: The server.
+        artifacts: The place of the artefacts, by its word.
+
+    Example:
+        >>> is_folder_of("https://mlflow.example", "/home/ada"), is_folder_of("http://localhost:5000", "./mlruns")
+        (True, False)
+        >>> is_folder_of("https://mlflow.example", "mlflow-artifacts:/1/2"), is_folder_of("sqlite:///a.db", "/a")
+        (False, False)
+    """
+    server = urlsplit(address)
+    is_ours = (
+        server.hostname == "localhost" or str(server.hostname).startswith("127.") or server.hostname == "::1"
+    )
+    return server.scheme in ("http", "https") and not is_ours and urlsplit(artifacts).scheme in ("", "file")
 
 
 def _named(name: str) -> str:
