@@ -152,3 +152,13 @@ async def test_an_item_of_another_kind_is_whole(redis: Redis) -> None:
     assert all(await add_items(redis, [make_guess(1)], 100))
     assert len((await actions.claim(redis, "digits", "ada")).items) == 1
     assert (await read_counts(redis, "digits")).states[State.LEASED]
+
+
+async def test_an_interval_whose_width_is_no_number_is_named(redis: Redis) -> None:
+    item = make_guess(1)
+    assert all(await add_items(redis, [item], 100))
+    key = NAMES.review(item.id)
+    answer = {"value": 0.0, "interval": [-1.7e308, 1.7e308]}
+    await redis.set(key, with_field(await redis.get(key) or b"", "answer", answer, item, ""))
+    with pytest.raises(StoredValueError, match=key):
+        await read_item(redis, "digits", item.id)
