@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from rollout import Classification, Number, Regression, RolloutError, Tensor
 from rollout.bundle.quiet import quiet
 from rollout.bundle.store import open_bundle
+from rollout.errors import ConfigError
 from rollout.training.importing import SPLIT, derive
 from tests.bundle.test_artefact import save_torch
 from tests.bundle.two import TASK, part
@@ -126,3 +127,11 @@ def test_arrays_of_different_lengths_are_refused(files: Path, tmp_path: Path) ->
     np.savez(tmp_path / "rows.npz", x=ROWS.inputs["x"][:5], target=ROWS.targets)
     with pytest.raises(RolloutError, match="the arrays have 5, 900 rows"):
         derive(files / "model.onnx", tmp_path / "rows.npz", TASK)
+
+
+def test_rows_that_are_too_few_are_said(files: Path) -> None:
+    few = files / "few.npz"
+    for rows in (0, 1, 2):
+        np.savez(few, x=ROWS.inputs["x"][:rows], target=ROWS.targets[:rows])
+        with pytest.raises(ConfigError, match="3 at least calibrate and evaluate"):
+            derive(files / "model.onnx", few, TASK)

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 
 from rollout.errors import LONGEST_TEXT, MOST_ERRORS, BundleError, InvalidRequestError
-from rollout.heads import Classification, Embedding, MultiLabel, Output, Targets, Tensors, Truth
+from rollout.heads import (
+    Classification,
+    Embedding,
+    MultiLabel,
+    Output,
+    Quantiles,
+    Regression,
+    Score,
+    Targets,
+    Tensors,
+    Truth,
+)
+from rollout.heads.truth import NO_NUMBER
 from rollout.review.actions import require_truth
 
 GRID = Tensors(outputs_by_name={"grid": Output((2, 2)), "on": Output((2,), "bool")})
@@ -68,3 +81,11 @@ def test_what_is_answered_by_name_has_each_name_once(names: list[str]) -> None:
         MultiLabel(labels=names)
     with pytest.raises(ValueError, match="each of them once"):
         Targets(names=names)
+
+
+@pytest.mark.parametrize("number", [1e39, -1e308, math.inf, math.nan])
+def test_a_number_that_no_module_can_learn_from_is_none(number: float) -> None:
+    for head in (Regression(), Score(), Quantiles(levels=[0.1, 0.5, 0.9])):
+        assert dict(head.faults(Truth(value=number))) == {"/value": NO_NUMBER}
+    assert dict(Targets(names=["x"]).faults(Truth(values={"x": number}))) == {"/values/x": NO_NUMBER}
+    assert not [*Regression().faults(Truth(value=3.4e38))]

@@ -53,7 +53,7 @@ def test_it_is_neither_right_nor_wrong() -> None:
     assert head.loss({"score": 1.0}, Truth(value=1.0)) is None
     assert head.accepted({"score": 1.0}) is None
     assert not head.needs_review(column(1, 2)).any()
-    assert dict(head.faults(Truth(value=float("inf")))) == {"/value": "must be a number"}
+    assert dict(head.faults(Truth(value=float("inf")))) == {"/value": "must be a number that float32 holds"}
     assert head.studio_truth([{"number": 3}]) == Truth(value=3.0)
 
 

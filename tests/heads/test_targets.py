@@ -61,7 +61,7 @@ def test_what_people_say_has_every_target() -> None:
     assert HEAD.truth_distance(Truth(values={"low": 1, "high": 9}), Truth(values={"low": 1, "high": 8})) == 0.5
     assert dict(HEAD.faults(Truth(values={"low": float("nan"), "middle": 1}))) == {
         "/values/middle": "is none of low, high",
-        "/values/low": "must be a number",
+        "/values/low": "must be a number that float32 holds",
         "/values/high": "is required",
     }
     regions = HEAD.studio_result(answer)

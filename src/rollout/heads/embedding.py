@@ -14,11 +14,10 @@ from rollout.errors import BundleError
 from rollout.heads.head import Declared, Flags, Head, Numbers, Row, Scores
 from rollout.heads.measured import Evaluated, Measured
 from rollout.heads.parts import Part
-from rollout.heads.truth import Truth
+from rollout.heads.truth import LARGEST, Truth
 
 # An embedding counts as another one at a larger cosine distance than this.
 MOVED = 1e-3
-LARGEST = float(np.finfo(np.float32).max)
 
 
 class VectorAnswer(NamedTuple):

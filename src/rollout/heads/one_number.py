@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rollout.heads.doubts import Suspects, wrong_numbers
 from rollout.heads.explained import Explained, of_column, require_neither
 from rollout.heads.head import Head, Numbers, Row, Scores
-from rollout.heads.truth import Truth
+from rollout.heads.truth import NO_NUMBER, Truth, is_number
 from rollout.judge.features import Features, number
 
 
@@ -52,9 +52,9 @@ class OneNumber(Head):
         return {"value": number(numbers[:, 0]), "width": number(numbers[:, -1] - numbers[:, -2])}
 
     def form_faults(self, truth: Truth) -> Iterator[tuple[str, str]]:
-        """Yields that the value is no finite number."""
-        if truth.value is None or not math.isfinite(truth.value):
-            yield "/value", "must be a number"
+        """Yields that the value is no number."""
+        if not is_number(truth.value):
+            yield "/value", NO_NUMBER
 
     def explained(self, row: Row, label: str = "", head: str = "") -> Explained:
         """The value, which of quantiles is the median."""

@@ -17,7 +17,7 @@ from rollout.heads.measured import Evaluated, Measured
 from rollout.heads.one_number import number_in
 from rollout.heads.parts import Part
 from rollout.heads.review_evidence import ReviewEvidence
-from rollout.heads.truth import Truth
+from rollout.heads.truth import NO_NUMBER, Truth, is_number
 
 # Versions that score a row so many standard deviations apart do not agree on it; rows that lie nearer have no
 # order.
@@ -201,9 +201,9 @@ class Score(msgspec.Struct, Head, frozen=True, kw_only=True, tag="score", tag_fi
         return abs(ours[0] - theirs[0]) / self.scale
 
     def form_faults(self, truth: Truth) -> Iterator[tuple[str, str]]:
-        """Yields that the value is no finite number."""
-        if truth.value is None or not math.isfinite(truth.value):
-            yield "/value", "must be a number"
+        """Yields that the value is no number."""
+        if not is_number(truth.value):
+            yield "/value", NO_NUMBER
 
     def says(self, answer: Mapping[str, Any]) -> str:
         """Says the score."""

@@ -22,7 +22,7 @@ from rollout.heads.parts import Part
 from rollout.heads.regression import MOVED
 from rollout.heads.review_evidence import ReviewEvidence
 from rollout.heads.steps import Step
-from rollout.heads.truth import Truth
+from rollout.heads.truth import NO_NUMBER, Truth, is_number
 from rollout.judge.features import Features, number
 
 
@@ -322,7 +322,7 @@ class Targets(msgspec.Struct, Head, frozen=True, kw_only=True, tag="targets", ta
         return float((far / np.maximum((high - low) / 2, 1e-12)).max(initial=0.0))
 
     def form_faults(self, truth: Truth) -> Iterator[tuple[str, str]]:
-        """Yields targets that are missing, that there are not, or whose value is no finite number."""
+        """Yields targets that are missing, that there are not, or whose value is no number."""
         said = truth.values or {}
         for name in said:
             if name not in self.names:
@@ -330,8 +330,8 @@ class Targets(msgspec.Struct, Head, frozen=True, kw_only=True, tag="targets", ta
         for name in self.names:
             if name not in said:
                 yield f"/values{step_to(name)}", "is required"
-            elif not math.isfinite(said[name]):
-                yield f"/values{step_to(name)}", "must be a number"
+            elif not is_number(said[name]):
+                yield f"/values{step_to(name)}", NO_NUMBER
 
     def loss(self, answer: Mapping[str, Any], truth: Truth) -> float | None:
         """The share of targets outside of their intervals."""

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from rollout.errors import BundleError, step_to
 from rollout.heads.head import DIGITS, Declared, Flags, Head, Numbers, Row, Scores
 from rollout.heads.parts import Part, Parts
-from rollout.heads.truth import Truth
+from rollout.heads.truth import LARGEST, Truth
 from rollout.judge.features import Features, named, of_rows
 from rollout.words import plural
 
 Dtype = Literal["float32", "int64", "bool"]
 DATATYPES: dict[Dtype, str] = {"float32": "FP32", "int64": "INT64", "bool": "BOOL"}
 CONFIDENCE = "confidence"
-LARGEST = float(np.finfo(np.float32).max)
 SHOWN = 3  # numbers of a tensor, in a sentence
 
 

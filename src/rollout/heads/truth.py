@@ -6,6 +6,10 @@ from typing import Any
 
 import msgspec
 
+LARGEST = float.fromhex("0x1.fffffep127")
+"""The largest number that ``float32`` holds, in which modules learn: a larger one is infinite to them."""
+NO_NUMBER = "must be a number that float32 holds"
+
 
 class Span(msgspec.Struct, frozen=True, order=True):
     """A stretch of a text.
@@ -88,6 +92,11 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if len(said) == 1 and isinstance(one := next(iter(said.values())), str | float):
             return str(one)
         return msgspec.json.encode(said).decode()
+
+
+def is_number(said: float | None) -> bool:
+    """Whether something said is a number that a module can learn from."""
+    return said is not None and abs(said) <= LARGEST
 
 
 FORMS = Truth.__struct_fields__

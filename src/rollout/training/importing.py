@@ -20,9 +20,11 @@ from rollout.bundle.schema import Arrays, Labelled
 from rollout.bundle.texts import Category
 from rollout.errors import ConfigError
 from rollout.heads import Head
+from rollout.words import plural
 
 SPLIT = "every other row, in the order of the file: the first calibrates, the second evaluates, and so on"
 TABLE = "table"
+FEWEST = 3  # with two that calibrate
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -80,6 +82,8 @@ def derive(file: Path, data: Path, task: Head, *, target: str = "target", trust_
         raise ConfigError(
             f"{data}: the arrays have {', '.join(map(str, sorted(lengths)))} rows, not the same number"
         )
+    if len(targets) < FEWEST:
+        raise ConfigError(f"{data} has {plural(len(targets), 'row')}: {FEWEST} at least calibrate and evaluate")
     first, second = (
         Labelled({name: array[start::2] for name, array in arrays.items()}, targets[start::2]) for start in (0, 1)
     )
