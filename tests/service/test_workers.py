@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.conftest import Service, run_service, set_split
+from tests.conftest import Service, run_service, set_split, settled, wait_for_metric
 
 BODY = {"client_id": "c-1", "inputs": {"image": [[0] * 32] * 32}}
 
@@ -57,6 +57,15 @@ def test_workers_go_on_when_what_they_were_forked_from_has_ended(running: Servic
     wait_for(lambda: not any(one.is_running() for one in before), running)
     ask(running)
     assert running.stop() == 0
+
+
+def test_another_service_on_the_same_home_takes_no_metrics_away(running: Service) -> None:
+    ask(running)
+    with running.client() as client, run_service(running.home):
+        before = settled(client, "rollout_predictions_total")
+        assert before >= 1
+        ask(running)
+        wait_for_metric(client, before + 1, "rollout_predictions_total")
 
 
 def test_nothing_is_left_of_a_service_that_is_killed(running: Service) -> None:

@@ -132,9 +132,10 @@ def _prepare_workers(settings: Settings, url: str) -> None:
         ROLLOUT_WORKERS=str(settings.processes),
         ROLLOUT_TRUST=str(settings.trust).lower(),
     )
-    # Workers add their metrics up through files; those of the last run would be counted again.
+    # Workers add their metrics up through files; those of the last run would be counted again. A home may have
+    # several services.
     forget_choices(settings.home)
-    metrics = settings.home.resolve() / "metrics"
+    metrics = settings.home.resolve() / "metrics" / str(settings.port)
     shutil.rmtree(metrics, ignore_errors=True)
     metrics.mkdir(parents=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
