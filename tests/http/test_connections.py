@@ -298,6 +298,42 @@ async def test_only_the_client_s_part_is_timed() -> None:
         assert await reader.read() == b"", "and then it is idle"
 
 
+async def _answer_at_once(_: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"done"})
+
+
+REQUEST = b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@pytest.mark.parametrize("first", [b"", REQUEST])
+async def test_empty_lines_keep_no_connection_open(first: bytes) -> None:
+    """They are no sign that a request comes: whoever sends no token kept a connection for ever with them."""
+    hasty = Settings(head_timeout_s=1, idle_timeout_s=1)
+    async with serving(_answer_at_once, hasty) as (_, writer, connection):
+        writer.write(first)
+        give_up = time.monotonic() + SOON_S
+        while not connection.transport.is_closing() and not writer.is_closing():
+            assert time.monotonic() < give_up
+            writer.write(b"\r\n")
+            await asyncio.sleep(0.1)
+
+
+async def test_empty_lines_before_a_request_cost_next_to_nothing() -> None:
+    """Parsed one by one, those of one turn of the event loop held up all others for a second."""
+    async with serving(_answer_at_once, Settings()) as (reader, writer, connection):
+        for _ in range(2):  # before the first request, and before the next
+            started = time.thread_time()
+            for lines in (b"\r\n" * 2_000_000, b"\n" * 4_000_000):
+                connection.data_received(lines)
+            assert time.thread_time() - started < 0.2
+            for part in (b"\r", b"\n\r\n" + REQUEST):
+                writer.write(part)
+                await asyncio.sleep(0.01)
+            assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_no_further_request_is_begun_while_an_answer_is_not_taken() -> None:
     """Of the quick way, whose answers do not wait for each other: here each has 256 KiB."""
     begun = 0

@@ -35,7 +35,8 @@ from rollout.http.request_log import begin
 
 QUICK_BYTES = 1024 * 1024
 MOST_HEADERS = 100
-END_OF_HEAD = b"\r\n\r\n"
+EMPTY_LINE = b"\r\n"
+END_OF_HEAD = EMPTY_LINE * 2
 # No request is shorter: a step of so many bytes completes one at most.
 STEP_BYTES = 9
 CHUNKED_STEP_BYTES = 64
@@ -90,7 +91,6 @@ class PredictProtocol(HttpToolsProtocol):
             if self._linger_left < 0:
                 self.transport.close()
             return
-        self._moved = self.loop.time()
         if self._held or self._is_busy():
             self._hold(data)
         else:
@@ -238,6 +238,10 @@ class PredictProtocol(HttpToolsProtocol):
         """Whether a whole request waits for its answer."""
         return self._is_whole and not self.cycle.response_complete
 
+    def _is_between(self) -> bool:
+        """Whether the next request has not begun."""
+        return not self._is_in_head and (self._is_whole or self.cycle is None)
+
     def _has_hung_up(self) -> bool:
         """Whether the client will send nothing more: it may have gone, or only wait for its answer."""
         return self._is_half_closed or self.transport.is_closing()
@@ -251,7 +255,15 @@ class PredictProtocol(HttpToolsProtocol):
         self.flow.pause_reading()
 
     def _feed(self, data: bytes) -> None:
-        """Parses what came; where more than one request may be in it, step by step up to the end of the first."""
+        """Parses what came; where more than one request may be in it, step by step up to the end of the first.
+
+        Empty lines before a request are none of it (RFC 9112, section 2.2), and no sign that one comes.
+        """
+        if data[0] in EMPTY_LINE and self._is_between():
+            data = data.lstrip(EMPTY_LINE)
+            if not data:
+                return
+        self._moved = self.loop.time()
         if not self._may_hold_two(data):
             self._parse(data)
             return
