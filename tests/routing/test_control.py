@@ -91,6 +91,14 @@ async def test_a_proposal_changes_nothing_and_carrying_it_out_does(redis: Redis)
     assert stored.digests == {version: digest(manifest) for version, manifest in manifests.items()}
 
 
+async def test_what_a_change_is_for_is_as_long_as_people_read(redis: Redis) -> None:
+    """One of two megabytes, with which the console's pages took longer than a browser waits, stayed for ever."""
+    proposal = await propose(redis, "digits", to())
+    with pytest.raises(InvalidSplitError, match="at most 1000 characters, not 1,001"):
+        await carry_out(redis, proposal, "ada", "y" * 1001)
+    assert len((await carry_out(redis, proposal, "ada", "y" * 1000)).why) == 1000
+
+
 async def test_a_challenger_without_a_gate_is_warned_of(redis: Redis) -> None:
     (warning,) = (await propose(redis, "digits", to())).warnings
     assert warning.startswith("digits:v2 goes on trial without a gate: `rollout gate digits:v2 --against v1`")

@@ -11,7 +11,7 @@ from rollout.errors import InvalidSplitError, SplitConflictError
 from rollout.judge.policy import Act
 from rollout.judge.verdict import Verdict
 from rollout.routing.changes import promote, ramp
-from rollout.routing.control import carry_out, propose, propose_rollback
+from rollout.routing.control import LONGEST_WHY, carry_out, propose, propose_rollback
 from rollout.routing.split import Split
 from rollout.store import Redis
 from rollout.words import percent
@@ -20,7 +20,6 @@ from rollout.words import percent
 CONTROLLER = "rollout"
 # After any change, whoever made it, so many seconds nothing but a rollback follows: workers have to follow first.
 COOLDOWN_S = 10.0
-LONGEST_WHY = 1000
 
 
 def next_act(split: Split, verdict: Verdict, seconds: float) -> Act | None:

@@ -16,6 +16,9 @@ from rollout.routing.split import Split
 from rollout.routing.splits import read_latest, read_quarantine, read_split, write_split
 from rollout.store import Redis
 
+# What a change is for: all of it is on a page of the console, with that of a thousand others.
+LONGEST_WHY = 1000
+
 if TYPE_CHECKING:
     from rollout.heads import Head
 
@@ -126,9 +129,12 @@ async def carry_out(redis: Redis, proposal: Proposal, by: str, why: str) -> Spli
         The split as it is stored.
 
     Raises:
+        InvalidSplitError: If what it is for has more than ``LONGEST_WHY`` characters.
         SplitConflictError: If somebody else changed it since the proposal.
         StoreUnavailableError: If Redis does not answer.
     """
+    if len(why) > LONGEST_WHY:
+        raise InvalidSplitError(f"what a change is for has at most {LONGEST_WHY} characters, not {len(why):,}")
     split = msgspec.structs.replace(proposal.after, by=by, why=why)
     return await write_split(
         redis, proposal.model, split, quarantine=proposal.quarantine, release=proposal.release
