@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
+from packaging.requirements import Requirement
 
 from rollout.bundle import store
 from rollout.bundle.exchange import Pull
@@ -20,7 +22,7 @@ from rollout.bundle.golden import read_golden
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.signing import sign_bundle
 from rollout.bundle.store import open_bundle, was_packed_here
-from rollout.bundle.variants import VARIANTS
+from rollout.bundle.variants import VARIANTS, is_confined
 from rollout.bundle.verify import choose_variant, load_variant, verify_bundle
 from rollout.config import load_settings
 from rollout.cost import measure_speeds
@@ -28,6 +30,7 @@ from rollout.errors import BundleError
 from tests.bundle.test_exchange import TAG, edit, repack, take
 from tests.bundle.test_signing import make_keys
 from tests.bundle.two import pack_two
+from tests.conftest import ROOT
 
 CODE = {name for name, kind in VARIANTS.items() if kind.can_run_code}
 # What onnxruntime notes of a tensor that is in memory; the offset would be any address.
@@ -177,16 +180,53 @@ def test_onnx_takes_external_data_from_within_the_bundle_only(tmp_path: Path, lo
         onnxruntime.InferenceSession(folder / "model.onnx")
 
 
+@pytest.mark.parametrize("place", ["sparse", "sparse constant"])
+@pytest.mark.parametrize("location", ["../outside.bin", "{}/outside.bin", MEMORY])
+def test_no_sparse_tensor_is_anything_but_the_bundle_s(tmp_path: Path, location: str, place: str) -> None:
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    outside = np.arange(4, dtype=np.float32)
+    outside.tofile(tmp_path / "outside.bin")
+    weight.external_data.add(key="location", value=location.format(tmp_path))
+    weight.external_data.add(key="offset", value=str(outside.ctypes.data if location == MEMORY else 0))
+    weight.external_data.add(key="length", value="16")
+    file = tmp_path / "onnx" / "model.onnx"
+    file.parent.mkdir()
+    file.write_bytes(adding(weight, place).SerializeToString())
+    with pytest.raises(Exception, match=re.compile("external data|in-memory address", re.IGNORECASE)):
+        onnxruntime.InferenceSession(file)
+
+
+def test_no_onnxruntime_is_taken_that_reads_what_is_not_the_bundle_s() -> None:
+    """Of 1.26, the test above fails."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (wanted,) = [one for one in map(Requirement, project["dependencies"]) if one.name == "onnxruntime"]
+    (least,) = wanted.specifier
+    assert least.operator == ">="
+    assert is_confined(least.version)
+    assert is_confined(onnxruntime.__version__)
+    assert not is_confined("1.26.0")
+    assert not is_confined("1.9.1")
+    assert is_confined("2.0.0.dev20270101")
+
+
 def adding(weight: TensorProto, place: str) -> onnx.ModelProto:
     """Returns a model that adds a tensor, which stands in some place of its graph."""
     constant = helper.make_node("Constant", [], ["w"], value=weight)
     functions: list[onnx.FunctionProto] = []
     initializers: list[TensorProto] = []
+    sparse: list[onnx.SparseTensorProto] = []
     nodes = [helper.make_node("Add", ["x", "w"], ["y"])]
     if place == "initializer":
         initializers = [weight]
     elif place == "constant":
         nodes.insert(0, constant)
+    elif place.startswith("sparse"):
+        at = helper.make_tensor("at", TensorProto.INT64, [4], range(4))
+        held = onnx.SparseTensorProto(values=weight, indices=at, dims=[4])
+        if place == "sparse":
+            sparse = [held]
+        else:
+            nodes.insert(0, helper.make_node("Constant", [], ["w"], sparse_value=held))
     elif place == "function":
         opsets = [helper.make_opsetid("", 17)]
         functions = [helper.make_function("own", "F", ["x"], ["y"], [constant, *nodes], opsets)]
@@ -200,6 +240,6 @@ def adding(weight: TensorProto, place: str) -> onnx.ModelProto:
         nodes = [helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch)]
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "y"))
     yes = helper.make_tensor_value_info("yes", TensorProto.BOOL, [])
-    graph = helper.make_graph(nodes, "g", [x, yes], [y], initializers)
+    graph = helper.make_graph(nodes, "g", [x, yes], [y], initializers, sparse_initializer=sparse)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=9, functions=functions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -140,6 +141,50 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr(follower_module, "LoadedVersion", load)
     return tried
+
+
+async def test_a_start_waits_for_no_challenger_that_does_not_end_loading(
+    here: Path,
+    bundles: str,
+    redis: Redis,
+    valkey_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tried: Counter[str] = Counter()
+    ends = threading.Event()
+
+    def load(model: str, version: str, settings: Settings) -> LoadedVersion:
+        tried[version] += 1
+        if version == "v2":
+            ends.wait()
+        return LoadedVersion(model, version, settings)
+
+    shutil.copytree(f"{bundles}/models/digits/v2", here / "models" / "digits" / "v2")
+    monkeypatch.setattr(store, "_models", lambda: here / "models")
+    monkeypatch.setattr(follower_module, "FOLLOW_EVERY_S", 0.05)
+    monkeypatch.setattr(follower_module, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(follower_module, "LoadedVersion", load)
+    split = Split(champion="v1", challenger="v2", share=0.5, experiment="x")
+    await write_split(redis, "digits", split)
+    loading = asyncio.create_task(Engine.load(Settings(home=tmp_path / "home"), await connect(valkey_url)))
+    await asyncio.wait({loading}, timeout=30)
+    try:
+        assert loading.done()
+        engine = loading.result()
+        await asyncio.sleep(0.2)
+        assert engine.model("digits").versions.keys() == {"v1"}
+        assert caplog.text.count("digits:v2 takes long to load: its clients get the champion until it is") == 1
+    finally:
+        ends.set()
+        engine = await loading
+    give_up = time.monotonic() + 60
+    while engine.model("digits").versions.keys() != {"v1", "v2"}:
+        assert time.monotonic() < give_up
+        await asyncio.sleep(0.02)
+    assert tried == {"v1": 1, "v2": 1}
+    await engine.close()
 
 
 async def worker(redis: Redis, *, is_in_trouble: bool = False) -> Worker:

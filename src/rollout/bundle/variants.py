@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "float16", "bfloat16"]
 
 SHAPES = 20
+# Before this version, a sparse tensor may be any file of this machine, or any part of a process's memory.
+FIRST_CONFINED = (1, 27)
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -56,7 +58,7 @@ class Variant(ABC):
     # Whether a worker may load it.
     is_served: ClassVar[bool] = True
     needs_torch: ClassVar[bool] = False
-    # Whether loading it can do more than compute: write files, or unpickle.
+    # Whether loading it can do more than compute: read or write files, or unpickle.
     can_run_code: ClassVar[bool] = True
 
     @classmethod
@@ -90,12 +92,17 @@ class Variant(ABC):
         """
 
 
+def is_confined(version: str) -> bool:
+    """Whether an onnxruntime of this version takes any tensor from within the model's folder only."""
+    return tuple(map(int, version.split(".")[:2])) >= FIRST_CONFINED
+
+
 class Onnx(Variant):
     """ONNX in single precision, for onnxruntime; the inputs carry the names of the fields."""
 
     name = "onnx"
     file = "onnx/model.onnx"
-    can_run_code = False  # onnxruntime takes external data from within the model's folder only
+    can_run_code = not is_confined(onnxruntime.__version__)  # builds for GPUs have other names and versions
 
     @classmethod
     def export(cls, source: Source, calibration: Arrays, folder: Path) -> None:

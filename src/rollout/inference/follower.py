@@ -29,6 +29,8 @@ from rollout.routing.traffic import Worker, add_traffic
 from rollout.store import Redis, is_cancelled, report
 
 FOLLOW_EVERY_S = 0.5
+# So long, in seconds, a start waits for each version beside the champion.
+PATIENCE_S = 30.0
 
 T = TypeVar("T")
 
@@ -59,6 +61,8 @@ def load_version(model: str, version: str, settings: Settings) -> LoadedVersion:
 async def load_model(name: str, split: Split, settings: Settings, redis: Redis) -> ServedModel:
     """Loads a model as its split says; until its challenger can be served, the clients get the champion.
 
+    A version that takes long to load, or for ever, is left to the follower.
+
     Raises:
         BundleError: If the champion is refused.
     """
@@ -73,12 +77,22 @@ async def load_model(name: str, split: Split, settings: Settings, redis: Redis) 
     await _keep(settings.home, cache_policy, name, model.sampler.policy)
     loaded = []
     for version in split.kept[1:]:
-        with contextlib.suppress(BundleError):  # the follower tries again, and says why
-            loaded.append(await asyncio.to_thread(load_version, name, version, settings))
+        load = model.loading[version] = _begin_to_load(name, version, settings)
+        await asyncio.wait({load}, timeout=PATIENCE_S)
+        if not load.done():
+            logger.warning("%s:%s takes long to load: its clients get the champion until it is", name, version)
+            break
+        del model.loading[version]
+        if load.exception() is None:  # or the follower tries again, and says why
+            loaded.append(load.result())
     if {version.version for version in loaded} >= set(split.versions[1:]):
         with contextlib.suppress(BundleError):
             model.apply(split, loaded)
     return model
+
+
+def _begin_to_load(model: str, version: str, settings: Settings) -> asyncio.Task[LoadedVersion]:
+    return asyncio.create_task(asyncio.to_thread(load_version, model, version, settings))
 
 
 class Refusal(NamedTuple):
@@ -117,7 +131,7 @@ class Follower:
         self._is_removed = False
         self.redis = redis
         self._settings = settings
-        self._loading: dict[str, asyncio.Task[LoadedVersion]] = {}
+        self._loading = model.loading
         self._refusal: Refusal | None = None
         self._began = 0.0
         self._trouble = ""
@@ -212,8 +226,7 @@ class Follower:
             self._began = time.time()
         for version in missing:
             if version not in self._loading:
-                load = asyncio.to_thread(load_version, self._model.name, version, self._settings)
-                self._loading[version] = asyncio.get_running_loop().create_task(load)
+                self._loading[version] = _begin_to_load(self._model.name, version, self._settings)
         if not all(self._loading[version].done() for version in missing):
             return None
         for version in set(missing).intersection(split.versions):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Iterable
@@ -36,6 +37,7 @@ class ServedModel:
         settings: How often a challenger may fail.
 
     Attributes:
+        loading: Versions that are on their way into memory.
         sampler: Decides which of its predictions are reviewed.
         snapshot: What answers now; whoever answers a request holds on to it until the end.
         has_left_a_thread: Whether a version that hangs was let go of; its thread stays.
@@ -48,6 +50,7 @@ class ServedModel:
 
     def __init__(self, name: str, split: Split, versions: Iterable[LoadedVersion], settings: Settings) -> None:
         self.name = name
+        self.loading: dict[str, asyncio.Task[LoadedVersion]] = {}
         self.sampler = Sampler(name)
         self.versions: dict[str, LoadedVersion] = {}
         self.latency = metrics.Tally(metrics.LATENCY.labels(name))

@@ -84,7 +84,8 @@ def records_of(table: Any) -> list[dict[str, Any] | None]:
     except (ValueError, OverflowError, pyarrow.ArrowException):
         if len(table) < 2:
             return [None] * len(table)
-    return [record for place in range(len(table)) for record in records_of(table.slice(place, 1))]
+    half = len(table) // 2  # row by row, a wide table would take twenty times as long
+    return records_of(table.slice(0, half)) + records_of(table.slice(half))
 
 
 def _sent(field: Field, value: Any) -> msgspec.Raw | bytes:
