@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
 
 import uvicorn._subprocess
 
 from rollout.config import Settings
+from rollout.errors import ConfigError, RolloutError
 
 # Elsewhere, what is imported may not be forked: https://docs.python.org/3/library/multiprocessing.html
-_context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+_context = (
+    multiprocessing.get_context("forkserver") if sys.platform == "linux" else multiprocessing.get_context("spawn")
+)
 _context.set_forkserver_preload(["service.preloaded"])
 
 
@@ -35,13 +38,29 @@ def check_bundles(settings: Settings, url: str) -> None:
     Raises:
         BundleError: If there is nothing to serve, or a champion is refused.
         StoreUnavailableError: If Redis does not answer, and no split was ever seen here.
+        ConfigError: If they could not be looked at.
     """
-    with ProcessPoolExecutor(1, _context) as pool:  # which has imported the store of bundles already
-        pool.submit(_check_bundles, settings, url).result()
+    receiver, sender = _context.Pipe(duplex=False)
+    # It has imported the store of bundles already.
+    looking = _context.Process(target=_check_bundles, args=(settings, url, sender), daemon=True)
+    looking.start()
+    sender.close()
+    try:
+        fault: RolloutError | None = receiver.recv()
+    except EOFError:
+        raise ConfigError("the bundles could not be looked at; the lines before this one say why") from None
+    looking.join()
+    if fault is not None:
+        raise fault
 
 
-def _check_bundles(settings: Settings, url: str) -> None:
-    asyncio.run(_open_champions(settings, url))
+def _check_bundles(settings: Settings, url: str, sender: Connection) -> None:
+    try:
+        asyncio.run(_open_champions(settings, url))
+    except RolloutError as error:
+        sender.send(error)
+    else:
+        sender.send(None)
 
 
 async def _open_champions(settings: Settings, url: str) -> None:
