@@ -59,8 +59,7 @@ def traffic(
     """
     settings = load_settings(token=None if token_file is None else token_file.read().strip())
     service = (url or f"http://{settings.host}:{settings.port}").rstrip("/")
-    until = None if seconds is None else time.monotonic() + seconds
-    asyncio.run(_run(service, settings.token, _scans(scanner=scanner), rate, clients, until))
+    asyncio.run(_run(service, settings.token, _scans(scanner=scanner), rate, clients, seconds))
 
 
 def _scans(*, scanner: bool) -> list[Scan]:
@@ -83,7 +82,7 @@ def _scans(*, scanner: bool) -> list[Scan]:
 
 
 async def _run(
-    url: str, token: str, scans: Sequence[Scan], rate: float, clients: int, until: float | None
+    url: str, token: str, scans: Sequence[Scan], rate: float, clients: int, seconds: float | None
 ) -> None:
     import aiohttp  # noqa: PLC0415  takes long to import
 
@@ -92,6 +91,7 @@ async def _run(
         watching = asyncio.create_task(_watch(session))
         users = _Users(session, scans, clients)
         due = time.monotonic()
+        until = None if seconds is None else due + seconds
         give_up = due + LONGEST_WAIT_S
         refused: Exception | None = None
         try:
