@@ -90,21 +90,6 @@ def test_the_same_clients_get_the_same_arms_everywhere(
     assert abs(shares.count("control") - 100) < allowed
 
 
-def test_nothing_is_imported_from_the_folder_where_it_is_run(
-    bundles: str, valkey_url: str, tmp_path: Path
-) -> None:
-    """Many have a folder or a file there that is called like a part of Python, of us or of a library."""
-    set_split(tmp_path, "--champion", "v1", ROLLOUT_REDIS_URL=valkey_url)
-    folder = tmp_path / "folder"
-    for name in ("service", "multiprocessing", "numpy"):
-        (folder / name).mkdir(parents=True)
-        (folder / name / "__init__.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
-    command = ["env", "-C", str(folder), str(BIN / "rollout"), "serve", "--port", "{port}"]
-    with run_service(tmp_path, command, ROLLOUT_REDIS_URL=valkey_url, ROLLOUT_WORKERS="1") as running:
-        assert running.process.poll() is None
-    assert not (tmp_path / "imported").exists()
-
-
 @pytest.fixture(scope="module")
 def trained(bundles: str) -> dict[str, Scores]:
     """What the modules of both versions, trained here, say about the evaluation part."""

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.conftest import Service, run_service, set_split, settled, wait_for_metric
+from tests.conftest import BIN, Service, run_service, set_split, settled, wait_for_metric
 
 BODY = {"client_id": "c-1", "inputs": {"image": [[0] * 32] * 32}}
 
@@ -84,3 +84,18 @@ def test_a_signal_to_all_of_its_processes_ends_it_cleanly(running: Service) -> N
     os.killpg(running.process.pid, signal.SIGTERM)
     assert running.process.wait(60) == 0
     assert "Traceback" not in running.log.read_text()
+
+
+def test_nothing_is_imported_from_the_folder_where_it_is_run(
+    bundles: str, valkey_url: str, tmp_path: Path
+) -> None:
+    """Many have a folder or a file there that is called like a part of Python, of us or of a library."""
+    set_split(tmp_path, "--champion", "v1", ROLLOUT_REDIS_URL=valkey_url)
+    folder = tmp_path / "folder"
+    for name in ("service", "multiprocessing", "numpy"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
+    command = ["env", "-C", str(folder), str(BIN / "rollout"), "serve", "--port", "{port}"]
+    with run_service(tmp_path, command, ROLLOUT_REDIS_URL=valkey_url, ROLLOUT_WORKERS="1") as running:
+        assert running.process.poll() is None
+    assert not (tmp_path / "imported").exists()
