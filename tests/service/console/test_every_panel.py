@@ -46,7 +46,7 @@ INPUTS: Mapping[str, Any] = {
 POSTED = {
     "names": {"spans": [{"start": 0, "end": 3, "label": "name", "confidence": 0.9}]},
     "lamps": {"boxes": [{"label": "lamp", "score": 0.5, "box": [0.1, 0.2, 0.4, 0.5]}]},
-    "length": {"value": 2.0, "quantiles": [1.0, 2.0, 4.5], "interval": [1.0, 4.5]},
+    "length": {"value": 2.0, "quantiles": {"0.1": 1.0, "0.5": 2.0, "0.9": 4.5}, "interval": [1.0, 4.5]},
 }
 
 
