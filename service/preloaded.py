@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 
-import service.front  # noqa: F401
+import service.front  # noqa: F401  with all that it imports
 from rollout.bounded import end_with_parent
 
 

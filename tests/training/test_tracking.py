@@ -14,7 +14,7 @@ import pytest
 from rollout.bundle.lineage import differences
 from rollout.bundle.manifest import digest
 from rollout.bundle.store import bundle_exists, open_bundle
-from rollout.training.mlflow_tracker import MlflowTracker
+from rollout.training.mlflow_tracker import MlflowTracker, is_folder_of
 from rollout.training.runs import Checks
 from rollout.training.tracker import Told, Tracker
 from rollout.training.tracking import Tracking, describe_run
@@ -283,6 +283,8 @@ def test_no_server_elsewhere_has_files_written_into_a_folder_of_this_machine(
     tracker._artifacts = "mlflow-artifacts:/1/2"
     tracker.tell({}, [tmp_path / "report.html"])
     assert sent == [str(tmp_path / "report.html")]
+    assert is_folder_of("https://127.0.0.1.mlflow.example", str(tmp_path)), "a name is no address"
+    assert not is_folder_of("http://127.0.0.1:5000", str(tmp_path))
 
 
 class Away(Tracker):

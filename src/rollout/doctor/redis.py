@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from ipaddress import ip_address
 from typing import Any
 
+from rollout.config import is_loopback
 from rollout.doctor.finding import Finding, fault, ok, warning
 from rollout.doctor.setup import Setup
 from rollout.errors import RolloutError
@@ -164,11 +164,4 @@ async def _info(redis: Redis, section: str) -> dict[str, Any]:
 
 def _is_near(url: RedisUrl) -> bool:
     """Whether a server is on this machine."""
-
-    def is_loopback(host: str) -> bool:
-        try:
-            return host == "localhost" or ip_address(host).is_loopback
-        except ValueError:
-            return False
-
     return all(is_loopback(node.host) for node in url.nodes)

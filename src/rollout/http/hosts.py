@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
+
+from rollout import config
 
 # What proxies add. Behind one on the same machine, every request arrives on a loopback address.
 FORWARDED = (
@@ -34,11 +35,8 @@ HOST = re.compile(
 
 @lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address is this machine's own."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+    """Whether a name or an address is this machine's own, as browsers see it."""
+    return config.is_loopback(host) or host.endswith(".localhost")
 
 
 @lru_cache(maxsize=64)

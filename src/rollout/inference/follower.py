@@ -83,7 +83,7 @@ async def load_model(name: str, split: Split, settings: Settings, redis: Redis) 
             logger.warning("%s:%s takes long to load: its clients get the champion until it is", name, version)
             break
         del model.loading[version]
-        if load.exception() is None:  # or the follower tries again, and says why
+        with contextlib.suppress(BundleError):  # the follower tries again, and says why
             loaded.append(load.result())
     if {version.version for version in loaded} >= set(split.versions[1:]):
         with contextlib.suppress(BundleError):

@@ -28,8 +28,8 @@ MOST_WAITING = 20_000
 # kept, as MessagePack: as arguments, a hundred would cost the worker more than all else about them. Of each
 # prediction: ID, key of its client, time, JSON.
 RECORD = f"""{JOIN}{KEEP}
-local seconds, predictions, outcomes = unpack(ARGV)
-local found = cmsgpack.unpack(ARGV[4])
+local seconds, predictions, outcomes, packed = unpack(ARGV)
+local found = cmsgpack.unpack(packed)
 local outcome_keys, forgotten_keys = {{}}, {{}}
 for i, one in ipairs(found) do
     outcome_keys[i], forgotten_keys[i] = outcomes .. one[1], one[2] .. ':forgotten'

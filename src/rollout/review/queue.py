@@ -39,8 +39,6 @@ FOREVER = 2**53
 ADD = f"""{JOIN}{KEEP}{WEIGH}
 local kept = {{}}
 local limit, prefix, ttl = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function has_bytes(whose, more, most)
     return tonumber(redis.call('HGET', KEYS[9], whose) or 0) + more <= tonumber(most)
 end

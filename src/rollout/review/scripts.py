@@ -11,7 +11,8 @@ local function next_cursor(changes)
 end
 """
 
-# keep(client, part, seconds) notes that something is kept of a client, for ever where it does not say how long.
+# now is in milliseconds since 1970. keep(client, part, seconds) notes that something is kept of a client, for
+# ever where it does not say how long.
 KEEP = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

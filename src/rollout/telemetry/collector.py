@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Literal
 
 import requests
+
+# The variables that name whatever else is to send: for spans, for figures, for both.
+PROVIDER = re.compile("OTEL_PYTHON_EXPORTER_OTLP_HTTP_.*CREDENTIAL_PROVIDER")
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +72,7 @@ class Session(requests.Session):
 
 def session() -> Session | None:
     """Returns what exporters send with; ``None`` where OpenTelemetry's own variables name another."""
-    named = any(name.startswith("OTEL_PYTHON_EXPORTER_OTLP_HTTP_") and name.endswith("CREDENTIAL_PROVIDER")
-                for name in os.environ)  # fmt: skip
-    return None if named else Session()
+    return None if any(PROVIDER.fullmatch(name) for name in os.environ) else Session()
 
 
 def _never(_: logging.LogRecord) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rollout.bundle.manifest import Manifest, digest
+from rollout.config import is_loopback
 from rollout.errors import ConfigError
 from rollout.mlflow_server import DIGEST, TRACKING, VERSION, shown_address
 from rollout.training.runs import Checks
@@ -211,12 +212,12 @@ def is_folder_of(address: str, artifacts: str) -> bool:
         (True, False)
         >>> is_folder_of("https://mlflow.example", "mlflow-artifacts:/1/2"), is_folder_of("sqlite:///a.db", "/a")
         (False, False)
+        >>> is_folder_of("https://127.example", "/home/ada")
+        True
     """
     server = urlsplit(address)
-    is_ours = (
-        server.hostname == "localhost" or str(server.hostname).startswith("127.") or server.hostname == "::1"
-    )
-    return server.scheme in ("http", "https") and not is_ours and urlsplit(artifacts).scheme in ("", "file")
+    is_elsewhere = server.scheme in ("http", "https") and not is_loopback(server.hostname or "")
+    return is_elsewhere and urlsplit(artifacts).scheme in ("", "file")
 
 
 def _named(name: str) -> str:
