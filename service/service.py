@@ -10,7 +10,8 @@ import gc
 import logging
 import os
 import signal
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 # BentoML reports usage to its makers unless told otherwise.
@@ -53,6 +54,16 @@ def all_routes(bentoml_app: ASGIApp) -> list[GatedRoute]:
     return [*api.routes, *console_routes(api), *bento_routes(api, bentoml_app)]
 
 
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Has SIGTERM end this process at once: nobody is answered yet, and a model may never end loading."""
+    stop = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, stop)
+
+
 def _drain_at_sigterm(grace_s: float) -> None:
     """Goes on serving for a while after SIGTERM, not ready any more, before the server's own handler stops it.
 
@@ -92,7 +103,8 @@ class Predictor:
         self._resources = ExitStack()
         try:
             url = await asyncio.to_thread(self._resources.enter_context, running_redis(settings))
-            self._engine = await Engine.load(settings, client_of(url))
+            with _ended_by_sigterm():
+                self._engine = await Engine.load(settings, client_of(url))
             api.open(self._engine, settings)
             self._stop_telemetry = start_telemetry(lambda: self._engine.models)
         except RolloutError as error:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -17,8 +18,10 @@ import pytest
 
 from rollout.bundle import store
 from rollout.config import Settings
+from rollout.inference import discovery
 from rollout.inference import follower as follower_module
 from rollout.inference.engine import Engine
+from rollout.inference.served_model import ServedModel
 from rollout.inference.version import LoadedVersion
 from rollout.routing.split import Split
 from rollout.routing.split_cache import cached_splits
@@ -185,6 +188,35 @@ async def test_a_start_waits_for_no_challenger_that_does_not_end_loading(
         await asyncio.sleep(0.02)
     assert tried == {"v1": 1, "v2": 1}
     await engine.close()
+
+
+async def test_a_model_that_does_not_end_loading_hides_no_other(
+    redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = asyncio.Event()
+
+    async def load(name: str, split: Split, settings: Settings, redis: Redis) -> ServedModel:
+        if name == "endless":
+            await ends.wait()
+        return SimpleNamespace(name=name)  # type: ignore[return-value]  # nothing else is asked of it
+
+    monkeypatch.setattr(discovery, "bundle_names", lambda: {"endless", "later"})
+    monkeypatch.setattr(discovery, "load_model", load)
+    monkeypatch.setattr(discovery, "PATIENCE_S", 0.1)
+    for name in ("endless", "later"):
+        await write_split(redis, name, Split(champion="v1"))
+    served: dict[str, ServedModel] = {}
+    work = discovery.Discovery(
+        served, redis, Settings(home=tmp_path), lambda model: served.update({model.name: model})
+    )
+    async with asyncio.timeout(30):
+        await work.look()
+        assert served.keys() == {"later"}
+        await work.look()
+        ends.set()
+        await asyncio.sleep(0)
+        await work.look()
+    assert served.keys() == {"endless", "later"}
 
 
 async def worker(redis: Redis, *, is_in_trouble: bool = False) -> Worker:

@@ -14,6 +14,7 @@ import click
 from rollout.cli.completion import tag_argument
 from rollout.cli.output import Table, make_console, make_table, print_json, working
 from rollout.cli.shared import trust_option
+from rollout.cli.termination import end_on_ctrl_c
 from rollout.config import load_settings
 from rollout.errors import ConfigError
 
@@ -64,6 +65,7 @@ def cost(
         _require_drawable(plot)
     settings = load_settings(trust=trust or None)
     folder, manifest = open_bundle(tag, settings.public_key)
+    end_on_ctrl_c()
     with working(make_console(stderr=True), "measuring: ten seconds, or minutes of a large network"):
         speeds = measure_speeds(folder, manifest, SECONDS, is_trusted=settings.trusts_bundles)
     machine = ", ".join(filter(None, (cpu_name(), gpu_name())))

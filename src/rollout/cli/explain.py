@@ -11,6 +11,7 @@ import msgspec
 from rollout.cli.completion import tag_argument
 from rollout.cli.output import Table, Text, make_console, make_table, print_json
 from rollout.cli.shared import call_for, json_option, trust_option
+from rollout.cli.termination import end_on_ctrl_c
 from rollout.config import load_settings
 from rollout.errors import NO_JSON, BundleError, ConfigError
 from rollout.explain.explanation import MOST_SEED, Explanation, Question, require_extra
@@ -77,6 +78,7 @@ def explain(
 
     from rollout.explain.explainer import explain as explain_row  # noqa: PLC0415  Captum takes seconds to import
 
+    end_on_ctrl_c()
     explanation = explain_row(
         folder,
         manifest,

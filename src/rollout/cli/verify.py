@@ -6,11 +6,15 @@ from pathlib import Path
 
 import click
 
+from rollout.bounded import limit_memory, usable_memory
 from rollout.cli.completion import tag_argument
 from rollout.cli.examples import examples
 from rollout.cli.output import make_console, make_table, say
 from rollout.cli.shared import trust_option
+from rollout.cli.termination import end_on_ctrl_c
 from rollout.config import load_settings
+
+MEMORY_SHARE = 0.75
 
 
 @click.command(epilog=examples("rollout verify digits:v2", "rollout verify digits:v2 --key public.pem"))
@@ -31,6 +35,8 @@ def verify(tag: str, key: Path | None, *, trust: bool) -> None:
 
     settings = load_settings(public_key=key, trust=trust or None)
     folder, manifest = open_bundle(tag, settings.public_key)
+    end_on_ctrl_c()
+    limit_memory(int(usable_memory() * MEMORY_SHARE))
     checked = verify_bundle(folder, manifest, is_trusted=settings.trusts_bundles)
     table = make_table(f"{tag}: {len(manifest.hashes)} files match their hashes")
     for column in ("variant", "examples", "rows", "answers flipped", "reviews flipped", "largest difference"):
