@@ -304,6 +304,16 @@ async def _answer_at_once(_: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"done"})
 
 
+async def _count_body(_: Scope, receive: Receive, send: Send) -> None:
+    size = 0
+    while (message := await receive())["type"] == "http.request":
+        size += len(message["body"])
+        if not message["more_body"]:
+            break
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"%d bytes" % size})
+
+
 REQUEST = b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -332,6 +342,18 @@ async def test_empty_lines_before_a_request_cost_next_to_nothing() -> None:
                 writer.write(part)
                 await asyncio.sleep(0.01)
             assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_what_stands_around_a_body_in_chunks_costs_next_to_nothing() -> None:
+    async with serving(_count_body, Settings()) as (reader, writer, connection):
+        writer.write(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await asyncio.sleep(0.01)
+        started = time.thread_time()
+        for _ in range(512):
+            connection.data_received(b"1;%b\r\na\r\n" % (b"x" * 60_000))
+        assert time.thread_time() - started < 0.3
+        writer.write(b"0\r\n\r\n")
+        assert (await reader.readuntil(b"512 bytes")).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_no_further_request_is_begun_while_an_answer_is_not_taken() -> None:

@@ -39,7 +39,6 @@ EMPTY_LINE = b"\r\n"
 END_OF_HEAD = EMPTY_LINE * 2
 # No request is shorter: a step of so many bytes completes one at most.
 STEP_BYTES = 9
-CHUNKED_STEP_BYTES = 64
 # After the answer to what cannot be parsed, so many bytes and seconds are left to the client to read it.
 LINGER_BYTES = 1024 * 1024
 LINGER_S = 2.0
@@ -57,6 +56,7 @@ class PredictProtocol(HttpToolsProtocol):
     _held = b""  # what came behind a request that is not answered yet
     _head_size = 0  # of the request line and the headers, as parsed
     _framing = 0  # what came since the last piece of a body: a header or trailer that never ends is parsed never
+    _has_body_come = False  # in what is being parsed
     _body_left: int | None = 0  # bytes of the body that are to come; of a chunked one nobody knows
     _is_in_head = False
     _is_whole = False  # the request that came last, whether or not another has begun
@@ -148,7 +148,7 @@ class PredictProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Takes a piece of the body; called by the parser."""
-        self._framing = 0
+        self._has_body_come = True
         if self._body_left is not None:
             self._body_left -= len(body)
         if self._quick is None:
@@ -292,6 +292,7 @@ class PredictProtocol(HttpToolsProtocol):
         if self._is_by_hand:
             self._take_by_hand(data)
             return
+        self._has_body_come = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -301,7 +302,7 @@ class PredictProtocol(HttpToolsProtocol):
             self.logger.warning("Invalid HTTP request received.")
             self.send_400_response("")
         if (self._is_in_head or self._is_in_chunks()) and not self._lingers:
-            self._framing += len(data)
+            self._framing = 0 if self._has_body_come else self._framing + len(data)
             if self._framing > self._settings.max_head_bytes:
                 self._fault = self._too_large()
                 self.send_400_response("")
@@ -440,5 +441,5 @@ def _step_in_chunks(data: bytes, at: int) -> int:
     """Returns how much of a body in chunks is parsed at once: after an empty line may come the next request."""
     if not at:  # what came before may have ended within that line
         return len(END_OF_HEAD) - 1
-    end = data.find(END_OF_HEAD, at - len(END_OF_HEAD) + 1, at + CHUNKED_STEP_BYTES)
-    return CHUNKED_STEP_BYTES if end < 0 else end + len(END_OF_HEAD) - at + STEP_BYTES - 1
+    end = data.find(END_OF_HEAD, at - len(END_OF_HEAD) + 1)
+    return len(data) - at if end < 0 else end + len(END_OF_HEAD) - at + STEP_BYTES - 1
