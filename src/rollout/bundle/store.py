@@ -50,7 +50,7 @@ def save_bundle(folder: Path, manifest: Manifest) -> Path:
         )
     _refuse_another(manifest.tag)
     with staging() as stage:
-        place = place_bundle(folder, manifest, stage)
+        place = place_bundle(shutil.copytree(folder, stage / "bundle"), manifest, stage)
     note = _packed(manifest.tag)
     note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     note.write_text(digest(read_manifest(place)))  # as it will be read: what JSON makes of it may differ
@@ -66,7 +66,7 @@ def was_packed_here(manifest: Manifest) -> bool:
 
 
 def place_bundle(folder: Path, manifest: Manifest, stage: Path) -> Path:
-    """Copies the bundle at ``folder`` into the store from within ``staging``, whole or not at all.
+    """Moves the bundle at ``folder``, within ``staging``, into the store, whole or not at all.
 
     Raises:
         BundleError: If this version exists already.
@@ -76,15 +76,12 @@ def place_bundle(folder: Path, manifest: Manifest, stage: Path) -> Path:
         manifest.tag, labels={"made-by": "rollout"}, metadata={**manifest.metrics}, _model_store=drafts
     ):
         pass  # it is BentoML's own file that is wanted: one from elsewhere has no say here
-    draft = stage / "drafts" / manifest.name / manifest.version
-    own = (draft / BENTOML_FILE).read_bytes()
-    shutil.copytree(folder, draft, dirs_exist_ok=True)
-    (draft / BENTOML_FILE).write_bytes(own)
+    (stage / "drafts" / manifest.name / manifest.version / BENTOML_FILE).replace(folder / BENTOML_FILE)
     place = _place(manifest.tag)
     place.parent.mkdir(parents=True, exist_ok=True)
     _refuse_another(manifest.tag)
-    _sync(draft)
-    draft.rename(place)
+    _sync(folder)
+    folder.rename(place)
     (place.parent / "latest").write_text(manifest.version)
     return place
 
