@@ -8,12 +8,16 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from rollout.bundle import store
 from rollout.bundle.archive import unpack
 from rollout.bundle.storage import Folder, Objects
+from rollout.bundle.store import bundle_path, open_bundle, replace_manifest
 from rollout.errors import StorageError
-from tests.disks import small_disk
+from tests.cli.test_report import GATE
+from tests.disks import fill, small_disk
 
 MIB = 1024 * 1024
 
@@ -52,3 +56,22 @@ def test_what_is_unpacked_leaves_half_of_a_small_disk(tmp_path: Path) -> None:
         (disk / "weights").unlink()
         unpack(tmp_path / f"{3 * MIB}", disk)
         assert (disk / "weights").stat().st_size == 3 * MIB
+
+
+@pytest.mark.usefixtures("sent")
+def test_a_bundle_is_whole_although_the_disk_is_full_when_it_gets_its_gate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = bundle_path("two:sent")
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        shutil.copytree(packed, disk / "models" / "two" / "sent")
+        monkeypatch.setattr(store, "_models", lambda: disk / "models")
+        manifest = open_bundle("two:sent")[1]
+        gated = msgspec.structs.replace(manifest, gate=GATE)
+        full = fill(disk)
+        with pytest.raises(OSError, match="No space left on device"):
+            replace_manifest(gated)
+        assert open_bundle("two:sent")[1] == manifest
+        full.unlink()
+        replace_manifest(gated)
+        assert open_bundle("two:sent")[1] == gated

@@ -18,7 +18,15 @@ import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
-from rollout.bundle.manifest import FILE_NAME, SIGNATURE, Manifest, check_hashes, digest, read_manifest
+from rollout.bundle.manifest import (
+    FILE_NAME,
+    SIGNATURE,
+    Manifest,
+    check_hashes,
+    digest,
+    read_manifest,
+    write_manifest,
+)
 from rollout.errors import BundleError, MissingBundleError
 
 # As BentoML has it; `latest` is what it calls its pointer to one of the versions.
@@ -84,6 +92,19 @@ def place_bundle(folder: Path, manifest: Manifest, stage: Path) -> Path:
     folder.rename(place)
     (place.parent / "latest").write_text(manifest.version)
     return place
+
+
+def replace_manifest(manifest: Manifest) -> None:
+    """Puts a manifest in the place of the one that its bundle has, whole or not at all: it may be serving.
+
+    Raises:
+        BundleError: If it is larger than what is read again.
+        OSError: If it cannot be written.
+    """
+    with staging() as stage:
+        write_manifest(stage, manifest)
+        _sync(stage)
+        (stage / FILE_NAME).replace(_place(manifest.tag) / FILE_NAME)
 
 
 @contextlib.contextmanager
