@@ -9,6 +9,7 @@ import os
 import re
 import tarfile
 import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,20 @@ def test_an_archive_is_no_bomb(tmp_path: Path, folder: Path, monkeypatch: pytest
         for number in range(3):  # each a file, and nine folders that nothing else says
             tar.addfile(member(f"{number}/a/b/c/d/e/f/g/h/file"))
     with pytest.raises(BundleError, match="holds more than 20 files and folders"):
+        unpack(file, folder)
+
+
+def test_an_archive_does_not_say_how_much_memory_is_taken(tmp_path: Path, folder: Path) -> None:
+    file = tmp_path / "archive"
+    with tarfile.open(file, "w:xz", preset=9) as tar:
+        tar.addfile(member("a"))
+    unpack(file, folder)
+    packed = bytearray(file.read_bytes())
+    head = slice(12, 12 + 4 * (packed[12] + 1))  # of its block, with the size of the dictionary
+    packed[packed.index(b"\x21\x01", head.start) + 2] = 40  # 4 GiB, which zeros would fill
+    packed[head.stop - 4 : head.stop] = zlib.crc32(packed[head.start : head.stop - 4]).to_bytes(4, "little")
+    file.write_bytes(packed)
+    with pytest.raises(BundleError, match="cannot be unpacked: Memory usage limit exceeded"):
         unpack(file, folder)
 
 

@@ -454,7 +454,7 @@ def test_a_bundle_that_cannot_be_placed_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     pull = Pull(str(there))
-    monkeypatch.setattr(store.shutil, "copytree", full)  # type: ignore[attr-defined]
+    monkeypatch.setattr(store, "_sync", full)
     assert "No space left on device" in take(pull)[0]
     assert take(pull) == [], "said once"
     assert not pull.is_settled

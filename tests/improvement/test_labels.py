@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,17 @@ def test_what_a_storage_has_in_the_place_of_labels_is_not_taken(tmp_path: Path, 
     assert [file.read_bytes() for file in labels.folder.iterdir()] == [CONTENT]
     (storage / "labels" / "digits" / name).unlink()
     assert labels.keep(CONTENT) == exports
+
+
+def test_what_a_storage_has_in_the_place_of_labels_fills_no_memory(tmp_path: Path, storage: Path) -> None:
+    exports = kept(tmp_path / "one", storage).keep(CONTENT)
+    (name,) = exports
+    with (storage / "labels" / "digits" / name).open("wb") as file:
+        file.truncate(100_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError, match="is not what was kept there"):
+            kept(tmp_path / "other", storage).find(exports)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()

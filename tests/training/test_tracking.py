@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from mlflow.store.artifact import artifact_repository_registry
 
 from rollout.bundle.lineage import differences
 from rollout.bundle.manifest import digest
@@ -271,20 +276,87 @@ def test_no_server_elsewhere_has_files_written_into_a_folder_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sent: list[str] = []
+
+    class Place:
+        def log_artifact(self, file: str) -> None:
+            sent.append(file)
+
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
+    monkeypatch.setattr(artifact_repository_registry, "get_artifact_repository", lambda _: Place())
     tracker = MlflowTracker()
     tracker._open()
-    monkeypatch.setattr(tracker._client, "log_artifact", lambda *said: sent.append(said[1]))
-    for place in (str(tmp_path), f"file://{tmp_path}", f"FILE:{tmp_path}", "", "../mlruns"):
+    for place in (str(tmp_path), f"file://{tmp_path}", f"FILE:{tmp_path}", "", "../mlruns", "runs:/1/a"):
         tracker._artifacts = place
         tracker.tell({}, [tmp_path / "report.html"])
     assert not sent
-    assert [repr(str(tmp_path)) in record.message for record in caplog.records] == [True] + [False] * 4
+    assert [repr(str(tmp_path)) in record.message for record in caplog.records] == [True] + [False] * 5
     tracker._artifacts = "mlflow-artifacts:/1/2"
     tracker.tell({}, [tmp_path / "report.html"])
     assert sent == [str(tmp_path / "report.html")]
     assert is_folder_of("https://127.0.0.1.mlflow.example", str(tmp_path)), "a name is no address"
     assert not is_folder_of("http://127.0.0.1:5000", str(tmp_path))
+
+
+class Liar(BaseHTTPRequestHandler):
+    """A server that has another place for artefacts whenever it is asked for it again."""
+
+    place = ""
+
+    def do_GET(self) -> None:
+        self.answer(f"file://{self.place}")
+
+    def do_POST(self) -> None:
+        self.answer("" if self.path.endswith("/search") else "mlflow-artifacts:/1/2")
+
+    def answer(self, place: str) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        run = {"info": {"run_id": "r", "artifact_uri": place}, "data": {}}
+        body = json.dumps({"experiment": {"experiment_id": "1"}} | ({"run": run} if place else {})).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_error(500)
+
+    def log_request(self, *args: Any) -> None:
+        pass
+
+
+def test_a_server_elsewhere_is_not_asked_twice_where_files_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Liar, "place", str(tmp_path / "here"))
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    (tmp_path / "report.html").touch()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Liar) as liar:
+        threading.Thread(target=liar.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{liar.server_port}")
+        tracker = MlflowTracker()
+        tracker._address = "https://mlflow.example"
+        tracker.start(Told(model="ring", name="v1", key="k", settings={}, facts={}))
+        with contextlib.suppress(Exception):
+            tracker.tell({}, [tmp_path / "report.html"])
+        liar.shutdown()
+    assert not (tmp_path / "here").exists()
+
+
+class Endless(Tracker):
+    """A tracker whose names have no end."""
+
+    name = "Elsewhere"
+
+    def start(self, told: Told) -> dict[str, str]:
+        return {"run": told.key * 1000}
+
+
+def test_a_run_of_an_endless_name_is_not_tracked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Tracking([Endless()]) as tracking:
+        tracking.start(describe_run("ring", "v1", {}, tmp_path))
+        assert not tracking.lineage
+    assert "what it calls the run has more than 2,000 characters" in caplog.text
 
 
 class Away(Tracker):

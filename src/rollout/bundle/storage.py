@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from rollout.bundle.room import room
 from rollout.errors import BundleError, ConfigError, StorageError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Storage(Protocol):
             Which content of this name it is, as far as the storage tells; ``None`` if there is nothing.
 
         Raises:
-            StorageError: If it cannot be read, or is replaced meanwhile.
+            StorageError: If it cannot be read, is replaced meanwhile, or is larger than there is room for.
         """
         ...
 
@@ -115,6 +116,7 @@ class Folder:
     def fetch(self, name: str, file: Path) -> UpdateVersion | None:
         with self._named():
             try:
+                _require_room((self._path / name).stat().st_size, file, str(self._path / name))
                 shutil.copyfile(self._path / name, file)
             except FileNotFoundError:
                 return None
@@ -230,6 +232,7 @@ class Objects:
     def fetch(self, name: str, file: Path) -> UpdateVersion | None:
         try:
             meta = self._run(lambda: self._obstore.head(self._to_read, name))
+            _require_room(meta["size"], file, self._place(name))
             with file.open("wb") as out:
                 for start in range(0, meta["size"], PIECE_BYTES):
                     out.write(self._run(lambda: self._piece(name, meta, start)))  # noqa: B023  done before the next
@@ -297,6 +300,16 @@ def _bounded(found: Iterable[T], place: str) -> Iterator[T]:
         if number == MOST_FILES:
             raise StorageError(f"{place} cannot be used: it has more than {MOST_FILES:,} files")
         yield one
+
+
+def _require_room(size: int, file: Path, place: str) -> None:
+    """Refuses what would fill the disk of a file.
+
+    Raises:
+        StorageError: If it would.
+    """
+    if size > (there := room(file.parent)):
+        raise StorageError(f"{place} has {size:,} bytes, and {file.parent} has room for {there:,}")
 
 
 def _in_short(error: Exception) -> str:

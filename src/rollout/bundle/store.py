@@ -18,7 +18,15 @@ import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
-from rollout.bundle.manifest import FILE_NAME, SIGNATURE, Manifest, check_hashes, digest, read_manifest
+from rollout.bundle.manifest import (
+    FILE_NAME,
+    SIGNATURE,
+    Manifest,
+    check_hashes,
+    digest,
+    read_manifest,
+    write_manifest,
+)
 from rollout.errors import BundleError, MissingBundleError
 
 # As BentoML has it; `latest` is what it calls its pointer to one of the versions.
@@ -50,7 +58,7 @@ def save_bundle(folder: Path, manifest: Manifest) -> Path:
         )
     _refuse_another(manifest.tag)
     with staging() as stage:
-        place = place_bundle(folder, manifest, stage)
+        place = place_bundle(shutil.copytree(folder, stage / "bundle"), manifest, stage)
     note = _packed(manifest.tag)
     note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     note.write_text(digest(read_manifest(place)))  # as it will be read: what JSON makes of it may differ
@@ -66,7 +74,7 @@ def was_packed_here(manifest: Manifest) -> bool:
 
 
 def place_bundle(folder: Path, manifest: Manifest, stage: Path) -> Path:
-    """Copies the bundle at ``folder`` into the store from within ``staging``, whole or not at all.
+    """Moves the bundle at ``folder``, within ``staging``, into the store, whole or not at all.
 
     Raises:
         BundleError: If this version exists already.
@@ -76,17 +84,27 @@ def place_bundle(folder: Path, manifest: Manifest, stage: Path) -> Path:
         manifest.tag, labels={"made-by": "rollout"}, metadata={**manifest.metrics}, _model_store=drafts
     ):
         pass  # it is BentoML's own file that is wanted: one from elsewhere has no say here
-    draft = stage / "drafts" / manifest.name / manifest.version
-    own = (draft / BENTOML_FILE).read_bytes()
-    shutil.copytree(folder, draft, dirs_exist_ok=True)
-    (draft / BENTOML_FILE).write_bytes(own)
+    (stage / "drafts" / manifest.name / manifest.version / BENTOML_FILE).replace(folder / BENTOML_FILE)
     place = _place(manifest.tag)
     place.parent.mkdir(parents=True, exist_ok=True)
     _refuse_another(manifest.tag)
-    _sync(draft)
-    draft.rename(place)
+    _sync(folder)
+    folder.rename(place)
     (place.parent / "latest").write_text(manifest.version)
     return place
+
+
+def replace_manifest(manifest: Manifest) -> None:
+    """Puts a manifest in the place of the one that its bundle has, whole or not at all: it may be serving.
+
+    Raises:
+        BundleError: If it is larger than what is read again.
+        OSError: If it cannot be written.
+    """
+    with staging() as stage:
+        write_manifest(stage, manifest)
+        _sync(stage)
+        (stage / FILE_NAME).replace(_place(manifest.tag) / FILE_NAME)
 
 
 @contextlib.contextmanager

@@ -44,9 +44,9 @@ def gate(
     answer. Interrupted, it goes on with the seeds that were trained. The result becomes part of the manifest, so
     gate a bundle before you sign it.
     """
-    from rollout.bundle.manifest import SIGNATURE, write_manifest  # noqa: PLC0415
+    from rollout.bundle.manifest import SIGNATURE  # noqa: PLC0415
     from rollout.bundle.report import describe_gate  # noqa: PLC0415
-    from rollout.bundle.store import bundle_exists, open_bundle  # noqa: PLC0415  the store imports BentoML
+    from rollout.bundle.store import bundle_exists, open_bundle, replace_manifest  # noqa: PLC0415  it imports BentoML
     from rollout.improvement.labels import kept_files  # noqa: PLC0415
     from rollout.training.again import knowing  # noqa: PLC0415
     from rollout.training.gate import first_look, run_gate  # noqa: PLC0415
@@ -82,6 +82,6 @@ def gate(
             labels=exports,
             home=load_settings().home,
         )
-    write_manifest(folder, msgspec.structs.replace(manifest, gate=result))
+    replace_manifest(msgspec.structs.replace(manifest, gate=result))
     Tracking(make_trackers(None)).gated(manifest, result)
     show([describe_gate(manifest.tag, result)], folder)

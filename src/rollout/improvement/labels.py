@@ -142,7 +142,8 @@ class KeptLabels:
 
 
 def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    with file.open("rb") as opened:  # which may be of any size
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def kept_files(home: Path, model: str) -> list[Path]:

@@ -13,10 +13,10 @@ import msgspec
 
 from rollout.bundle.evidence import GateResult
 from rollout.bundle.exchange import push_bundle
-from rollout.bundle.manifest import SIGNATURE, Manifest, write_manifest
+from rollout.bundle.manifest import SIGNATURE, Manifest
 from rollout.bundle.signing import sign_bundle
 from rollout.bundle.storage import open_storage
-from rollout.bundle.store import bundle_exists, open_bundle
+from rollout.bundle.store import bundle_exists, open_bundle, replace_manifest
 from rollout.clock import utc_now
 from rollout.errors import (
     BundleError,
@@ -305,7 +305,7 @@ class Improving:
                 on_step=self._say,
                 labels=self._exports,
             )
-            write_manifest(folder, msgspec.structs.replace(manifest, gate=result))
+            replace_manifest(msgspec.structs.replace(manifest, gate=result))
         if result.decision not in PASSED:
             raise _EndedError("refused", f"The gate says {result.decision}. {result.why}", self._remedy(result))
         return f"gate: {result.decision}. {result.why}"

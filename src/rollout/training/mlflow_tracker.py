@@ -29,6 +29,8 @@ BOUNDS = {
 PAUSE = 10
 RUN_KEY, PARENT_KEY = "rollout.run", "rollout.parent"
 MOST_PARAMS, MOST_TAGS, MOST_METRICS, MOST_CHECKS = 100, 100, 1000, 100  # of one request
+# Places of artefacts that are folders here, or what the server says when it is asked for them.
+LOCAL, ASKED_FOR = ("", "file"), ("runs", "models")
 LONGEST_PARAM, LONGEST_TAG, LONGEST_PLACE = 6000, 5000, 200
 # Where MLflow has a name of its own for what we know.
 OWN = {"code.commit": "mlflow.source.git.commit", "command": "mlflow.source.name", "by": "mlflow.user"}
@@ -98,6 +100,7 @@ class MlflowTracker(Tracker):
     def tell(self, figures: Mapping[str, float], files: Sequence[Path]) -> None:
         """Logs the checks that are left, figures, and files as artefacts."""
         from mlflow.entities import Metric  # noqa: PLC0415
+        from mlflow.store.artifact import artifact_repository_registry as places  # noqa: PLC0415
 
         self._tell_checks()
         now = round(time.time() * 1000)
@@ -112,8 +115,10 @@ class MlflowTracker(Tracker):
                 self._artifacts[:LONGEST_PLACE],
             )
             return
-        for file in files:
-            self._client.log_artifact(self._run, str(file))
+        if files:  # MLflow's client would ask the server for the place again
+            place: Any = places.get_artifact_repository(self._artifacts)
+            for file in files:
+                place.log_artifact(str(file))
 
     def pack(self, manifest: Manifest) -> None:
         """Makes a version of the registered model, which promotions find by the bundle's digest."""
@@ -201,7 +206,7 @@ class MlflowTracker(Tracker):
 
 
 def is_folder_of(address: str, artifacts: str) -> bool:
-    """Whether a server elsewhere has artefacts written into a folder here, as MLflow's client would do.
+    """Whether a server elsewhere can have artefacts written into a folder here, as MLflow's client would do.
 
     Args:
         address: The server.
@@ -212,12 +217,14 @@ def is_folder_of(address: str, artifacts: str) -> bool:
         (True, False)
         >>> is_folder_of("https://mlflow.example", "mlflow-artifacts:/1/2"), is_folder_of("sqlite:///a.db", "/a")
         (False, False)
+        >>> is_folder_of("https://mlflow.example", "runs:/1/of-another-run")
+        True
         >>> is_folder_of("https://127.example", "/home/ada")
         True
     """
     server = urlsplit(address)
     is_elsewhere = server.scheme in ("http", "https") and not is_loopback(server.hostname or "")
-    return is_elsewhere and urlsplit(artifacts).scheme in ("", "file")
+    return is_elsewhere and urlsplit(artifacts).scheme in (*LOCAL, *ASKED_FOR)
 
 
 def _named(name: str) -> str:

@@ -29,6 +29,7 @@ PICTURES = (".svg", ".png")
 # What a run was told to do, and not where and on what.
 SETTINGS = ("hyperparameters.", "training.", "seeds.")
 LONGEST_WHY = 300
+LONGEST_ENTRY = 2000
 USER_AND_PASSWORD = re.compile(r"(?<=://)[^/\s]+@")
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "WANDB_API_KEY")
 
@@ -56,6 +57,8 @@ class Tracking:
 
         def start(tracker: Tracker) -> None:
             if entry := tracker.start(told):
+                if sum(map(len, entry.values())) > LONGEST_ENTRY:  # which the manifest has, too
+                    raise ValueError(f"what it calls the run has more than {LONGEST_ENTRY:,} characters")
                 self.lineage[tracker.name] = entry
 
         started = [tracker for tracker in self._trackers if _done(tracker, start, "the run is not tracked there")]
