@@ -64,6 +64,12 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [one.getMessage() for one in caplog.records if one.name == "rollout.embedded"]
 
 
+def test_its_memory_has_a_bound_and_nothing_is_thrown_away(tmp_path: Path) -> None:
+    with running_redis(Settings(home=tmp_path, store_bytes=123_456_789)) as url, client(url) as redis:
+        found: Any = redis.config_get("maxmemory*")
+    assert (found["maxmemory"], found["maxmemory-policy"]) == ("123456789", "noeviction")
+
+
 def test_whoever_uses_it_last_stops_it(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     first, second, third = (running_redis(settings) for _ in range(3))

@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from click.testing import CliRunner
 from onnx import TensorProto, helper
 from packaging.requirements import Requirement
 
@@ -24,9 +25,12 @@ from rollout.bundle.signing import sign_bundle
 from rollout.bundle.store import open_bundle, was_packed_here
 from rollout.bundle.variants import VARIANTS, is_confined
 from rollout.bundle.verify import choose_variant, load_variant, verify_bundle
-from rollout.config import load_settings
+from rollout.cli.explain import explain
+from rollout.config import Settings, load_settings
 from rollout.cost import measure_speeds
 from rollout.errors import BundleError
+from rollout.inference.version import LoadedVersion
+from rollout.job.plan import prepare
 from tests.bundle.test_exchange import TAG, edit, repack, take
 from tests.bundle.test_signing import make_keys
 from tests.bundle.two import pack_two
@@ -95,6 +99,27 @@ def test_nothing_but_onnx_is_loaded_of_a_bundle_that_nobody_vouches_for(there: P
     with pytest.raises(BundleError):
         choose_variant(folder, manifest, golden, ["torchscript"], is_trusted=True)
     assert evil.exists()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_workers_jobs_and_explanations_load_what_the_settings_allow(
+    there: Path, evil: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(Pull(str(there)))
+    with pytest.raises(BundleError, match=NOT_LOADED):
+        LoadedVersion("two", "sent", Settings(home=tmp_path, variant="torchscript"))
+    with pytest.raises(BundleError, match=NOT_LOADED):
+        prepare(TAG, ["client_id", "x"], {"variant": "torchscript"})
+    asked = [TAG, '{"x": [1, 2]}', "--variant", "torchscript"]
+    assert NOT_LOADED in str(CliRunner().invoke(explain, asked).exception)
+    key = make_keys(tmp_path, "ours")[1]
+    with pytest.raises(BundleError, match="it has no signature"):
+        LoadedVersion("two", "sent", Settings(home=tmp_path, public_key=key))
+    monkeypatch.setenv("ROLLOUT_PUBLIC_KEY", str(key))
+    with pytest.raises(BundleError, match="it has no signature"):
+        prepare(TAG, ["client_id", "x"], {})
+    assert "it has no signature" in str(CliRunner().invoke(explain, asked).exception)
+    assert not evil.exists()
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")

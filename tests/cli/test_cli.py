@@ -7,8 +7,12 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
+
+from rollout.cli import cli
 from tests.commands import rollout
 from tests.conftest import BIN, run_service
 
@@ -93,3 +97,22 @@ def test_a_home_too_deep_for_a_socket_works_as_well(bundles: str, tmp_path: Path
 def test_help_needs_no_home(tmp_path: Path) -> None:
     assert "Commands:" in run(tmp_path / "unused", "--help")
     assert not (tmp_path / "unused").exists()
+
+
+def test_no_option_takes_a_secret_itself() -> None:
+    """Whoever lists the processes of the machine would see it."""
+    files = (click.File, click.Path)
+    secret = re.compile("token|secret|password")
+    options = [one for command in commands_of(cli) for one in command.params if secret.search(one.name or "")]
+    assert options, "those that name a file"
+    assert [one.opts for one in options if not isinstance(one.type, files)] == []
+
+
+def commands_of(group: click.Group) -> Iterator[click.Command]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield command
+        if isinstance(command, click.Group):
+            yield from commands_of(command)

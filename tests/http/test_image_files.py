@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import io
+import socket
 import struct
 import threading
 import time
@@ -23,9 +25,10 @@ from rollout import Image, InputSchema
 from rollout.bundle.codec import Codec, CodecError
 from rollout.bundle.image_file import PixelBudget
 from rollout.config import Settings
+from rollout.cores import usable_cores
 from rollout.errors import DeadlineExceededError
 from rollout.http.predict import Decoder, FileRow, Instance, Row
-from tests.conftest import Service
+from tests.conftest import Service, settled
 from tests.images import png
 
 SIDE = 3900
@@ -54,17 +57,38 @@ def cpu_seconds(service: Service) -> float:
     return sum(one.user + one.system for one in times)
 
 
-def test_a_request_of_bombs_is_refused_before_it_costs_much(service: Service) -> None:
+@pytest.mark.parametrize(
+    ("timeout_ms", "said"),
+    [("600000", "100,000,000 pixels together"), ("1", "could not be decoded within the deadline")],
+)
+def test_a_request_of_bombs_is_refused_before_it_costs_much(service: Service, timeout_ms: str, said: str) -> None:
     bomb = black(SIDE)
     assert len(bomb) < 4000
     body = {"instances": [{"client_id": "c", "inputs": {"image": bomb}}] * 1024}
     before, started = cpu_seconds(service), time.monotonic()
-    with service.client() as client:
+    with service.client(headers={"X-Request-Timeout": timeout_ms}) as client:
         answer = client.post("/v1/models/digits/predict", json=body)
     assert answer.status_code in (422, 503)
-    assert "pixels together" in answer.text or "could not be decoded within the deadline" in answer.text
+    assert said in answer.text
     assert time.monotonic() - started < 30
     assert cpu_seconds(service) - before < 6, "1,024 of them cost a minute"
+
+
+async def test_no_more_are_decoded_at_a_time_than_a_worker_has_cores() -> None:
+    at_a_time, most, decode = 0, 0, Codec.decode
+
+    def spy(self: Codec, *arguments: Any) -> Any:
+        nonlocal at_a_time, most
+        at_a_time += 1
+        most = max(most, at_a_time)
+        time.sleep(0.05)
+        at_a_time -= 1
+        return decode(self, *arguments)
+
+    one_each = Settings(workers=usable_cores())
+    with mock.patch.object(Codec, "decode", spy):
+        await asyncio.gather(*(Decoder(SCHEMA, one_each).decode([instance(black(100))]) for _ in range(8)))
+    assert most == 1
 
 
 @pytest.mark.parametrize("size", [(1, 16_000_000), (16_385, 1)])
@@ -148,6 +172,26 @@ async def test_what_nobody_waits_for_is_not_decoded(why: str) -> None:
     with pytest.raises(DeadlineExceededError, match="left before" if why == "gone" else "within the deadline"):
         await Decoder(SCHEMA, Settings(), deadline, is_gone).decode(rows)
     assert asked == 1, "after the first row"
+
+
+def test_nothing_more_is_decoded_for_who_has_gone(service: Service) -> None:
+    body = msgspec.json.encode({"instances": [{"client_id": "c", "inputs": {"image": black(SIDE)}}] * 6})
+    request = (
+        "POST /v1/models/digits/predict HTTP/1.1\r\nHost: localhost\r\nX-Request-Timeout: 600000\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    host, port = service.base.removeprefix("http://").split(":")
+    late = "rollout_errors_total", 'type="deadline-exceeded"'
+    with service.client() as client:
+        before = settled(client, *late)
+        for _ in range(10):  # one may be gone before it is read
+            with socket.create_connection((host, int(port)), timeout=20) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.sendall(request.encode() + body)
+                time.sleep(0.1)
+            if settled(client, *late) > before:
+                return
+    pytest.fail("all of it is decoded")
 
 
 @pytest.mark.parametrize(

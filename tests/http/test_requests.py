@@ -9,6 +9,7 @@ import socket
 import time
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import httpx
@@ -201,6 +202,12 @@ def test_a_client_that_waits_before_it_sends_is_told_at_once(either: Service) ->
         ("application/json", b'{"model":"digits"}', 422),
         ("application/json", b'{"model":7,"instances":[]}', 422),
         ("application/json", b'{"model":"digits","instances":[{"client_id":"a"}]}', 422),
+        ("application/json", b'{"model":"digits","instances":"told-in-confidence"}', 422),
+        (
+            "application/json",
+            b'{"model":"digits","instances":[{"client_id":"a","inputs":{"image":"told-in-confidence"}}]}',
+            422,
+        ),
         ("application/json", b'{"model":"cats","instances":[]}', 404),
         ("application/json", b"", 400),
         ("multipart/form-data; boundary=x", b"--x--", 415),
@@ -214,6 +221,7 @@ def test_what_the_native_api_does_not_take(either: Service, content_type: str, b
     assert answer.status == status
     log = either.log.read_text().removeprefix(before)
     assert "Traceback" not in log
+    assert "told-in-confidence" not in log
 
 
 @pytest.mark.parametrize(
@@ -264,7 +272,8 @@ def test_an_open_service_answers_to_this_machine_s_names(either: Service, host: 
     ],
 )
 def test_what_comes_through_a_proxy_or_from_another_s_page_needs_a_token(either: Service, line: str) -> None:
-    assert send(either, head(PREDICT, JSON, length(BODY), line) + BODY).status == 401
+    for path in (PREDICT, "/v2/models/digits/infer", "/predict"):
+        assert send(either, head(path, JSON, length(BODY), line) + BODY).status == 401
     token = f"Authorization: Bearer {either.token}"
     assert send(either, head(PREDICT, JSON, length(BODY), line, token) + BODY).status == 200
 
@@ -276,11 +285,13 @@ def test_what_comes_through_a_proxy_or_from_another_s_page_needs_a_token(either:
         [f"X-{number}: x" for number in range(20_000)],
         ["X" * 200_000 + ": x"],
         [f"X-{number}: {'x' * 900}" for number in range(90)],
+        [f"X-{number}: x" for number in range(150)],
     ],
 )
 def test_headers_that_are_too_large(either: Service, lines: list[str]) -> None:
     answer = send(either, head("/v1/models", *lines, method="GET"))
     assert (answer.status, answer.kind) == (431, "headers-too-large")
+    assert "x-content-type-options: nosniff" in answer.head
     unfinished = head("/v1/models", *lines, method="GET")[:-4]
     assert send(either, unfinished).status == 431
 
@@ -428,12 +439,25 @@ def test_head_is_as_get_without_a_body(either: Service) -> None:
 
 
 def test_metrics_do_not_grow_with_what_is_asked_for(either: Service) -> None:
+    """Neither what is shown, nor what the workers keep in files beside that."""
+    asked = (
+        "/v1/{}",
+        "/v1/models/{}",
+        "/v2/models/{}",
+        "/v1/models/{}/predict",
+        "/v1/models/digits/assignments/{}",
+    )
     with either.client() as client:
-        client.get("/metrics")
-        before = len(client.get("/metrics").content)
         for number in range(5_000):
-            client.get(f"/v1/{number}")
-        assert len(client.get("/metrics").content) < before + 500
+            if number == len(asked):
+                before = len(client.get("/metrics").content)
+            client.get(asked[number % len(asked)].format(f"asked-{number}"))
+        assert len(client.get("/metrics").content) < before + 20_000
+    children = psutil.Process(either.process.pid).children(recursive=True)
+    folders = {one.environ().get("PROMETHEUS_MULTIPROC_DIR") for one in children} - {None}
+    files = [file for folder in folders for file in Path(str(folder)).glob("*.db")]
+    assert files
+    assert [file for file in files if b"asked-" in file.read_bytes()] == []
 
 
 def test_what_the_service_tells_to_nobody_in_particular(either: Service) -> None:
@@ -462,6 +486,7 @@ def test_pages_of_the_configured_origins_may_call(bundles: str, tmp_path_factory
         allowed = client.options(PREDICT, headers=asked)
         assert allowed.status_code == 200
         assert allowed.headers["access-control-allow-origin"] == origin["Origin"]
+        assert allowed.headers["x-content-type-options"] == "nosniff"
         answer = client.post(PREDICT, json=row())
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin["Origin"])
         foreign = {"Origin": "https://c.example"}

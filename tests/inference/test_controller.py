@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from rollout.routing.traffic import EVIDENCE_KEPT_S, Worker, add_traffic
 from rollout.routing.trial_evidence import Decided, add_decisions
 from rollout.routing.verdict import read_verdict
 from rollout.store import Redis
+from tests.bundle.test_signing import make_keys
 from tests.inference.killed import ramp_up
 from tests.routing.trials import POLICY, SPLIT, STAGES, feed
 
@@ -226,6 +228,17 @@ async def test_a_change_of_a_person_wins(redis: Redis, at_once: None, monkeypatc
     monkeypatch.setattr(Controller, "_keep", change)
     assert await controller(redis).look() is None
     assert [one.share for one in await read_history(redis, "digits")] == [0.01, 0.3]
+
+
+async def test_where_signatures_are_asked_for_nothing_unsigned_gets_more_clients(
+    redis: Redis, at_once: None, bundles: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await write_split(redis, "digits", msgspec.structs.replace(SPLIT, digests={}))
+    await feed(redis, 1)
+    strict = msgspec.structs.replace(SETTINGS, public_key=make_keys(tmp_path, "ours")[1])
+    assert await Controller(redis, "digits", strict, lambda: DIGITS).look() is None
+    assert (await current(redis)).share == STAGES[0]
+    assert "it has no signature" in caplog.text
 
 
 async def test_counters_that_go_back_hold_until_they_are_where_they_were(redis: Redis, at_once: None) -> None:

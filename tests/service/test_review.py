@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import BIN, Service, run_service, set_split
+from tests.conftest import BIN, Service, run_service, set_split, wait_for_metric
 from tests.images import image, three_or_eight
 
 ROLES = ("app", "reviewer", "admin")
@@ -163,6 +163,22 @@ def test_an_audit_and_redaction_follow_the_policy(
     (item,) = call("reviewer", "GET", f"{REVIEWS}?reason=audit&client_id=audited-{number}").json()["reviews"]
     assert (item["pi"], item["inputs"]) == (1, {"image": None})
     set_policy(service_with_roles, "audit=0", "redact=")
+
+
+def test_what_is_over_a_budget_is_dropped_and_counted(
+    bundles: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.mktemp("budgets")
+    set_split(home, "--champion", "v1")
+    item = {"client_id": "c-1", "key": "k-1", "inputs": {"image": three_or_eight()}}
+    outcomes = [{"client_id": "c-1", "key": f"never-{number}", "label": "3"} for number in range(5)]
+    budgets = {"ROLLOUT_MAX_CLIENT_REVIEW_BYTES": "100", "ROLLOUT_MAX_WAITING_OUTCOMES": "3"}
+    with run_service(home, ROLLOUT_WORKERS="1", **budgets) as service, service.client() as client:
+        answer = client.post("/v1/models/digits/predict", json=item)
+        assert (answer.status_code, answer.json()["review"]) == (200, "dropped")
+        assert client.post("/v1/models/digits/feedback", json={"outcomes": outcomes}).status_code == 200
+        wait_for_metric(client, 1, "rollout_review_items_total", 'fate="dropped"')
+        wait_for_metric(client, 2, "rollout_outcomes_total", 'fate="dropped"')
 
 
 def set_policy(service: Service, *changes: str) -> None:

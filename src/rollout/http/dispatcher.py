@@ -13,7 +13,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rollout.errors import MethodNotAllowedError, NotFoundError
-from rollout.http.exchange import Exchange
+from rollout.http.exchange import NO_SNIFFING, Exchange
 from rollout.http.files import media_types_of
 from rollout.http.gateway import Gateway, media_type_of
 from rollout.http.problems import NO_MODEL, as_rollout_error, problem_response
@@ -87,6 +87,8 @@ class Dispatcher:
                 allow_headers=CORS_HEADERS,
                 expose_headers=CORS_EXPOSED,
             )
+            name, value = NO_SNIFFING
+            middleware.preflight_headers[name.decode()] = value.decode()
             self._cors = origins, middleware
         return self._cors[1]
 

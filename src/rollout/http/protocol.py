@@ -28,6 +28,7 @@ from rollout.errors import (
     RequestTimeoutError,
     RolloutError,
 )
+from rollout.http.exchange import NO_SNIFFING
 from rollout.http.patience import Sweep
 from rollout.http.problems import MEDIA_TYPE, problem_document
 from rollout.http.quick import QuickExchange
@@ -354,7 +355,8 @@ class PredictProtocol(HttpToolsProtocol):
     def _refuse(self, fault: RolloutError) -> None:
         """Answers with a problem document and closes, a moment later: the client may still be sending."""
         body = msgspec.json.encode(problem_document(fault))
-        more = b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in fault.headers.items())
+        headers = [NO_SNIFFING, *((name.encode(), value.encode()) for name, value in fault.headers.items())]
+        more = b"".join(b"%b: %b\r\n" % header for header in headers)
         head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n"
         head %= (STATUS_LINE[fault.status], MEDIA_TYPE.encode(), len(body), more)
         self.transport.write(head + body)

@@ -16,6 +16,7 @@ from rollout.routing.split import Split
 from rollout.routing.splits import read_split
 from rollout.store import Redis
 from service.console.change import _change
+from tests.bundle.test_signing import make_keys
 from tests.service.console.stage import (
     ADMIN,
     MODEL,
@@ -48,6 +49,18 @@ async def test_a_reviewer_sees_no_split_and_changes_none(stage: Stage) -> None:
 async def test_what_is_no_revision_changes_nothing(stage: Stage, admin: Browser, revision: str) -> None:
     answer = await admin.fill("change", change="share", share="10", revision=revision, why="w")
     assert answer.status_code == 412
+    assert (await stage.split()).share == 0.05
+
+
+async def test_what_is_not_signed_gets_no_clients_where_signatures_are_asked_for(
+    stage: Stage, redis: Redis, bundles: str, tmp_path: Path
+) -> None:
+    settings = Settings(home=tmp_path, tokens=TOKENS, public_key=make_keys(tmp_path, "ours")[1])
+    async with Stage(redis, settings, await stage.split()).browser(ADMIN) as browser:
+        for step in ("preview", "change"):
+            page = await browser.fill(step, change="trial", challenger="v2", share="10", revision="2", why="w")
+            assert page.status_code == 422
+            assert "it has no signature" in text_of(page)
     assert (await stage.split()).share == 0.05
 
 
