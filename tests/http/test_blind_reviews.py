@@ -102,3 +102,14 @@ async def test_an_admin_and_the_export_are(client: httpx.AsyncClient, redis: Red
     rows = (await client.get(export, headers=as_(REVIEWER))).text.splitlines()
     assert len(rows) == 2
     assert any('"other":{"version":"v2"' in row for row in rows)
+
+
+async def test_a_list_ends_where_its_inputs_are_large(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rollout.http.reviews.INPUT_BYTES", 20, raising=False)
+    keys: list[str] = []
+    while listed := (await client.get(f"{REVIEWS}?offset={len(keys)}", headers=as_(REVIEWER))).json()["reviews"]:
+        assert len(listed) <= 2
+        keys += [one["key"] for one in listed]
+    assert sorted(keys) == ["key-1", "key-2", "key-3"]
