@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -113,3 +114,13 @@ async def test_a_list_ends_where_its_inputs_are_large(
         assert len(listed) <= 2
         keys += [one["key"] for one in listed]
     assert sorted(keys) == ["key-1", "key-2", "key-3"]
+
+
+async def test_numbers_that_take_long_to_read_are_not_read(client: httpx.AsyncClient) -> None:
+    body = b'{"token":"t","tensors":{"a":[%b]}}' % b",".join([b"1e308"] * 200_000)
+    headers = as_(REVIEWER) | {"Content-Type": "application/json"}
+    began = time.process_time()
+    answer = await client.post(f"{REVIEWS}/{'0' * 32}/resolve", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert "exponents of three digits" in answer.json()["detail"]
+    assert time.process_time() - began < 0.5
