@@ -12,6 +12,7 @@ import pytest
 from starlette.applications import Starlette
 
 from rollout.config import Settings
+from rollout.errors import StoreUnavailableError
 from rollout.heads import Truth
 from rollout.http.dispatcher import Dispatcher
 from rollout.http.gateway import Gateway
@@ -124,3 +125,12 @@ async def test_numbers_that_take_long_to_read_are_not_read(client: httpx.AsyncCl
     assert answer.status_code == 400
     assert "exponents of three digits" in answer.json()["detail"]
     assert time.process_time() - began < 0.5
+
+
+async def test_no_export_begins_without_redis(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object) -> None:
+        raise StoreUnavailableError("Redis does not answer; try again shortly")
+
+    monkeypatch.setattr("rollout.review.export.record_access", refuse)
+    answer = await client.get(f"{REVIEWS}/export", headers=as_(REVIEWER))
+    assert (answer.status_code, answer.json()["title"]) == (503, StoreUnavailableError.title)

@@ -252,7 +252,9 @@ class Reviews:
             role=bearer.role,
             filters=filters,
         )
-        return StreamingResponse(_lines(rows), media_type="application/x-ndjson")
+        lines = _lines(rows)
+        first = await anext(lines, b"")  # without Redis there is no answer to begin
+        return StreamingResponse(_behind(first, lines), media_type="application/x-ndjson")
 
 
 def _post(path: str, endpoint: Callable[..., Any]) -> GatedRoute:
@@ -262,6 +264,12 @@ def _post(path: str, endpoint: Callable[..., Any]) -> GatedRoute:
 async def _lines(rows: AsyncIterator[ExportRow]) -> AsyncIterator[bytes]:
     async for row in rows:
         yield encode_row(row) + b"\n"
+
+
+async def _behind(first: bytes, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for line in lines:
+        yield line
 
 
 def _view(item: ReviewItem, work: Work, bearer: Bearer) -> dict[str, Any]:
