@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from rollout.errors import InvalidSplitError, StoreUnavailableError
 from rollout.improvement.report import HEADLINES
+from rollout.inference.rows import require_identifier
 from rollout.judge.policy import Policy
 from rollout.routing.assignment import Assignment, assign, explain
 from rollout.routing.changes import rollback
@@ -170,5 +171,5 @@ def _goes_back(split: Split) -> tuple[str, str] | None:
 def _look_up(split: Split, client_id: str, segment: str) -> Lookup | None:
     if not client_id:
         return None
-    assignment = assign(split, client_id, segment)
+    assignment = assign(split, require_identifier(client_id, "/client"), segment)
     return Lookup(client_id, segment, assignment, explain(split, assignment))

@@ -135,7 +135,7 @@ async def release(context: PageContext) -> Response:
         raise InvalidRequestError("leases must be items with their token and end, as JSON") from None
     known = {item: (token, end) for item, token, end in leases[:MOST_ITEMS]}
     transitions = []
-    for item, stored in await read_items(redis, name, list(known), with_inputs=False):
+    for item, stored in await read_items(redis, name, list(known)):
         work = read_work(stored)
         if (
             work.state is State.LEASED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
@@ -184,3 +185,22 @@ def test_bytes_that_are_not_utf8_are_refused() -> None:
 def test_a_member_of_an_object_is_pointed_at_by_its_name(pointer: str, detail: str, wanted: str) -> None:
     body = b'{"values": {"low": 1, "high/low": null}, "heads": {"a": {"labels": ["x", "y"]}, "b": {"labels": ["x", 1]}}}'
     assert located(pointer, detail, body) == wanted
+
+
+@pytest.mark.parametrize("number", [b"1e308", b"1E-320", b"12345678901234567e-330 ", b"1.7976931348623157e+0308"])
+def test_numbers_that_take_long_to_read_are_refused_before_they_cost_much(number: bytes) -> None:
+    raw = b"[" + b",".join([number] * 300_000) + b"]"
+    for field in (Tensor(shape=(4,)), Number()):
+        began = time.process_time()
+        with pytest.raises(
+            CodecError, match=r"more than 1,000 numbers have exponents of three digits; it must be"
+        ):
+            Codec(field).decode(raw)
+        assert time.process_time() - began < 0.5
+
+
+def test_numbers_close_to_zero_are_taken() -> None:
+    raw = b"[" + b",".join([b"1e-300"] * 5000) + b"]"
+    assert not Codec(Tensor(shape=(5000,))).decode(raw).any()
+    some = b"[null," + b",".join([b"1e-300"] * 999) + b"]"
+    assert np.nansum(Codec(Tensor(shape=(1000,), nan=True)).decode(some)) == 0

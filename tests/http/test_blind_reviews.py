@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +12,7 @@ import pytest
 from starlette.applications import Starlette
 
 from rollout.config import Settings
+from rollout.errors import StoreUnavailableError
 from rollout.heads import Truth
 from rollout.http.dispatcher import Dispatcher
 from rollout.http.gateway import Gateway
@@ -102,3 +104,33 @@ async def test_an_admin_and_the_export_are(client: httpx.AsyncClient, redis: Red
     rows = (await client.get(export, headers=as_(REVIEWER))).text.splitlines()
     assert len(rows) == 2
     assert any('"other":{"version":"v2"' in row for row in rows)
+
+
+async def test_a_list_ends_where_its_inputs_are_large(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rollout.http.reviews.INPUT_BYTES", 20, raising=False)
+    keys: list[str] = []
+    while listed := (await client.get(f"{REVIEWS}?offset={len(keys)}", headers=as_(REVIEWER))).json()["reviews"]:
+        assert len(listed) <= 2
+        keys += [one["key"] for one in listed]
+    assert sorted(keys) == ["key-1", "key-2", "key-3"]
+
+
+async def test_numbers_that_take_long_to_read_are_not_read(client: httpx.AsyncClient) -> None:
+    body = b'{"token":"t","tensors":{"a":[%b]}}' % b",".join([b"1e308"] * 200_000)
+    headers = as_(REVIEWER) | {"Content-Type": "application/json"}
+    began = time.process_time()
+    answer = await client.post(f"{REVIEWS}/{'0' * 32}/resolve", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert "exponents of three digits" in answer.json()["detail"]
+    assert time.process_time() - began < 0.5
+
+
+async def test_no_export_begins_without_redis(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object) -> None:
+        raise StoreUnavailableError("Redis does not answer; try again shortly")
+
+    monkeypatch.setattr("rollout.review.export.record_access", refuse)
+    answer = await client.get(f"{REVIEWS}/export", headers=as_(REVIEWER))
+    assert (answer.status_code, answer.json()["title"]) == (503, StoreUnavailableError.title)

@@ -71,6 +71,15 @@ def test_assignments_say_why(service: Service) -> None:
             assert f"bucket {expected.bucket:.4f} lies in" in shown["why"]
 
 
+def test_what_is_no_client_id_is_neither_hashed_nor_kept(service: Service) -> None:
+    with service.client() as client:
+        for client_id in ("x" * 129, "x" * 60_000, "%00"):
+            answer = client.get(f"/v1/models/digits/assignments/{client_id}")
+            assert answer.status_code == 422, client_id[:9]
+            assert answer.json()["errors"][0]["pointer"] == "#/client_id"
+        assert client.get(f"/v1/models/digits/assignments/{'x' * 128}").status_code == 200
+
+
 def test_openapi_is_valid_and_describes_every_problem(service: Service) -> None:
     with service.client() as client:
         document = client.get("/openapi.json").json()

@@ -20,6 +20,7 @@ from rollout.review.queue import (
     CHUNK,
     MOST_LINKS,
     Budget,
+    add_inputs,
     add_items,
     list_items,
     read_item,
@@ -27,6 +28,7 @@ from rollout.review.queue import (
     read_links,
 )
 from rollout.review.records import read_changes
+from rollout.review.state import State
 from rollout.store import Redis, client_of
 from tests.review.items import make_item, written
 
@@ -211,3 +213,47 @@ async def test_many_links_are_read_a_few_at_a_time(redis: Redis, monkeypatch: py
     records = [record async for record in read_changes(redis, "digits")]
     assert max(together) == 300, "of what was in memory at once"
     assert [len(record.links) for record in records] == [300] * 6
+
+
+def of_bytes(number: int, size: int) -> ReviewItem:
+    """Returns an item whose inputs have so many bytes."""
+    return make_item(number, inputs=msgspec.Raw(b'{"text":"%b"}' % (b"x" * (size - 11))))
+
+
+async def test_of_large_inputs_few_are_in_memory_at_once(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rollout.review.queue.INPUT_BYTES", 1000, raising=False)
+    items = [of_bytes(number, 300) for number in range(10)] + [of_bytes(10, 5000)]
+    assert all(await add_items(redis, items, 100))
+    for leased in (await actions.claim(redis, "digits", "ada", 11)).items[:4]:
+        await actions.resolve(redis, "digits", leased.item.id, leased.token, Truth(label="3"))
+    together: list[int] = []
+
+    async def note(*arguments: Any) -> list[ReviewItem]:
+        whole = await add_inputs(*arguments)
+        together.append(sum(len(bytes(item.inputs)) for item in whole) if len(whole) > 1 else 0)
+        return whole
+
+    monkeypatch.setattr("rollout.review.queue.add_inputs", note)
+    seen = [item for state in State async for item, _ in list_items(redis, "digits", {}, state=state)]
+    assert sorted(seen, key=lambda item: item.at) == items
+    records = [record.item async for record in read_changes(redis, "digits")]
+    assert len(records) == 4
+    assert all(record in items for record in records)
+    assert max(together) == 900
+
+
+async def test_a_claim_is_no_larger_than_may_be(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("queue", "actions"):
+        monkeypatch.setattr(f"rollout.review.{module}.INPUT_BYTES", 1000, raising=False)
+    assert all(await add_items(redis, [of_bytes(number, 300) for number in range(5)], 100))
+    assert all(await add_items(redis, [of_bytes(number, 5000) for number in (5, 6)], 100))
+
+    async def claimed(reviewer: str) -> list[str | None]:
+        return [leased.item.key for leased in (await actions.claim(redis, "digits", reviewer, 9)).items]
+
+    first = await claimed("ada")
+    assert first == ["key-0", "key-1", "key-2"]
+    assert await claimed("ada") == first, "whoever has as much as they may gets it again"
+    assert await claimed("bob") == ["key-3", "key-4"]
+    assert await claimed("cyd") == ["key-5"], "one that is larger comes alone"
+    assert await claimed("dan") == ["key-6"]

@@ -32,6 +32,9 @@ ELEMENTS: dict[str, tuple[Literal["u", "i", "d"], type[np.generic]]] = {
     "int64": ("i", np.int64),
     "float32": ("d", np.float64),
 }
+# As text, numbers that msgspec reads some hundred times as slowly as others: beyond 1e288, or close to zero.
+SLOW_NUMBERS = re.compile(rb"[0-9][eE][+-]?0*[1-9][0-9]{2,}\s*[],}]")
+MOST_SLOW_NUMBERS = 1000
 # Names that are not known: so many are pointed at.
 MOST_UNKNOWN = 100
 
@@ -120,11 +123,14 @@ class Codec:
             array = numbers.astype(self._field.dtype)
             return cell(array.reshape(-1, *self._shape)) if self._longest else array.reshape(self._shape)
         try:
+            require_quick(raw)
             value = self._strict.decode(raw)
         except msgspec.DecodeError as error:
             raise CodecError(*self._explain(raw, error)) from None
         except UnicodeDecodeError:
             raise _fault(f"the string is not UTF-8; it must be {self.expected}") from None
+        except ValueError as error:
+            raise _fault(f"{error}; it must be {self.expected}") from None
         try:
             if self._field.media_types and isinstance(value, str):
                 return self._field.decode_file(from_base64(value), budget)
@@ -172,6 +178,18 @@ class Codec:
         steps = (len(found) - 1) // (len(self._skeleton) + 1)
         fits = 1 <= steps <= self._longest and found == b"[" + b",".join([self._skeleton] * steps) + b"]"
         return steps if fits else 0
+
+
+def require_quick(raw: bytes) -> None:
+    """Refuses JSON of which parsing the numbers would hold up all others for seconds.
+
+    Raises:
+        ValueError: If many have exponents of three digits.
+    """
+    if raw.startswith(b'"') or raw.count(b"e") + raw.count(b"E") <= MOST_SLOW_NUMBERS:
+        return
+    if any(islice(SLOW_NUMBERS.finditer(raw), MOST_SLOW_NUMBERS, None)):
+        raise ValueError(f"more than {MOST_SLOW_NUMBERS:,} numbers have exponents of three digits")
 
 
 def decode_named(

@@ -10,7 +10,7 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from rollout.bundle.codec import located, split_location
+from rollout.bundle.codec import located, require_quick, split_location
 from rollout.errors import NO_JSON, FieldError, MalformedBodyError, invalid, step_to
 from rollout.http.gateway import BOM, Gateway
 from rollout.inference.rows import ID_LIMIT
@@ -29,7 +29,12 @@ async def read_json(gateway: Gateway, request: Request, kind: type[T]) -> T:
         MalformedBodyError: If it is not JSON.
         InvalidRequestError: If it is of another type; what is at fault is pointed at.
     """
-    return decode_json(msgspec.json.Decoder(kind).decode, await gateway.read(request.receive))
+    body = await gateway.read(request.receive)
+    try:
+        require_quick(body)
+    except ValueError as error:
+        raise MalformedBodyError(f"{error}: send fewer at a time") from None
+    return decode_json(msgspec.json.Decoder(kind).decode, body)
 
 
 def decode_json(decode: Callable[[bytes], T], body: bytes) -> T:

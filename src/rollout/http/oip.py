@@ -32,7 +32,7 @@ from rollout.http.tensors import (
     row_shape,
 )
 from rollout.inference.engine import Engine
-from rollout.inference.rows import ID_LIMIT, Answers, Rows, is_identifier
+from rollout.inference.rows import Answers, Rows, require_identifier
 from rollout.inference.served_model import ServedModel
 from rollout.inference.version import LoadedVersion
 from rollout.routing.assignment import assign
@@ -146,7 +146,7 @@ async def infer(
     client = NO_CLIENT
     for pointer, value in (("/parameters/client_id", request.parameters.client_id), ("/client_id", client_id)):
         if value is not None:
-            client = _identifier(value, pointer)
+            client = require_identifier(value, pointer)
             break
     key = request.parameters.key
     columns = await _read(request.inputs, contents, model, settings)
@@ -163,7 +163,7 @@ async def infer(
     _require_version(model, version, client, options)
     rows = Rows(
         [client] * len(sent),
-        [None if key is None else _identifier(key, "/parameters/key")] * len(sent),
+        [None if key is None else require_identifier(key, "/parameters/key")] * len(sent),
         {name: columns[name].array for name in model.schema.fields},
         sent,
         deadline,
@@ -182,12 +182,6 @@ async def infer(
         # One client, one arm; where only some rows fell back, the challenger answered the others.
         said["fallback"] = next(iter(answers.fallbacks.values()))
     return Inferred(answered_by, said, [_output(name, answers) for name in names], answers)
-
-
-def _identifier(value: str, pointer: str) -> str:
-    if is_identifier(value):
-        return value
-    raise invalid([FieldError(pointer, f"must be 1 to {ID_LIMIT} printable characters")])
 
 
 def _require_version(model: ServedModel, version: str, client: str, options: RequestOptions) -> None:

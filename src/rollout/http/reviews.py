@@ -22,7 +22,7 @@ from rollout.review import actions
 from rollout.review.access_log import record_access
 from rollout.review.export import ExportRow, encode_row, export_rows, read_lineage, read_since
 from rollout.review.item import ItemFields, ReviewItem, milliseconds
-from rollout.review.queue import list_items, read_item, read_links
+from rollout.review.queue import INPUT_BYTES, list_items, read_item, read_links
 from rollout.review.state import Review, State, Work
 
 PATH = "/v1/models/{model}/reviews"
@@ -223,13 +223,14 @@ class Reviews:
             raise InvalidRequestError(f"state must be one of {', '.join(State)}")
         _require_time(since)
         reviews: list[dict[str, Any]] = []
-        passed = 0
+        passed = together = 0
         async for item, work in list_items(engine.redis, model.name, filters, since, State(state)):
             if passed < int(offset):
                 passed += 1
                 continue
             reviews.append(_view(item, work, bearer))
-            if len(reviews) == int(limit):
+            together += item.size
+            if len(reviews) == int(limit) or together >= INPUT_BYTES:
                 break
         ids = [one["id"] for one in reviews]
         await record_access(engine.redis, model.name, bearer.name, bearer.role, "list", ids)
@@ -251,7 +252,9 @@ class Reviews:
             role=bearer.role,
             filters=filters,
         )
-        return StreamingResponse(_lines(rows), media_type="application/x-ndjson")
+        lines = _lines(rows)
+        first = await anext(lines, b"")  # without Redis there is no answer to begin
+        return StreamingResponse(_behind(first, lines), media_type="application/x-ndjson")
 
 
 def _post(path: str, endpoint: Callable[..., Any]) -> GatedRoute:
@@ -261,6 +264,12 @@ def _post(path: str, endpoint: Callable[..., Any]) -> GatedRoute:
 async def _lines(rows: AsyncIterator[ExportRow]) -> AsyncIterator[bytes]:
     async for row in rows:
         yield encode_row(row) + b"\n"
+
+
+async def _behind(first: bytes, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for line in lines:
+        yield line
 
 
 def _view(item: ReviewItem, work: Work, bearer: Bearer) -> dict[str, Any]:

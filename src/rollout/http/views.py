@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rollout.inference.rows import require_identifier
 from rollout.inference.served_model import ServedModel
 from rollout.routing.assignment import assign, explain
 from rollout.routing.split import Split
@@ -39,7 +40,13 @@ def model_view(model: ServedModel) -> dict[str, Any]:
 
 
 def assignment_view(split: Split, client_id: str, segment: str) -> dict[str, Any]:
-    """Shows the arm that a client gets, and why."""
+    """Shows the arm that a client gets, and why.
+
+    Raises:
+        InvalidRequestError: If the ID may not be one: hashing takes its length, and what was hashed is kept.
+    """
+    if client_id:  # who sends none is outside the trial
+        require_identifier(client_id, "/client_id")
     assignment = assign(split, client_id, segment)
     return {
         "client_id": client_id,

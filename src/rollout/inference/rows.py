@@ -13,7 +13,7 @@ import numpy as np
 
 from rollout.bundle.parity import take
 from rollout.bundle.schema import Arrays
-from rollout.errors import RolloutError
+from rollout.errors import FieldError, RolloutError, invalid
 from rollout.heads import Head
 from rollout.inference.decisions import Decisions
 from rollout.review.log import Fate
@@ -82,6 +82,21 @@ class Rows(msgspec.Struct):
 def is_identifier(text: str) -> bool:
     """Whether a text may be a client ID or a key."""
     return 1 <= len(text) <= ID_LIMIT and text.isprintable()
+
+
+def require_identifier(text: str, pointer: str) -> str:
+    """Returns a text that may be a client ID or a key.
+
+    Args:
+        text: The text.
+        pointer: JSON pointer to where it stands.
+
+    Raises:
+        InvalidRequestError: If it may not.
+    """
+    if is_identifier(text):
+        return text
+    raise invalid([FieldError(pointer, f"must be 1 to {ID_LIMIT} printable characters")])
 
 
 def spans(sizes: Sequence[int]) -> list[range]:

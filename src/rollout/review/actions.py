@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Literal
 
 import msgspec
@@ -14,7 +15,7 @@ from rollout.review import state
 from rollout.review.item import ReviewItem
 from rollout.review.offers import offers
 from rollout.review.policy import read_policy
-from rollout.review.queue import add_inputs, matches, read_items, read_one, read_work
+from rollout.review.queue import INPUT_BYTES, add_inputs, matches, read_items, read_one, read_work
 from rollout.review.state import State, Taken, Work
 from rollout.review.transitions import Transition, commit
 from rollout.store import NOW, Redis, guard, server_time, strange_value
@@ -112,10 +113,12 @@ async def claim(
         [transition._replace(item=item) for item, transition in zip(whole, own, strict=False)],
         taken,
     )
-    if len(taken) < count:
+    if len(whole) == len(own[:count]) and len(taken) < count:
         async for transitions in offers(redis, model, reviewer, origin, filters, count, until, now):
-            await _take(redis, model, transitions[: count - len(taken)], taken)
-            if len(taken) >= count:
+            wanted = transitions[: count - len(taken)]
+            fitting = _fitting(wanted, taken)
+            await _take(redis, model, fitting, taken)
+            if len(taken) >= count or len(fitting) < len(wanted):
                 break
     async with guard():
         pipe = redis.pipeline(transaction=False)
@@ -315,8 +318,15 @@ def _unknown(model: str, item_id: str) -> UnknownItemError:
 
 async def _read(redis: Redis, model: str, ids: list[str]) -> list[tuple[ReviewItem, bytes | None, Work]]:
     """Returns items without their inputs, which may be large."""
-    found = await read_items(redis, model, ids, with_inputs=False)
+    found = await read_items(redis, model, ids)
     return [(item, stored, read_work(stored)) for item, stored in found]
+
+
+def _fitting(transitions: list[Transition], taken: Sequence[Leased]) -> list[Transition]:
+    """Returns the first claims whose inputs fit into ``INPUT_BYTES`` with those taken; of all, one at least."""
+    together = accumulate((one.item.size for one in transitions), initial=sum(one.item.size for one in taken))
+    fit = sum(size <= INPUT_BYTES for size in together) - 1
+    return transitions[: max(fit, 0 if taken else 1)]
 
 
 async def _take(redis: Redis, model: str, transitions: list[Transition], taken: list[Leased]) -> None:

@@ -65,7 +65,7 @@ async def read_counts(redis: Redis, model: str) -> Counts:
             pipe.zrange(names.reviews(place), 0, 0)
         counts, entered, excess, *first = await pipe.execute()
     oldest = [item_id.decode() for ids in first for item_id in ids]
-    heads = await read_items(redis, model, oldest, with_inputs=False)
+    heads = await read_items(redis, model, oldest)
     with stored_at(names.reviews("counts")):
         states = _states(counts)
     with stored_at(names.reviews("entered")):

@@ -16,7 +16,7 @@ from rollout.heads import Truth
 from rollout.review.access_log import record_access
 from rollout.review.item import Reason, ReviewItem
 from rollout.review.outcomes import Outcome, read_outcomes
-from rollout.review.queue import CHUNK, matches
+from rollout.review.queue import CHUNK, matches, share
 from rollout.review.records import Record, read_changes
 from rollout.review.state import State
 from rollout.store import Redis
@@ -112,7 +112,9 @@ async def export_rows(
     Raises:
         StoreUnavailableError: If Redis does not answer.
     """
-    async for records in in_chunks(read_changes(redis, model, since or 0), lambda record: 1 + len(record.links)):
+    async for records in in_chunks(
+        read_changes(redis, model, since or 0), lambda record: share(record.item) + len(record.links)
+    ):
         found = [
             (record, shown)
             for record in records

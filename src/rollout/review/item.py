@@ -95,6 +95,11 @@ class ReviewItem(ItemFields, frozen=True, kw_only=True):
         return _head(bytes(self.task))
 
     @property
+    def size(self) -> int:
+        """How many bytes its inputs have."""
+        return memoryview(self.inputs).nbytes
+
+    @property
     def has_inputs(self) -> bool:
         """Whether the inputs are still kept."""
         return bytes(self.inputs) != b"null"

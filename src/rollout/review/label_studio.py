@@ -14,7 +14,7 @@ from rollout.review.actions import Said, require_truth, shortly
 from rollout.review.export import in_chunks
 from rollout.review.item import ReviewItem
 from rollout.review.labels import Fault, Label, read_label
-from rollout.review.queue import list_items
+from rollout.review.queue import list_items, share
 from rollout.store import Redis
 
 # How a labelling interface names what it shows and what it asks for.
@@ -50,7 +50,7 @@ async def export_tasks(redis: Redis, model: str, *, who: str, role: str) -> Asyn
         InvalidRequestError: If Label Studio cannot say what this model answers.
         StoreUnavailableError: If Redis does not answer.
     """
-    async for chunk in in_chunks(list_items(redis, model, {})):
+    async for chunk in in_chunks(list_items(redis, model, {}), lambda found: share(found[0])):
         items = [item for item, _ in chunk if item.has_inputs]
         for item in items:
             _require_form(item.head)

@@ -72,16 +72,16 @@ async def offers(
                 )
             if not ids:
                 break
-            read = await read_items(redis, model, [item_id.decode() for item_id in ids], with_inputs=False)
+            read = await read_items(redis, model, [item_id.decode() for item_id in ids])
             found = [
                 (item, stored, work)
                 for item, stored, work in ((item, stored, read_work(stored)) for item, stored in read)
                 # What is in another state was claimed concurrently.
                 if work.state is origin and not work.was_reviewed_by(reviewer) and matches(item, filters)
             ]
-            for start in range(0, len(found), count + SPARE):
-                group = found[start : start + count + SPARE]
-                whole = await add_inputs(redis, model, [item for item, _, _ in group])
+            while found:
+                whole = await add_inputs(redis, model, [item for item, _, _ in found[: count + SPARE]])
+                group, found = found[: len(whole)], found[len(whole) :]
                 retired, claims = [], []
                 for item, (_, stored, work) in zip(whole, group, strict=True):
                     if not item.has_inputs:

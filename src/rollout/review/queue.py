@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -18,6 +18,8 @@ from rollout.review.state import State, Work
 from rollout.store import Redis, decode_stored, guard, report_left_out, run_script, stored_at
 
 CHUNK = 200
+# Of inputs, which callers make as large as a body, so many bytes are in memory at once, or those of one item.
+INPUT_BYTES = 32 * 1024 * 1024
 # Predictions that are linked to one item, whoever looks at which reads all of them.
 MOST_LINKS = 1000
 # Where the items of a state lie, each a sorted set; open ones that lack a further review lie apart.
@@ -172,10 +174,8 @@ async def add_items(
     return [kept[item.model, item.id] for item in items]
 
 
-async def read_items(
-    redis: Redis, model: str, ids: Sequence[str], *, with_inputs: bool = True
-) -> list[tuple[ReviewItem, bytes | None]]:
-    """Returns items with their inputs, if wanted, and their work as it is stored; what is not there is left out.
+async def read_items(redis: Redis, model: str, ids: Sequence[str]) -> list[tuple[ReviewItem, bytes | None]]:
+    """Returns items without their inputs, and their work as it is stored; what is not there is left out.
 
     IDs may come from anybody: what is none could be the end of another key's name.
 
@@ -189,10 +189,7 @@ async def read_items(
                 items.append(_item(model, item_id, data, work, other))
             except StoredValueError as error:
                 report_left_out(error)
-    if not with_inputs:
-        return items
-    whole = await add_inputs(redis, model, [item for item, _ in items])
-    return [(item, work) for item, (_, work) in zip(whole, items, strict=True)]
+    return items
 
 
 async def read_one(
@@ -249,21 +246,44 @@ def _item(
 
 
 async def add_inputs(redis: Redis, model: str, items: Sequence[ReviewItem]) -> list[ReviewItem]:
-    """Returns items with their inputs, as far as they are still kept.
+    """Returns items with their inputs, as far as they are still kept: the first that fit into ``INPUT_BYTES``.
 
     Raises:
         StoreUnavailableError: If Redis does not answer.
     """
-    names = Keys(model)
+    keys = [Keys(model).review(item.id, ":inputs") for item in items]
     async with guard():
+        pipe = redis.pipeline(transaction=False)
+        for key in keys:
+            pipe.strlen(key)
+        fit = sum(together <= INPUT_BYTES for together in accumulate(await pipe.execute()))
         pipe = redis.pipeline(transaction=False)  # each answer has its time: inputs may be large
-        for item in items:
-            pipe.get(names.review(item.id, ":inputs"))
+        for key in keys[: max(fit, 1)]:
+            pipe.get(key)
         found = await pipe.execute()
     return [
         item if inputs is None else msgspec.structs.replace(item, inputs=msgspec.Raw(inputs))
-        for item, inputs in zip(items, found, strict=True)
+        for item, inputs in zip(items, found, strict=False)
     ]
+
+
+async def with_inputs(redis: Redis, model: str, items: Sequence[ReviewItem]) -> AsyncIterator[ReviewItem]:
+    """Yields items with their inputs, as far as they are still kept, of which few are in memory at once.
+
+    Raises:
+        StoreUnavailableError: If Redis does not answer.
+    """
+    rest = list(items)
+    while rest:
+        whole = await add_inputs(redis, model, rest)
+        del rest[: len(whole)]
+        for item in whole:
+            yield item
+
+
+def share(item: ReviewItem) -> int:
+    """How much of a group of ``CHUNK`` an item is, whose inputs have ``INPUT_BYTES`` together."""
+    return 1 + CHUNK * item.size // INPUT_BYTES
 
 
 async def read_item(redis: Redis, model: str, item_id: str) -> tuple[ReviewItem, Work] | None:
@@ -286,7 +306,7 @@ async def read_links(redis: Redis, model: str, item_id: str) -> list[ReviewItem]
     async with guard():
         links: set[bytes] = await redis.smembers(Keys(model).review(item_id, ":links"))  # type: ignore[assignment]
     ids = sorted(link.decode() for link in links)
-    return [link for link, _ in await read_items(redis, model, ids, with_inputs=False)]
+    return [link for link, _ in await read_items(redis, model, ids)]
 
 
 def read_work(stored: bytes | None) -> Work:
@@ -320,12 +340,12 @@ async def list_items(
                 break
             found = [
                 (item, work)
-                for item, work in await read_items(redis, model, [one.decode() for one in ids], with_inputs=False)
+                for item, work in await read_items(redis, model, [one.decode() for one in ids])
                 if milliseconds(item.at) >= earliest and matches(item, filters)
             ]
-            whole = await add_inputs(redis, model, [item for item, _ in found])
-            for item, (_, work) in zip(whole, found, strict=True):
-                yield item, read_work(work)
+            works = iter([work for _, work in found])
+            async for item in with_inputs(redis, model, [item for item, _ in found]):
+                yield item, read_work(next(works))
             offset += len(ids)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from rollout.keys import Keys
 from rollout.review.item import ReviewItem
-from rollout.review.queue import CHUNK, read_items, read_work
+from rollout.review.queue import CHUNK, read_items, read_work, with_inputs
 from rollout.review.state import Event, Work
 from rollout.store import Redis, decode_each, guard, stored_at
 
@@ -62,12 +62,14 @@ async def read_changes(redis: Redis, model: str, since: int = 0) -> AsyncIterato
         for group in _by_links(found):
             linked_ids = [one.decode() for _, _, links, _ in group for one in links]
             by_primary: dict[str | None, list[ReviewItem]] = {}
-            for link, _ in await read_items(redis, model, linked_ids, with_inputs=False):
+            for link, _ in await read_items(redis, model, linked_ids):
                 by_primary.setdefault(link.linked_to, []).append(link)
+            heads = [items[item_id][0] for _, item_id, _, _ in group if item_id in items]
+            whole = with_inputs(redis, model, heads)
             for cursor, item_id, _, events in group:
                 since = cursor
                 if item_id in items:
-                    item, work = items[item_id]
+                    item, work = await anext(whole), items[item_id][1]
                     steps = decode_each(((names.review(item_id, ":events"), event) for event in events), Event)
                     yield Record(since, item, read_work(work), by_primary.get(item_id, []), steps)
 

@@ -24,7 +24,7 @@ async def shorten_retention(redis: Redis, model: str, seconds: int) -> None:
         async for keys in in_chunks(redis.scan_iter(match=pattern, count=SCANNED)):
             ids = [key.decode().removeprefix(first).removesuffix(last) for key in keys]
             pipe = redis.pipeline(transaction=False)
-            for item, _ in await read_items(redis, model, ids, with_inputs=False):
+            for item, _ in await read_items(redis, model, ids):
                 end = milliseconds(item.at) + seconds * 1000
                 pipe.pexpireat(names.review(item.id, ":inputs"), end, lt=True)
                 pipe.pexpireat(names.same_inputs(item.same), end, lt=True)

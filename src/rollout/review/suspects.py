@@ -108,7 +108,7 @@ async def queue_suspects(
                 task=task,
             )
         )
-    there = {item.id for item, _ in await read_items(redis, model, [one.id for one in items], with_inputs=False)}
+    there = {item.id for item, _ in await read_items(redis, model, [one.id for one in items])}
     new = [item for item in items if item.id not in there]
     kept = await add_items(redis, new, limit, {model: policy}, budget)
     return Queued(queued=sum(kept), already_there=len(items) - len(new), kept_out=len(kept) - sum(kept))

@@ -47,7 +47,7 @@ async def undecided_since(
                 ids = [one.decode() for one, _ in found]
                 times = [
                     milliseconds(item.at)
-                    for item, _ in await read_items(redis, model, ids, with_inputs=False)
+                    for item, _ in await read_items(redis, model, ids)
                     if item.arm in arms and item.reason in reasons and item.revision >= first
                 ]
                 earliest = min([*times, *([] if earliest is None else [earliest])], default=None)
@@ -80,7 +80,7 @@ async def is_any_unseen(
             found: list[Any] = await redis.zrangebyscore(Keys(model).reviews(place), since, "inf", offset, CHUNK)
         if not found:
             return False
-        read = await read_items(redis, model, [one.decode() for one in found], with_inputs=False)
+        read = await read_items(redis, model, [one.decode() for one in found])
         if any(
             item.arm in arms
             and item.reason in reasons
