@@ -6,6 +6,7 @@ import itertools
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from redis.exceptions import ConnectionError as NoConnectionError
 from rollout import embedded
 from rollout.config import Settings
 from rollout.embedded import running_redis
+from rollout.errors import ConfigError
 from rollout.valkey_server import ValkeyServer
 
 USE = """
@@ -68,6 +70,23 @@ def test_its_memory_has_a_bound_and_nothing_is_thrown_away(tmp_path: Path) -> No
     with running_redis(Settings(home=tmp_path, store_bytes=123_456_789)) as url, client(url) as redis:
         found: Any = redis.config_get("maxmemory*")
     assert (found["maxmemory"], found["maxmemory-policy"]) == ("123456789", "noeviction")
+
+
+@pytest.mark.parametrize("kind", ["open", "link"])
+def test_its_socket_lies_where_no_other_user_can_put_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / ("deep" * 30)
+    assert ValkeyServer(folder).url.startswith(f"unix://{tmp_path}/rollout-")
+    (private,) = tmp_path.iterdir()
+    if kind == "open":
+        private.chmod(0o770)
+    else:
+        private.rename(tmp_path / "elsewhere")
+        private.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="is not a folder of this user alone: set ROLLOUT_HOME to a shorter"):
+        ValkeyServer(folder)
 
 
 def test_whoever_uses_it_last_stops_it(tmp_path: Path) -> None:

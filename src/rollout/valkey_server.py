@@ -10,6 +10,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import tempfile
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from rollout import store
 from rollout.errors import ConfigError, StoreUnavailableError
-from rollout.home import PRIVATE_UMASK
+from rollout.home import PRIVATE, PRIVATE_UMASK
 from rollout.redis_faults import LOADING
 
 LONGEST_SOCKET_PATH = 100
@@ -208,7 +209,8 @@ def _socket_path(folder: Path) -> str:
         return str(path)
     # The kernel takes short paths only: a folder that only this user may enter, and one name for each home.
     private = Path(tempfile.gettempdir()) / f"rollout-{os.getuid()}"
-    private.mkdir(mode=0o700, exist_ok=True)
-    if private.stat().st_uid != os.getuid():
-        raise ConfigError(f"{private} belongs to another user: set ROLLOUT_HOME to a shorter path")
+    private.mkdir(mode=PRIVATE, exist_ok=True)
+    found = private.lstat()  # a link would be anybody's
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & PRIVATE_UMASK:
+        raise ConfigError(f"{private} is not a folder of this user alone: set ROLLOUT_HOME to a shorter path")
     return str(private / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.sock")

@@ -123,7 +123,7 @@ async def test_numbers_that_take_long_to_read_are_not_read(client: httpx.AsyncCl
     began = time.process_time()
     answer = await client.post(f"{REVIEWS}/{'0' * 32}/resolve", content=body, headers=headers)
     assert answer.status_code == 400
-    assert "exponents of three digits" in answer.json()["detail"]
+    assert "closer to zero than 1e-250" in answer.json()["detail"]
     assert time.process_time() - began < 0.5
 
 

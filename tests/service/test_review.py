@@ -173,7 +173,7 @@ def test_what_is_over_a_budget_is_dropped_and_counted(
     item = {"client_id": "c-1", "key": "k-1", "inputs": {"image": three_or_eight()}}
     outcomes = [{"client_id": "c-1", "key": f"never-{number}", "label": "3"} for number in range(5)]
     budgets = {"ROLLOUT_MAX_CLIENT_REVIEW_BYTES": "100", "ROLLOUT_MAX_WAITING_OUTCOMES": "3"}
-    with run_service(home, ROLLOUT_WORKERS="1", **budgets) as service, service.client() as client:
+    with run_service(home, None, ROLLOUT_WORKERS="1", **budgets) as service, service.client() as client:
         answer = client.post("/v1/models/digits/predict", json=item)
         assert (answer.status_code, answer.json()["review"]) == (200, "dropped")
         assert client.post("/v1/models/digits/feedback", json={"outcomes": outcomes}).status_code == 200

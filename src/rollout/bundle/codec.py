@@ -32,8 +32,8 @@ ELEMENTS: dict[str, tuple[Literal["u", "i", "d"], type[np.generic]]] = {
     "int64": ("i", np.int64),
     "float32": ("d", np.float64),
 }
-# As text, numbers that msgspec reads some hundred times as slowly as others: beyond 1e288, or close to zero.
-SLOW_NUMBERS = re.compile(rb"[0-9][eE][+-]?0*[1-9][0-9]{2,}\s*[],}]")
+# As text, numbers that msgspec reads some hundred times as slowly as others: beyond 1e288, or below 1e-291.
+SLOW_NUMBERS = re.compile(rb"[0-9][eE][+-]?0*(?:2[5-9][0-9]|[3-9][0-9]{2}|[1-9][0-9]{3,})\s*[],}]")
 MOST_SLOW_NUMBERS = 1000
 # Names that are not known: so many are pointed at.
 MOST_UNKNOWN = 100
@@ -184,12 +184,14 @@ def require_quick(raw: bytes) -> None:
     """Refuses JSON of which parsing the numbers would hold up all others for seconds.
 
     Raises:
-        ValueError: If many have exponents of three digits.
+        ValueError: If many are very large, or very close to zero.
     """
     if raw.startswith(b'"') or raw.count(b"e") + raw.count(b"E") <= MOST_SLOW_NUMBERS:
         return
     if any(islice(SLOW_NUMBERS.finditer(raw), MOST_SLOW_NUMBERS, None)):
-        raise ValueError(f"more than {MOST_SLOW_NUMBERS:,} numbers have exponents of three digits")
+        raise ValueError(
+            f"more than {MOST_SLOW_NUMBERS:,} numbers are beyond 1e250, or closer to zero than 1e-250"
+        )
 
 
 def decode_named(
