@@ -78,6 +78,8 @@ def test_what_is_no_client_id_is_neither_hashed_nor_kept(service: Service) -> No
             assert answer.status_code == 422, client_id[:9]
             assert answer.json()["errors"][0]["pointer"] == "#/client_id"
         assert client.get(f"/v1/models/digits/assignments/{'x' * 128}").status_code == 200
+        for path in ("assignments/c-1%0a", "assignments/%0a", "split%0a"):
+            assert client.get(f"/v1/models/digits/{path}").status_code == 404
 
 
 def test_openapi_is_valid_and_describes_every_problem(service: Service) -> None:

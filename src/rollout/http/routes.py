@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,6 +51,8 @@ class GatedRoute(Route):
         problem: Callable[[Request, RolloutError], Response] | None = None,
     ) -> None:
         super().__init__(path, endpoint, methods=list(methods))
+        # As Starlette writes it, a path may have a line feed more.
+        self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"\Z")
         self.role = role
         self.takes = frozenset(takes)
         self.takes_files = takes_files
