@@ -200,6 +200,25 @@ def test_numbers_that_take_long_to_read_are_refused_before_they_cost_much(number
         assert time.process_time() - began < 0.5
 
 
+@pytest.mark.parametrize(
+    "number", [b"1234567890123456789012e240", b"22222222222222222222e-340", b"9.007199254740993000E+00249"]
+)
+def test_numbers_of_many_digits_far_from_1_cost_little(number: bytes) -> None:
+    raw = b"[" + b",".join([number] * 250_000) + b"]"
+    for field in (Tensor(shape=(250_000,)), Image(height=500, width=500, channels=1)):
+        began = time.process_time()
+        with pytest.raises(CodecError):
+            Codec(field).decode(raw if field.dtype == "float32" else raw.replace(number, b"[" + number + b"]"))
+        assert time.process_time() - began < 0.8
+
+
+def test_numbers_of_many_digits_are_read_as_they_are() -> None:
+    raw = b"[" + b",".join([b"22222222222222222222e-60"] * 5000) + b"]"
+    assert np.allclose(Codec(Tensor(shape=(5000,))).decode(raw), 22222222222222222222e-60, rtol=1e-6)
+    negative = raw.replace(b"2222222222e-60", b".2222222222E-0060")
+    assert np.allclose(Codec(Tensor(shape=(5000,))).decode(negative) * 1e30, 2222222222e-30, rtol=1e-5)
+
+
 def test_numbers_close_to_zero_are_taken() -> None:
     raw = b"[" + b",".join([b"1e-300"] * 5000) + b"]"
     assert not Codec(Tensor(shape=(5000,))).decode(raw).any()
