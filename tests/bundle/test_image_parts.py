@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import struct
+import time
 import zlib
 from typing import Any
 from unittest import mock
@@ -16,6 +17,7 @@ import pytest
 from rollout import Image
 from rollout.bundle.image_file import PixelBudget, decode_image, open_image
 from rollout.bundle.image_parts import SCANS_A_PASS, count_passes
+from rollout.config import Settings
 
 FIELD = Image(height=8, width=8)
 SIDE = 1000
@@ -107,3 +109,44 @@ def test_honest_files_of_noise_are_taken(kind: str) -> None:
         file = io.BytesIO()
         PIL.Image.fromarray(noise).save(file, kind, **options)
         assert count_passes(file.getvalue()) == 1, base64.b64encode(file.getvalue()[:32])
+
+
+def with_chunks(*chunks: bytes) -> bytes:
+    """Returns a small PNG with chunks behind its head."""
+    png = saved("PNG", side=8)
+    return png[:33] + b"".join(chunks) + png[33:]
+
+
+PROFILE = chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(1_000_000), 9))
+TEXT = chunk(b"zTXt", b"t\0\0" + zlib.compress(bytes(1_000_000), 9))
+
+
+@pytest.mark.parametrize(
+    "part", [PROFILE, TEXT, chunk(b"iTXt", b"t\0\1\0\0\0" + zlib.compress(bytes(1_000_000), 9))]
+)
+def test_what_a_png_unpacks_takes_from_the_budget(part: bytes) -> None:
+    data = with_chunks(*[part] * 50)
+    assert len(data) < 60_000
+    budget = PixelBudget(10_000_000)
+    for _ in range(3):
+        FIELD.decode_file(data, budget)
+    not_opened = mock.patch.object(PIL.Image, "open", side_effect=AssertionError("it is opened"))
+    with not_opened, pytest.raises(ValueError, match="pixels together"):
+        FIELD.decode_file(data, budget)
+
+
+def test_a_png_of_very_many_profiles_is_refused_before_it_costs_much() -> None:
+    """It took three seconds a megabyte."""
+    data = with_chunks(*[PROFILE] * 1500)
+    for read in (FIELD.decode_file, lambda data: decode_image(open_image(data), "L")):
+        began = time.process_time()
+        with pytest.raises(ValueError, match="very many texts or profiles"):
+            read(data)
+        assert time.process_time() - began < 0.2
+
+
+def test_a_request_may_have_as_many_images_with_a_profile_as_rows() -> None:
+    settings = Settings()
+    budget = PixelBudget(settings.max_pixels)
+    for _ in range(settings.max_instances):
+        FIELD.decode_file(with_chunks(PROFILE), budget)

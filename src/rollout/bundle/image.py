@@ -26,7 +26,7 @@ from rollout.bundle.image_file import (
     decode_image,
     open_image,
 )
-from rollout.bundle.image_parts import count_passes
+from rollout.bundle.image_parts import PACKED_CHUNKS, count_passes, count_unpacked
 from rollout.bundle.resizing import (
     FILTERS,
     KERNELS,
@@ -47,8 +47,6 @@ QUICK_PIXELS = 4096
 PIXELS = 16_384
 PNG_HEAD = struct.Struct(">8s4x4sII")  # signature, length and name of the first chunk, width, height
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# These hold compressed text and profiles, which a few bytes can make long.
-COMPRESSED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
 # A text in a PNG: its pixels came as lists, which nothing resizes.
 AS_THE_MODEL_TAKES_IT = ("Rollout", "as the model takes it")
 
@@ -294,6 +292,8 @@ class Image(WireField, frozen=True, kw_only=True, omit_defaults=True, tag="image
         Raises:
             ValueError: If it is not an image, or too large a one.
         """
+        if budget is not None:
+            budget.take(count_unpacked(data))
         with open_image(data) as image:
             if budget is not None:
                 budget.take(self._work(image.size, count_passes(data)))
@@ -330,7 +330,7 @@ class Image(WireField, frozen=True, kw_only=True, omit_defaults=True, tag="image
             return True
         signature, name, width, height = PNG_HEAD.unpack_from(data)
         is_png = signature == PNG_SIGNATURE and name == b"IHDR" and width and height
-        if not is_png or any(chunk in data for chunk in COMPRESSED_CHUNKS):
+        if not is_png or any(chunk in data for chunk in PACKED_CHUNKS):
             return True
         return self._work((width, height)) > QUICK_PIXELS
 

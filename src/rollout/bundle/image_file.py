@@ -10,7 +10,7 @@ import PIL.Image
 import PIL.ImageOps
 import PIL.WebPImagePlugin  # or Pillow does not know the format
 
-from rollout.bundle.image_parts import count_passes
+from rollout.bundle.image_parts import count_passes, count_unpacked
 
 Colour = int | tuple[int, int, int]
 """A grey from 0 to 255, or red, green and blue."""
@@ -71,6 +71,8 @@ def open_image(data: bytes) -> PIL.Image.Image:
         ValueError: If it is none of them, damaged, or too large an image.
     """
     passes = count_passes(data)
+    if count_unpacked(data) > MAX_PIXELS:
+        raise ValueError("the image has very many texts or profiles: save it without them")
     try:
         image = PIL.Image.open(io.BytesIO(data), formats=tuple(FORMATS.values()))
     except PIL.UnidentifiedImageError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 
 # A JPEG comes in any number of scans, and each passes over all of its pixels. Encoders write 14 at most
 # (mozjpeg); so many cost about what decoding does without them.
@@ -17,6 +18,11 @@ MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
 END_OF_IMAGE, START_OF_SCAN = 0xD9, 0xDA
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND"
+# Chunks of PNG that Pillow unpacks whoever asks, up to a megabyte of each; so many bytes take no longer than a
+# pixel does. Nothing becomes more than so many times its size (deflate's limit, "zlib Technical Details").
+PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
+MOST_UNPACKED, TIMES_UNPACKED = 2**20, 1032
+BYTES_A_PIXEL = 16
 
 
 def count_passes(data: bytes) -> int:
@@ -28,11 +34,20 @@ def count_passes(data: bytes) -> int:
     Raises:
         ValueError: If it is made of very many parts.
     """
-    if data.startswith(JPEG):
-        return max(1, math.ceil(_count_scans(data) / SCANS_A_PASS))
-    if data.startswith(PNG):
-        _check_chunks(data)
-    return 1
+    return max(1, math.ceil(_count_scans(data) / SCANS_A_PASS)) if data.startswith(JPEG) else 1
+
+
+def count_unpacked(data: bytes) -> int:
+    """Returns how many pixels the texts and profiles count as that are unpacked when an image file is opened.
+
+    Args:
+        data: The file; only a PNG has them compressed.
+
+    Raises:
+        ValueError: If it is made of very many parts.
+    """
+    sizes = _packed_chunks(data) if data.startswith(PNG) else ()
+    return sum(min(MOST_UNPACKED, size * TIMES_UNPACKED) for size in sizes) // BYTES_A_PIXEL
 
 
 def _count_scans(data: bytes) -> int:
@@ -52,13 +67,17 @@ def _count_scans(data: bytes) -> int:
             at += max(2, int.from_bytes(data[end : end + 2]))
 
 
-def _check_chunks(data: bytes) -> None:
-    """Walks from chunk to chunk (PNG, third edition, section 5.3)."""
+def _packed_chunks(data: bytes) -> Iterator[int]:
+    """Walks from chunk to chunk (PNG, third edition, section 5.3); yields the size of each that is packed."""
     at = len(PNG)
     for _ in range(_most(data)):
-        if at >= len(data) or data[at + 4 : at + 8] == PNG_END:
+        name = data[at + 4 : at + 8]
+        if at >= len(data) or name == PNG_END:
             return
-        at += 12 + int.from_bytes(data[at : at + 4])
+        size = int.from_bytes(data[at : at + 4])
+        if name in PACKED_CHUNKS:
+            yield size
+        at += 12 + size
     raise _too_many("chunks")
 
 
