@@ -22,7 +22,7 @@ PNG_END = b"IEND"
 # pixel does. Nothing becomes more than so many times its size (deflate's limit, "zlib Technical Details").
 PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
 MOST_UNPACKED, TIMES_UNPACKED = 2**20, 1032
-BYTES_A_PIXEL = 16
+BYTES_A_PIXEL = 12
 
 
 def count_passes(data: bytes) -> int:
