@@ -34,9 +34,11 @@ ELEMENTS: dict[str, tuple[Literal["u", "i", "d"], type[np.generic]]] = {
 }
 # As text, numbers that msgspec reads some hundred times as slowly as others: beyond 1e288, or below 1e-291.
 SLOW_NUMBERS = re.compile(rb"[0-9][eE][+-]?0*(?:2[5-9][0-9]|[3-9][0-9]{2}|[1-9][0-9]{3,})\s*[],}]")
-# Those that simdjson reads as slowly: of more than 19 digits, and far from 1.
-LONG_NUMBERS = re.compile(rb"[eE](?<=[0-9.]{20}.)[+-]?0*(?:[4-9][0-9]|[1-9][0-9]{2,})")
 MOST_SLOW_NUMBERS = 1000
+# What text looks like, without signs: of an exponent of three digits, and of a number that simdjson may read as
+# slowly, which has more than 19 digits and an exponent.
+LOOKS = bytes.maketrans(b"0123456789.E", b"ddddddddddde")
+FAR_NUMBER, LONG_NUMBER = b"eddd", b"d" * 20 + b"e"
 # Names that are not known: so many are pointed at.
 MOST_UNKNOWN = 100
 
@@ -158,7 +160,7 @@ class Codec:
     def _parse_numbers(self, raw: bytes) -> NDArray[Any] | None:
         # Without the characters of numbers, lists of the right shape leave just their brackets and commas.
         steps = self._count_steps(raw.translate(None, NUMBER_CHARACTERS)) if self._has_lists else 0
-        if not steps or _are_many(LONG_NUMBERS, raw):
+        if not steps or _has_many(LONG_NUMBER, raw):
             return None
         try:
             value = self._parser.parse(raw)
@@ -188,17 +190,19 @@ def require_quick(raw: bytes) -> None:
     Raises:
         ValueError: If many are very large, or very close to zero.
     """
-    if not raw.startswith(b'"') and _are_many(SLOW_NUMBERS, raw):
+    if raw.startswith(b'"') or not _has_many(FAR_NUMBER, raw):
+        return
+    if any(islice(SLOW_NUMBERS.finditer(raw), MOST_SLOW_NUMBERS, None)):
         raise ValueError(
             f"more than {MOST_SLOW_NUMBERS:,} numbers are beyond 1e250, or closer to zero than 1e-250"
         )
 
 
-def _are_many(slow: re.Pattern[bytes], raw: bytes) -> bool:
-    """Whether JSON has more such numbers than may be."""
-    if raw.count(b"e") + raw.count(b"E") <= MOST_SLOW_NUMBERS:
+def _has_many(look: bytes, raw: bytes) -> bool:
+    """Whether JSON looks so more often than may be."""
+    if b"e" not in raw and b"E" not in raw:  # as nearly all
         return False
-    return any(islice(slow.finditer(raw), MOST_SLOW_NUMBERS, None))
+    return raw.translate(LOOKS, b"+-").count(look) > MOST_SLOW_NUMBERS
 
 
 def decode_named(
