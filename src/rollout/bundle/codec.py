@@ -26,7 +26,8 @@ from rollout.bundle.image_file import PixelBudget
 from rollout.bundle.wire import WireField, from_base64
 from rollout.errors import FieldError, step_to
 
-NUMBER_CHARACTERS = b"0123456789+-.eE \t\r\n"
+NUMBER_CHARACTERS = b"0123456789+-. \t\r\n"
+EXPONENTS = b"eE"
 ELEMENTS: dict[str, tuple[Literal["u", "i", "d"], type[np.generic]]] = {
     "uint8": ("u", np.uint64),
     "int64": ("i", np.int64),
@@ -34,8 +35,9 @@ ELEMENTS: dict[str, tuple[Literal["u", "i", "d"], type[np.generic]]] = {
 }
 # As text, numbers that msgspec reads some hundred times as slowly as others: beyond 1e288, or below 1e-291.
 SLOW_NUMBERS = re.compile(rb"[0-9][eE][+-]?0*(?:2[5-9][0-9]|[3-9][0-9]{2}|[1-9][0-9]{3,})\s*[],}]")
-# Those that simdjson reads as slowly: of more than 19 digits, and far from 1.
-LONG_NUMBERS = re.compile(rb"[eE](?<=[0-9.]{20}.)[+-]?0*(?:[4-9][0-9]|[1-9][0-9]{2,})")
+# Those that simdjson may read as slowly, and msgspec does not: of more than 19 digits, with an exponent.
+AS_ZEROS = bytes.maketrans(b"123456789.E", b"0000000000e")
+LONG_NUMBER = b"0" * 20 + b"e"
 MOST_SLOW_NUMBERS = 1000
 # Names that are not known: so many are pointed at.
 MOST_UNKNOWN = 100
@@ -157,9 +159,12 @@ class Codec:
 
     def _parse_numbers(self, raw: bytes) -> NDArray[Any] | None:
         # Without the characters of numbers, lists of the right shape leave just their brackets and commas.
-        steps = self._count_steps(raw.translate(None, NUMBER_CHARACTERS)) if self._has_lists else 0
-        if not steps or _are_many(LONG_NUMBERS, raw):
-            return None
+        found = raw.translate(None, NUMBER_CHARACTERS) if self._has_lists else b""
+        steps = self._count_steps(found)
+        if not steps:
+            steps = self._count_steps(found.translate(None, EXPONENTS))
+            if not steps or raw.translate(AS_ZEROS).count(LONG_NUMBER) > MOST_SLOW_NUMBERS:
+                return None
         try:
             value = self._parser.parse(raw)
             assert isinstance(value, simdjson.Array)  # as its skeleton says  # noqa: S101
@@ -175,6 +180,8 @@ class Codec:
 
     def _count_steps(self, found: bytes) -> int:
         """Returns how many steps these brackets and commas hold; 1 where none is free, 0 if they do not fit."""
+        if not self._has_lists:
+            return 0
         if not self._longest:
             return int(found == self._skeleton != b"")
         steps = (len(found) - 1) // (len(self._skeleton) + 1)
@@ -188,17 +195,12 @@ def require_quick(raw: bytes) -> None:
     Raises:
         ValueError: If many are very large, or very close to zero.
     """
-    if not raw.startswith(b'"') and _are_many(SLOW_NUMBERS, raw):
+    if raw.startswith(b'"') or raw.count(b"e") + raw.count(b"E") <= MOST_SLOW_NUMBERS:
+        return
+    if any(islice(SLOW_NUMBERS.finditer(raw), MOST_SLOW_NUMBERS, None)):
         raise ValueError(
             f"more than {MOST_SLOW_NUMBERS:,} numbers are beyond 1e250, or closer to zero than 1e-250"
         )
-
-
-def _are_many(slow: re.Pattern[bytes], raw: bytes) -> bool:
-    """Whether JSON has more such numbers than may be."""
-    if raw.count(b"e") + raw.count(b"E") <= MOST_SLOW_NUMBERS:
-        return False
-    return any(islice(slow.finditer(raw), MOST_SLOW_NUMBERS, None))
 
 
 def decode_named(
