@@ -21,6 +21,8 @@ from rollout.bundle.exchange import Pull
 from rollout.bundle.store import staging
 from rollout.errors import BundleError
 
+LARGE = 64 * 1024 * 1024
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -113,6 +115,20 @@ def test_an_archive_does_not_say_how_much_memory_is_taken(tmp_path: Path, folder
     file.write_bytes(packed)
     with pytest.raises(BundleError, match="cannot be unpacked: Memory usage limit exceeded"):
         unpack(file, folder)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_header_of_less_than_nothing_is_not_read_without_end(tmp_path: Path, folder: Path, kind: bytes) -> None:
+    file = tmp_path / "archive"
+    with lzma.open(file, "wb", preset=0) as packed:
+        packed.write(member("a", type=kind, size=-512).tobuf(tarfile.GNU_FORMAT))
+        packed.write(bytes(LARGE))
+    tracemalloc.start()
+    with pytest.raises(BundleError, match="its archive has a header that is too large"):
+        unpack(file, folder)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < LARGE / 4
 
 
 def test_an_archive_of_deep_folders_leaves_none_behind(tmp_path: Path) -> None:

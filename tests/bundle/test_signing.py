@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
 from rollout.bundle import store
 from rollout.bundle.signing import check_signature, sign_bundle
 from rollout.cli.sign import sign
-from rollout.errors import BundleError, ConfigError
+from rollout.errors import BundleError, ConfigError, StorageError
+from tests.disks import fill, small_disk
 
 TAG = "m:v1"
 PRIVATE = (Encoding.PEM, PrivateFormat.PKCS8)
@@ -167,3 +168,21 @@ def test_the_command_signs_only_an_intact_bundle(
     result = CliRunner().invoke(sign, command, catch_exceptions=False)
     assert result.output == f"digits:v2 is signed: {copy / 'manifest.sig'}\n"
     check_signature(copy, "digits:v2", public)
+
+
+def test_a_full_disk_leaves_the_signature_that_there_was(tmp_path: Path) -> None:
+    private, public = make_keys(tmp_path, "ours")
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        folder = disk / "bundle"
+        folder.mkdir()
+        (folder / "manifest.json").write_text("{}")
+        sign_bundle(folder, TAG, private)
+        taken = fill(disk)
+        with pytest.raises(StorageError, match=f"{TAG} cannot be signed: No space left on device"):
+            sign_bundle(folder, TAG, private)
+        check_signature(folder, TAG, public)
+        (folder / "manifest.sig").unlink()
+        fill(disk)
+        with pytest.raises(StorageError):
+            sign_bundle(folder, TAG, private)
+        assert {*disk.rglob("*")} == {folder, folder / "manifest.json", taken}

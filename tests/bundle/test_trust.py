@@ -33,7 +33,7 @@ from rollout.inference.version import LoadedVersion
 from rollout.job.plan import prepare
 from tests.bundle.test_exchange import TAG, edit, repack, take
 from tests.bundle.test_signing import make_keys
-from tests.bundle.two import pack_two
+from tests.bundle.two import Linear, pack_two
 from tests.conftest import ROOT
 
 CODE = {name for name, kind in VARIANTS.items() if kind.can_run_code}
@@ -159,6 +159,17 @@ def test_what_packing_returns_is_what_is_read_again() -> None:
     manifest = pack_two("told", lineage={"of": ("a", "tuple")})
     assert manifest == open_bundle("two:told")[1]
     assert was_packed_here(manifest)
+
+
+def test_what_is_in_the_store_is_known_although_packing_was_killed_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    place_bundle = store.place_bundle
+    monkeypatch.setattr(store, "place_bundle", lambda *given: kill(place_bundle(*given)))
+    with pytest.raises(KeyboardInterrupt):
+        pack_two("killed", Linear().eval())
+    assert was_packed_here(open_bundle("two:killed")[1])
 
 
 def test_only_what_computes_is_exempt() -> None:

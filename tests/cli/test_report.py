@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,13 +15,17 @@ from click.testing import CliRunner
 from rollout.bundle import store
 from rollout.bundle.baseline import read_baseline
 from rollout.bundle.evidence import Finding, GateResult, PValues, Spread
+from rollout.bundle.lineage import by_head, differences
 from rollout.bundle.manifest import LeftOut, Manifest
 from rollout.bundle.report import describe
 from rollout.bundle.report_page import render
 from rollout.bundle.store import bundle_path, open_bundle
 from rollout.cli import cli
 from rollout.cli.report import show
+from rollout.errors import BundleError
 from rollout.heads import Classification
+from rollout.training.labels import learnt_from
+from rollout.training.reproduction import seed_of
 from tests.cli.test_cli import run
 
 HOSTILE = "<script>alert(1)</script>"
@@ -212,6 +218,49 @@ def test_escape_codes_in_a_bundle_reach_no_terminal(
         printed += CliRunner().invoke(cli, command, catch_exceptions=False).output
     assert printed.count(r"\x1b[2J[bold]\rforged") > 15
     assert all(one.isprintable() or one == "\n" for one in printed)
+
+
+@pytest.mark.parametrize(
+    "lineage",
+    [
+        {"command": [1, None]},
+        {"tracking": ["x"]},
+        {"tracking": {"x": "y"}},
+        {"data": ["x"]},
+        {"data": {"labels": {"files": ["x"]}}},
+        {"data": {"labels": {"files": {"x": 1}}}},
+        {"seeds": "x", "fit": ["x"], "teacher": ["x"], "again": ["x"]},
+    ],
+)
+def test_a_lineage_may_have_anything_in_the_place_of_anything(
+    digits: tuple[Path, Manifest], capsys: pytest.CaptureFixture[str], lineage: dict[str, Any]
+) -> None:
+    folder, manifest = digits
+    hostile = msgspec.structs.replace(manifest, lineage=lineage)
+    assert shown(folder, hostile, capsys)
+    assert learnt_from(hostile) in ({}, {"x": "1"})
+    with pytest.raises(BundleError, match="does not say with which seed"):
+        seed_of(hostile)
+
+
+@pytest.mark.parametrize("distillation", [None, [], {"rows": 1}])
+def test_what_is_no_comparison_with_a_teacher_is_said_in_a_line(
+    digits: tuple[Path, Manifest], distillation: Any
+) -> None:
+    hostile = msgspec.structs.replace(digits[1], lineage={"distillation": distillation})
+    with pytest.raises(BundleError, match="a lineage that says nothing of a teacher"):
+        describe(hostile, is_signed=False)
+
+
+def test_the_names_in_a_lineage_are_no_bomb() -> None:
+    lineage = {"data": {"x" * 100_000: dict.fromkeys(map(str, range(1000)), 0)}}
+    tracemalloc.start()
+    for look in (by_head, lambda given: differences({}, given)):
+        with pytest.raises(BundleError, match="the names in its lineage have more than 1,048,576 characters"):
+            look(lineage)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10_000_000
 
 
 @pytest.mark.parametrize(

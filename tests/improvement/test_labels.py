@@ -36,7 +36,7 @@ def test_another_home_finds_what_was_kept(tmp_path: Path, storage: Path) -> None
 def test_a_name_that_a_manifest_gives_leads_nowhere_else(tmp_path: Path, storage: Path) -> None:
     target = tmp_path / "elsewhere"
     (storage / "labels" / "digits").mkdir(parents=True)
-    for name in (str(target), "../../../elsewhere", "..", ""):
+    for name in (str(target), "../../../elsewhere", "..", "", "é" * 130):
         (storage / "elsewhere").write_bytes(CONTENT)
         with pytest.raises(ConfigError, match="is no name of a file"):
             kept(tmp_path / "home", storage).find({name: hashlib.sha256(CONTENT).hexdigest()})

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,23 @@ from tests import commands
 from tests.cli.test_gate_and_sign import write_keys
 from tests.improvement.sides import RECIPE, Sides, make_sides, review
 
+# Packs what somebody would have for what was trained on the labels of an attempt.
+LIE = """
+import numpy as np, torch
+from rollout import Classification, Labelled, Tensor, pack
+
+point = np.random.default_rng(5).normal(size=(400, 2)).astype(np.float32)
+part = Labelled({{"point": point}}, (point[:, 0] > 0).astype(np.int64))
+module = torch.nn.Linear(2, 2)
+with torch.no_grad():
+    module.weight.copy_(torch.tensor([[-5.0, 0.0], [5.0, 0.0]]))
+    module.bias.zero_()
+pack(
+    module.eval(), name="sides", version="v1.1", inputs={{"point": Tensor(shape=(2,), dtype="float32")}},
+    task=Classification(labels=["left", "right"], risk=0.1), calibration=part, evaluation=part,
+    lineage={{"again": "v1", "data": {{"labels": {{"files": {exports}}}}}}},
+)
+"""
 STEPS = ("labels", "training", "gate", "bundle", "trial")
 
 
@@ -224,6 +243,38 @@ async def test_on_another_disk_the_bucket_has_what_it_takes(sides: Sides, redis:
     (labels,) = (bucket / "labels" / "sides").iterdir()
     assert (sides.home / "labels" / "sides" / labels.name).read_bytes() == labels.read_bytes()
     assert "2 of 2 bundles" in sides.run("pull", bucket), "labels are no bundles"
+
+
+def pack_elsewhere(sides: Sides, folder: Path, exports: dict[str, str]) -> Sides:
+    """Packs ``sides:v1.1`` as somebody else would who knows what an attempt learns from."""
+    shutil.copytree(sides.folder, folder)
+    shutil.rmtree(folder / "store" / "models" / "sides" / "v1.1", ignore_errors=True)
+    elsewhere = Sides(folder, sides.environment["ROLLOUT_REDIS_URL"])
+    code = LIE.format(exports=exports)
+    subprocess.run([sys.executable, "-c", code], env=elsewhere.environment, check=True)
+    return elsewhere
+
+
+@pytest.mark.parametrize("killed", [("labels", "after"), ("gate", "after")])
+async def test_what_a_bucket_has_in_the_place_of_its_bundle_is_not_signed(
+    sides: Sides, redis: Redis, tmp_path: Path, killed: tuple[str, str]
+) -> None:
+    await review(redis, range(40))
+    bucket = tmp_path / "bucket"
+    private = sides.folder / "key.pem"
+    write_keys(private, sides.folder / "key.pub.pem")
+    sides.run("push", "sides:v1", bucket)
+    improve_until(sides, *killed)
+    await redis.delete(Keys("sides").improvement_lock)
+    (attempt,) = (await read_improvement(redis, "sides")).attempts
+    pack_elsewhere(sides, tmp_path / "elsewhere", attempt.exports).run("push", "sides:v1.1", bucket)
+    shutil.rmtree(sides.folder / "store")  # as with a pod that was lost
+    (sides.folder / "store").mkdir()
+    sides.run("pull", bucket)
+    said = sides.improve("--bundles", bucket, "--sign", private, code=70)
+    assert "sides:v1.1 was built by somebody else meanwhile" in said
+    assert not (sides.folder / "store" / "models" / "sides" / "v1.1" / "manifest.sig").exists()
+    assert await challenger(redis) is None
 
 
 async def test_where_bundles_are_signed_it_waits_for_a_signature(sides: Sides, redis: Redis) -> None:

@@ -1630,6 +1630,7 @@ export interface components {
          *             labels: The labels that are new.
          *             exports: What it learns from: SHA-256 of each export, by its name.
          *             began: When it began, ISO 8601 in UTC.
+         *             digest: What its bundle is known by, once it is packed: another one of this name is somebody else's.
          *             done: The steps that are done, in order.
          *             warnings: What a person should look at, in sentences.
          *             tries: How often the step that is next was begun.
@@ -1648,6 +1649,8 @@ export interface components {
                 [key: string]: string;
             };
             began: string;
+            /** @default  */
+            digest?: string;
             /** @default [] */
             done?: components["schemas"]["Done"][];
             /** @default [] */

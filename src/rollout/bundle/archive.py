@@ -74,7 +74,7 @@ class _Unpacked:
         self._place = 0
 
     def read(self, size: int) -> bytes:
-        if size > LARGEST_READ:
+        if not 0 <= size <= LARGEST_READ:  # which may be less than nothing, and then is no limit
             raise BundleError("its archive has a header that is too large")
         if self._place + size > self._limit:
             raise BundleError(f"its archive unpacks to more than {LARGEST_RATIO} times its size")

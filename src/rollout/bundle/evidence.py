@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -111,9 +111,9 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
     version: str
     variant: str
-    size: int
+    size: Annotated[int, msgspec.Meta(gt=0)]
     row_seconds: float
-    rows_per_second: float
+    rows_per_second: Annotated[float, msgspec.Meta(gt=0)]
     loss: Figure
 
 

@@ -17,6 +17,7 @@ from rollout.__about__ import __version__
 from rollout.bundle.columns import content
 from rollout.bundle.machine import gpu_name, user_name
 from rollout.bundle.schema import Labelled
+from rollout.errors import BundleError
 
 RECORDED_PACKAGES = (
     "torch",
@@ -36,6 +37,8 @@ HEADS = {
     "data": ("data",),
 }
 Changes = dict[str, tuple[Any, Any]]
+# The characters of all names together, each with those that it lies within: many may lie within a long one.
+MOST_CHARACTERS = 1024 * 1024
 
 
 def describe_surroundings() -> dict[str, Any]:
@@ -69,8 +72,23 @@ def hash_rows(*parts: Labelled) -> str:
     return digest.hexdigest()
 
 
+def part_of(lineage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """Returns a mapping within a lineage, each name within the one before; empty where there is none.
+
+    A bundle from elsewhere may have anything in its place.
+    """
+    for name in names:
+        part = lineage.get(name)
+        lineage = part if isinstance(part, Mapping) else {}
+    return lineage
+
+
 def by_head(lineage: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns what a lineage says under the heads environment, code and data, by dotted name."""
+    """Returns what a lineage says under the heads environment, code and data, by dotted name.
+
+    Raises:
+        BundleError: If these names are too long together.
+    """
     return {
         head: _flat({entry: lineage[entry] for entry in entries if entry in lineage})
         for head, entries in HEADS.items()
@@ -109,10 +127,18 @@ def _git(*arguments: str) -> str | None:
     return run.stdout.strip()
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {name: value}
+def _flat(mapping: Mapping[str, Any]) -> dict[str, Any]:
     leaves: dict[str, Any] = {}
-    for key, part in value.items():
-        leaves |= _flat(part, f"{name}.{key}" if name else key)
+    characters = 0
+    waiting: list[tuple[str, Any]] = [("", mapping)]
+    while waiting:
+        name, value = waiting.pop()
+        if not isinstance(value, Mapping):
+            leaves[name] = value
+            continue
+        prefix = f"{name}." if name else ""
+        characters += sum(len(prefix) + len(key) for key in value)
+        if characters > MOST_CHARACTERS:
+            raise BundleError(f"the names in its lineage have more than {MOST_CHARACTERS:,} characters together")
+        waiting += reversed([(f"{prefix}{key}", part) for key, part in value.items()])
     return leaves

@@ -11,9 +11,10 @@ import msgspec
 
 from rollout.bundle.differences import in_figures
 from rollout.bundle.evidence import Distillation, Figure, Finding, GateResult, ReferenceResult, Stage
-from rollout.bundle.lineage import by_head
+from rollout.bundle.lineage import by_head, part_of
 from rollout.bundle.manifest import LeftOut, Manifest
 from rollout.bundle.parity import TOLERANCE
+from rollout.errors import BundleError
 from rollout.heads.reliability import FILE_NAME as DIAGRAM
 from rollout.judge.baseline import Baseline
 
@@ -152,7 +153,10 @@ def _distillation(manifest: Manifest) -> list[Section]:
     """Says how a student compares with its teacher, where the bundle is one of a student."""
     if "distillation" not in manifest.lineage:
         return []
-    found = msgspec.convert(manifest.lineage["distillation"], Distillation)
+    try:
+        found = msgspec.convert(manifest.lineage["distillation"], Distillation)
+    except msgspec.ValidationError as error:
+        raise BundleError(f"{manifest.tag} has a lineage that says nothing of a teacher: {error}") from None
     teacher, student = found.teacher, found.student
     cost = teacher.rows_per_second / student.rows_per_second
     text = [
@@ -232,8 +236,9 @@ def _headline(manifest: Manifest, *, is_signed: bool) -> Section:
     tag, lineage = manifest.tag, manifest.lineage
     facts = {"packed": f"{_time(manifest.created_at)} by {lineage.get('by', 'unknown')}"}
     if command := lineage.get("command"):
-        facts["command"] = shlex.join(command) if isinstance(command, list) else str(command)
-    for place, run in lineage.get("tracking", {}).items():
+        facts["command"] = shlex.join(map(str, command)) if isinstance(command, list) else str(command)
+    for place in part_of(lineage, "tracking"):
+        run = part_of(lineage, "tracking", place)
         facts[f"run in {place}"] = str(run.get("url", run.get("run")))
     facts["files"] = f"{len(manifest.hashes)}, and each matches its hash"
     facts["signature"] = (

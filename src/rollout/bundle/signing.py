@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from rollout.bundle import manifest
-from rollout.errors import BundleError, ConfigError
+from rollout.errors import BundleError, ConfigError, StorageError
+from rollout.whole_file import make_draft
 
 FILE_NAME = manifest.SIGNATURE
 
@@ -26,9 +27,18 @@ def sign_bundle(folder: Path, tag: str, key: Path) -> None:
     Raises:
         ConfigError: If ``key`` is not such a file.
         BundleError: If the bundle has no manifest.
+        StorageError: If the signature cannot be written.
     """
     signature = _private_key(key).sign(_manifest(folder, tag))
-    (folder / FILE_NAME).write_bytes(base64.b64encode(signature) + b"\n")
+    draft = folder.with_name(f".{folder.name}.{FILE_NAME}")  # in the bundle, it would be one file too many
+    try:
+        make_draft(draft)
+        draft.write_bytes(base64.b64encode(signature) + b"\n")
+        draft.replace(folder / FILE_NAME)
+    except OSError as error:
+        raise StorageError(f"{tag} cannot be signed: {error.strerror}") from None
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def check_signature(folder: Path, tag: str, key: Path) -> None:

@@ -28,6 +28,7 @@ from rollout.bundle.manifest import (
     write_manifest,
 )
 from rollout.errors import BundleError, MissingBundleError
+from rollout.whole_file import write_whole
 
 # As BentoML has it; `latest` is what it calls its pointer to one of the versions.
 NAME = re.compile(r"(?!latest$)[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
@@ -58,11 +59,13 @@ def save_bundle(folder: Path, manifest: Manifest) -> Path:
         )
     _refuse_another(manifest.tag)
     with staging() as stage:
-        place = place_bundle(shutil.copytree(folder, stage / "bundle"), manifest, stage)
-    note = _packed(manifest.tag)
-    note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    note.write_text(digest(read_manifest(place)))  # as it will be read: what JSON makes of it may differ
-    return place
+        copy = shutil.copytree(folder, stage / "bundle")
+        _refuse_another(manifest.tag)
+        note = _packed(manifest.tag)
+        note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # As it will be read: what JSON makes of it may differ. Noted first: this may be killed in between.
+        write_whole(note, digest(read_manifest(copy)).encode())
+        return place_bundle(copy, manifest, stage)
 
 
 def was_packed_here(manifest: Manifest) -> bool:

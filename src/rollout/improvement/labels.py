@@ -24,6 +24,7 @@ from rollout.training.recipe import Dataset, Recipe
 MOST_SUSPECT = 0.2
 SHOWN = 3
 NAME = re.compile(r"[^./\0][^/\0]*")
+LONGEST_NAME = 200  # bytes; a draft has a few more
 UNLIKELY = 0.001
 
 
@@ -100,7 +101,7 @@ class KeptLabels:
         """
         found = {}
         for name, digest in exports.items():
-            if not NAME.fullmatch(name):  # a manifest may say anything
+            if not NAME.fullmatch(name) or len(name.encode()) > LONGEST_NAME:  # a manifest may say anything
                 raise ConfigError(
                     f"labels are learnt from {name!r}, which is no name of a file: look at its bundle"
                 )

@@ -13,10 +13,10 @@ import msgspec
 
 from rollout.bundle.evidence import GateResult
 from rollout.bundle.exchange import push_bundle
-from rollout.bundle.manifest import SIGNATURE, Manifest
+from rollout.bundle.manifest import SIGNATURE, Manifest, digest
 from rollout.bundle.signing import sign_bundle
 from rollout.bundle.storage import open_storage
-from rollout.bundle.store import bundle_exists, open_bundle, replace_manifest
+from rollout.bundle.store import bundle_exists, open_bundle, replace_manifest, was_packed_here
 from rollout.clock import utc_now
 from rollout.errors import (
     BundleError,
@@ -218,6 +218,8 @@ class Improving:
         self._exports = {attempt.version: self._labels.find(attempt.exports), **champion_exports}
         if attempt.has_done("training") and not bundle_exists(self._tag):  # another disk than the last time
             self._undo("training", "gate", "bundle")
+        elif attempt.has_done("training") and digest(open_bundle(self._tag)[1]) != attempt.digest:
+            raise self._built_elsewhere()
         self._step("labels", self._look_at_labels)
         self._step("training", self._train)
         while True:
@@ -278,8 +280,9 @@ class Improving:
         name = self._attempt.version
         if bundle_exists(self._tag):  # killed between the store and its note, if it is that one
             manifest = open_bundle(self._tag)[1]
-            if (declared(manifest), learnt_from(manifest)) != (self._attempt.of, self._attempt.exports):
-                raise BundleError(f"{self._tag} was built by somebody else meanwhile")
+            known = declared(manifest), learnt_from(manifest)
+            if known != (self._attempt.of, self._attempt.exports) or not was_packed_here(manifest):
+                raise self._built_elsewhere()
         else:
             manifest = build_version(
                 self._trainings,
@@ -289,7 +292,12 @@ class Improving:
                 home=self._settings.home,
                 on_progress=self._on_progress,
             )
+        self._note(digest=digest(manifest))
         return f"{self._tag} is trained and packed: {', '.join(manifest.variants)}"
+
+    def _built_elsewhere(self) -> BundleError:
+        """What is wrong with a bundle of this name that may be anybody's, and would be signed here."""
+        return BundleError(f"{self._tag} was built by somebody else meanwhile")
 
     def _gate(self) -> str:
         folder, manifest = open_bundle(self._tag)

@@ -174,6 +174,6 @@ class _Bounded:
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int) -> bytes:
-        if size > LARGEST_READ:
+        if not 0 <= size <= LARGEST_READ:
             raise ConfigError("a header in it is too large")
         return self._file.read(size)

@@ -48,6 +48,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
         labels: The labels that are new.
         exports: What it learns from: SHA-256 of each export, by its name.
         began: When it began, ISO 8601 in UTC.
+        digest: What its bundle is known by, once it is packed: another one of this name is somebody else's.
         done: The steps that are done, in order.
         warnings: What a person should look at, in sentences.
         tries: How often the step that is next was begun.
@@ -64,6 +65,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     labels: int
     exports: dict[str, str]
     began: str
+    digest: str = ""
     done: tuple[Done, ...] = ()
     warnings: tuple[str, ...] = ()
     tries: int = 0

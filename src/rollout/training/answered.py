@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rollout.bundle.artefact import open_source
 from rollout.bundle.fields import Field
-from rollout.bundle.lineage import hash_rows
+from rollout.bundle.lineage import hash_rows, part_of
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.mistakes import Answered
 from rollout.bundle.parity import run_in_batches
@@ -86,7 +86,7 @@ def reviewed_rows(folder: Path, manifest: Manifest, exports: Mapping[str, Path])
     ]
     if left_out := found.left_out_in_words:
         notes.append(f"Left out: {left_out}.")
-    if "labels" in manifest.lineage.get("data", {}):
+    if "labels" in part_of(manifest.lineage, "data"):
         notes.append(
             "This version learnt from reviewed labels: of those that are among these, mistakes are rare."
         )
@@ -143,7 +143,8 @@ def _require(is_number: NDArray[np.bool_]) -> None:
 
 def is_as_packed(manifest: Manifest, dataset: Dataset) -> bool:
     """Whether a data set is the one that a bundle was packed with, as far as its lineage says."""
-    data = manifest.lineage.get("data", {})
+    data = part_of(manifest.lineage, "data")
     if "labels" in data or "sha256" not in data:  # what it learnt from is more than the recipe loads
-        return data.get("rows", [])[1:] in ([], [len(part.targets) for part in dataset[1:3]])
+        rows = data.get("rows", [])
+        return isinstance(rows, list) and rows[1:] in ([], [len(part.targets) for part in dataset[1:3]])
     return bool(data["sha256"] == hash_rows(*dataset[:3]))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from rollout.bundle.evidence import Finding
+from rollout.bundle.lineage import part_of
 from rollout.bundle.manifest import Manifest, digest
 from rollout.bundle.module import as_table, tensors_of
 from rollout.bundle.parity import Run, count, run_in_batches, take
@@ -124,7 +125,7 @@ def judge_teacher(recipe: Recipe, name: str, lineage: Mapping[str, Any]) -> list
     """
     teacher = recipe.version(name).teacher
     found = None if teacher is None else find_bundle(recipe, teacher)
-    if found is None or found[1].lineage.get("data", {}).get("sha256") == lineage["data"]["sha256"]:
+    if found is None or part_of(found[1].lineage, "data").get("sha256") == lineage["data"]["sha256"]:
         return []
     return [
         Finding(

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from rollout.bundle.fields import Field
+from rollout.bundle.lineage import part_of
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.schema import InputSchema, InvalidInputsError, Labelled, RawInputs
 from rollout.errors import NO_JSON, ConfigError
@@ -79,8 +80,7 @@ def name_exports(files: Iterable[Path]) -> dict[str, Path]:
 
 def learnt_from(manifest: Manifest) -> dict[str, str]:
     """Returns the exports of reviewed labels that a bundle learnt from: SHA-256 of each, by its name."""
-    files: dict[str, str] = manifest.lineage.get("data", {}).get("labels", {}).get("files", {})
-    return files
+    return {name: str(digest) for name, digest in part_of(manifest.lineage, "data", "labels", "files").items()}
 
 
 def find_exports(manifest: Manifest, files: Iterable[Path]) -> dict[str, Path]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from rollout.bundle.artefact import open_source
 from rollout.bundle.golden import read_golden
-from rollout.bundle.lineage import Changes, describe_surroundings, differences
+from rollout.bundle.lineage import Changes, describe_surroundings, differences, part_of
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.parity import run_in_batches
 from rollout.bundle.reference import compare_reference
@@ -65,7 +65,7 @@ def reproduce_version(
     """
     dataset = add_labels(recipe.load(), recipe, manifest.version, labels)
     version = recipe.version(manifest.version)
-    seed = manifest.lineage["seeds"]["torch"]
+    seed = seed_of(manifest)
     on_step(f"training with seed {seed}")
     trained = recipe.train(manifest.version, dataset.train, seed)
     golden = read_golden(folder)
@@ -105,3 +105,15 @@ def reproduce_version(
         changes,
         reference,
     )
+
+
+def seed_of(manifest: Manifest) -> int:
+    """Returns the seed that a bundle was trained with.
+
+    Raises:
+        BundleError: If it does not say so.
+    """
+    seed = part_of(manifest.lineage, "seeds").get("torch")
+    if not isinstance(seed, int):
+        raise BundleError(f"{manifest.tag} does not say with which seed it was trained")
+    return seed

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout.bundle.evidence import GateResult
-from rollout.bundle.lineage import by_head, describe_surroundings
+from rollout.bundle.lineage import by_head, describe_surroundings, part_of
 from rollout.bundle.manifest import FILE_NAME, SIGNATURE, Manifest
 from rollout.bundle.report import describe
 from rollout.bundle.report_page import render
@@ -88,7 +88,7 @@ class Tracking:
 
     def packed(self, manifest: Manifest) -> None:
         """Tells of the bundle that it led to, with which it is over."""
-        figures = _of_fit(manifest.lineage.get("fit", {})) | manifest.metrics
+        figures = _of_fit(part_of(manifest.lineage, "fit")) | manifest.metrics
 
         def finish(tracker: Tracker) -> None:
             place = bundle_path(manifest.tag)
@@ -107,7 +107,7 @@ class Tracking:
 
     def complete(self, manifest: Manifest) -> None:
         """Tells the end of the run of a bundle, if a kill or a tracker that was away kept it from being told."""
-        entries = manifest.lineage.get(LINEAGE, {})
+        entries = part_of(manifest.lineage, LINEAGE)
         waiting = []
 
         def look(tracker: Tracker) -> None:
@@ -122,7 +122,7 @@ class Tracking:
 
     def gated(self, manifest: Manifest, gate: GateResult) -> None:
         """Tells how a bundle compared with the champion, where its run is."""
-        entries = manifest.lineage.get(LINEAGE, {})
+        entries = part_of(manifest.lineage, LINEAGE)
         figures = {
             "gate.seeds": float(gate.seeds),
             "gate.candidate": gate.candidate.mean,
