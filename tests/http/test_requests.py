@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 import socket
 import time
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +13,6 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from backports import zstd
 
 from tests.conftest import TRIAL, Service, run_service, set_split
 from tests.images import image, png, row
@@ -352,48 +348,6 @@ def test_requests_sent_together_by_a_client_that_closes_its_side(service: Servic
         while more := connection.recv(65536):
             received += more
     assert received.count(b"HTTP/1.1 200") == 3
-
-
-def deflate(body: bytes) -> bytes:
-    return zlib.compress(body)
-
-
-ENCODERS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": deflate, "zstd": zstd.compress}
-
-
-@pytest.mark.parametrize("encoding", ENCODERS)
-def test_a_compressed_body(either: Service, encoding: str) -> None:
-    encode = ENCODERS[encoding]
-    encoded = f"Content-Encoding: {encoding}"
-    native = json.dumps({"model": "digits", "instances": [row()]}).encode()
-    for path, body, content_type in (
-        (PREDICT, BODY, JSON),
-        ("/predict", native, JSON),
-        (PREDICT, BODY + b"\n" + BODY, "Content-Type: application/x-ndjson"),
-    ):
-        sent = encode(body)
-        answer = send(either, head(path, content_type, encoded, length(sent)) + sent)
-        assert answer.status == 200
-        cut = sent[:-5]
-        if "ndjson" not in content_type:
-            answer = send(either, head(path, content_type, encoded, length(cut)) + cut)
-            assert (answer.status, answer.kind) == (400, "malformed-body")
-    twice = encode(BODY[:50]) + encode(BODY[50:])
-    assert send(either, head(PREDICT, JSON, encoded, length(twice)) + twice).status == 200
-    for wrong in (BODY, encode(BODY) + b"garbage"):
-        answer = send(either, head(PREDICT, JSON, encoded, length(wrong)) + wrong)
-        assert (answer.status, answer.kind) == (400, "malformed-body")
-    bomb = encode(b" " * 500 * MIB)
-    answer = send(either, head(PREDICT, JSON, encoded, length(bomb)) + bomb)
-    assert (answer.status, answer.kind) == (413, "body-too-large")
-
-
-def test_other_encodings_are_refused_by_name(either: Service) -> None:
-    for encoding in ("br", "gzip, zstd", "x-gzip"):
-        answer = send(either, head(PREDICT, JSON, f"Content-Encoding: {encoding}", length(BODY)) + BODY)
-        assert answer.status == 415
-        assert "gzip, deflate, zstd" in json.loads(answer.body)["detail"]
-    assert send(either, head(PREDICT, JSON, "Content-Encoding: identity", length(BODY)) + BODY).status == 200
 
 
 def test_a_body_may_begin_with_a_byte_order_mark(either: Service) -> None:
