@@ -225,6 +225,7 @@ STRING = messages.InferParameter(string_param="x")
         ({"parameters": {"client": STRING}}, "INVALID_ARGUMENT", "/parameters/client is not a parameter"),
         ({"parameters": {"client": messages.InferParameter()}}, "INVALID_ARGUMENT", "/parameters/client is not a parameter"),
         ({"model_name": "cats"}, "NOT_FOUND", "there is no model 'cats'"),
+        ({"model_name": "cäts" * 1_000_000}, "NOT_FOUND", "there is no model 'cäts"),
         ({"model_version": "v9"}, "NOT_FOUND", "no version 'v9' in memory"),
         ({"model_version": "v2"}, "INVALID_ARGUMENT", "this client gets v1, as champion, not v2"),
         ({"raw_input_contents": [b"\0" * 9_000_000]}, "RESOURCE_EXHAUSTED", "larger than max"),

@@ -113,6 +113,7 @@ def test_what_does_not_fit_is_said(content: Content, field: Field, rows: int, wo
         ([0, 2], "not 0"),
         ([9, 2], "not 9"),
         ([2, -2], r"not \[2, -2\]"),
+        ([1] * 1_000_000, r"not \[1(, 1){15}\] and so on$"),
     ],
 )
 def test_shapes_that_do_not_fit(shape: list[int], words: str) -> None:

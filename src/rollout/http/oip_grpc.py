@@ -76,6 +76,8 @@ ROLES: Mapping[str, Role | None] = {
 }
 # More than there are, so that one too many is named.
 MOST_PARAMETERS = 16
+# Of a status, which clients take together with the trailers up to 8 KiB, each byte as up to three.
+MOST_DETAIL_BYTES = 2000
 # A call's deadline comes with the call.
 METADATA = {"x-client-segment", "x-rollout-arm"}
 CONTENTS = {
@@ -211,7 +213,8 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no ty
         metrics.ERRORS.labels(model, ours.type).inc()
         trailing = ((key.lower(), value) for key, value in ours.headers.items())
         # What is given here replaces what was set before.
-        return await context.abort(status_of(ours), ours.detail, (*trailing, ("traceparent", traceparent)))
+        detail = ours.detail.encode(errors="replace")[:MOST_DETAIL_BYTES].decode(errors="ignore")
+        return await context.abort(status_of(ours), detail, (*trailing, ("traceparent", traceparent)))
 
     def _label(self, request: Any) -> str:
         """Returns the model that a call names, if it is one of ours: it becomes a metric's label."""

@@ -22,6 +22,8 @@ from rollout.bundle.wire import Free
 from rollout.errors import NO_JSON, FieldError
 
 STRINGS = "BYTES"
+# Of a shape that is none.
+MOST_SHOWN = 16
 DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
 # How the elements of an answer are written.
 WRITTEN = {
@@ -146,9 +148,9 @@ def row_shape(shape: Sequence[int], declared: Declaration, free: Free | None, mo
             raise fault("/shape", f"must have 1 to {free.longest} {free.name}, not {sent[0]}")
         per_row[0] = sent[0]
     if not shape or (sent != per_row and not (per_row == [] and sent == [1])):
-        raise fault(
-            "/shape", f"must be [{', '.join(['rows', *map(str, declared.shape[1:])])}], not {list(shape)}"
-        )
+        wanted, found = ["rows", *declared.shape[1:]], list(shape[:MOST_SHOWN])
+        more = " and so on" if len(shape) > MOST_SHOWN else ""
+        raise fault("/shape", f"must be [{', '.join(map(str, wanted))}], not {found}{more}")
     if not 1 <= shape[0] <= most:
         raise fault("/shape", f"must begin with 1 to {most} rows, not {shape[0]}")
     return tuple(per_row)
