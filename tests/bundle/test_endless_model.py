@@ -55,7 +55,8 @@ def wait_until_it_runs(process: psutil.Process) -> None:
 def test_ctrl_c_ends_a_command(
     environment: dict[str, str], begun: list[subprocess.Popen[bytes]], command: str
 ) -> None:
-    begun.append(subprocess.Popen([BIN / "rollout", command, TAG], env=os.environ | environment))
+    by_default = ["env", "--default-signal=INT"]  # what a shell runs in the background ignores it
+    begun.append(subprocess.Popen([*by_default, BIN / "rollout", command, TAG], env=os.environ | environment))
     wait_until_it_runs(psutil.Process(begun[0].pid))
     begun[0].send_signal(signal.SIGINT)
     assert begun[0].wait(SOON_S) == 128 + signal.SIGINT
