@@ -21,6 +21,7 @@ import httpx
 import psutil
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 from redis import Redis as AnySyncRedis
 from redis.asyncio import Redis as AnyRedis
 
@@ -39,6 +40,9 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Every client would read the certificates of the whole world, which takes as long as some tests.
 httpx._transports.default.create_ssl_context = functools.cache(httpx._config.create_ssl_context)  # type: ignore[attr-defined]
+# How long an example takes says how busy the machine is.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 # BentoML reads this when it is imported.
 os.environ["BENTOML_HOME"] = STORE
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"
