@@ -139,6 +139,7 @@ TOO_LARGE = [
     ("/v1/models/cats/predict", [JSON], 404),
     ("/v1/models/digits/feedback", [JSON], 413),
     ("/v2/models/digits/infer", [JSON], 413),
+    ("/v2/models/digits/infer", ["Content-Type: text/plain"], 415),
     ("/v1/models/digits/reviews/claim", [JSON], 401),
     ("/console/login", ["Content-Type: application/x-www-form-urlencoded"], 413),
     ("/predict", [JSON], 413),

@@ -84,14 +84,29 @@ export function readProblem(status: number, headers: Headers, text: string): Pro
   const retryAfter = readRetryAfter(headers.get("retry-after"));
   const trace = /^[0-9a-f]{2}-([0-9a-f]{32})-/.exec(headers.get("traceparent") ?? "")?.[1] ?? "";
   try {
-    const document = JSON.parse(text) as ProblemDocument;
-    if (document.type.startsWith(PREFIX) && Number.isInteger(document.status)) {
-      return new Problem(document, trace, retryAfter);
-    }
+    const said: unknown = JSON.parse(text);
+    if (isProblem(said)) return new Problem(said, trace, retryAfter);
   } catch {
     // no problem document
   }
   return new UnexpectedAnswerError(status, text.slice(0, SHOWN), retryAfter);
+}
+
+/** Whether somebody who answers says what a problem document says: any JSON may come. */
+function isProblem(said: unknown): said is ProblemDocument {
+  if (!isObject(said)) return false;
+  const { type, title, status, detail, errors } = said;
+  const faults = Array.isArray(errors ?? []) ? ((errors ?? []) as unknown[]) : [undefined];
+  return (
+    [type, title, detail].every((text) => typeof text === "string") &&
+    (type as string).startsWith(PREFIX) &&
+    Number.isInteger(status) &&
+    faults.every((one) => isObject(one) && typeof one["pointer"] === "string" && typeof one["detail"] === "string")
+  );
+}
+
+function isObject(said: unknown): said is Record<string, unknown> {
+  return typeof said === "object" && said !== null;
 }
 
 /** Returns what an answer that is 2xx holds, which is to be an object. */
@@ -100,7 +115,7 @@ export async function readObject(call: Promise<{ data?: unknown }>): Promise<obj
     if (error instanceof SyntaxError) throw new UnexpectedAnswerError(200, error.message, undefined);
     throw error;
   });
-  if (typeof data === "object" && data !== null) return data;
+  if (isObject(data)) return data;
   throw new UnexpectedAnswerError(200, String(data), undefined);
 }
 

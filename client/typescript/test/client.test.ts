@@ -129,6 +129,21 @@ test("what is no Rollout service, does not answer, or is not there has an error 
   silent.close();
 });
 
+test("a problem document that says too little, or what is none, is no problem of the service", async () => {
+  const { detail: _, ...silent } = overloaded;
+  const strange = [silent, { ...overloaded, title: 7 }, { ...overloaded, status: "503" }, { ...overloaded, errors: 7 }];
+  for (const errors of [[null], [{ detail: "wrong" }], [{ pointer: 7, detail: "wrong" }]]) {
+    strange.push({ ...overloaded, errors } as never);
+  }
+  for (const said of [...strange, null, [], 7, { type: 7 }]) {
+    const service = await answering((_, response) => {
+      response.writeHead(422, { "Content-Type": "application/problem+json" }).end(JSON.stringify(said));
+    });
+    await assert.rejects(new Client<paths>({ url: service.url }).verdict("digits"), UnexpectedAnswerError);
+    service.close();
+  }
+});
+
 test("whatever answers is an error of its own, and in time", async () => {
   const answers = ["<h1>fine</h1>", "null", "[]", '{"predictions":[]}', '{"predictions":{"length":2}}', ""];
   const strange = await answering((_, response, tries) => {

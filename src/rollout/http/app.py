@@ -27,7 +27,7 @@ from rollout.http.predict import Read, decode_request, encode_response, server_t
 from rollout.http.problems import NO_MODEL, as_rollout_error, problem_response
 from rollout.http.request_options import DEFAULTS, HEADERS, RequestOptions
 from rollout.http.reviews import Reviews
-from rollout.http.routes import ANY, JSON, NDJSON, Asgi, GatedRoute
+from rollout.http.routes import JSON, NDJSON, Asgi, GatedRoute
 from rollout.http.splits import Splits
 from rollout.http.stream import PredictStream
 from rollout.http.turn import LARGEST_BODY, Turn
@@ -107,7 +107,7 @@ class Api(Gateway):
         try:
             self.check_host(scope, headers)
             self.authorize(headers, None if server is None else server[0], "app")
-            takes = self._taken_whole(scope, headers) if route is self._predict_route else (ANY,)
+            takes = self._taken_whole(scope, headers) if route is self._predict_route else route.takes
             self.check_body(headers, takes)
         except RolloutError:
             return None

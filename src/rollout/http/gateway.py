@@ -18,7 +18,7 @@ from rollout.http.auth import Auth, Bearer
 from rollout.http.encodings import require_encoding
 from rollout.http.hosts import host_name, is_loopback
 from rollout.http.request_options import RequestOptions
-from rollout.http.routes import ANY, NDJSON
+from rollout.http.routes import NDJSON
 from rollout.inference.engine import Engine
 
 BOM = b"\xef\xbb\xbf"
@@ -132,10 +132,11 @@ class Gateway:
             BodyTooLargeError: If it says that it is larger than ``max_body_bytes``.
         """
         media_type = media_type_of(headers)
-        if media_type not in takes and ANY not in takes:
-            named = " or ".join(f"'Content-Type: {name}'" for name in sorted(takes))
+        if media_type not in takes:
+            said = sorted(filter(None, takes))
+            named = " or ".join(f"'Content-Type: {name}'" for name in said)
             raise UnsupportedMediaTypeError(
-                f"send the body with the header {named}", headers={"Accept": ", ".join(sorted(takes))}
+                f"send the body with the header {named}", headers={"Accept": ", ".join(said)}
             )
         encoding = headers.get(b"content-encoding", b"identity")
         if encoding != b"identity":

@@ -19,7 +19,7 @@ from rollout.http.oip_messages import InferredTensor, InferRequest, InferRespons
 from rollout.http.predict import server_timing
 from rollout.http.problems import NO_MODEL, as_rollout_error, problem_response
 from rollout.http.request_options import DEFAULTS, HEADERS
-from rollout.http.routes import ANY, Asgi, GatedRoute
+from rollout.http.routes import JSON, OCTETS, UNSAID, Asgi, GatedRoute
 from rollout.http.tensors import Content
 from rollout.inference.engine import Engine
 from rollout.inference.served_model import ServedModel
@@ -27,6 +27,8 @@ from rollout.inference.served_model import ServedModel
 MODELS, VERSIONS, INFER = "/v2/models/", "/versions/", "/infer"
 MODEL = "/v2/models/{model}"
 VERSION = "/v2/models/{model}/versions/{version}"
+# Triton's client says nothing or octets. What browsers send for a page elsewhere without asking is not taken.
+TAKES = (JSON, OCTETS, UNSAID)
 JSON_LENGTH = b"inference-header-content-length"
 
 _decode = msgspec.json.Decoder(InferRequest).decode
@@ -48,7 +50,7 @@ class OpenInference:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         infer = [
-            GatedRoute(f"{path}{INFER}", Asgi(self.infer), role="app", methods=["POST"], takes=[ANY])
+            GatedRoute(f"{path}{INFER}", Asgi(self.infer), role="app", methods=["POST"], takes=TAKES)
             for path in (MODEL, VERSION)
         ]
         self.infer_route = infer[0]

@@ -19,7 +19,9 @@ NDJSON = "application/x-ndjson"
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 MIXED = "multipart/mixed"
-ANY = "*/*"
+OCTETS = "application/octet-stream"
+# Where a client says nothing of its body. Browsers let a page elsewhere do so, too, but with ``Origin``.
+UNSAID = ""
 # The methods whose bodies are read; a body that comes with another is thrown away.
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
@@ -32,7 +34,7 @@ class GatedRoute(Route):
         endpoint: A function from request to response, or an ``Asgi``.
         role: The role that a token needs; ``None`` for a route that is open to everybody.
         methods: Of HTTP; HEAD comes with GET, and OPTIONS is answered for every route.
-        takes: Media types of the body; ``ANY`` for whatever it says that it is.
+        takes: Media types of the body; ``UNSAID`` where a client may leave that out.
         takes_files: Whether those of the model that the path names are taken as well, see ``files.py``.
         is_stream: Whether a body of any length is taken when it is ``application/x-ndjson``.
         problem: Answers an error in place of a problem document.
