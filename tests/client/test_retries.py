@@ -113,6 +113,12 @@ def test_retry_after_is_a_number_or_a_date() -> None:
     assert read_retry_after("Fri, 31 Dec 1999 23:59:59 GMT") == 0
     assert (read_retry_after("Fri, 31 Dec 2099 23:59:59 GMT") or 0) > 1e9
     assert read_retry_after("") is read_retry_after("soon") is None
+    for beyond in (
+        "99999999999999999999 00:00:00 GMT",
+        "2026 00:00:00 +99999999999999999",
+        "0001 00:00:00 +2359",
+    ):
+        assert read_retry_after(f"Mon, 01 Jan {beyond}") in {None, 0}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from rollout.config import Settings
 from rollout.heads import Classification, Regression, Truth
 from rollout.inference.controller import Controller
 from rollout.inference.intake import Intake
+from rollout.judge.policy import Guardrails, Policy
 from rollout.keys import Keys
 from rollout.review import actions
 from rollout.review.forget import forget_client
@@ -30,6 +32,7 @@ from tests.routing.test_trial_evidence import TRIAL
 NAMES = Keys("digits")
 DIGITS = Classification(labels=["3", "8"])
 TRIAL_1 = msgspec.structs.replace(TRIAL, revision=1)
+GUARDED = Policy(guardrails=Guardrails(numbers={"basket_eur": 0.5}))
 OTHER = {"version": "v2", "label": "8", "confidence": 0.9, "scores": {"3": 0.1, "8": 0.9}}
 
 
@@ -85,11 +88,21 @@ async def test_numbers_are_compared_in_their_own_unit(redis: Redis) -> None:
     await predict(redis, 1, 2)
     await tell(redis, 1, label=None, numbers={"basket_eur": 12.5})
     await tell(redis, 2, numbers={"basket_eur": 7.5})
-    await Intake(redis, "digits", lambda: DIGITS).gather()
-    outcomes = (await read_evidence(redis, "digits", TRIAL_1)).outcomes
+    await Intake(redis, "digits", lambda: DIGITS).gather(GUARDED.numbers)
+    outcomes = (await read_evidence(redis, "digits", msgspec.structs.replace(TRIAL_1, policy=GUARDED))).outcomes
     assert outcomes["accuracy"].challenger.sums == [1, 1]
     basket = outcomes["basket_eur"]
     assert (basket.challenger.sums, basket.challenger.clients, basket.is_share) == ([20, 2], 2, False)
+
+
+async def test_of_numbers_whose_names_callers_choose_those_count_that_the_policy_asks_about(redis: Redis) -> None:
+    await predict(redis, *range(10))
+    for number in range(10):
+        await tell(redis, number, numbers={f"n{number}_{name}": 1.0 for name in range(19)} | {"basket_eur": 1.0})
+    await Intake(redis, "digits", lambda: DIGITS).gather(GUARDED.numbers)
+    fields: dict[Any, Any] = await redis.hgetall(NAMES.evidence(1))
+    assert {field.split(b"|")[1] for field in fields} == {b"accuracy", b"basket_eur"}
+    assert (await read_evidence(redis, "digits", TRIAL_1)).outcomes.keys() == {"accuracy"}, "of a policy before"
 
 
 async def test_what_is_no_evidence_does_not_count(redis: Redis) -> None:
@@ -146,7 +159,7 @@ async def test_one_worker_gathers_and_another_takes_over(redis: Redis, monkeypat
     one, other = (Controller(redis, "digits", Settings(), lambda: DIGITS) for _ in range(2))
     looks: list[Intake] = []
 
-    async def gather(intake: Intake) -> None:
+    async def gather(intake: Intake, _: Collection[str]) -> None:
         looks.append(intake)
 
     monkeypatch.setattr(Intake, "gather", gather)

@@ -245,7 +245,7 @@ def read_retry_after(header: str) -> float | None:
         return float(header)
     try:
         date = email.utils.parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):  # of a year or a zone that there is not
         return None
     if date.tzinfo is None:
         date = date.replace(tzinfo=datetime.UTC)

@@ -97,7 +97,7 @@ class Controller:
         first = self._course[0].revision
         await self._renew(first)
         await self._look_how_far(split)
-        await self._intake.gather()
+        await self._intake.gather(split.policy.numbers if split.policy is not None else ())
         before = await read_counted(self._redis, self._model, first)
         evidence = await read_trial(self._redis, self._model, self._course)
         verdict = await asyncio.to_thread(judge, evidence, split.policy, before)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from rollout.heads import Head
+from rollout.judge.policy import ACCURACY
 from rollout.keys import Keys
 from rollout.review.counts import read_counts
 from rollout.review.estimate import SAMPLED
@@ -41,13 +42,17 @@ class Intake:
         self._model = model
         self._keys = Keys(model)
 
-    async def gather(self) -> None:
+    async def gather(self, numbers: Collection[str] = ()) -> None:
         """Adds all that is new.
+
+        Args:
+            numbers: Which of the numbers that callers report count. Callers choose the names, and who chose many
+                would make the evidence of a trial long to read.
 
         Raises:
             StoreUnavailableError: If Redis does not answer; the rest is added the next time.
         """
-        await self._gather_outcomes()
+        await self._gather_outcomes(numbers)
         await self._gather_decisions()
 
     async def look_how_far(self, first: Split) -> None:
@@ -73,18 +78,18 @@ class Intake:
         unseen = await is_any_unseen(*of_trial, since=milliseconds(first.at))
         await move_until(self._redis, self._model, first.revision, until, kept_out, is_any_unseen=unseen)
 
-    async def _gather_outcomes(self) -> None:
+    async def _gather_outcomes(self, numbers: Collection[str]) -> None:
         chunk: list[Outcome] = []
         async for outcome in read_outcomes_since(self._redis, self._model, await self._cursor("outcomes")):
             chunk.append(outcome)
             if len(chunk) == CHUNK:
-                await self._add_outcomes(chunk)
+                await self._add_outcomes(chunk, numbers)
                 chunk = []
         if chunk:
-            await self._add_outcomes(chunk)
+            await self._add_outcomes(chunk, numbers)
 
-    async def _add_outcomes(self, chunk: list[Outcome]) -> None:
-        observed = [one for outcome in chunk if (one := observe(outcome, self._head())) is not None]
+    async def _add_outcomes(self, chunk: list[Outcome], numbers: Collection[str]) -> None:
+        observed = [one for outcome in chunk if (one := observe(outcome, self._head(), numbers)) is not None]
         await add_outcomes(self._redis, self._model, observed)
         # One that is joined while it is read comes once more.
         await self._advance("outcomes", chunk[-1].cursor)
@@ -109,18 +114,21 @@ class Intake:
         await advance(self._redis, self._keys.gathered(what), cursor)
 
 
-def observe(outcome: Outcome, head: Head) -> Observed | None:
+def observe(outcome: Outcome, head: Head, numbers: Collection[str]) -> Observed | None:
     """Returns what an outcome says about its arm; ``None`` outside the trial, and while nothing is known.
 
     Args:
         outcome: What was reported, with its prediction.
         head: What the model answers.
+        numbers: Which of the numbers that were reported count.
     """
     predicted = outcome.predicted
     if predicted is None or predicted.arm not in TRIAL or predicted.pinned:
         return None
     loss = head.loss(predicted.answer, outcome.truth) if outcome.forms else None
-    values = dict(outcome.numbers) if loss is None else {"accuracy": 1 - loss, **outcome.numbers}
+    values = {name: number for name, number in outcome.numbers.items() if name in numbers}
+    if loss is not None:
+        values[ACCURACY] = 1 - loss
     if not values:
         return None
     return Observed(outcome.id, outcome.client_id, predicted.arm, predicted.revision, values)

@@ -153,6 +153,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """The error of each question that can end the trial."""
         return self.alpha / (1 + len(self.guardrails.questions))
 
+    @property
+    def numbers(self) -> frozenset[str]:
+        """Which of the numbers that callers report it asks about; whatever else they report counts nowhere."""
+        return frozenset({self.metric, *self.guardrails.numbers} - {ACCURACY})
+
     def next_stage(self, share: float) -> float | None:
         """Returns the share that follows a share; ``None`` after the last."""
         return next((stage for stage in self.stages if stage > share), None)

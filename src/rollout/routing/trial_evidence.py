@@ -79,7 +79,7 @@ class Observed(NamedTuple):
         client_id: The caller's own ID of the client.
         arm: The client's arm.
         revision: Revision of the split under which it was predicted.
-        values: By name: ``accuracy``, and the numbers that were reported.
+        values: By name: ``accuracy``, and those of the reported numbers that the policy asks about.
     """
 
     id: str
@@ -265,7 +265,7 @@ async def read_trial(redis: Redis, model: str, splits: Sequence[Split]) -> Trial
         )
         for stage, seconds, one in zip(stages, lasted, sums, strict=True)
     ]
-    outcomes = await _outcomes(redis, model, [one.revision for one in splits], sums)
+    outcomes = await _outcomes(redis, model, splits, sums)
     if (reviewed := await read_reviewed(redis, model, stages)) is not None:
         outcomes[REVIEWED] = reviewed
     return TrialEvidence(
@@ -316,11 +316,12 @@ def _counts(arm: Arm, sums: _Sums, clients: int) -> ArmCounts:
 
 
 async def _outcomes(
-    redis: Redis, model: str, revisions: Sequence[int], stages: Sequence[_Sums]
+    redis: Redis, model: str, splits: Sequence[Split], stages: Sequence[_Sums]
 ) -> dict[str, Outcomes]:
-    names = sorted({name for sums in stages for _, name in sums.groups})
+    revisions, policy = [one.revision for one in splits], splits[-1].policy
+    asked = {*SHARES, *(policy.numbers if policy is not None else ())}
     found = {}
-    for name in names:
+    for name in sorted(asked.intersection(name for sums in stages for _, name in sums.groups)):
         clients = await count_clients(redis, model, revisions, "" if name in COUNTED else name)
         sums = {arm: _client_sums(stages, arm, name, clients[arm]) for arm in TRIAL}
         found[name] = Outcomes(is_share=name in SHARES, control=sums["control"], challenger=sums["challenger"])
