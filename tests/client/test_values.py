@@ -164,3 +164,13 @@ def test_a_problem_goes_through_pickle() -> None:
     back = pickle.loads(pickle.dumps(problem))  # noqa: S301
     assert isinstance(back, Problem)
     assert (str(back), back.retry_after) == ("503 overloaded: later (trace 0af7)", 2.0)
+
+
+def test_pointers_into_a_part_are_into_all_and_others_stay() -> None:
+    long, at = f"/instances/{'9' * 5000}", "/instances/3/inputs/x"
+    errors = [{"pointer": f"#{at}", "detail": "wrong"}, {"pointer": long, "detail": "wrong"}]
+    moved = Problem(
+        {"type": "invalid-request", "status": 422, "detail": f"{at} is wrong", "errors": errors}
+    ).moved(64)
+    assert moved.detail == "/instances/67/inputs/x is wrong"
+    assert [one.pointer for one in moved.errors] == ["/instances/67/inputs/x", long]

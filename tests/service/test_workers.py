@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -57,6 +58,28 @@ def test_workers_go_on_when_what_they_were_forked_from_has_ended(running: Servic
     wait_for(lambda: not any(one.is_running() for one in before), running)
     ask(running)
     assert running.stop() == 0
+
+
+def test_others_serve_on_while_one_cannot_start_again(bundles: str, tmp_path: Path) -> None:
+    store = shutil.copytree(bundles, tmp_path / "store")
+    set_split(tmp_path, "--champion", "v1")
+    (model,) = store.glob("models/digits/v1/onnx/*.onnx")
+    there = model.read_bytes()
+    with run_service(tmp_path, BENTOML_HOME=str(store)) as running:
+        killed, stays = running.workers()
+        model.write_bytes(b"")
+        killed.kill()
+        wait_for(lambda: "tried again in 10 s" in running.log.read_text(), running)
+        ask(running)
+        assert running.workers() == [stays]
+        model.write_bytes(there)
+        wait_for(lambda: len(running.workers()) == 2, running)
+        ask(running)
+        model.write_bytes(b"")
+        for worker in running.workers():
+            worker.kill()
+        assert running.process.wait(60) == 1, "none can start any more"
+        assert "a worker could not start" in running.log.read_text()
 
 
 def test_another_service_on_the_same_home_takes_no_metrics_away(running: Service) -> None:

@@ -11,6 +11,7 @@ export type ProblemType = Named<ProblemDocument["type"]>;
 type Named<Type> = Type extends `urn:rollout:problem:${infer Name}` ? Name : never;
 
 const PREFIX = "urn:rollout:problem:";
+const PLACE = /(\/(?:instances|outcomes)\/)(\d{1,15})(?!\d)/g;
 const SHOWN = 300; // characters of an answer that is no problem document
 
 /** One fault in a request: a JSON pointer to it, such as `/instances/3/inputs/image`, and what would be right. */
@@ -72,7 +73,7 @@ export class Problem extends ClientError {
   /** Returns the same for rows that were sent as a part of more, with pointers into all of them. */
   moved(first: number): Problem {
     const move = (text: string) =>
-      text.replace(/(\/(?:instances|outcomes)\/)(\d+)/g, (_, path: string, row: string) => path + (Number(row) + first));
+      text.replace(PLACE, (_, path: string, row: string) => path + (Number(row) + first));
     const errors = this.document.errors?.map((one) => ({ ...one, pointer: move(one.pointer) }));
     const document = { ...this.document, detail: move(this.detail), ...(errors && { errors }) };
     return new Problem(document, this.traceId, this.retryAfter);

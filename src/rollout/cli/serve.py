@@ -15,14 +15,12 @@ from typing import Any
 
 import click
 import uvicorn
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
 from rollout.cli.examples import examples
 from rollout.cli.output import say
 from rollout.cli.shared import trust_option
 from rollout.cli.termination import end_on_sigterm
-from rollout.cli.workers import check_bundles, fork_workers
+from rollout.cli.workers import Workers, check_bundles
 from rollout.config import Settings, load_settings
 from rollout.embedded import running_redis
 from rollout.errors import ConfigError
@@ -94,13 +92,12 @@ def run_server(settings: Settings, when_ready: Callable[[], None]) -> None:
         supervisor = _supervisor(settings)  # which takes signals from here on
         end_if_asked()
         supervisor.run()
-        if STARTUP_FAILURE in (worker.exitcode for worker in supervisor.processes):
+        if supervisor.could_not_start:
             raise ConfigError("a worker could not start; the lines before this one say why")
 
 
-def _supervisor(settings: Settings) -> Multiprocess:
-    """Listens on the address; a worker that ends or hangs is replaced."""
-    fork_workers()
+def _supervisor(settings: Settings) -> Workers:
+    """Listens on the address."""
     config = uvicorn.Config(
         "service.front:app",
         host=settings.host,
@@ -118,7 +115,7 @@ def _supervisor(settings: Settings) -> Multiprocess:
         timeout_graceful_shutdown=DRAIN_S,
         timeout_worker_healthcheck=int(HANG_S),
     )
-    return Multiprocess(config, [config.bind_socket()])
+    return Workers(config, [config.bind_socket()])
 
 
 def _prepare_workers(settings: Settings, url: str) -> None:

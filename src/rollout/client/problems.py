@@ -18,7 +18,7 @@ TYPE_PREFIX = "urn:rollout:problem:"
 # Of an answer; rows that have more together go in smaller batches.
 MOST_BYTES = 256 * 1024 * 1024
 SHOWN = 300  # characters of an answer that is no problem document
-PLACE = re.compile(r"(/(?:instances|outcomes)/)(\d+)")
+PLACE = re.compile(r"(/(?:instances|outcomes)/)([0-9]{1,15})(?![0-9])")
 TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-")
 
 
