@@ -67,7 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             loaded otherwise.
         grace_s: Seconds that a worker goes on serving after SIGTERM, when it is no longer ready.
         timeout_ms: Deadline of a request that does not name its own, in milliseconds.
-        max_connections: Most connections of a worker; further ones are refused.
+        max_connections: Most connections of a worker, and calls of gRPC at a time; further ones are refused.
         max_head_bytes: Largest request line and headers together.
         head_timeout_s: Seconds within which the headers must have come.
         body_timeout_s: Seconds within which more of a body must come, or more of an answer be taken.

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from rollout import Classification
+from rollout import Classification, Embedding, Heads
 from rollout.errors import PredictionFailedError
 from rollout.inference.arm_counters import ArmCounters
-from rollout.inference.decisions import Decisions
+from rollout.inference.decisions import Decisions, decide
 
 WRONG = PredictionFailedError("no light")
 ANIMALS = Classification(labels=["cat", "lion", "dog"])
@@ -37,6 +37,18 @@ def test_a_translation_keeps_which_rows_failed_and_which_are_looked_at() -> None
     assert part.translated(None) is part
     failed = Decisions.failed(2, WRONG)
     assert failed.translated(TRANSLATE) is failed, "they have no columns"
+
+
+def test_what_is_beyond_the_precision_in_which_it_goes_out_fails_alone() -> None:
+    half = Embedding(size=2, dtype="float16")
+    vectors = np.array([[1, 2], [70_000, 1], [3, np.nan], [65_504, 4]], np.float32)
+    assert decide(half, vectors).errors.keys() == {1, 2}
+    assert decide(Embedding(size=2), vectors).errors.keys() == {2}
+    several = Heads(heads={"vector": half, "animal": ANIMALS})
+    assert decide(several, np.concatenate([vectors, np.full((4, 3), 1 / 3, np.float32)], 1)).errors.keys() == {
+        1,
+        2,
+    }
 
 
 def counted(confidences: list[float]) -> dict[str, int]:

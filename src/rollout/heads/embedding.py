@@ -127,9 +127,15 @@ class Embedding(msgspec.Struct, Head, frozen=True, kw_only=True, tag="embedding"
         """Size and form."""
         return ("Embedding", self.size, self.dtype, self.encoding)
 
+    def can_go_out(self, scores: Scores) -> NDArray[np.bool_]:
+        """Which are finite numbers of ``dtype``."""
+        with np.errstate(over="ignore"):
+            return np.asarray(np.isfinite(scores.astype(self.dtype)))
+
     def numbers(self, scores: Scores) -> Numbers:
         """The numbers in the precision in which they go out, not rounded otherwise."""
-        return np.asarray(scores.astype(self.dtype).astype(np.float64))
+        with np.errstate(over="ignore"):  # see ``can_go_out``
+            return np.asarray(scores.astype(self.dtype).astype(np.float64))
 
     @property
     def answer_type(self) -> type[tuple[Any, ...]]:

@@ -309,6 +309,10 @@ class Head:
 
     # Answering
 
+    def can_go_out(self, scores: Scores) -> NDArray[np.bool_]:
+        """Which scores are finite numbers, in the precision in which they go out; of the scores' shape."""
+        return np.isfinite(scores)
+
     def numbers(self, scores: Scores) -> Numbers:
         """Makes of scores what goes out, to six decimals; shape ``(rows, columns)``."""
         return np.asarray(scores.astype(np.float64).round(DIGITS))

@@ -225,6 +225,10 @@ class Heads(msgspec.Struct, OfSeveral, frozen=True, kw_only=True, tag="heads", t
 
     # Answering
 
+    def can_go_out(self, scores: Scores) -> NDArray[np.bool_]:
+        """Which scores each head can answer with."""
+        return np.concatenate([head.can_go_out(own) for _, head, own in self._own(scores)], axis=1)
+
     def numbers(self, scores: Scores) -> Numbers:
         """Whether each head is unsure, and the numbers of each."""
         own = [head.numbers(columns) for _, head, columns in self._own(scores)]

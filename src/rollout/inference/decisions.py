@@ -114,10 +114,10 @@ def decide(head: Head, scores: Scores) -> Decisions:
     if scores.shape[1:] != (head.outputs,):
         raise ValueError(f"scores of shape {scores.shape} for {head.outputs} outputs")
     decisions = Decisions(head.numbers(scores), head.needs_review(scores))
-    is_finite = np.isfinite(scores)
-    if not is_finite.all():
+    can_go_out = head.can_go_out(scores)
+    if not can_go_out.all():
         error = PredictionFailedError("the model's scores for this input are not finite numbers")
-        decisions.errors = dict.fromkeys(np.flatnonzero(~is_finite.all(-1)).tolist(), error)
+        decisions.errors = dict.fromkeys(np.flatnonzero(~can_go_out.all(-1)).tolist(), error)
     return decisions
 
 
