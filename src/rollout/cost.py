@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rollout.bundle.golden import read_golden
+from rollout.bundle.golden import golden_of
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.parity import MAX_BATCH, Run, count, take
 from rollout.bundle.schema import Arrays
@@ -83,7 +83,7 @@ def measure_speeds(folder: Path, manifest: Manifest, seconds: float, *, is_trust
     Raises:
         BundleError: If no variant can be measured; with the reason of each.
     """
-    inputs = read_golden(folder).inputs
+    inputs = golden_of(folder, manifest).inputs
     batches = {size: take(inputs, np.arange(size) % count(inputs)) for size in BATCH_SIZES}
     variants: dict[tuple[str, str], Variant] = {}
     not_measured: dict[str, str] = {}

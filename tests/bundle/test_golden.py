@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import tracemalloc
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from rollout import Tensor
 from rollout.bundle import golden as golden_module
-from rollout.bundle.golden import FILE_NAME, Golden, choose_golden, read_golden, write_golden
+from rollout.bundle.golden import FILE_NAME, Golden, choose_golden, golden_of, read_golden, write_golden
 from rollout.errors import BundleError
 from tests.bundle.two import TASK
 
@@ -108,6 +112,28 @@ def test_a_file_of_very_many_arrays_is_refused_before_they_are_listed(tmp_path: 
 
 def test_no_file_is_said(tmp_path: Path) -> None:
     assert "golden.npz cannot be read: " in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda golden: golden._replace(inputs={}), "expected arrays for"),
+        (lambda golden: Golden({"x": golden.inputs["x"][:0]}, golden.scores[:0]), "no golden examples"),
+        (lambda golden: golden._replace(inputs={"x": golden.inputs["x"].astype(str)}), "x: expected shape"),
+        (lambda golden: golden._replace(inputs={"x": np.array(3)}), "x: expected shape"),
+        (lambda golden: golden._replace(scores=golden.scores[:, :1]), "the scores of its golden examples are"),
+    ],
+)
+def test_examples_of_something_else_are_refused_by_whoever_reads_them(
+    tmp_path: Path, change: Callable[[Golden], Golden], why: str
+) -> None:
+    manifest: Any = SimpleNamespace(tag="two:v1", inputs={"x": Tensor(shape=(3,))}, task=TASK)
+    fits = Golden({"x": np.zeros((4, 3), np.float32)}, np.zeros((4, TASK.outputs), np.float32))
+    write_golden(tmp_path, fits)
+    assert len(golden_of(tmp_path, manifest).scores) == 4
+    write_golden(tmp_path, change(fits))
+    with pytest.raises(BundleError, match=why):
+        golden_of(tmp_path, manifest)
 
 
 def test_large_rows_are_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollout.bundle.columns import flat, is_ragged, lengths, ragged, sizes
+from rollout.bundle.manifest import Manifest
 from rollout.bundle.parity import take
-from rollout.bundle.schema import Arrays
+from rollout.bundle.schema import Arrays, InputSchema
 from rollout.errors import BundleError
 from rollout.heads import Head, Scores
 
@@ -82,6 +83,41 @@ def read_golden(folder: Path) -> Golden:
         raise
     except Exception as error:  # whatever its bytes make of what reads them
         raise BundleError(f"{FILE_NAME} cannot be read: {error}") from error
+
+
+def golden_of(folder: Path, manifest: Manifest) -> Golden:
+    """Reads the examples of the bundle at ``folder``: rows of its inputs, with scores of what it answers.
+
+    Raises:
+        BundleError: If they are too large, no examples, or those of something else.
+    """
+    golden = read_golden(folder)
+    rows_that_fit(golden, manifest)
+    return golden
+
+
+def rows_that_fit(golden: Golden, manifest: Manifest) -> int:
+    """Returns the number of examples; each is a row of the bundle's inputs, with scores of what it answers.
+
+    Raises:
+        BundleError: If there are none, or they do not fit the bundle.
+    """
+    rows = InputSchema(manifest.inputs).check_arrays(golden.inputs)
+    if not rows:
+        raise BundleError(f"{manifest.tag} is refused: it has no golden examples")
+    whose = f"{manifest.tag} is refused: the scores of its golden examples"
+    require_scores(golden.scores, (rows, manifest.task.outputs), whose)
+    return rows
+
+
+def require_scores(scores: Scores, shape: tuple[int, int], whose: str) -> None:
+    """Refuses what numpy would stretch to be compared.
+
+    Raises:
+        BundleError: If they are no ``float32`` of that shape.
+    """
+    if scores.shape != shape or scores.dtype != np.float32:
+        raise BundleError(f"{whose} are {scores.dtype} of shape {scores.shape}, not float32 of {shape}")
 
 
 def _rows(array: NDArray[Any], own: NDArray[Any] | None) -> NDArray[Any]:

@@ -19,6 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from rollout.bundle.apart import Apart, patches
 from rollout.bundle.image_file import (
     FORMATS,
+    MAX_PIXELS,
     MAX_SIDE,
     Colour,
     PixelBudget,
@@ -105,7 +106,11 @@ class Image(WireField, frozen=True, kw_only=True, omit_defaults=True, tag="image
     upright: bool = True
 
     def __post_init__(self) -> None:
-        _require(min(self.height, self.width) > 0, f"{self.height}×{self.width} pixels are no image")
+        sides, pixels = sorted((self.height, self.width)), self.height * self.width
+        _require(
+            sides[0] > 0 and sides[1] <= MAX_SIDE and pixels <= MAX_PIXELS,
+            f"{self.height}×{self.width} pixels are no image, or more than {MAX_PIXELS:,} or {MAX_SIDE:,} a side",
+        )
         _require(self.fit in FITS, f"fit={self.fit!r} is none of {', '.join(FITS)}")
         _require(self.resample in FILTERS, f"resample={self.resample!r} is none of {', '.join(FILTERS)}")
         _require(

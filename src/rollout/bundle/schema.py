@@ -73,7 +73,7 @@ class InputSchema:
         self._alike = _alike(fields)
         for field in fields.values():
             field.require()
-        self.codecs = {name: Codec(field) for name, field in fields.items()}
+        self.codecs = {name: _codec(name, field) for name, field in fields.items()}
         # What may come as tensors: the fields, and how long the rows of those are whose length is free.
         numbers = {name: field for name, field in fields.items() if field.limits is not None}
         self.tensors = {**fields, **with_lengths(numbers)}
@@ -155,6 +155,13 @@ class InputSchema:
         for pointer, detail in self.faults_of_lengths(arrays):
             raise BundleError(f"{pointer[1:]} {detail}")
         return rows.pop()
+
+
+def _codec(name: str, field: Field) -> Codec:
+    try:
+        return Codec(field)
+    except (ValueError, TypeError, OverflowError) as error:  # a bundle from elsewhere may have any numbers
+        raise BundleError(f"the input {name} cannot be: {error}") from None
 
 
 def _alike(fields: Mapping[str, Field]) -> list[tuple[str, str, str]]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from rollout.bundle.golden import Golden, read_golden
+from rollout.bundle.golden import Golden, golden_of, require_scores, rows_that_fit
 from rollout.bundle.machine import cpu_name
 from rollout.bundle.manifest import Manifest, PackedVariant
 from rollout.bundle.memory import free_memory, in_words
@@ -25,11 +25,10 @@ from rollout.bundle.parity import (
     take,
 )
 from rollout.bundle.raw_examples import RawExamples, read_raw_examples
-from rollout.bundle.schema import Arrays, InputSchema
+from rollout.bundle.schema import Arrays
 from rollout.bundle.store import was_packed_here
 from rollout.bundle.variants import VARIANTS, Variant
 from rollout.errors import BundleError
-from rollout.heads import Scores
 
 logger = logging.getLogger(__name__)
 
@@ -134,10 +133,9 @@ def check_golden(golden: Golden, manifest: Manifest, name: str, variant: Variant
     Raises:
         BundleError: If the examples do not fit the bundle, or a decision or a score differs from its promise.
     """
-    shape = InputSchema(manifest.inputs).check_arrays(golden.inputs), manifest.task.outputs
-    _require_scores(golden.scores, shape, f"{manifest.tag} is refused: the scores of its golden examples")
+    shape = rows_that_fit(golden, manifest), manifest.task.outputs
     scores = run_in_batches(variant.run, golden.inputs, GOLDEN_BATCH)
-    _require_scores(scores, shape, f"{manifest.tag} is refused: the scores of its {name} variant")
+    require_scores(scores, shape, f"{manifest.tag} is refused: the scores of its {name} variant")
     promised = manifest.variants[name]
     found = compare(manifest.task, golden.scores, scores, _tolerance(promised, device))
     holds = found.is_exact
@@ -178,7 +176,7 @@ def check_raw_examples(
         return None
     shape = examples.scores.shape[0], manifest.task.outputs
     scores = run_in_batches(variant.run, examples.inputs, GOLDEN_BATCH)
-    _require_scores(scores, shape, f"{manifest.tag} is refused: the scores of its {name} variant")
+    require_scores(scores, shape, f"{manifest.tag} is refused: the scores of its {name} variant")
     promised = manifest.variants[name]
     tolerance = _tolerance(promised, device)
     found = compare(manifest.task, examples.scores, scores, tolerance)
@@ -245,7 +243,7 @@ def verify_bundle(folder: Path, manifest: Manifest, *, is_trusted: bool = False)
     Raises:
         BundleError: If a variant cannot be loaded or disagrees, or none may be loaded.
     """
-    golden, raw = read_golden(folder), read_raw_examples(folder, manifest)
+    golden, raw = golden_of(folder, manifest), read_raw_examples(folder, manifest)
     names = [name for name in manifest.variants if may_load(manifest, name, is_trusted=is_trusted)]
     checked: dict[str, dict[str, Parity]] = {}
     for name in names or manifest.variants:  # of which the first says why it may not be loaded
@@ -338,12 +336,6 @@ def _fastest_first(seconds: dict[str, float]) -> list[str]:
         if taken < CLEARLY * seconds[best]:
             best = name
     return [best, *sorted((name for name in seconds if name != best), key=seconds.__getitem__)]
-
-
-def _require_scores(scores: Scores, shape: tuple[int, int], whose: str) -> None:
-    """Refuses what numpy would stretch to be compared."""
-    if scores.shape != shape or scores.dtype != np.float32:
-        raise BundleError(f"{whose} are {scores.dtype} of shape {scores.shape}, not float32 of {shape}")
 
 
 def _race(variants: dict[str, Variant], inputs: Arrays) -> dict[str, float]:

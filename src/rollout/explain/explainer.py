@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rollout.bundle.golden import read_golden
+from rollout.bundle.golden import golden_of
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.parity import run_in_batches
 from rollout.bundle.schema import Arrays
@@ -65,7 +65,7 @@ def explain(
     value, attributions, passes = attribute(
         manifest.inputs,
         row,
-        read_golden(folder).inputs,
+        golden_of(folder, manifest).inputs,
         lambda rows: number.read(numbers(rows)),
         question.seed,
     )

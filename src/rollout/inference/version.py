@@ -10,7 +10,7 @@ import numpy as np
 
 from rollout import metrics
 from rollout.bundle.baseline import features_of, read_baseline
-from rollout.bundle.golden import Golden, read_golden
+from rollout.bundle.golden import Golden, golden_of
 from rollout.bundle.manifest import digest
 from rollout.bundle.parity import count
 from rollout.bundle.schema import Arrays, InputSchema
@@ -49,7 +49,7 @@ class LoadedVersion:
         self.version = version
         self.schema = InputSchema(self.manifest.inputs)
         names = servable(self.manifest, settings.variants(), settings.device)
-        golden = read_golden(self.folder)
+        golden = golden_of(self.folder, self.manifest)
         self.baseline = self._baseline(golden.inputs)
         self.choice = choose_variant(
             self.folder,

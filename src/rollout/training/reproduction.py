@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from rollout.bundle.artefact import open_source
-from rollout.bundle.golden import read_golden
+from rollout.bundle.golden import golden_of
 from rollout.bundle.lineage import Changes, describe_surroundings, differences, part_of
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.parity import run_in_batches
@@ -68,7 +68,7 @@ def reproduce_version(
     seed = seed_of(manifest)
     on_step(f"training with seed {seed}")
     trained = recipe.train(manifest.version, dataset.train, seed)
-    golden = read_golden(folder)
+    golden = golden_of(folder, manifest)
     parts = {"calibration": dataset.calibration, "evaluation": dataset.evaluation}
     source = open_source(trained, manifest.task, manifest.inputs, parts, version.flip_rate)
     now = {
