@@ -184,6 +184,9 @@ def test_only_what_the_job_pins_is_run(bundles: str, tmp_path: Path) -> None:
     home = tmp_path / "home"
     with pytest.raises(BundleError, match="its manifest says digits:v2"):
         open_unpacked(job.plan, other.archive.read_bytes, home)
+    another = msgspec.structs.replace(job.plan, digest="0" * 64)  # what was packed anew under the same name
+    with pytest.raises(BundleError, match="the job pins 000000000000"):
+        open_unpacked(another, job.archive.read_bytes, home)
     folder, _ = open_unpacked(job.plan, job.archive.read_bytes, home)
     assert open_unpacked(job.plan, lambda: b"", home)[0] == folder  # it is there
     next(folder.rglob("*.onnx")).write_bytes(b"changed")
@@ -202,3 +205,11 @@ def test_an_unsigned_bundle_from_elsewhere_runs_onnx_alone(bundles: str, tmp_pat
     elsewhere = msgspec.structs.replace(manifest, name="digits-of-others")
     with pytest.raises(BundleError, match="torchscript variant is not loaded"):
         Scorer(plan, folder, elsewhere)
+
+
+@pytest.mark.parametrize(("packed_here", "trusts"), [(False, False), (True, True)])
+def test_a_job_trusts_what_the_machine_that_starts_it_does(
+    bundles: str, monkeypatch: pytest.MonkeyPatch, packed_here: bool, trusts: bool
+) -> None:
+    monkeypatch.setattr("rollout.job.plan.was_packed_here", lambda _: packed_here)
+    assert prepare("digits:v1", ["client_id", "image"], {}).plan.is_trusted is trusts
