@@ -232,8 +232,9 @@ def test_a_large_object_comes_in_pieces(place: Place, tmp_path: Path, monkeypatc
 
 def test_only_what_is_signed_comes_to_who_asks_for_it(place: Place, tmp_path: Path) -> None:
     private, public = make_keys(tmp_path, "ours")
-    place.push("two:shipped")
     key = str(public)
+    assert "it has no signature" in place.push("two:shipped", code=1, ROLLOUT_PUBLIC_KEY=key)
+    place.push("two:shipped")
     place.pull(code=3, ROLLOUT_PUBLIC_KEY=key)
     assert place.bundles == set()
     run(place.home, "sign", "two:shipped", "--key", str(private))

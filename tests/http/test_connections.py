@@ -376,3 +376,26 @@ async def test_no_further_request_is_begun_while_an_answer_is_not_taken() -> Non
         while received < 400 * 256 * 1024:
             received += len(await reader.read(1 << 20))
         assert begun == 400
+
+
+async def test_what_comes_before_an_answer_is_there_is_left_to_the_kernel() -> None:
+    held = 32 * MIB
+    is_asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def answer(_: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["more_body"]:
+            pass
+        is_asked.set()
+        await may_answer.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    async with serving(answer, Settings()) as (reader, writer, _):
+        writer.write(REQUEST)
+        await is_asked.wait()
+        writer.write(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % held + bytes(held))
+        await asyncio.sleep(0.5)
+        assert writer.transport.get_write_buffer_size() > held // 2
+        may_answer.set()
+        for _ in range(2):
+            assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200 ")

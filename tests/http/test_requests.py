@@ -418,13 +418,15 @@ def test_metrics_do_not_grow_with_what_is_asked_for(either: Service) -> None:
 def test_what_the_service_tells_to_nobody_in_particular(either: Service) -> None:
     with either.client() as client:
         for path in ("/livez", "/readyz", "/healthz", "/metrics", "/", "/console/login", "/v2/health/ready"):
-            assert client.get(path).status_code == 200
+            answer = client.get(path)
+            assert (answer.status_code, answer.headers["x-content-type-options"]) == (200, "nosniff")
         page = client.get("/")
         assert "script-src 'self'" in page.headers["content-security-policy"]
         assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
         assert "://" not in page.text.replace("http://www.w3.org/2000/svg", "")
         for path in ("/static_content/main.css", "/assets/x", "/docs"):
-            assert client.get(path).status_code == 404
+            answer = client.get(path)
+            assert (answer.status_code, answer.headers["x-content-type-options"]) == (404, "nosniff")
 
 
 def test_pages_of_the_configured_origins_may_call(bundles: str, tmp_path_factory: pytest.TempPathFactory) -> None:
