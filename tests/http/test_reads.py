@@ -102,6 +102,8 @@ def test_review_filters_are_checked(service: Service) -> None:
             ("since=", "ISO 8601"),
             (f"limit={'9' * 5000}", "limit must be"),
             (f"since={'9' * 5000}", "ISO 8601"),
+            (f"offset={'9' * 5000}", "offset must be"),
+            ("offset=-1", "offset must be"),
         ):
             response = admin.get(f"/v1/models/digits/reviews?{query}")
             assert response.status_code == 422
