@@ -46,8 +46,6 @@ except (ImportError, RuntimeError) as error:  # tritonclient makes the one into 
 
 # How long requests in flight may take when the service stops.
 GRACE_S = 10.0
-# Calls of a connection at a time; a further one waits at the client.
-MOST_STREAMS = 256
 # A connection is told to end after so long, and ends with its calls: who reads no answer holds none for good.
 # Clients open another, and so come to replicas that were added.
 AGE_S = 300.0
@@ -127,7 +125,7 @@ async def start(gateway: Gateway, settings: Settings) -> Callable[[], Awaitable[
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
-            ("grpc.max_concurrent_streams", MOST_STREAMS),
+            ("grpc.max_concurrent_streams", settings.max_connections),
             ("grpc.max_connection_idle_ms", round(settings.idle_timeout_s * 1000)),
             ("grpc.max_connection_age_ms", round(AGE_S * 1000)),
             ("grpc.max_connection_age_grace_ms", round(END_WITHIN_S * 1000)),
