@@ -25,6 +25,20 @@ def run(home: Path, *arguments: str, code: int = 0, **environment: str) -> str:
     return done.stdout if code == 0 else done.stderr
 
 
+def test_a_warning_is_a_line_whatever_a_library_made_of_logging() -> None:
+    code = """
+import contextlib, logging, sys
+from rollout.cli import main
+logging.warning("a library")
+sys.argv = ["rollout", "--version"]
+with contextlib.suppress(SystemExit):
+    main()
+logging.getLogger("rollout.any").warning("said")
+"""
+    done = subprocess.run([BIN / "python", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == ["WARNING:root:a library", "said"]
+
+
 def test_verify_prints_a_table(bundles: str, tmp_path: Path) -> None:
     output = run(tmp_path, "verify", "digits:v2")
     assert "digits:v2: 8 files match their hashes" in output

@@ -65,8 +65,11 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Runs the command line; an error of ours is one line and an exit code."""
-    if logging.lastResort is not None:  # what prints warnings where nothing was configured
-        logging.lastResort.setFormatter(TextFormatter("%(message)s"))
+    if (warnings := logging.lastResort) is not None:  # what prints them where nothing was configured
+        warnings.setFormatter(TextFormatter("%(message)s"))
+        ours = logging.getLogger("rollout")
+        ours.addHandler(warnings)
+        ours.propagate = False  # some libraries configure the rest, which would print them in another form
     try:
         cli()
     except RolloutError as error:
