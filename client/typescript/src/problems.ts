@@ -97,13 +97,18 @@ export function readProblem(status: number, headers: Headers, text: string): Pro
 function isProblem(said: unknown): said is ProblemDocument {
   if (!isObject(said)) return false;
   const { type, title, status, detail, errors } = said;
-  const faults = Array.isArray(errors ?? []) ? ((errors ?? []) as unknown[]) : [undefined];
+  const faults: unknown = errors ?? [];
   return (
-    [type, title, detail].every((text) => typeof text === "string") &&
+    [type, title, detail].every(isText) &&
     (type as string).startsWith(PREFIX) &&
     Number.isInteger(status) &&
-    faults.every((one) => isObject(one) && typeof one["pointer"] === "string" && typeof one["detail"] === "string")
+    Array.isArray(faults) &&
+    faults.every((one: unknown) => isObject(one) && isText(one["pointer"]) && isText(one["detail"]))
   );
+}
+
+function isText(said: unknown): said is string {
+  return typeof said === "string";
 }
 
 function isObject(said: unknown): said is Record<string, unknown> {

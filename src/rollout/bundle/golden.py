@@ -88,6 +88,8 @@ def read_golden(folder: Path) -> Golden:
 def golden_of(folder: Path, manifest: Manifest) -> Golden:
     """Reads the examples of the bundle at ``folder``: rows of its inputs, with scores of what it answers.
 
+    Who runs them by ``check_golden`` only reads them: that looks as well.
+
     Raises:
         BundleError: If they are too large, no examples, or those of something else.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rollout.bounded import bound
-from rollout.bundle.golden import golden_of
+from rollout.bundle.golden import read_golden
 from rollout.bundle.manifest import Manifest, read_manifest
 from rollout.bundle.raw_examples import read_raw_examples
 from rollout.bundle.verify import check_golden, check_raw_examples, load_variant
@@ -68,7 +68,7 @@ def _main(place: str, seconds: str, parent: str, *names: str) -> None:
     folder = Path(place)
     manifest = read_manifest(folder)
     try:
-        golden, raw = golden_of(folder, manifest), read_raw_examples(folder, manifest)
+        golden, raw = read_golden(folder), read_raw_examples(folder, manifest)
         for name in names:  # which only has those that may be loaded
             variant = load_variant(folder, manifest, name, is_trusted=True)
             check_golden(golden, manifest, name, variant)

@@ -106,9 +106,9 @@ class Image(WireField, frozen=True, kw_only=True, omit_defaults=True, tag="image
     upright: bool = True
 
     def __post_init__(self) -> None:
-        sides, pixels = sorted((self.height, self.width)), self.height * self.width
+        low, high = sorted((self.height, self.width))
         _require(
-            sides[0] > 0 and sides[1] <= MAX_SIDE and pixels <= MAX_PIXELS,
+            low > 0 and high <= MAX_SIDE and low * high <= MAX_PIXELS,
             f"{self.height}×{self.width} pixels are no image, or more than {MAX_PIXELS:,} or {MAX_SIDE:,} a side",
         )
         _require(self.fit in FITS, f"fit={self.fit!r} is none of {', '.join(FITS)}")

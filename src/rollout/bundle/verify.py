@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from rollout.bundle.golden import Golden, golden_of, require_scores, rows_that_fit
+from rollout.bundle.golden import Golden, read_golden, require_scores, rows_that_fit
 from rollout.bundle.machine import cpu_name
 from rollout.bundle.manifest import Manifest, PackedVariant
 from rollout.bundle.memory import free_memory, in_words
@@ -243,7 +243,7 @@ def verify_bundle(folder: Path, manifest: Manifest, *, is_trusted: bool = False)
     Raises:
         BundleError: If a variant cannot be loaded or disagrees, or none may be loaded.
     """
-    golden, raw = golden_of(folder, manifest), read_raw_examples(folder, manifest)
+    golden, raw = read_golden(folder), read_raw_examples(folder, manifest)
     names = [name for name in manifest.variants if may_load(manifest, name, is_trusted=is_trusted)]
     checked: dict[str, dict[str, Parity]] = {}
     for name in names or manifest.variants:  # of which the first says why it may not be loaded

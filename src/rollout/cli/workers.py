@@ -45,7 +45,7 @@ class Workers(Multiprocess):
     """
 
     def __init__(self, config: Config, sockets: list[socket]) -> None:
-        # uvicorn has no setting for how they are started.
+        # uvicorn has no setting for how they start. Of its context, typed as spawn's, it only calls Process.
         uvicorn._subprocess.spawn = _context  # type: ignore[assignment]  # any context does
         super().__init__(config, sockets)
         self._again_at: dict[int, float] = {}

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 import msgspec
 
 from rollout.__about__ import __version__
-from rollout.bundle.golden import golden_of
+from rollout.bundle.golden import read_golden
 from rollout.bundle.manifest import Manifest, digest
 from rollout.bundle.schema import InputSchema
 from rollout.bundle.store import export_bundle, open_bundle, was_packed_here
@@ -143,7 +143,7 @@ def prepare(
     is_trusted = settings.trusts_bundles or was_packed_here(manifest)
     names = servable(manifest, (said["variant"],) if said.get("variant") else settings.variants())
     if device == "cpu":
-        golden = golden_of(folder, manifest)
+        golden = read_golden(folder)
         names = (choose_variant(folder, manifest, golden, names, is_trusted=is_trusted).name,)
     plan = Plan(
         tag=tag,

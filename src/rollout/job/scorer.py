@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from rollout.__about__ import __version__
-from rollout.bundle.golden import golden_of
+from rollout.bundle.golden import read_golden
 from rollout.bundle.manifest import Manifest
 from rollout.bundle.parity import run_in_batches, take
 from rollout.bundle.raw_examples import read_raw_examples
@@ -53,7 +53,7 @@ class Scorer:
         self._variant = load_variant(
             folder, manifest, plan.variant, plan.threads, plan.device, is_trusted=plan.is_trusted
         )
-        check_golden(golden_of(folder, manifest), manifest, plan.variant, self._variant)
+        check_golden(read_golden(folder), manifest, plan.variant, self._variant)
         check_raw_examples(read_raw_examples(folder, manifest), manifest, plan.variant, self._variant)
         self._manifest = manifest
         self._schema = InputSchema(manifest.inputs)
